@@ -1,0 +1,1 @@
+"""Data-parallel gradient descent written from the gradient up."""

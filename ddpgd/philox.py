@@ -1,0 +1,36 @@
+"""The one source of randomness: raw Philox 4x64 words, keyed by what they are for, never by rank.
+
+Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011.
+NumPy's raw stream is the definition; anything else that makes these words must match it.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Purpose(IntEnum):
+    """What a stream of words is for: the second word of the Philox key. Numbers are part of the definition of a run."""
+
+    PARAMS = 1
+    PERMUTATION = 2
+    SYNTHETIC = 3
+
+
+def words(seed: int, purpose: Purpose, index: int, count: int) -> NDArray[np.uint64]:
+    """The first `count` raw words, uint64, of stream `index` (an epoch, a tensor, a step) of (seed, purpose)."""
+    counter = np.array([0, 0, index, 0], dtype=np.uint64)
+    key = np.array([seed, purpose], dtype=np.uint64)
+    raw: NDArray[np.uint64] = np.random.Philox(counter=counter, key=key).random_raw(count)
+    return raw
+
+
+def uniforms(seed: int, purpose: Purpose, index: int, count: int) -> NDArray[np.float64]:
+    """`count` float64 values in [0, 1): the upper 53 bits of each word, exact on every machine."""
+    return (words(seed, purpose, index, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def permutation(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
+    """The order of an epoch's samples, int64 (num_samples,): a stable argsort of raw words, a function of (seed, epoch)."""
+    return np.argsort(words(seed, Purpose.PERMUTATION, epoch, num_samples), kind="stable").astype(np.int64)
