@@ -1,0 +1,1 @@
+"""Data: where samples come from, and which of them make a micro-batch."""

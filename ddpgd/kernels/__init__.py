@@ -1,0 +1,1 @@
+"""Kernels: `ops.py` is the contract, `reference.py` its NumPy form."""

@@ -1,0 +1,8 @@
+"""`python -m ddpgd` is `ddpgd`."""
+
+import sys
+
+from ddpgd.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""The account that a run gives of itself: its first lines, its summary, its last lines."""
+
+import platform
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from ddpgd import schedule
+from ddpgd.config import Config
+from ddpgd.data.batches import Algebra
+from ddpgd.data.mnist import Dataset
+from ddpgd.metrics import Record
+
+VERSION = version("ddpgd")
+
+
+def introduction(
+    config: Config,
+    world_size: int,
+    transport: str,
+    backend: str,
+    sizes: tuple[int, ...],
+    num_params: int,
+    num_pieces: int,
+    data: Dataset,
+    folder: str,
+    pace: tuple[int, int],
+) -> list[str]:
+    """What is about to run, on what. `pace`: steps done and steps in all."""
+    assert config.global_batch is not None, "resolve() was not called"
+    factor = schedule.scale(config.scale_lr, config.global_batch)
+    scaled = f" x {factor:g} ({config.scale_lr})" if config.scale_lr else ""
+    chosen = " (auto: this version computes on CPUs alone)" if config.backend == "auto" else ""
+    lines = [
+        f"ddpgd {VERSION}: {_ranks(world_size)} over {transport}, backend {backend}{chosen}",
+        f"data: {data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples",
+        f"network {'-'.join(map(str, sizes))}: {num_params:,} params; {config.activation}, {config.loss}",
+        f"{Algebra(config.global_batch, config.micro_batch, world_size)}; {config.optimizer}, lr {config.lr:g}{scaled}",
+        f"exchange: {config.reduce}, float32, at most {num_pieces} piece{'s' if num_pieces > 1 else ''} a rank",
+        f"run folder: {folder}",
+    ]
+    if pace[0]:
+        lines.append(f"going on after step {pace[0]} of {pace[1]}")
+    return lines
+
+
+def summary(
+    config: Config,
+    figures: Record,
+    world_size: int,
+    transport: str,
+    backend: str,
+    wire: str,
+    num_params: int,
+    params_sha256: str,
+) -> Record:
+    """summary.json of a run that is complete."""
+    return {
+        "complete": True,
+        "world_size": world_size,
+        "global_batch": config.global_batch,
+        "micro_batch": config.micro_batch,
+        **figures,
+        "params_sha256": params_sha256,
+        "num_params": num_params,
+        "backend": backend,
+        "transport": transport,
+        "wire": wire,
+        "reduce": config.reduce,
+        "precision": "float32",
+        "seed": config.seed,
+        "version": VERSION,
+        "hardware": hardware(),
+    }
+
+
+def conclusion(summary: Record, folder: str) -> list[str]:
+    """What came out, what it cost, and what one rank would have taken: all ranks' computing and one update a step."""
+    cost = f"{summary['train_s']:.1f} s of training on {_ranks(summary['world_size'])}"
+    if summary["world_size"] > 1:
+        cost += f" (one would have taken about {summary['one_rank_s_estimate']:.1f} s)"
+    return [
+        f"test accuracy {100 * summary['test_accuracy']:.2f} %, test loss {summary['test_loss_mean']:.4f}, "
+        f"params {summary['params_sha256'][:16]}; all of it in {folder}",
+        f"{cost}: {summary['steps']} steps of {summary['step_us_median'] or 0:.0f} us, of which exchange "
+        f"{summary['exchange_us_median'] or 0:.0f} us and {summary['wire_bytes_per_step'] / 1e6:.3g} MB sent by a rank",
+    ]
+
+
+def hardware() -> str:
+    """Processor, system and versions: what equal bits across machines depend on."""
+    model = platform.processor() or platform.machine()
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    return (
+        f"{model}, {platform.system()} {platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}"
+    )
+
+
+def _ranks(world_size: int) -> str:
+    return f"{world_size} rank{'s' if world_size > 1 else ''}"

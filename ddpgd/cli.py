@@ -1,0 +1,211 @@
+"""The command line: commands, and flags generated from the configuration's fields."""
+
+import argparse
+import difflib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ddpgd import build, checkpoint, predict, start
+from ddpgd.account import VERSION
+from ddpgd.comm.agreement import from_root
+from ddpgd.comm.transport import Transport
+from ddpgd.comm.world import Launch, launch
+from ddpgd.compare import compare
+from ddpgd.config import OPTIONS, coerce, flag, read_toml
+from ddpgd.errors import InputError, Stop
+
+_EXAMPLES = {
+    "train": "mpirun -n 2 ddpgd train --hidden 512,512 --optimizer adam --lr 0.001 --epochs 5",
+    "evaluate": "ddpgd evaluate runs/first/checkpoints/latest",
+    "predict": "ddpgd predict runs/first/checkpoints/latest seven.png",
+    "data": "ddpgd data",
+    "compare": "ddpgd compare runs/first runs/second",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the process's exit code: DESIGN's 0, 2, 3, 75, or 1 for anything else."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    launched = launch(os.environ)
+    try:
+        world = start.join(launched)
+        _check_same_arguments(world, arguments)
+        parsed = from_root(world, lambda: _parse(arguments))
+        _COMMANDS[parsed.pop("command")](parsed, world, launched)
+    except Stop as stop:
+        if launched.rank == 0 and str(stop):
+            sys.stdout.flush()
+            print(f"ddpgd: {stop}", file=sys.stderr, flush=True)
+        return stop.exit_code
+    return 0
+
+
+class _Shown(Stop):
+    """Help was asked for and has been printed."""
+
+    exit_code = 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that says in one line what is wrong, as an InputError."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; `{self.prog} --help` shows how")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002
+        raise _Shown
+
+
+def _parser() -> tuple[_Parser, dict[str, _Parser]]:
+    parser = _Parser(
+        prog="ddpgd",
+        description="Data-parallel gradient descent: the same bits on any number of ranks.",
+        epilog="`ddpgd COMMAND --help` shows a command's flags and an example.",
+    )
+    parser.add_argument("--version", action="version", version=f"ddpgd {VERSION}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    texts = {
+        "train": "train a network, on all ranks that mpirun started",
+        "evaluate": "test loss and accuracy of a checkpoint, on all ranks that mpirun started",
+        "predict": "the digit in each image, by a checkpoint",
+        "data": "fetch, verify and report the data",
+        "compare": "the first step and layer at which two runs differ",
+    }
+    commands = {
+        name: subparsers.add_parser(name, help=text, description=text, epilog=f"example:\n  {_EXAMPLES[name]}")
+        for name, text in texts.items()
+    }
+    _add_train_flags(commands["train"])
+    for name in ("evaluate", "predict"):
+        commands[name].add_argument("checkpoint", metavar="CKPT", help="a checkpoint, or a run folder (its latest)")
+    commands["predict"].add_argument(
+        "images", metavar="IMAGE", nargs="+", help="PNG, PGM, ...: any size, dark or light"
+    )
+    for name in ("evaluate", "data"):
+        commands[name].add_argument("--data", help=OPTIONS["data"].metadata["help"])
+    commands["compare"].add_argument("runs", metavar="RUN", nargs=2, help="a run folder")
+    return parser, commands
+
+
+def _add_train_flags(parser: _Parser) -> None:
+    parser.add_argument("--config", metavar="FILE.toml", help="options by name, as in a run's config.toml; flags win")
+    groups: dict[str, Any] = {}
+    for name, option in OPTIONS.items():
+        title = option.metadata["group"]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        settings: dict[str, Any] = {"dest": name, "help": option.metadata["help"]}
+        if option.metadata["kind"] is bool:
+            groups[title].add_argument(flag(name), action="store_true", default=None, **settings)
+            continue
+        if option.default is not None:
+            default = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
+            settings["help"] += f" (default: {default})"
+        if name == "resume":
+            settings |= {"nargs": "?", "const": ""}
+        metavar = "|".join(option.metadata["choices"]) or name.upper()
+        groups[title].add_argument(flag(name), metavar=metavar, **settings)
+
+
+def _parse(arguments: list[str]) -> dict[str, Any]:
+    """The command and its arguments; those of `train` coerced, flags over the file of --config."""
+    parser, commands = _parser()
+    parsed, unknown = parser.parse_known_args(arguments)
+    if parsed.command is None:
+        raise InputError(f"type a command: ddpgd {'|'.join(commands)}; `ddpgd --help` shows them")
+    if unknown:
+        known = [name for action in commands[parsed.command]._actions for name in action.option_strings]
+        name = unknown[0].partition("=")[0]
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"`ddpgd {parsed.command} --help` lists the flags"
+        raise InputError(f"{name}: ddpgd {parsed.command} has no such argument; {hint}")
+    values = {name: value for name, value in vars(parsed).items() if value is not None}
+    if parsed.command == "train":
+        file = values.pop("config", None)
+        flags = {name: value for name, value in values.items() if name != "command"}
+        coerced = {
+            name: value if name == "resume" else coerce(OPTIONS[name], value, flag(name))
+            for name, value in flags.items()
+        }
+        return {"command": "train", "given": (read_toml(file) if file else {}) | coerced}
+    return values
+
+
+def _train(parsed: dict[str, Any], world: Transport, launched: Launch) -> None:
+    start.train(parsed["given"], world, launched)
+
+
+def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch) -> None:
+    _, saved = from_root(world, lambda: checkpoint.find(Path(parsed["checkpoint"]), _say))
+    data = start.load_data(parsed.get("data"), world, launched, _say)
+    loss_mean, accuracy = build.evaluate(saved, data, world)
+    if world.rank == 0:
+        figures = {
+            "step": saved.counters["step"],
+            "test_loss_mean": loss_mean,
+            "test_accuracy": accuracy,
+            "test_samples": len(data.test_labels),
+            "world_size": world.world_size,
+        }
+        print(json.dumps(figures))
+
+
+def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch) -> None:
+    def work() -> None:
+        _, saved = checkpoint.find(Path(parsed["checkpoint"]), _say)
+        shape = tuple(saved.facts["image_shape"])
+        images = np.stack([predict.prepare(Path(image), shape) for image in parsed["images"]])
+        for name, row in zip(parsed["images"], build.probabilities(saved, images), strict=True):
+            shares = "  ".join(f"{digit}: {100 * share:.1f} %" for digit, share in enumerate(row))
+            print(f"{name}: {row.argmax()}  ({shares})")
+
+    from_root(world, work)
+
+
+def _data(parsed: dict[str, Any], world: Transport, launched: Launch) -> None:
+    data = start.load_data(parsed.get("data"), world, launched, _say)
+    if world.rank == 0:
+        rows, cols = data.image_shape
+        print(f"{data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples,")
+        print(f"{rows}x{cols} pixels, whole and consistent; SHA-256 of all {data.sha256}")
+
+
+def _compare(parsed: dict[str, Any], world: Transport, _launched: Launch) -> None:
+    def work() -> None:
+        first, second = map(Path, parsed["runs"])
+        num_steps, difference = compare(first, second)
+        if difference is None:
+            print(f"equal params, bit for bit, at all {num_steps} logged steps that both runs have")
+        else:
+            print(
+                f"params differ from logged step {difference.step} on (equal at {difference.last_equal}), "
+                f"first in {difference.tensors[0]}; in all: {', '.join(difference.tensors)}"
+            )
+
+    from_root(world, work)
+
+
+def _check_same_arguments(world: Transport, arguments: list[str]) -> None:
+    everybody = world.all_gather_objects(arguments)
+    for rank, theirs in enumerate(everybody):
+        if theirs != everybody[0]:
+            ours = " ".join(everybody[0])
+            raise InputError(
+                f"rank {rank} was started with `{' '.join(theirs)}`, rank 0 with `{ours}`; start all ranks alike"
+            )
+
+
+def _say(line: str) -> None:
+    print(f"ddpgd: {line}", file=sys.stderr, flush=True)
+
+
+_COMMANDS = {"train": _train, "evaluate": _evaluate, "predict": _predict, "data": _data, "compare": _compare}

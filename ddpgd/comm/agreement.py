@@ -1,0 +1,36 @@
+"""Agreement in set-up: what one rank finds wrong, all ranks learn, so that nobody waits for it."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from ddpgd.comm.transport import T, Transport
+from ddpgd.comm.world import node
+from ddpgd.errors import Stop
+
+
+def together(transport: Transport, work: Callable[[], T]) -> T:
+    """Calls work() on every rank and returns its result; where any rank raised a `Stop`, all raise the first of them."""
+    value, error = _attempt(work)
+    outcomes = transport.all_gather_objects((error, node()))
+    failures = [(rank, error, host) for rank, (error, host) in enumerate(outcomes) if error is not None]
+    if failures:
+        rank, first, host = failures[0]
+        everywhere = len(failures) == transport.world_size
+        raise first if everywhere else type(first)(f"{first} (on rank {rank}, host {host})")
+    return cast(T, value)
+
+
+def from_root(transport: Transport, work: Callable[[], T]) -> T:
+    """Calls work() on rank 0 alone; all ranks return its result, or raise the `Stop` that it raised."""
+    outcome: tuple[Any, Stop | None] = _attempt(work) if transport.rank == 0 else (None, None)
+    value, error = transport.all_gather_objects(outcome)[0]
+    if error is not None:
+        raise error
+    return cast(T, value)
+
+
+def _attempt(work: Callable[[], Any]) -> tuple[Any, Stop | None]:
+    try:
+        return work(), None
+    except Stop as error:
+        return None, error

@@ -1,0 +1,60 @@
+"""MPI over host memory: the transport of `mpirun`."""
+
+from collections.abc import Sequence
+from typing import Self
+
+from mpi4py import MPI
+
+from ddpgd.comm.transport import Array, T
+
+
+class MpiHost:
+    """`Transport` over a duplicate of an MPI communicator, for arrays in host memory."""
+
+    name = "mpi-host"
+
+    def __init__(self, comm: MPI.Intracomm) -> None:
+        self._comm = comm.Dup()
+        self.rank = comm.Get_rank()
+        self.world_size = comm.Get_size()
+        self.bytes_sent = 0
+
+    def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:
+        comm = self._comm
+        requests = [comm.Irecv(array, peer) for peer, arrays in enumerate(receives) for array in arrays]
+        for peer, arrays in enumerate(sends):
+            for array in arrays:
+                requests.append(comm.Isend(array, peer))
+                self.bytes_sent += array.nbytes
+        MPI.Request.Waitall(requests)
+
+    def all_gather(self, parts: Sequence[Sequence[Array]]) -> None:
+        sends = [parts[self.rank]] * self.world_size
+        self.all_to_all(_without(sends, self.rank), _without(parts, self.rank))
+
+    def all_reduce(self, buffer: Array) -> None:
+        """As `Transport`; the bytes counted are those of a ring, because the library does not tell."""
+        self._comm.Allreduce(MPI.IN_PLACE, buffer)
+        self.bytes_sent += 2 * buffer.nbytes * (self.world_size - 1) // self.world_size
+
+    def all_gather_objects(self, value: T) -> list[T]:
+        gathered: list[T] = self._comm.allgather(value)
+        return gathered
+
+    def barrier(self) -> None:
+        self._comm.Barrier()
+
+    def duplicate(self) -> Self:
+        return type(self)(self._comm)
+
+    def abort(self, exit_code: int) -> None:
+        self._comm.Abort(exit_code)
+
+
+def _without(parts: Sequence[Sequence[Array]], rank: int) -> list[Sequence[Array]]:
+    return [() if peer == rank else arrays for peer, arrays in enumerate(parts)]
+
+
+def world() -> MpiHost:
+    """All ranks that the launcher started."""
+    return MpiHost(MPI.COMM_WORLD)

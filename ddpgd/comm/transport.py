@@ -1,0 +1,45 @@
+"""The contract of a transport: how bytes travel between ranks."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, Self, TypeVar
+
+from numpy.typing import NDArray
+
+T = TypeVar("T")
+Array = NDArray[Any]
+
+
+class Transport(Protocol):
+    """A group of ranks and their collectives. Every rank calls each collective in the same order.
+
+    `bytes_sent` counts what this rank handed to other ranks through array collectives since it was made.
+    """
+
+    name: str
+    rank: int
+    world_size: int
+    bytes_sent: int
+
+    def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:
+        """Sends each array of sends[r] to rank r and fills receives[r], in order, from what rank r sends here.
+
+        One list a rank; this rank's own lists are empty. Arrays are C-contiguous; lengths must agree pairwise.
+        """
+
+    def all_gather(self, parts: Sequence[Sequence[Array]]) -> None:
+        """Hands the arrays of parts[rank] to every other rank and fills parts[r] from rank r. Lengths as above."""
+
+    def all_reduce(self, buffer: Array) -> None:
+        """buffer = sum of all ranks' buffers, in whatever order the transport likes; equal on all ranks."""
+
+    def all_gather_objects(self, value: T) -> list[T]:
+        """Every rank's small Python object, in rank order. For set-up and the end of a run, never inside a step."""
+
+    def barrier(self) -> None:
+        """Returns when every rank has arrived."""
+
+    def duplicate(self) -> Self:
+        """The same group with a message space of its own."""
+
+    def abort(self, exit_code: int) -> None:
+        """Ends the whole job at once because this rank failed; where that cannot be done, frees ranks that wait."""

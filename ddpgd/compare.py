@@ -1,0 +1,44 @@
+"""Where two runs part: the first logged step, and the first layer, at which their params differ."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddpgd.errors import InputError
+from ddpgd.metrics import Record, read_records
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`step`: the first logged step at which the params differ; `tensors`: in what; `last_equal`: the one before it."""
+
+    step: int
+    tensors: list[str]
+    last_equal: int
+
+
+def compare(first: Path, second: Path) -> tuple[int, Difference | None]:
+    """The number of steps that both runs logged, and their first difference. InputError: nothing to compare."""
+    left, right = _by_step(first), _by_step(second)
+    common = sorted(left.keys() & right.keys())
+    if not common:
+        raise InputError(f"{first} and {second} have no logged step in common; train both with the same --log-every")
+    last_equal = 0
+    for step in common:
+        if left[step]["params_hash"] != right[step]["params_hash"]:
+            return len(common), Difference(step, _differing(left[step], right[step]), last_equal)
+        last_equal = step
+    return len(common), None
+
+
+def _by_step(folder: Path) -> dict[int, Record]:
+    try:
+        return {record["step"]: record for record in read_records(folder)}
+    except OSError as error:
+        raise InputError(f"{folder}: not a run folder: metrics.jsonl: {error.strerror}") from None
+    except (ValueError, KeyError):
+        raise InputError(f"{folder}: metrics.jsonl is damaged: a line is not a record of ddpgd") from None
+
+
+def _differing(left: Record, right: Record) -> list[str]:
+    ours, theirs = left["layer_hashes"], right["layer_hashes"]
+    return [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]

@@ -1,0 +1,242 @@
+"""What a run is: one frozen dataclass, from which flags, TOML files, checkpoints and `--help` are generated.
+
+What a value must look like stands in `coerce`; which values go together, in `validate`; what follows, in `resolve`.
+"""
+
+import difflib
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ddpgd.errors import InputError
+
+
+def _option(
+    default: Any, group: str, text: str, kind: type = str, choices: tuple[str, ...] = (), fixed: bool = False
+) -> Any:
+    """A field with what its flag needs. `fixed`: part of what defines the weights, so a resumed run may not change it."""
+    metadata = {"group": group, "help": text, "kind": kind, "choices": choices, "fixed": fixed}
+    return field(default=default, metadata=metadata)
+
+
+def _fixed(default: Any, group: str, text: str, kind: type = str, choices: tuple[str, ...] = ()) -> Any:
+    return _option(default, group, text, kind, choices, fixed=True)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A training run. Every field is a flag of `ddpgd train`; None: not given."""
+
+    data: str | None = _option(
+        None, "data", "folder with MNIST's IDX files, or 'synthetic' (default: $DDPGD_DATA, the cache, or a download)"
+    )
+    run_dir: str | None = _option(None, "run", "folder for records and checkpoints (default: a new one under runs/)")
+    resume: str | None = _option(
+        None, "run", "go on from this checkpoint or run folder; without a value, from the latest in --run-dir"
+    )
+    evaluate_every: int | None = _option(None, "run", "steps between evaluations (default: once an epoch)", int)
+    checkpoint_every: int | None = _option(None, "run", "steps between checkpoints (default: at the end)", int)
+    log_every: int = _option(100, "run", "steps between records in metrics.jsonl", int)
+    quiet: bool = _option(False, "run", "print nothing but errors", bool)
+
+    epochs: int | None = _option(None, "length", "passes over the training samples (default: 10)", int)
+    steps: int | None = _option(None, "length", "updates, instead of --epochs", int)
+    until_accuracy: float | None = _option(
+        None, "length", "end at the first evaluation with this test accuracy, as in 0.98", float
+    )
+    max_time: float | None = _option(
+        None, "length", "seconds after which to write a checkpoint and leave with exit code 75", float
+    )
+
+    hidden: tuple[int, ...] = _fixed((256,), "network", "widths of the hidden layers, as in 512,512; 0: none", tuple)
+    activation: str = _fixed("relu", "network", "what follows a hidden layer", choices=("relu", "tanh", "sigmoid"))
+    init: str = _fixed("he", "network", "distribution of the first weights", choices=("he", "xavier"))
+    loss: str = _fixed("cross-entropy", "network", "what is minimised", choices=("cross-entropy", "mse"))
+    seed: int = _fixed(0, "network", "seed of first weights and data order", int)
+
+    global_batch: int | None = _fixed(None, "batch", "samples per update, over all ranks (default: 256)", int)
+    micro_batch: int = _fixed(64, "batch", "samples in one forward and backward pass", int)
+    accumulate: int | None = _option(
+        None, "batch", "instead of --global-batch: micro-batches per rank and update, at the first start", int
+    )
+
+    optimizer: str = _fixed("momentum", "optimizer", "update rule", choices=("sgd", "momentum", "adam"))
+    lr: float = _fixed(0.1, "optimizer", "learning rate", float)
+    momentum: float = _fixed(0.9, "optimizer", "factor of --optimizer momentum", float)
+    schedule: str = _fixed("cosine", "optimizer", "learning rate over the run", choices=("constant", "cosine"))
+    warmup: int = _fixed(0, "optimizer", "steps of linear warm-up", int)
+    scale_lr: str | None = _fixed(
+        None, "optimizer", "scale --lr to the global batch by linear:BASE_BATCH or sqrt:BASE_BATCH"
+    )
+    weight_decay: float = _fixed(0.0, "optimizer", "factor of the params that is added to the gradient", float)
+    clip_norm: float = _fixed(0.0, "optimizer", "largest norm of the mean gradient; 0: any", float)
+    non_finite: str = _fixed("stop", "optimizer", "what to do at a gradient with NaN or inf", choices=("stop", "skip"))
+
+    backend: str = _option("auto", "machine", "who computes", choices=("auto", "numpy"))
+    transport: str = _option("auto", "machine", "how bytes travel", choices=("auto", "alone", "threads", "mpi-host"))
+    ranks: int | None = _option(None, "machine", "number of ranks of --transport threads", int)
+    reduce: str = _option(
+        "ordered",
+        "machine",
+        "sum over ranks in canonical order, for the same bits on any number, or in the transport's own",
+        choices=("ordered", "fast"),
+    )
+
+
+OPTIONS: Mapping[str, Field[Any]] = {option.name: option for option in fields(Config)}
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def coerce(option: Field[Any], value: Any, where: str) -> Any:
+    """`value`, from a command line (text) or TOML, as the option's type; InputError names `where` it was found."""
+    kind, choices = option.metadata["kind"], option.metadata["choices"]
+    if kind is int:
+        return _number(value, int, where, "a whole number", "64")
+    if kind is float:
+        return _number(value, float, where, "a finite number", "0.1")
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise InputError(f"{where}: {value!r} is not true or false")
+        return value
+    if kind is tuple:
+        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+        widths = tuple(_number(part, int, where, "widths joined by commas", "512,512") for part in parts)
+        return () if widths == (0,) else widths
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{where}: {value!r} is not a text")
+    if choices and value not in choices:
+        raise InputError(f"{where}: {value!r} is not known; type one of {', '.join(choices)}{_close(value, choices)}")
+    return value
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """The options in a TOML file, each coerced. InputError: unreadable, not TOML, unknown name, or wrong value."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        table = tomllib.loads(text)
+    except OSError as error:
+        raise InputError(f"--config {path}: cannot read it: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path}: not TOML: {error}") from None
+    for name in table:
+        if name not in OPTIONS:
+            close = _close(name, tuple(OPTIONS))
+            raise InputError(f"--config {path}: there is no option {name!r}{close}; `ddpgd train --help` lists them")
+    return {name: coerce(OPTIONS[name], value, f"--config {path}: {name}") for name, value in table.items()}
+
+
+def to_table(config: Config) -> dict[str, Any]:
+    """`config` as a TOML or JSON table: what is None is left out."""
+    table = {name: value for name, value in asdict(config).items() if value is not None}
+    return table | {"hidden": list(config.hidden)}
+
+
+def from_table(table: Mapping[str, Any]) -> Config:
+    """The inverse of `to_table`."""
+    return Config(**{name: coerce(OPTIONS[name], value, name) for name, value in table.items()})
+
+
+def continued(saved: Config, given: Mapping[str, Any]) -> Config:
+    """The configuration of a resumed run: `saved`, with what is `given` now. InputError: that changes the weights."""
+    if "accumulate" in given:
+        raise InputError("--accumulate fixes the global batch at the first start alone; drop it with --resume")
+    for name, value in given.items():
+        before = getattr(saved, name)
+        if OPTIONS[name].metadata["fixed"] and value != before:
+            raise InputError(
+                f"{flag(name)} {_text(value)}: the checkpoint was trained with {_text(before)}, and going on keeps that; "
+                "drop the flag, or start a new run without --resume"
+            )
+    length = {} if given.keys().isdisjoint(("epochs", "steps")) else {"epochs": None, "steps": None}
+    this_start = {"resume": None, "max_time": None}
+    return replace(saved, **{**length, **this_start, **given})
+
+
+def validate(config: Config) -> None:
+    """InputError for the first value that is out of range or contradicts another; the line says what to type."""
+    for name, (lowest, highest, text) in _RANGES.items():
+        value = getattr(config, name)
+        if value is not None and not lowest <= value <= highest:
+            raise InputError(f"{flag(name)} {value}: must be {text}")
+    if any(not 1 <= width <= 1_000_000 for width in config.hidden):
+        raise InputError(f"--hidden {','.join(map(str, config.hidden))}: each width must be 1 to 1000000")
+    for first, second in (("epochs", "steps"), ("global_batch", "accumulate")):
+        if getattr(config, first) is not None and getattr(config, second) is not None:
+            raise InputError(f"{flag(first)} and {flag(second)} say the same in two ways; type one of them")
+    if config.global_batch is not None and config.micro_batch > config.global_batch:
+        raise InputError(
+            f"--micro-batch {config.micro_batch} is more than --global-batch {config.global_batch}; "
+            f"type --micro-batch {config.global_batch} or less"
+        )
+    if config.scale_lr is not None:
+        _validate_scale_lr(config.scale_lr)
+    if config.ranks is not None and config.transport != "threads":
+        raise InputError("--ranks counts threads; type --transport threads with it, or start ranks with mpirun -n")
+    if config.transport == "threads" and config.ranks is None:
+        raise InputError("--transport threads needs a number of ranks; type for example --ranks 4")
+
+
+def resolve(config: Config, world_size: int) -> Config:
+    """`config` with defaults filled in and --accumulate turned into the global batch: W * accumulate * micro_batch."""
+    if config.accumulate is not None:
+        global_batch = world_size * config.accumulate * config.micro_batch
+        config = replace(config, global_batch=global_batch, accumulate=None)
+    if config.global_batch is None:
+        config = replace(config, global_batch=max(256, config.micro_batch))
+    if config.epochs is None and config.steps is None:
+        config = replace(config, epochs=10)
+    return config
+
+
+_HUGE = 2**53
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "seed": (0, 2**64 - 1, "0 to 2^64 - 1"),
+    "epochs": (1, _HUGE, "at least 1"),
+    "steps": (1, _HUGE, "at least 1"),
+    "until_accuracy": (1e-9, 1.0, "above 0 and at most 1, as in 0.98"),
+    "max_time": (1e-9, math.inf, "above 0 seconds"),
+    "global_batch": (1, 2**24, "1 to 2^24"),
+    "micro_batch": (1, 2**24, "1 to 2^24"),
+    "accumulate": (1, 2**20, "1 to 2^20"),
+    "lr": (1e-300, math.inf, "above 0"),
+    "momentum": (0, 1 - 1e-9, "at least 0 and below 1"),
+    "warmup": (0, _HUGE, "at least 0"),
+    "weight_decay": (0, math.inf, "at least 0"),
+    "clip_norm": (0, math.inf, "at least 0"),
+    "evaluate_every": (1, _HUGE, "at least 1"),
+    "checkpoint_every": (1, _HUGE, "at least 1"),
+    "log_every": (1, _HUGE, "at least 1"),
+    "ranks": (1, 1024, "1 to 1024"),
+}
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) or "0" if isinstance(value, tuple) else str(value)
+
+
+def _number(value: Any, kind: type, where: str, wanted: str, example: str) -> Any:
+    is_number = isinstance(value, str | int | kind) and not isinstance(value, bool)
+    try:
+        number = kind(value) if is_number else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{where}: {value!r} is not {wanted}; type for example {example}")
+    return number
+
+
+def _validate_scale_lr(rule: str) -> None:
+    kind, _, base = rule.partition(":")
+    if kind not in ("linear", "sqrt") or not base.isdecimal() or int(base) == 0:
+        raise InputError(f"--scale-lr {rule}: type linear:BASE_BATCH or sqrt:BASE_BATCH, as in linear:256")
+
+
+def _close(name: str, names: tuple[str, ...]) -> str:
+    matches = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {matches[0]}?)" if matches else ""

@@ -1,0 +1,82 @@
+"""Batches: which samples each step and each micro-batch holds. The world size plays no part in it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images uint8 (n, K) and labels uint8 (n,), where the backend computes."""
+
+    images: NDArray[Any]
+    labels: NDArray[Any]
+
+
+class Batches:
+    """Cuts epochs into steps of `global_batch` samples and those into micro-batches; the last of each may be shorter.
+
+    `order(epoch)` gives int64 (num_samples,): the order of that epoch's samples.
+    """
+
+    def __init__(
+        self, num_samples: int, global_batch: int, micro_batch: int, order: Callable[[int], NDArray[np.int64]]
+    ) -> None:
+        self.num_samples = num_samples
+        self.steps_per_epoch = -(-num_samples // global_batch)
+        self._global_batch = global_batch
+        self._micro_batch = micro_batch
+        self._order_of = order
+        self._epoch = -1
+        self._order = np.empty(0, np.int64)
+
+    def epoch(self, step: int) -> int:
+        """The epoch (from 0) that `step` (from 0) belongs to."""
+        return step // self.steps_per_epoch
+
+    def samples(self, step: int) -> int:
+        """Number of samples in `step`."""
+        first = step % self.steps_per_epoch * self._global_batch
+        return min(self._global_batch, self.num_samples - first)
+
+    def num_micro_batches(self, step: int) -> int:
+        """Number of micro-batches in `step`, over all ranks."""
+        return -(-self.samples(step) // self._micro_batch)
+
+    def indices(self, step: int, micro_batch: int) -> NDArray[np.int64]:
+        """The samples, int64 (B,), of a micro-batch of `step`."""
+        if self.epoch(step) != self._epoch:
+            self._epoch = self.epoch(step)
+            self._order = self._order_of(self._epoch)
+        first = step % self.steps_per_epoch * self._global_batch
+        end = first + self.samples(step)
+        start = first + micro_batch * self._micro_batch
+        return self._order[start : min(start + self._micro_batch, end)]
+
+
+@dataclass(frozen=True)
+class Algebra:
+    """The algebra of a full step: M = ceil(global_batch / micro_batch) micro-batches over W ranks."""
+
+    global_batch: int
+    micro_batch: int
+    world_size: int
+
+    @property
+    def num_micro_batches(self) -> int:
+        return math.ceil(self.global_batch / self.micro_batch)
+
+    def __str__(self) -> str:
+        """ "global batch 512 = 8 micro-batches of 64 = 4 ranks x 2 accumulated"."""
+        total, world_size = self.num_micro_batches, self.world_size
+        last = self.global_batch - (total - 1) * self.micro_batch
+        size = f"{self.micro_batch}" if last == self.micro_batch else f"{self.micro_batch} (the last of {last})"
+        share, left_over = divmod(total, world_size)
+        accumulated = f"{share}" if not left_over else f"{share} or {share + 1}"
+        ranks = f"{world_size} rank{'s' if world_size > 1 else ''}"
+        micro_batches = f"{total} micro-batch{'es' if total > 1 else ''}"
+        return f"global batch {self.global_batch} = {micro_batches} of {size} = {ranks} x {accumulated} accumulated"

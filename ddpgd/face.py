@@ -1,0 +1,38 @@
+"""What `import ddpgd` offers: training from a configuration, and the exchange for a reader's own loop."""
+
+import os
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from ddpgd import start
+from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.world import launch
+from ddpgd.config import Config
+from ddpgd.kernels.reference import Reference
+from ddpgd.tail import Tail
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+__all__ = ["Config", "Exchange", "Tail", "exchange", "train"]
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Trains as `ddpgd train` would with the same options, on all ranks of the launcher; returns the run's summary.
+
+    Raises InputError (bad option, data or folder), NonFiniteError, Interrupted (after a checkpoint): on all ranks alike.
+    """
+    given = {field.name: getattr(config, field.name) for field in fields(config)}
+    changed = {name: value for name, value in given.items() if value != getattr(_DEFAULT, name)}
+    launched = launch(os.environ)
+    return start.train(changed, start.join(launched), launched)
+
+
+def exchange(comm: "MPI.Intracomm", size: int, reduce: str = "ordered") -> Exchange:
+    """An `Exchange` of gradients of `size` float32 elements over a duplicate of an mpi4py communicator, host memory."""
+    from ddpgd.comm.mpi_host import MpiHost
+
+    return Exchange(MpiHost(comm), Reference(), size, reduce=reduce)
+
+
+_DEFAULT = Config()

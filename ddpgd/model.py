@@ -1,0 +1,86 @@
+"""The network: a multi-layer perceptron's forward pass, loss and backward pass, on views of params and grads."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ddpgd.kernels.ops import Array, Ops
+from ddpgd.params import dense_layout
+
+PIXEL_MEAN = 0.1307
+PIXEL_STD = 0.3081
+"""Mean and standard deviation of MNIST's training pixels / 255, to four digits: part of what a network is trained on."""
+
+
+class MultilayerPerceptron:
+    """Dense layers of the given `sizes` (inputs, hidden ..., classes), `activation` between them, a loss at the end.
+
+    Buffers hold at most `max_rows` samples; dtype float64 serves proofs.
+    """
+
+    def __init__(
+        self,
+        ops: Ops,
+        sizes: Sequence[int],
+        activation: str,
+        loss: str,
+        max_rows: int,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.layout = dense_layout(sizes)
+        self._ops = ops
+        self._activations = [activation] * (len(sizes) - 2) + ["identity"]
+        self._loss = {"cross-entropy": ops.cross_entropy, "mse": ops.mean_squared_error}[loss]
+        self._outputs = [ops.empty((max_rows, size), dtype) for size in sizes]
+        self._doutputs = [ops.empty((max_rows, size), dtype) for size in sizes]
+        self._labels = ops.empty((max_rows,), np.int64)
+
+    def load(self, images: Array, labels: Array, indices: Array) -> int:
+        """Gathers and normalises the samples `indices` int64 (B,) of images uint8 (n, K), labels uint8 (n,); returns B."""
+        num_rows = len(indices)
+        x, y = self._outputs[0][:num_rows], self._labels[:num_rows]
+        self._ops.gather_normalise(images, labels, indices, PIXEL_MEAN, PIXEL_STD, x, y)
+        return num_rows
+
+    def set_inputs(self, x: Array, labels: Array) -> int:
+        """Takes ready inputs x (B, K) and labels int64 (B,); returns B."""
+        num_rows = len(labels)
+        self._outputs[0][:num_rows] = x
+        self._labels[:num_rows] = labels
+        return num_rows
+
+    def forward(self, params: Array, num_rows: int) -> Array:
+        """The logits (B, C) of the samples loaded last."""
+        views = self.layout.views(params)
+        outputs = [output[:num_rows] for output in self._outputs]
+        for layer, activation in enumerate(self._activations):
+            weight, bias = views[2 * layer : 2 * layer + 2]
+            self._ops.dense_forward(outputs[layer], weight, bias, activation, outputs[layer + 1])
+        return outputs[-1]
+
+    def loss(self, params: Array, num_rows: int, tail: Array) -> None:
+        """Forward pass and loss of the samples loaded last: sets the loss sum, samples and correct count in `tail`."""
+        logits = self.forward(params, num_rows)
+        self._loss(logits, self._labels[:num_rows], self._doutputs[-1][:num_rows], tail)
+
+    def gradient(self, params: Array, num_rows: int, grads: Array, tail: Array) -> None:
+        """`loss`, and the gradient of the loss sum into `grads` (layout.size,), whose padding is left as it is."""
+        self.loss(params, num_rows, tail)
+        views, dviews = self.layout.views(params), self.layout.views(grads)
+        outputs = [output[:num_rows] for output in self._outputs]
+        doutputs = [doutput[:num_rows] for doutput in self._doutputs]
+        for layer in reversed(range(len(self._activations))):
+            x, dout = outputs[layer], doutputs[layer + 1]
+            self._ops.dense_backward_params(x, dout, dviews[2 * layer], dviews[2 * layer + 1])
+            if layer > 0:
+                activation = self._activations[layer - 1]
+                self._ops.dense_backward_input(dout, views[2 * layer], x, activation, doutputs[layer])
+
+    def non_finite_tensor(self, grads: Array) -> str:
+        """The first tensor in which `grads` holds an infinity or a NaN; empty where all are finite."""
+        host: NDArray[np.float32] = self._ops.to_host(grads)
+        for tensor in self.layout.tensors:
+            if not np.isfinite(tensor.view(host)).all():
+                return tensor.name
+        return ""

@@ -1,0 +1,63 @@
+"""Optimizers: update rules on the flat vectors of params and grads, with whatever flat vectors they must remember."""
+
+from typing import Protocol
+
+import numpy as np
+
+from ddpgd.kernels.ops import Array, Ops
+
+
+class Optimizer(Protocol):
+    """An update rule. `state` names the vectors, float32 (n,), that a checkpoint must hold."""
+
+    state: dict[str, Array]
+
+    def update(self, params: Array, grads: Array, lr: float, scale: float, number: int) -> None:
+        """Applies update `number` (from 1) with the gradient `scale` * grads; grads is scratch afterwards."""
+
+
+class Sgd:
+    """params -= lr g, g = gradient + weight_decay params. Robbins, Monro, "A stochastic approximation method", 1951."""
+
+    def __init__(self, ops: Ops, weight_decay: float) -> None:
+        self.state: dict[str, Array] = {}
+        self._ops = ops
+        self._weight_decay = weight_decay
+
+    def update(self, params: Array, grads: Array, lr: float, scale: float, number: int) -> None:  # noqa: ARG002
+        self._ops.sgd(params, grads, lr, scale, self._weight_decay)
+
+
+class Momentum:
+    """velocity = momentum velocity + g; params -= lr velocity. Polyak, "Some methods of speeding up", 1964."""
+
+    def __init__(self, ops: Ops, size: int, weight_decay: float, momentum: float) -> None:
+        self.state = {"velocity": ops.zeros((size,), np.float32)}
+        self._ops = ops
+        self._weight_decay = weight_decay
+        self._momentum = momentum
+
+    def update(self, params: Array, grads: Array, lr: float, scale: float, number: int) -> None:  # noqa: ARG002
+        self._ops.momentum(params, grads, self.state["velocity"], lr, scale, self._weight_decay, self._momentum)
+
+
+class Adam:
+    """Steps by running means of the gradient and its square. Kingma, Ba, "Adam", 2015; beta 0.9, 0.999, epsilon 1e-8."""
+
+    def __init__(self, ops: Ops, size: int, weight_decay: float) -> None:
+        self.state = {name: ops.zeros((size,), np.float32) for name in ("first", "second")}
+        self._ops = ops
+        self._weight_decay = weight_decay
+
+    def update(self, params: Array, grads: Array, lr: float, scale: float, number: int) -> None:
+        first, second = self.state["first"], self.state["second"]
+        self._ops.adam(params, grads, first, second, lr, scale, self._weight_decay, 0.9, 0.999, 1e-8, number)
+
+
+def make(name: str, ops: Ops, size: int, weight_decay: float, momentum: float) -> Optimizer:
+    """The optimizer that `--optimizer` calls `name`, for vectors of `size` elements."""
+    if name == "sgd":
+        return Sgd(ops, weight_decay)
+    if name == "momentum":
+        return Momentum(ops, size, weight_decay, momentum)
+    return Adam(ops, size, weight_decay)

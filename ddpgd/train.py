@@ -1,0 +1,219 @@
+"""The loop of a run: steps, evaluations, records, checkpoints, and its end."""
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ddpgd.comm.transport import Transport
+from ddpgd.data.batches import Batches
+from ddpgd.errors import Interrupted, NonFiniteError
+from ddpgd.evaluate import Evaluate
+from ddpgd.metrics import Counters, Record
+from ddpgd.step import Step, StepResult
+from ddpgd.stopping import StopRequest
+
+
+class Observer(Protocol):
+    """Sees what a run tells."""
+
+    def step(self, counters: Counters) -> None:
+        """After every step; must be cheap."""
+
+    def record(self, record: Record) -> None:
+        """After every logged step and evaluation."""
+
+    def say(self, line: str) -> None:
+        """Something that happened."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a run is, and how often it does what; all in steps."""
+
+    total_steps: int
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int | None
+    until_accuracy: float | None = None
+
+
+class Trainer:
+    """Runs steps from where `counters` stands. `save(counters)` writes a checkpoint; it is called on rank 0 alone."""
+
+    def __init__(
+        self,
+        step: Step,
+        evaluate: Evaluate,
+        batches: Batches,
+        transport: Transport,
+        pace: Pace,
+        counters: Counters,
+        stop: StopRequest,
+        save: Callable[[Counters], None],
+        observer: Observer,
+        skip_non_finite: bool = False,
+    ) -> None:
+        self._step = step
+        self._evaluate = evaluate
+        self._batches = batches
+        self._transport = transport
+        self._pace = pace
+        self._counters = counters
+        self._stop = stop
+        self._save = save
+        self._observer = observer
+        self._skip_non_finite = skip_non_finite
+        self._costs = _Costs()
+        self._saved_at = -1
+
+    def run(self) -> Record:
+        """Trains to the end; returns the figures of the run. Interrupted, NonFiniteError: it ended early, on all ranks."""
+        try:
+            self._loop()
+        except Exception as error:
+            error.add_note(f"ddpgd: in step {self._counters.step} on rank {self._transport.rank}")
+            raise
+        return self._figures()
+
+    def _loop(self) -> None:
+        counters, pace = self._counters, self._pace
+        while counters.step < pace.total_steps and not self._reached():
+            observe = self._due(pace.log_every, counters.step + 1)
+            result = self._step.run(counters.step, counters.updates + 1, bool(self._stop), observe)
+            if not result.updated:
+                self._not_finite()
+            self._count(result, observe)
+            last = counters.step == pace.total_steps
+            evaluated = last or counters.step % pace.evaluate_every == 0
+            if evaluated:
+                counters.test_loss_mean, counters.test_accuracy = self._evaluate(self._step.params)
+            if evaluated or observe:
+                self._log(result, evaluated)
+            self._observer.step(counters)
+            if pace.checkpoint_every and counters.step % pace.checkpoint_every == 0:
+                self._checkpoint()
+            if result.stop and not last and not self._reached():
+                self._interrupt()
+        if counters.test_accuracy is None:
+            counters.test_loss_mean, counters.test_accuracy = self._evaluate(self._step.params)
+        self._checkpoint()
+
+    def _due(self, every: int, step: int) -> bool:
+        return step % every == 0 or step == self._pace.total_steps
+
+    def _reached(self) -> bool:
+        wanted, accuracy = self._pace.until_accuracy, self._counters.test_accuracy
+        return wanted is not None and accuracy is not None and accuracy >= wanted
+
+    def _count(self, result: StepResult, observe: bool) -> None:
+        counters = self._counters
+        if counters.step % self._batches.steps_per_epoch == 0:
+            counters.epoch_loss_sum, counters.epoch_samples = 0.0, 0
+        if observe:
+            num_micro_batches = self._batches.num_micro_batches(counters.step)
+            counters.see_noise(result.squared_norm_sum, num_micro_batches, result.grad_norm, result.samples)
+        counters.step += 1
+        counters.updates += result.updated
+        counters.samples += result.samples
+        counters.train_s += result.step_s
+        if result.updated:
+            counters.epoch_loss_sum += result.loss_sum
+            counters.epoch_samples += result.samples
+            counters.log_loss_sum += result.loss_sum
+            counters.log_samples += result.samples
+        self._costs.add(result)
+
+    def _log(self, result: StepResult, evaluated: bool) -> None:
+        counters = self._counters
+        record: Record = {
+            "step": counters.step,
+            "epoch": self._batches.epoch(counters.step - 1) + 1,
+            "samples": counters.samples,
+            "train_loss_mean": counters.log_loss_sum / counters.log_samples if counters.log_samples else None,
+            "lr": result.lr,
+            "grad_norm": result.grad_norm if math.isfinite(result.grad_norm) else None,
+            "noise_scale": counters.noise_scale,
+            "samples_per_s": self._costs.samples_per_s_since_last(),
+            "wire_bytes": result.wire_bytes,
+        }
+        counters.log_loss_sum, counters.log_samples = 0.0, 0
+        if evaluated:
+            record |= {"test_loss_mean": counters.test_loss_mean, "test_accuracy": counters.test_accuracy}
+        self._observer.record(record)
+
+    def _checkpoint(self) -> None:
+        if self._transport.rank == 0 and self._saved_at != self._counters.step:
+            self._save(self._counters)
+            self._saved_at = self._counters.step
+
+    def _interrupt(self) -> None:
+        self._checkpoint()
+        reasons = filter(None, self._transport.all_gather_objects(self._stop.reason))
+        reason = next(reasons, "a rank asked for it")
+        raise Interrupted(
+            f"stopped after step {self._counters.step} of {self._pace.total_steps}: {reason}; "
+            "the checkpoint is written, go on with --resume"
+        )
+
+    def _not_finite(self) -> None:
+        step = self._counters.step
+        found = self._transport.all_gather_objects(self._step.non_finite(step))
+        places = [f"rank {rank}, {place}" for rank, place in enumerate(found) if place]
+        place = places[0] if places else "the sum over all ranks, though each micro-batch is finite"
+        line = f"step {step + 1}: the gradient is not finite in {place}"
+        if not self._skip_non_finite:
+            raise NonFiniteError(f"{line}; lower --lr, set --clip-norm, or type --non-finite skip")
+        self._observer.say(f"{line}; the update is skipped on all ranks")
+
+    def _figures(self) -> Record:
+        costs = self._transport.all_gather_objects(self._costs)
+        counters = self._counters
+        own = costs[0]
+        one_rank_s = sum(cost.compute_s for cost in costs) + own.update_s
+        return {
+            "steps": counters.step,
+            "epochs": counters.step / self._batches.steps_per_epoch,
+            "samples": counters.samples,
+            "skipped_updates": counters.step - counters.updates,
+            "train_loss_mean": counters.train_loss_mean if counters.epoch_samples else None,
+            "test_loss_mean": counters.test_loss_mean,
+            "test_accuracy": counters.test_accuracy,
+            "train_s": counters.train_s,
+            "samples_per_s": own.samples / own.step_s if own.step_s else None,
+            "step_us_median": _median_us(own.step_us),
+            "exchange_us_median": _median_us(own.exchange_us),
+            "wire_bytes_per_step": max(cost.wire_bytes for cost in costs),
+            "one_rank_s_estimate": one_rank_s,
+        }
+
+
+class _Costs:
+    """What this process's steps cost on this rank; times in seconds, or whole microseconds a step."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self.step_s = self.compute_s = self.update_s = 0.0
+        self.step_us: list[int] = []
+        self.exchange_us: list[int] = []
+        self.wire_bytes = 0
+        self._last_samples, self._last_s = 0, 0.0
+
+    def add(self, result: StepResult) -> None:
+        self.samples += result.samples
+        self.step_s += result.step_s
+        self.compute_s += result.compute_s
+        self.update_s += result.step_s - result.compute_s - result.exchange_s
+        self.step_us.append(round(result.step_s * 1e6))
+        self.exchange_us.append(round(result.exchange_s * 1e6))
+        self.wire_bytes = max(self.wire_bytes, result.wire_bytes)
+
+    def samples_per_s_since_last(self) -> float:
+        samples, seconds = self.samples - self._last_samples, self.step_s - self._last_s
+        self._last_samples, self._last_s = self.samples, self.step_s
+        return samples / seconds
+
+
+def _median_us(values: list[int]) -> float | None:
+    return statistics.median(values) if values else None
