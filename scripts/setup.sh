@@ -83,7 +83,8 @@ check_mpi() {
     if [[ -e $SETUP_CHECKED && $(<"$SETUP_CHECKED") == "$wanted" ]]; then
         return
     fi
-    if ! said=$("$PYTHON" -c 'from mpi4py import MPI' 2>&1); then
+    # Loads the library only: starting it without mpirun fails on many a login node.
+    if ! said=$("$PYTHON" -c 'import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI' 2>&1); then
         refuse "mpi4py cannot load the library of ${MPIRUN[0]} (${said##*$'\n'}): $way"
     fi
     if ! said=$("${MPIRUN[@]}" -n 2 "$PYTHON" -c 'from mpi4py import MPI; print("size", MPI.COMM_WORLD.size)' 2>&1 </dev/null); then

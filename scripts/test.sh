@@ -26,9 +26,10 @@ lint() {
 unit() { section python -m pytest tests/unit; }
 
 parallel() {
-    local ranks
+    local ranks color=no # ranks cannot tell: Open MPI gives them a terminal, whatever is behind it
+    [[ -t 1 ]] && color=yes
     for ranks in 1 2 3 4; do
-        section "${MPIRUN[@]}" -n "$ranks" python -m pytest --with-mpi tests/parallel
+        section "${MPIRUN[@]}" -n "$ranks" python -m pytest --with-mpi "--color=$color" tests/parallel
     done
 }
 
