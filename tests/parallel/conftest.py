@@ -13,7 +13,7 @@ import pytest
 from mpi4py import MPI
 
 WORLD = MPI.COMM_WORLD
-LIMIT_S = 120  # of one test, on any rank; then every rank still in it prints where it stands, and the job ends
+LIMIT_S = 120  # of one test; then the first rank to reach it prints its stack, and mpirun names it and ends the job
 
 
 @pytest.fixture
