@@ -1,0 +1,32 @@
+"""What tests compare with: the canonical sum, written from its definition and sharing no code with ddpgd."""
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def tree_fold(leaves: Sequence[Any], add: Callable[[Any, Any], Any] = operator.add) -> Any:
+    """Complete binary tree over the indices of `leaves`; a node whose right half is empty is its left half."""
+
+    def node(first: int, span: int) -> Any:
+        if span == 1:
+            return leaves[first]
+        half = span // 2
+        left = node(first, half)
+        return add(left, node(first + half, half)) if first + half < len(leaves) else left
+
+    return node(0, 1 << (len(leaves) - 1).bit_length())
+
+
+def uneven(seed: int, *shape: int) -> NDArray[np.float32]:
+    """Float32 values over ten orders of magnitude, both signs: sums in another order have other bits."""
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(shape) * 10.0 ** rng.uniform(-5, 5, shape)).astype(np.float32)
+
+
+def bits(array: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """The bit patterns, so that -0.0 differs from 0.0 and a NaN equals itself."""
+    return np.ascontiguousarray(array).view(np.uint32)
