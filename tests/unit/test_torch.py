@@ -1,0 +1,134 @@
+"""The same steps in PyTorch: whole steps in float64, gradients and each update rule in float32."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ddpgd import optim
+from ddpgd.kernels.ops import Array
+from ddpgd.kernels.reference import Reference
+from ddpgd.model import MultilayerPerceptron
+from ddpgd.params import initialise
+from ddpgd.tail import TAIL_WORDS, Tail
+
+torch = pytest.importorskip("torch", reason="PyTorch, the second opinion, is not installed: pip install 'ddpgd[bench]'")
+
+OPTIMIZERS = ("sgd", "momentum", "adam")
+ACTIVATIONS = ("relu", "tanh", "sigmoid")
+LOSSES = ("cross-entropy", "mse")
+WEIGHT_DECAYS = (0.0, 0.01)
+LR = {"sgd": 0.1, "momentum": 0.1, "adam": 0.002}
+NUM_ROWS = 50
+
+over_networks = pytest.mark.parametrize(
+    ("activation", "loss"), [(activation, loss) for activation in ACTIVATIONS for loss in LOSSES]
+)
+over_optimizers = pytest.mark.parametrize(
+    ("name", "weight_decay"), [(name, decay) for name in OPTIMIZERS for decay in WEIGHT_DECAYS]
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_torch_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def torch_loss_sum(tensors: list[Any], x: Any, labels: Any, activation: str, loss: str) -> Any:
+    """The loss sum of the network whose weights and biases stand in `tensors`, as PyTorch computes it."""
+    for layer in range(0, len(tensors), 2):
+        x = torch.addmm(tensors[layer + 1], x, tensors[layer])
+        if layer + 2 < len(tensors):
+            x = getattr(torch, activation)(x)
+    functional = torch.nn.functional
+    if loss == "cross-entropy":
+        return functional.cross_entropy(x, labels, reduction="sum")
+    one_hot = functional.one_hot(labels, x.shape[1]).to(x.dtype)
+    return functional.mse_loss(x, one_hot, reduction="none").mean(dim=1).sum()
+
+
+def torch_optimizer(name: str, tensors: list[Any], weight_decay: float) -> Any:
+    if name == "adam":
+        return torch.optim.Adam(tensors, lr=LR[name], weight_decay=weight_decay)
+    momentum = 0.9 if name == "momentum" else 0.0
+    return torch.optim.SGD(tensors, lr=LR[name], momentum=momentum, weight_decay=weight_decay)
+
+
+def update64(name: str, params: Array, grads: Array, state: list[Array], weight_decay: float, number: int) -> None:
+    """The ops' own update rule on float64 vectors."""
+    ops, scale = Reference(), 1 / NUM_ROWS
+    if name == "sgd":
+        ops.sgd(params, grads, LR[name], scale, weight_decay)
+    elif name == "momentum":
+        ops.momentum(params, grads, state[0], LR[name], scale, weight_decay, 0.9)
+    else:
+        ops.adam(params, grads, state[0], state[1], LR[name], scale, weight_decay, 0.9, 0.999, 1e-8, number)
+
+
+def network(activation: str, loss: str, dtype: type, hidden: tuple[int, ...] = (20, 12)) -> tuple[Any, Array, list[Any]]:
+    """A model, its params, and copies of its tensors in PyTorch."""
+    model = MultilayerPerceptron(Reference(), (30, *hidden, 10), activation, loss, NUM_ROWS, dtype)
+    params = initialise(model.layout, "xavier", seed=3).astype(dtype)
+    return model, params, [torch.tensor(view, requires_grad=True) for view in model.layout.views(params)]
+
+
+def batch(number: int, dtype: type, width: int = 30) -> tuple[Array, Array]:
+    rng = np.random.default_rng(number)
+    return rng.standard_normal((NUM_ROWS, width)).astype(dtype), rng.integers(0, 10, NUM_ROWS)
+
+
+@over_optimizers
+@over_networks
+def test_whole_steps_in_float64(
+    name: str, weight_decay: float, activation: str, loss: str, record_property: Any
+) -> None:
+    model, params, tensors = network(activation, loss, np.float64)
+    rule = torch_optimizer(name, tensors, weight_decay)
+    grads, tail = np.zeros(model.layout.size), np.zeros(TAIL_WORDS)
+    state = [np.zeros(model.layout.size), np.zeros(model.layout.size)]
+    largest = 0.0
+    for number in (1, 2, 3):
+        x, labels = batch(number, np.float64)
+        model.gradient(params, model.set_inputs(x, labels), grads, tail)
+        update64(name, params, grads, state, weight_decay, number)
+        rule.zero_grad()
+        loss_sum = torch_loss_sum(tensors, torch.tensor(x), torch.tensor(labels), activation, loss)
+        (loss_sum / NUM_ROWS).backward()
+        rule.step()
+        assert tail[Tail.LOSS_SUM] == pytest.approx(loss_sum.item(), rel=1e-12)
+        for ours, theirs in zip(model.layout.views(params), tensors, strict=True):
+            largest = max(largest, float(np.abs(ours - theirs.detach().numpy()).max()))
+    record_property("largest_error", largest)
+    assert 0 <= largest <= 1e-10
+
+
+@over_networks
+@pytest.mark.parametrize("hidden", [(), (64,), (64, 32)])
+def test_the_gradient_in_float32(activation: str, loss: str, hidden: tuple[int, ...], record_property: Any) -> None:
+    model, params, tensors = network(activation, loss, np.float32, hidden)
+    grads, tail = np.zeros(model.layout.size, np.float32), np.zeros(TAIL_WORDS, np.float32)
+    x, labels = batch(1, np.float32)
+    model.gradient(params, model.set_inputs(x, labels), grads, tail)
+    torch_loss_sum(tensors, torch.tensor(x), torch.tensor(labels), activation, loss).backward()
+    ours = np.concatenate([view.ravel() for view in model.layout.views(grads)]).astype(np.float64)
+    theirs = np.concatenate([tensor.grad.numpy().ravel() for tensor in tensors]).astype(np.float64)
+    error = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+    record_property("largest_error", error)
+    assert error <= 1e-6
+
+
+@over_optimizers
+def test_each_update_rule_in_float32(name: str, weight_decay: float, record_property: Any) -> None:
+    ops, rng, size = Reference(), np.random.default_rng(5), 4096
+    params = rng.standard_normal(size).astype(np.float32)
+    theirs = torch.tensor(params, requires_grad=True)
+    ours = optim.make(name, ops, size, weight_decay, momentum=0.9)
+    rule = torch_optimizer(name, [theirs], weight_decay)
+    for number in range(1, 9):
+        gradient_sum = rng.standard_normal(size).astype(np.float32)
+        theirs.grad = torch.tensor(gradient_sum) / 64
+        rule.step()
+        ours.update(params, gradient_sum, LR[name], 1 / 64, number)
+    difference = params.astype(np.float64) - theirs.detach().numpy()
+    error = float(np.linalg.norm(difference) / np.linalg.norm(params))
+    record_property("largest_error", error)
+    assert error <= 1e-6
