@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# One machine, with GPUs or none: a laptop, a workstation, one node of a cluster. Sets everything up on the first start.
+#
+#   launch/local.sh [arguments of ddpgd train]        launch/local.sh --epochs 5 --lr 0.2
+#   RANKS=4 launch/local.sh ...                       as many ranks as you say
+#
+# Without RANKS: one rank a GPU (as CUDA_VISIBLE_DEVICES allows), without GPUs one a core, at most 2.
+# Ctrl-C, INT, TERM or HUP: the ranks write a checkpoint and leave with code 75; once more: they end at once, without one.
+# The exit code is that of the ranks.
+set -euo pipefail
+# shellcheck source=scripts/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh"
+
+count_gpus() {
+    local listed visible=${CUDA_VISIBLE_DEVICES-all} ids
+    listed=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU ') || true
+    if ((listed > 0)) && [[ $visible != all ]]; then
+        IFS=, read -ra ids <<<"$visible"
+        listed=${#ids[@]}
+        [[ $visible == -1 ]] && listed=0
+    fi
+    echo "$listed"
+}
+
+count_ranks() {
+    local gpus cores
+    if [[ -n ${RANKS:-} ]]; then
+        [[ $RANKS =~ ^[1-9][0-9]*$ ]] || refuse "RANKS=$RANKS: a whole number from 1 is wanted, e.g. RANKS=4 $0"
+        echo "$RANKS"
+        return
+    fi
+    gpus=$(count_gpus)
+    cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+    if ((gpus > 0)); then
+        echo "$gpus"
+    else
+        echo $((cores < 2 ? cores : 2))
+    fi
+}
+
+# Fetches the data once, before many ranks would; what a configuration file or a checkpoint names, train finds itself.
+fetch_data() {
+    local data='' named=''
+    while (($#)); do
+        case $1 in
+            --data) data=${2-} ;;
+            --data=*) data=${1#--data=} ;;
+            --config | --config=* | --resume | --resume=*) named=yes ;;
+        esac
+        shift
+    done
+    if [[ -n $data && $data != synthetic ]]; then
+        "$PYTHON" -m ddpgd data --data "$data"
+    elif [[ -z $data && -z $named ]]; then
+        "$PYTHON" -m ddpgd data
+    fi
+}
+
+# mpirun kills its ranks at TERM and INT, but passes USR1 on to them.
+stop_ranks() {
+    local signal=USR1
+    interrupted=yes
+    [[ -n $launcher ]] || return 0
+    if [[ -z $stopping ]]; then
+        stopping=yes
+        say "stopping at the next step, with a checkpoint (once more: at once, without one)"
+    else
+        signal=TERM
+    fi
+    kill -"$signal" "$launcher" 2>/dev/null || true
+}
+
+run_ranks() {
+    local live=() code=0
+    stopping='' launcher='' interrupted=yes
+    trap stop_ranks INT TERM HUP
+    if [[ -t 1 ]]; then
+        # What ranks see as their stdout says nothing of ours: Open MPI gives them a terminal without columns, others a pipe.
+        DDPGD_TERMINAL=$(tput cols 2>/dev/null || echo 80)
+        export DDPGD_TERMINAL
+        live=(${MPIRUN_LIVE[@]+"${MPIRUN_LIVE[@]}"})
+    fi
+    # Job control gives mpirun a process group of its own, which the terminal's Ctrl-C does not reach.
+    set -m
+    "${MPIRUN[@]}" ${live[@]+"${live[@]}"} -n "$1" "$PYTHON" -m ddpgd train "${@:2}" </dev/null &
+    launcher=$!
+    set +m
+    # wait returns early when a trapped signal comes: ask again until it tells how mpirun ended.
+    while [[ -n $interrupted ]]; do
+        interrupted='' code=0
+        wait "$launcher" || code=$?
+    done
+    return "$code"
+}
+
+setup run
+for argument; do
+    if [[ $argument == -h || $argument == --help ]]; then
+        exec "$PYTHON" -m ddpgd train --help
+    fi
+done
+ranks=$(count_ranks)
+fetch_data "$@"
+run_ranks "$ranks" "$@"

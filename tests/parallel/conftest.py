@@ -1,0 +1,67 @@
+"""One report from many ranks: rank 0 speaks for all while tests pass, a rank that fails speaks and ends the whole job.
+
+Tests here run as `mpirun -n W python -m pytest --with-mpi tests/parallel` and carry `@pytest.mark.mpi(min_size=k)`.
+Without the abort, a rank that fails before a collective would leave the others waiting in it for ever.
+"""
+
+import faulthandler
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+from mpi4py import MPI
+
+WORLD = MPI.COMM_WORLD
+LIMIT_S = 120  # of one test; then the first rank to reach it prints its stack, and mpirun names it and ends the job
+
+
+@pytest.fixture
+def comm() -> Iterator[MPI.Comm]:
+    """A duplicate of the world, so that no message of one test can reach the next."""
+    duplicate = WORLD.Dup()
+    yield duplicate
+    duplicate.Free()
+
+
+class Alarm:
+    """Ends the whole job, naming the rank, at the first thing that goes wrong on this one."""
+
+    def __init__(self) -> None:
+        self.stderr = os.dup(2)  # pytest points 2 elsewhere while a test runs
+
+    def abort(self, what: str, why: object) -> None:
+        where = f"rank {WORLD.rank} of {WORLD.size} on {socket.gethostname()}"
+        os.write(self.stderr, f"\n{where}: {what}\n{why}\n{where}: {what}: ending the job\n".encode())
+        WORLD.Abort(1)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self) -> Iterator[None]:
+        faulthandler.dump_traceback_later(LIMIT_S, exit=True, file=self.stderr)
+        try:
+            return (yield)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.abort(f"{report.nodeid} failed in {report.when}", report_text(report))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.abort(f"{report.nodeid} cannot be collected", report.longreprtext)
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        self.abort("pytest itself failed", excrepr)
+
+
+def report_text(report: pytest.TestReport) -> str:
+    sections = [f"--- {title} ---\n{text}" for title, text in report.sections]
+    return "\n".join([report.longreprtext, *sections])
+
+
+@pytest.hookimpl(trylast=True)  # the reporter has to be there already
+def pytest_configure(config: pytest.Config) -> None:
+    if WORLD.rank != 0:
+        config.pluginmanager.unregister(name="terminalreporter")
+    config.pluginmanager.register(Alarm())
