@@ -54,7 +54,7 @@ def train(given: Mapping[str, Any], world: Transport, launch: Launch) -> Record:
     """
     with _ending_all_on_failure(world):
         config, resumed = from_root(world, lambda: _configure(given))
-        console = Console(width=_terminal_columns(), force_terminal=_terminal_columns() is not None)
+        console = _console(launch)
         quiet = config.quiet or world.rank > 0
         data = load_data(config.data, world, launch, _silent if quiet else _say)
 
@@ -97,7 +97,7 @@ def _configure(given: Mapping[str, Any]) -> tuple[Config, tuple[Path, Checkpoint
     path, saved = checkpoint.find(Path(place).expanduser(), _say)
     before = from_table(saved.config)
     own_folder = {} if given.get("run_dir") else {"run_dir": None}
-    config = continued(before, {**own_folder, **given})
+    config = continued(before, {**own_folder, **given, "resume": None})
     validate(config)
     return config, (path, saved)
 
@@ -120,10 +120,15 @@ def _ending_all_on_failure(world: Transport) -> Iterator[None]:
         world.abort(1)
 
 
-def _terminal_columns() -> int | None:
-    """Columns of the launcher's terminal: mpirun gives ranks none of their own, so launch/local.sh tells."""
+def _console(launch: Launch) -> Console:
+    """Standard output. Under a launcher, launch/local.sh tells in DDPGD_TERMINAL how many columns its terminal has.
+
+    What a rank itself sees says nothing: Open MPI gives it a terminal without columns whatever is behind it.
+    """
+    if not launch.launcher:
+        return Console()
     columns = os.environ.get("DDPGD_TERMINAL", "")
-    return int(columns) if columns.isdecimal() else None
+    return Console(width=int(columns) if columns.isdecimal() else None, force_terminal=columns.isdecimal())
 
 
 def _say(line: str) -> None:

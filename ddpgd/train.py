@@ -73,7 +73,7 @@ class Trainer:
         try:
             self._loop()
         except Exception as error:
-            error.add_note(f"ddpgd: in step {self._counters.step} on rank {self._transport.rank}")
+            error.add_note(f"ddpgd: on rank {self._transport.rank}, after {self._counters.step} steps")
             raise
         return self._figures()
 

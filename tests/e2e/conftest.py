@@ -1,0 +1,63 @@
+"""Running the program as its users do: in processes of its own, alone or under mpirun."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MPIRUN = shlex.split(os.environ.get("DDPGD_MPIRUN", "mpirun --oversubscribe"))
+PYTHON = [sys.executable]
+DDPGD = [*PYTHON, "-m", "ddpgd"]
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def under_mpirun(num_ranks: int, command: list[str]) -> list[str]:
+    return [*MPIRUN, "-n", str(num_ranks), *command]
+
+
+def run_ddpgd(
+    num_ranks: int, *arguments: str | Path, cwd: Path, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """`ddpgd ARGUMENTS` on `num_ranks` ranks; 0: without mpirun."""
+    command = [*DDPGD, *map(str, arguments)]
+    full = under_mpirun(num_ranks, command) if num_ranks else command
+    return subprocess.run(
+        full, cwd=cwd, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, check=False
+    )
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return loaded
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run without what a clock or a world size puts into them."""
+    varying = ("samples_per_s", "wire_bytes")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in varying} for line in lines]
+
+
+@pytest.fixture(scope="session")
+def mnist() -> str:
+    """The real MNIST: where DDPGD_DATA says, or fetched into the user's cache."""
+    fetched = subprocess.run([*DDPGD, "data"], capture_output=True, text=True, check=False)
+    assert fetched.returncode == 0, fetched.stderr
+    return fetched.stdout
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short run on drawn digits, with checkpoints after 2, 4 and 6 steps."""
+    folder = tmp_path_factory.mktemp("small")
+    arguments = ("--data", "synthetic", "--hidden", "16", "--steps", "6", "--checkpoint-every", "2", "--quiet")
+    done = run_ddpgd(0, "train", *arguments, "--run-dir", folder / "run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"

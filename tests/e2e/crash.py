@@ -1,0 +1,19 @@
+"""`ddpgd` with a fault planted: rank RANK raises in the middle of step 5. Usage: crash.py RANK ARGUMENTS."""
+
+import sys
+
+from ddpgd import cli
+from ddpgd.step import Step
+
+rank = int(sys.argv[1])
+run = Step.run
+
+
+def faulty(self: Step, step: int, number: int, stop: bool, observe: bool) -> object:
+    if step == 5 and self._exchange.transport.rank == rank:
+        raise RuntimeError("planted fault")
+    return run(self, step, number, stop, observe)
+
+
+Step.run = faulty  # type: ignore[method-assign,assignment]
+sys.exit(cli.main(sys.argv[2:]))

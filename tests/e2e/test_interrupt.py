@@ -1,0 +1,141 @@
+"""Runs that are cut short: by a signal, by a time limit, by kill -9; resumed, they equal the run that was not."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import DDPGD, records, run_ddpgd, summary, under_mpirun
+
+TRAIN = (
+    *("train", "--data", "synthetic", "--hidden", "32", "--global-batch", "100", "--micro-batch", "24"),
+    *(
+        "--optimizer",
+        "adam",
+        "--lr",
+        "0.001",
+        "--steps",
+        "1500",
+        "--log-every",
+        "50",
+        "--checkpoint-every",
+        "40",
+        "--quiet",
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    done = run_ddpgd(2, *TRAIN, "--run-dir", "run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def start(folder: Path, num_ranks: int, *more: str) -> subprocess.Popen[str]:
+    command = under_mpirun(num_ranks, [*DDPGD, *TRAIN, "--run-dir", "run", *more])
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Returns when a record of `step` or later is there."""
+    path = folder / "run" / "metrics.jsonl"
+    while not (path.exists() and any(record["step"] >= step for record in records(folder / "run"))):
+        assert process.poll() is None, "ended too soon"
+        time.sleep(0.005)
+
+
+def ranks_of(process: subprocess.Popen[str]) -> Iterator[int]:
+    """Process ids of the ranks that this mpirun started."""
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+    for line in listed.stdout.splitlines():
+        pid, parent, arguments = line.split(maxsplit=2)
+        if int(parent) == process.pid and "-m ddpgd train" in arguments:
+            yield int(pid)
+
+
+def assert_equal(folder: Path, whole: Path) -> None:
+    assert summary(folder / "run")["params_sha256"] == summary(whole)["params_sha256"]
+    assert records(folder / "run") == records(whole)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_usr1_to_mpirun_then_resume(tmp_path: Path, whole: Path, num_ranks: int) -> None:
+    process = start(tmp_path, 2)
+    wait_for_step(tmp_path, 100, process)
+    process.send_signal(signal.SIGUSR1)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 75, stderr
+    assert "SIGUSR1 came; the checkpoint is written, go on with --resume" in stderr
+    assert not (tmp_path / "run" / "summary.json").exists()
+    done = run_ddpgd(num_ranks, *TRAIN, "--run-dir", "run", "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_equal(tmp_path, whole)
+
+
+def test_term_to_the_last_rank_stops_all(tmp_path: Path, whole: Path) -> None:
+    process = start(tmp_path, 3)
+    wait_for_step(tmp_path, 50, process)
+    os.kill(max(ranks_of(process)), signal.SIGTERM)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 75, stderr
+    assert run_ddpgd(2, *TRAIN, "--run-dir", "run", "--resume", cwd=tmp_path).returncode == 0
+    assert_equal(tmp_path, whole)
+
+
+def test_max_time_then_resume(tmp_path: Path, whole: Path) -> None:
+    process = start(tmp_path, 2, "--max-time", "0.3")
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 75, stderr
+    assert "--max-time 0.3 is over" in stderr
+    assert run_ddpgd(0, *TRAIN, "--run-dir", "run", "--resume", cwd=tmp_path).returncode == 0
+    assert_equal(tmp_path, whole)
+
+
+def test_kill_9_at_random_moments(tmp_path: Path, whole: Path) -> None:
+    """All ranks of one run are killed again and again, 20 times in all; each time it goes on from what it finds."""
+    moments = random.Random(0)
+    kills = 0
+    runs = 0
+    while kills < 20:
+        folder = tmp_path / f"run{runs}"
+        folder.mkdir()
+        runs += 1
+        resume: list[str] = []
+        while kills < 20:
+            process = start(folder, 2, *resume)
+            time.sleep(moments.uniform(0.3, 2.0))
+            pids = list(ranks_of(process))
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            process.communicate(timeout=20)
+            if process.returncode == 0:
+                break
+            kills += 1
+            resume = ["--resume"] if any((folder / "run").glob("checkpoints/step-*.safetensors")) else []
+            if not resume and (folder / "run").exists():
+                (folder / "run").rename(folder / f"killed-before-its-first-checkpoint-{kills}")
+        if process.returncode:
+            done = run_ddpgd(2, *TRAIN, "--run-dir", "run", *resume, cwd=folder)
+            assert done.returncode == 0, done.stderr
+        assert_equal(folder, whole)
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, whole: Path) -> None:
+    process = start(tmp_path, 2)
+    wait_for_step(tmp_path, 200, process)
+    for pid in list(ranks_of(process)):
+        os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=20)
+    newest = (tmp_path / "run" / "checkpoints" / "latest").resolve()
+    newest.write_bytes(newest.read_bytes()[:-100])
+    done = run_ddpgd(2, *TRAIN, "--run-dir", "run", "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "passed over" in done.stderr
+    assert newest.name in done.stderr
+    assert_equal(tmp_path, whole)

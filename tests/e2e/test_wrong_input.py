@@ -1,0 +1,165 @@
+"""Wrong input: one clear line, exit code 2, within 5 seconds, on 3 ranks, no traceback, no hang, nothing lost."""
+
+import gzip
+import shutil
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import MPIRUN, run_ddpgd
+from PIL import Image
+
+SYNTHETIC = ("--data", "synthetic", "--steps", "3")
+
+TABLE: list[tuple[str, tuple[str, ...], str]] = [
+    ("unknown flag", ("train", "--learning-rate", "1"), "--learning-rate: ddpgd train has no such argument"),
+    ("flag almost right", ("train", "--hiden", "5"), "did you mean --hidden?"),
+    ("unknown command", ("trian",), "'trian'"),
+    ("no command", (), "type a command"),
+    ("stray word", ("train", "fast"), "fast: ddpgd train has no such argument"),
+    ("flag without its value", ("train", "--lr"), "--lr"),
+    ("not a number", ("train", "--lr", "quick"), "--lr: 'quick' is not a finite number"),
+    ("not a whole number", ("train", "--steps", "1.5"), "--steps: '1.5' is not a whole number"),
+    ("NaN", ("train", "--lr", "nan"), "--lr: 'nan' is not a finite number"),
+    ("learning rate 0", ("train", "--lr", "0"), "--lr 0.0: must be above 0"),
+    ("negative learning rate", ("train", "--lr=-0.1"), "--lr -0.1: must be above 0"),
+    ("no epochs", ("train", "--epochs", "0"), "--epochs 0: must be at least 1"),
+    ("negative seed", ("train", "--seed=-1"), "--seed -1: must be 0 to 2^64 - 1"),
+    ("empty batch", ("train", "--global-batch", "0"), "--global-batch 0: must be 1 to"),
+    ("empty micro-batch", ("train", "--micro-batch", "0"), "--micro-batch 0: must be 1 to"),
+    ("momentum 1", ("train", "--momentum", "1"), "--momentum 1.0: must be at least 0 and below 1"),
+    ("negative decay", ("train", "--weight-decay=-1"), "--weight-decay -1.0: must be at least 0"),
+    ("negative clip", ("train", "--clip-norm=-1"), "--clip-norm -1.0: must be at least 0"),
+    ("accuracy in percent", ("train", "--until-accuracy", "98"), "at most 1, as in 0.98"),
+    ("no time", ("train", "--max-time", "0"), "--max-time 0.0: must be above 0 seconds"),
+    ("records too often", ("train", "--log-every", "0"), "--log-every 0: must be at least 1"),
+    ("checkpoints too often", ("train", "--checkpoint-every", "0"), "--checkpoint-every 0: must be at least 1"),
+    ("evaluations too often", ("train", "--evaluate-every", "0"), "--evaluate-every 0: must be at least 1"),
+    ("widths not numbers", ("train", "--hidden", "512,wide"), "--hidden: 'wide' is not widths"),
+    ("a width of 0", ("train", "--hidden", "512,0"), "--hidden 512,0: each width must be"),
+    ("unknown optimizer", ("train", "--optimizer", "adm"), "did you mean adam?"),
+    ("unknown schedule", ("train", "--schedule", "cosin"), "did you mean cosine?"),
+    ("unknown activation", ("train", "--activation", "gelu"), "type one of relu, tanh, sigmoid"),
+    ("unknown backend", ("train", "--backend", "cuda"), "--backend: 'cuda' is not known"),
+    ("unknown transport", ("train", "--transport", "nccl"), "--transport: 'nccl' is not known"),
+    ("bad scale rule", ("train", "--scale-lr", "cubic:256"), "type linear:BASE_BATCH or sqrt:BASE_BATCH"),
+    ("scale rule without base", ("train", "--scale-lr", "linear"), "type linear:BASE_BATCH"),
+    ("epochs and steps", ("train", "--epochs", "1", "--steps", "9"), "--epochs and --steps say the same in two ways"),
+    ("batch twice", ("train", "--global-batch", "64", "--accumulate", "2"), "--global-batch and --accumulate say the"),
+    ("micro above global", ("train", "--global-batch", "32", "--micro-batch", "64"), "type --micro-batch 32 or less"),
+    ("warm-up too long", ("train", *SYNTHETIC, "--warmup", "3"), "type --warmup 2 or less"),
+    ("ranks without threads", ("train", "--ranks", "2"), "type --transport threads"),
+    ("threads without ranks", ("train", "--transport", "threads"), "type for example --ranks 4"),
+    ("threads under mpirun", ("train", *SYNTHETIC, "--transport", "threads", "--ranks", "2"), "mpirun started 3 ranks"),
+    ("alone under mpirun", ("train", *SYNTHETIC, "--transport", "alone"), "mpirun started 3 ranks"),
+    ("no such configuration", ("train", "--config", "none.toml"), "none.toml: cannot read it"),
+    ("configuration not TOML", ("train", "--config", "broken.toml"), "broken.toml: not TOML"),
+    ("unknown option in TOML", ("train", "--config", "unknown.toml"), "did you mean momentum?"),
+    ("wrong type in TOML", ("train", "--config", "type.toml"), "type.toml: epochs: 'two' is not a whole number"),
+    ("no such data folder", ("train", "--data", "nowhere"), "nowhere: there is no such folder"),
+    ("data folder is a file", ("train", "--data", "broken.toml"), "broken.toml: is not a folder"),
+    ("data missing", ("data", "--data", "empty"), "empty: no train-images-idx3-ubyte"),
+    ("data truncated", ("train", "--data", "truncated"), "train-images-idx3-ubyte"),
+    ("data not gzip", ("train", "--data", "notgzip"), "train-images-idx3-ubyte.gz"),
+    ("labels for images", ("train", "--data", "mislabelled"), "train-images-idx3-ubyte"),
+    ("label 10", ("train", "--data", "label10"), "train-labels-idx1-ubyte"),
+    ("too few labels", ("train", "--data", "fewlabels"), "train-labels-idx1-ubyte"),
+    ("images of two sizes", ("train", "--data", "twosizes"), "t10k-images-idx3-ubyte"),
+    ("run folder is a file", ("train", *SYNTHETIC, "--run-dir", "broken.toml"), "--run-dir broken.toml: cannot write"),
+    ("run folder below a file", ("train", *SYNTHETIC, "--run-dir", "broken.toml/run"), "cannot write there"),
+    ("run folder not writable", ("train", *SYNTHETIC, "--run-dir", "/proc/run"), "--run-dir /proc/run: cannot write"),
+    ("run folder taken", ("train", *SYNTHETIC, "--run-dir", "run"), "--run-dir run: holds a run already"),
+    ("resume from nothing", ("train", "--resume", "none"), "none: there is no such checkpoint"),
+    ("resume without a run", ("train", "--resume"), "type --run-dir FOLDER --resume"),
+    ("resume from an empty folder", ("train", "--resume", "empty"), "empty: holds no undamaged checkpoint"),
+    ("another network", ("train", "--resume", "run", "--hidden", "32"), "the checkpoint was trained with 16"),
+    ("another optimizer", ("train", "--resume", "run", "--optimizer", "adam"), "was trained with momentum"),
+    ("another batch", ("train", "--resume", "run", "--global-batch", "64"), "was trained with 256"),
+    ("accumulate on resume", ("train", "--resume", "run", "--accumulate", "2"), "drop it with --resume"),
+    ("other data on resume", ("train", "--resume", "run", "--data", "tiny"), "tiny: not the data that"),
+    ("checkpoint truncated", ("evaluate", "cut.safetensors"), "cut.safetensors: truncated or not a checkpoint"),
+    ("checkpoint altered", ("train", "--resume", "altered.safetensors"), "altered since it was written"),
+    ("checkpoint of other images", ("evaluate", "run", "--data", "tiny"), "images are not 28x28"),
+    ("not an image", ("predict", "run", "broken.toml"), "broken.toml"),
+    ("an empty image", ("predict", "run", "blank.png"), "blank.png"),
+    ("not a run folder", ("compare", "run", "empty"), "empty: not a run folder"),
+]
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+def write_data(folder: Path, side: int = 4, test_side: int | None = None) -> Path:
+    folder.mkdir()
+    for name, count, size in (("train", 6, side), ("t10k", 4, test_side or side)):
+        write_idx(folder / f"{name}-images-idx3-ubyte", np.full((count, size, size), 9))
+        write_idx(folder / f"{name}-labels-idx1-ubyte", np.arange(count))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory, small_run: Path) -> Path:
+    """A folder with everything that the table speaks of."""
+    folder = tmp_path_factory.mktemp("wrong")
+    (folder / "broken.toml").write_text("lr = = 1\n")
+    (folder / "unknown.toml").write_text("momentun = 0.5\n")
+    (folder / "type.toml").write_text('epochs = "two"\n')
+    (folder / "empty").mkdir()
+    write_data(folder / "tiny")
+    images = write_data(folder / "truncated") / "train-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:-3])
+    images = write_data(folder / "notgzip") / "train-images-idx3-ubyte"
+    images.with_suffix(".gz").write_bytes(gzip.compress(images.read_bytes())[:-9])
+    images.unlink()
+    images = write_data(folder / "mislabelled") / "train-images-idx3-ubyte"
+    shutil.copy(folder / "tiny" / "train-labels-idx1-ubyte", images)
+    write_idx(write_data(folder / "label10") / "train-labels-idx1-ubyte", np.full(6, 10))
+    write_idx(write_data(folder / "fewlabels") / "train-labels-idx1-ubyte", np.arange(5))
+    write_data(folder / "twosizes", test_side=5)
+    shutil.copytree(small_run, folder / "run", symlinks=True)
+    content = (small_run / "checkpoints" / "latest").read_bytes()
+    (folder / "cut.safetensors").write_bytes(content[: len(content) // 2])
+    (folder / "altered.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    Image.new("L", (50, 50), 200).save(folder / "blank.png")
+    return folder
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(("arguments", "wanted"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_one_line_and_exit_code_2(workshop: Path, arguments: tuple[str, ...], wanted: str) -> None:
+    before = snapshot(workshop)
+    started = time.monotonic()
+    done = run_ddpgd(3, *arguments, cwd=workshop)
+    took_s = time.monotonic() - started
+    ours = [line for line in done.stderr.splitlines() if line.startswith("ddpgd:")]
+    assert done.returncode == 2, done.stderr
+    assert len(ours) == 1, done.stderr
+    assert wanted in ours[0]
+    assert "Traceback" not in done.stderr
+    assert took_s < 5
+    assert snapshot(workshop) == before
+
+
+def test_ranks_with_different_configurations(workshop: Path) -> None:
+    import subprocess
+    import sys
+
+    program = [sys.executable, "-m", "ddpgd", "train", *SYNTHETIC, "--lr"]
+    command = [*MPIRUN, "-n", "1", *program, "0.1", ":", "-n", "2", *program, "0.2"]
+    done = subprocess.run(command, cwd=workshop, capture_output=True, text=True, timeout=60, check=False)
+    ours = [line for line in done.stderr.splitlines() if line.startswith("ddpgd:")]
+    assert done.returncode == 2, done.stderr
+    assert len(ours) == 1
+    assert "rank 1 was started with" in ours[0]
+    assert "start all ranks alike" in ours[0]
+
+
+def test_the_table_is_long_enough() -> None:
+    assert len(TABLE) >= 40
