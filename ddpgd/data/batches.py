@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpgd.comm.tree import ranges
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -75,8 +77,9 @@ class Algebra:
         total, world_size = self.num_micro_batches, self.world_size
         last = self.global_batch - (total - 1) * self.micro_batch
         size = f"{self.micro_batch}" if last == self.micro_batch else f"{self.micro_batch} (the last of {last})"
-        share, left_over = divmod(total, world_size)
-        accumulated = f"{share}" if not left_over else f"{share} or {share + 1}"
+        shares = [len(share) for share in ranges(total, world_size)]
+        fewest, most = min(shares), max(shares)
+        accumulated = f"{most}" if fewest == most else f"{fewest} {'or' if most == fewest + 1 else 'to'} {most}"
         ranks = f"{world_size} rank{'s' if world_size > 1 else ''}"
         micro_batches = f"{total} micro-batch{'es' if total > 1 else ''}"
         return f"global batch {self.global_batch} = {micro_batches} of {size} = {ranks} x {accumulated} accumulated"
