@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from oracles import bits, tree_fold, uneven
+
 from ddpgd.comm import threads
 from ddpgd.comm.codec import Codec
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.threads import Threads
 from ddpgd.kernels.reference import Reference
 from ddpgd.tail import TAIL_WORDS, Tail
-from numpy.typing import NDArray
-from oracles import bits, tree_fold, uneven
 
 Array = NDArray[Any]
 Sums = list[tuple[Array, Array]]

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from ddpgd import optim
 from ddpgd.kernels.ops import Array
 from ddpgd.kernels.reference import Reference
@@ -64,7 +65,9 @@ def update64(name: str, params: Array, grads: Array, state: list[Array], weight_
         ops.adam(params, grads, state[0], state[1], LR[name], scale, weight_decay, 0.9, 0.999, 1e-8, number)
 
 
-def network(activation: str, loss: str, dtype: type, hidden: tuple[int, ...] = (20, 12)) -> tuple[Any, Array, list[Any]]:
+def network(
+    activation: str, loss: str, dtype: type, hidden: tuple[int, ...] = (20, 12)
+) -> tuple[Any, Array, list[Any]]:
     """A model, its params, and copies of its tensors in PyTorch."""
     model = MultilayerPerceptron(Reference(), (30, *hidden, 10), activation, loss, NUM_ROWS, dtype)
     params = initialise(model.layout, "xavier", seed=3).astype(dtype)

@@ -3,10 +3,11 @@
 from itertools import chain, pairwise
 
 import pytest
-from ddpgd.comm.tree import Fold, Node, leaves, pieces, ranges
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import tree_fold
+
+from ddpgd.comm.tree import Fold, Node, leaves, pieces, ranges
 
 counts = st.integers(1, 300)
 world_sizes = st.integers(1, 70)

@@ -1,0 +1,76 @@
+"""Update rules: steps worked out by hand, and what every rule must keep."""
+
+import numpy as np
+import pytest
+
+from ddpgd import optim
+from ddpgd.kernels.reference import Reference
+from ddpgd.params import dense_layout, initialise
+
+NAMES = ("sgd", "momentum", "adam")
+
+# name, weight_decay, lr, scale, params, then for each update: gradient sum -> params by hand.
+STEPS = [
+    # g = scale grads = [1, -2]; params -= lr g
+    ("sgd", 0.0, 0.1, 0.5, [1, 2], [([2, -4], [0.9, 2.2]), ([0, 10], [0.9, 1.7])]),
+    # g = scale grads + 0.5 params = [1.5, -1], then [0.425, 1.05] of decay alone
+    ("sgd", 0.5, 0.1, 0.5, [1, 2], [([2, -4], [0.85, 2.1]), ([0, 0], [0.8075, 1.995])]),
+    # velocity [1, -2], then 0.9 [1, -2] + [1, 0] = [1.9, -1.8]
+    ("momentum", 0.0, 0.1, 0.5, [1, 2], [([2, -4], [0.9, 2.2]), ([2, 0], [0.71, 2.38])]),
+    # velocity [1.5, -1], then 0.9 [1.5, -1] + 0.5 [0.85, 2.1] = [1.775, 0.15]
+    ("momentum", 0.5, 0.1, 0.5, [1, 2], [([2, -4], [0.85, 2.1]), ([0, 0], [0.6725, 2.085])]),
+    # first update: a step of lr against the sign of g, whatever its size
+    ("adam", 0.0, 0.1, 0.5, [1, 2], [([2, -4], [0.9, 2.1])]),
+    # g = 1, then -1: first = (0.9 0.1 - 0.1) / (1 - 0.81) = -1/19; second = 1; a step of + lr / 19
+    ("adam", 0.0, 0.19, 1.0, [1], [([1], [0.81]), ([-1], [0.82])]),
+    # g = 0 + 0.5 params: the step is of size lr again
+    ("adam", 0.5, 0.1, 1.0, [2, -4], [([0, 0], [1.9, -3.9])]),
+]
+
+
+@pytest.mark.parametrize(("name", "weight_decay", "lr", "scale", "first", "updates"), STEPS)
+def test_steps_worked_out_by_hand(
+    name: str, weight_decay: float, lr: float, scale: float, first: list[float], updates: list[tuple[list, list]]
+) -> None:
+    params = np.array(first, np.float32)
+    rule = optim.make(name, Reference(), len(params), weight_decay, momentum=0.9)
+    for number, (gradient_sum, wanted) in enumerate(updates, start=1):
+        rule.update(params, np.array(gradient_sum, np.float32), lr, scale, number)
+        np.testing.assert_allclose(params, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_padding_stays_zero(name: str, weight_decay: float) -> None:
+    layout = dense_layout((5, 3, 2))
+    params = initialise(layout, "he", seed=1)
+    rule = optim.make(name, Reference(), layout.size, weight_decay, momentum=0.9)
+    inside = np.zeros(layout.size, bool)
+    for tensor in layout.tensors:
+        inside[tensor.start : tensor.start + tensor.size] = True
+    assert not inside.all()
+    for number in (1, 2, 3):
+        grads = np.where(inside, np.float32(number), np.float32(0))
+        rule.update(params, grads, 0.1, 1 / 64, number)
+        for vector in (params, grads, *rule.state.values()):
+            assert not vector[~inside].any()
+    assert params[inside].all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_state_of_a_rule_is_all_that_it_remembers(name: str) -> None:
+    """A second object, handed the first one's state, goes on bit for bit."""
+    rng = np.random.default_rng(0)
+    gradients = rng.standard_normal((6, 100)).astype(np.float32)
+    first, second = (optim.make(name, Reference(), 100, 0.01, momentum=0.9) for _ in range(2))
+    params = rng.standard_normal(100).astype(np.float32)
+    for number in (1, 2, 3):
+        first.update(params, gradients[number - 1].copy(), 0.1, 1.0, number)
+    resumed = params.copy()
+    assert first.state.keys() == second.state.keys()
+    for key, vector in first.state.items():
+        second.state[key][...] = vector
+    for number in (4, 5, 6):
+        first.update(params, gradients[number - 1].copy(), 0.1, 1.0, number)
+        second.update(resumed, gradients[number - 1].copy(), 0.1, 1.0, number)
+    np.testing.assert_array_equal(params, resumed)
