@@ -224,9 +224,10 @@ def _number(value: Any, kind: type, where: str, wanted: str, example: str) -> An
     is_number = isinstance(value, str | int | kind) and not isinstance(value, bool)
     try:
         number = kind(value) if is_number else math.nan
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+        finite = math.isfinite(number)
+    except (ValueError, OverflowError):
+        finite = False
+    if not finite:
         raise InputError(f"{where}: {value!r} is not {wanted}; type for example {example}")
     return number
 
