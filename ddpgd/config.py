@@ -153,6 +153,8 @@ def continued(saved: Config, given: Mapping[str, Any]) -> Config:
                 f"{flag(name)} {_text(value)}: the checkpoint was trained with {_text(before)}, and going on keeps that; "
                 "drop the flag, or start a new run without --resume"
             )
+    if "transport" in given and given["transport"] != saved.transport:
+        saved = replace(saved, ranks=None)
     length = {} if given.keys().isdisjoint(("epochs", "steps")) else {"epochs": None, "steps": None}
     this_start = {"resume": None, "max_time": None}
     return replace(saved, **{**length, **this_start, **given})

@@ -287,3 +287,19 @@ def test_a_resumed_run_may_be_longer(
 
 def test_a_limit_of_time_is_that_of_one_start() -> None:
     assert continued(resolve(Config(max_time=5.0), 1), {}).max_time is None
+
+
+@pytest.mark.parametrize("transport", ["auto", "alone", "mpi-host"])
+def test_a_run_of_threads_goes_on_over_another_transport(transport: str) -> None:
+    saved = resolve(Config(transport="threads", ranks=4), 4)
+    config = continued(saved, {"transport": transport})
+    validate(config)
+    assert (config.transport, config.ranks) == (transport, None)
+
+
+def test_a_run_of_threads_goes_on_with_another_number_of_them() -> None:
+    saved = resolve(Config(transport="threads", ranks=4), 4)
+    assert continued(saved, {}).ranks == 4
+    assert continued(saved, {"ranks": 3}).ranks == 3
+    assert continued(saved, {"transport": "threads", "ranks": 3}).ranks == 3
+    assert continued(saved, {"transport": "threads"}).ranks == 4
