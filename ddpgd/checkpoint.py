@@ -38,7 +38,10 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes step-N.safetensors into `folder` (temporary name, fsync, rename), points `latest` to it, drops old ones."""
+    """Writes step-N.safetensors into `folder` (temporary name, fsync, rename) and points `latest` to it.
+
+    Old ones are dropped, and those of later steps: a run that went on from before them has left them behind.
+    """
     arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()}
     tables = json.dumps(
         {"counters": checkpoint.counters, "config": checkpoint.config, "facts": checkpoint.facts}, sort_keys=True
@@ -50,8 +53,10 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     link.unlink(missing_ok=True)
     link.symlink_to(path.name)
     link.replace(folder / "latest")
-    for old in _newest_first(folder)[KEEP:]:
-        old.unlink()
+    ours = _newest_first(folder)
+    at = ours.index(path)
+    for dropped in ours[:at] + ours[at + KEEP :]:
+        dropped.unlink()
     return path
 
 

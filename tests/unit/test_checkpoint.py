@@ -1,0 +1,193 @@
+"""Checkpoints: what is read is what was written, or the reader is told; the newest whole one is found."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from ddpgd import checkpoint
+from ddpgd.checkpoint import KEEP, Checkpoint, DamagedError
+from ddpgd.errors import InputError
+
+
+def make(step: int = 7) -> Checkpoint:
+    rng = np.random.default_rng(step)
+    arrays = {
+        "params.dense1.weight": rng.standard_normal((4, 3)).astype(np.float32),
+        "params.dense1.bias": np.array([-0.0, np.inf, 1e-45], np.float32),
+        "optimizer.velocity": rng.standard_normal(32).astype(np.float32),
+    }
+    counters = {"step": step, "epoch_loss_sum": 0.1 + 0.2, "test_accuracy": None}
+    return Checkpoint(arrays, counters, {"lr": 0.1, "hidden": [5]}, {"world_size": 3, "data_sha256": "ab"})
+
+
+def assert_same(left: Checkpoint, right: Checkpoint) -> None:
+    assert left.arrays.keys() == right.arrays.keys()
+    for name, array in left.arrays.items():
+        assert (array.dtype, array.shape) == (right.arrays[name].dtype, right.arrays[name].shape)
+        assert array.tobytes() == right.arrays[name].tobytes()
+    assert (left.counters, left.config, left.facts) == (right.counters, right.config, right.facts)
+
+
+def refuse_to_talk(line: str) -> None:
+    raise AssertionError(line)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, make())
+    assert path.name == "step-00000007.safetensors"
+    assert_same(checkpoint.load(path), make())
+
+
+def test_the_same_checkpoint_is_the_same_file(tmp_path: Path) -> None:
+    first = checkpoint.save(tmp_path, make()).read_bytes()
+    assert checkpoint.save(tmp_path, make()).read_bytes() == first
+
+
+def test_views_and_fortran_order_are_saved_as_they_look(tmp_path: Path) -> None:
+    vector = np.arange(24, dtype=np.float32)
+    arrays = {"view": vector[4:16].reshape(4, 3), "strided": vector[::2], "transposed": vector.reshape(4, 6).T}
+    path = checkpoint.save(tmp_path, Checkpoint(arrays, {"step": 1}, {}, {}))
+    for name, array in checkpoint.load(path).arrays.items():
+        np.testing.assert_array_equal(array, arrays[name])
+
+
+def test_latest_points_to_the_last_one_by_its_name_alone(tmp_path: Path) -> None:
+    for step in (1, 2):
+        path = checkpoint.save(tmp_path, make(step))
+        assert os.readlink(tmp_path / "latest") == path.name
+        assert_same(checkpoint.load(tmp_path / "latest"), make(step))
+
+
+def test_the_last_few_are_kept(tmp_path: Path) -> None:
+    for step in range(1, 7):
+        checkpoint.save(tmp_path, make(step))
+    kept = [f"step-{step:08d}.safetensors" for step in range(7 - KEEP, 7)]
+    assert KEEP == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", *kept]
+
+
+def test_every_truncation_is_detected(tmp_path: Path) -> None:
+    content = checkpoint.save(tmp_path, make()).read_bytes()
+    damaged = tmp_path / "damaged.safetensors"
+    for length in range(len(content)):
+        damaged.write_bytes(content[:length])
+        with pytest.raises(DamagedError, match="choose another one"):
+            checkpoint.load(damaged)
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x20, 0x80, 0xFF])
+def test_every_flipped_byte_is_detected(tmp_path: Path, mask: int) -> None:
+    content = checkpoint.save(tmp_path, make()).read_bytes()
+    damaged = tmp_path / "damaged.safetensors"
+    for position in range(len(content)):
+        damaged.write_bytes(content[:position] + bytes([content[position] ^ mask]) + content[position + 1 :])
+        with pytest.raises(DamagedError, match="choose another one"):
+            checkpoint.load(damaged)
+
+
+def test_appended_bytes_are_detected(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, make())
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(DamagedError):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"ddpgd": "{}"}, {"ddpgd": "{}", "sha256": ""}])
+def test_a_foreign_file_is_told_apart(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    path = tmp_path / "foreign.safetensors"
+    save_file({"weight": np.zeros(3, np.float32)}, path, metadata=metadata)
+    with pytest.raises(DamagedError):
+        checkpoint.load(path)
+
+
+def test_a_file_of_another_kind_is_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "text.safetensors"
+    path.write_text("hello " * 100)
+    with pytest.raises(DamagedError):
+        checkpoint.load(path)
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such checkpoint"):
+        checkpoint.find(tmp_path / "none", refuse_to_talk)
+    with pytest.raises(InputError, match="no undamaged checkpoint"):
+        checkpoint.find(tmp_path, refuse_to_talk)
+    with pytest.raises(InputError, match="cannot read"):
+        checkpoint.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize("place", ["", "checkpoints", "checkpoints/latest", "checkpoints/step-00000003.safetensors"])
+def test_the_newest_is_found(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for step in (1, 2, 3):
+        checkpoint.save(folder, make(step))
+    path, found = checkpoint.find(tmp_path / place, refuse_to_talk)
+    assert path == (folder / "step-00000003.safetensors").resolve()
+    assert_same(found, make(3))
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-5], lambda content: b"", lambda content: content[::-1]])
+def test_damaged_ones_are_passed_over_and_said(tmp_path: Path, damage: "object") -> None:
+    assert callable(damage)
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, make(step))
+    for step in (2, 3):
+        path = tmp_path / f"step-{step:08d}.safetensors"
+        path.write_bytes(damage(path.read_bytes()))
+    said: list[str] = []
+    path, found = checkpoint.find(tmp_path, said.append)
+    assert path.name == "step-00000001.safetensors"
+    assert_same(found, make(1))
+    assert ["step-00000003" in said[0], "step-00000002" in said[1], len(said)] == [True, True, 2]
+    assert all(line.startswith("passed over: ") for line in said)
+
+
+def test_a_damaged_one_that_was_named_is_not_replaced_by_another(tmp_path: Path) -> None:
+    for step in (1, 2):
+        path = checkpoint.save(tmp_path, make(step))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DamagedError):
+        checkpoint.find(path, refuse_to_talk)
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failed_write_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    checkpoint.save(tmp_path, make(1))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os if failing == "fsync" else Path, failing, fail)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(tmp_path, make(2))
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_write_over_an_existing_one_that_fails_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = checkpoint.save(tmp_path, make(1))
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    changed = Checkpoint({"params.other": np.ones(3, np.float32)}, {"step": 1}, {}, {})
+    with pytest.raises(OSError, match="Input/output"):
+        checkpoint.save(tmp_path, changed)
+    assert path.read_bytes() == before
+
+
+def test_a_run_that_goes_on_from_an_earlier_one_leaves_the_later_behind(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        checkpoint.save(tmp_path, make(step))
+    checkpoint.save(tmp_path, make(15))
+    path, found = checkpoint.find(tmp_path, refuse_to_talk)
+    assert path.name == "step-00000015.safetensors"
+    assert_same(found, make(15))
+    assert os.readlink(tmp_path / "latest") == path.name
