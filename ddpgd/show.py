@@ -43,7 +43,7 @@ class Lines(Quiet):
             self.say(describe(record, self._total_steps, self._num_epochs))
 
     def say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class Bar(Lines):
