@@ -12,6 +12,7 @@ from ddpgd.config import Config
 from ddpgd.data.batches import Algebra
 from ddpgd.data.mnist import Dataset
 from ddpgd.metrics import Record
+from ddpgd.show import decimals
 
 VERSION = version("ddpgd")
 
@@ -82,7 +83,7 @@ def conclusion(summary: Record, folder: str) -> list[str]:
     if summary["world_size"] > 1:
         cost += f" (one would have taken about {summary['one_rank_s_estimate']:.1f} s)"
     return [
-        f"test accuracy {100 * summary['test_accuracy']:.2f} %, test loss {summary['test_loss_mean']:.4f}, "
+        f"test accuracy {100 * summary['test_accuracy']:.2f} %, test loss {decimals(summary['test_loss_mean'])}, "
         f"params {summary['params_sha256'][:16]}; all of it in {folder}",
         f"{cost}: {summary['steps']} steps of {summary['step_us_median'] or 0:.0f} us, of which exchange "
         f"{summary['exchange_us_median'] or 0:.0f} us and {summary['wire_bytes_per_step'] / 1e6:.3g} MB sent by a rank",

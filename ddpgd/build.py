@@ -128,16 +128,21 @@ class _Rank:
         """Trains; on rank 0 shows it, writes its records and its summary."""
         num_epochs = -(-self._pace.total_steps // self._batches.steps_per_epoch)
         if self._transport.rank > 0:
-            return self._summary(self._trainer(Quiet()).run())
+            return self._run(Quiet())
         records = RecordFile(self._folder.path, self._counters.step)
         with show(self._pace.total_steps, num_epochs, self._counters.step) as shown, closing(records):
             for line in self._introduction():
                 shown.say(line)
-            summary = self._summary(self._trainer(_Recorder(records, shown, self._hashes)).run())
+            summary = self._run(_Recorder(records, shown, self._hashes))
             for line in account.conclusion(summary, str(self._folder.path)):
                 shown.say(line)
         write_summary(self._folder.path, summary)
         return summary
+
+    def _run(self, observer: Observer) -> Record:
+        # Every step looks whether its gradient is finite, so NumPy need not warn of what it overflowed in.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._summary(self._trainer(observer).run())
 
     def _trainer(self, observer: Observer) -> Trainer:
         config, ops, data = self._config, self._ops, self._data

@@ -35,9 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     launched = launch(os.environ)
     try:
         world = start.join(launched)
-        _check_same_arguments(world, arguments)
-        parsed = from_root(world, lambda: _parse(arguments))
-        _COMMANDS[parsed.pop("command")](parsed, world, launched)
+        with start.ending_all_on_failure(world):
+            _check_same_arguments(world, arguments)
+            parsed = from_root(world, lambda: _parse(arguments))
+            _COMMANDS[parsed.pop("command")](parsed, world, launched)
     except Stop as stop:
         if launched.rank == 0 and str(stop):
             sys.stdout.flush()
@@ -145,8 +146,8 @@ def _train(parsed: dict[str, Any], world: Transport, launched: Launch) -> None:
 
 
 def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch) -> None:
-    _, saved = from_root(world, lambda: checkpoint.find(Path(parsed["checkpoint"]), _say))
-    data = start.load_data(parsed.get("data"), world, launched, _say)
+    _, saved = from_root(world, lambda: checkpoint.find(Path(parsed["checkpoint"]), start.say))
+    data = start.load_data(parsed.get("data"), world, launched, start.say)
     loss_mean, accuracy = build.evaluate(saved, data, world)
     if world.rank == 0:
         figures = {
@@ -161,7 +162,7 @@ def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch) -> Non
 
 def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch) -> None:
     def work() -> None:
-        _, saved = checkpoint.find(Path(parsed["checkpoint"]), _say)
+        _, saved = checkpoint.find(Path(parsed["checkpoint"]), start.say)
         shape = tuple(saved.facts["image_shape"])
         images = np.stack([predict.prepare(Path(image), shape) for image in parsed["images"]])
         for name, row in zip(parsed["images"], build.probabilities(saved, images), strict=True):
@@ -172,7 +173,7 @@ def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch) -> Non
 
 
 def _data(parsed: dict[str, Any], world: Transport, launched: Launch) -> None:
-    data = start.load_data(parsed.get("data"), world, launched, _say)
+    data = start.load_data(parsed.get("data"), world, launched, start.say)
     if world.rank == 0:
         rows, cols = data.image_shape
         print(f"{data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples,")
@@ -202,10 +203,6 @@ def _check_same_arguments(world: Transport, arguments: list[str]) -> None:
             raise InputError(
                 f"rank {rank} was started with `{' '.join(theirs)}`, rank 0 with `{ours}`; start all ranks alike"
             )
-
-
-def _say(line: str) -> None:
-    print(f"ddpgd: {line}", file=sys.stderr, flush=True)
 
 
 _COMMANDS = {"train": _train, "evaluate": _evaluate, "predict": _predict, "data": _data, "compare": _compare}

@@ -51,7 +51,7 @@ class Config:
         None, "length", "seconds after which to write a checkpoint and leave with exit code 75", float
     )
 
-    hidden: tuple[int, ...] = _fixed((256,), "network", "widths of the hidden layers, as in 512,512; 0: none", tuple)
+    hidden: tuple[int, ...] = _fixed((512,), "network", "widths of the hidden layers, as in 512,512; 0: none", tuple)
     activation: str = _fixed("relu", "network", "what follows a hidden layer", choices=("relu", "tanh", "sigmoid"))
     init: str = _fixed("he", "network", "distribution of the first weights", choices=("he", "xavier"))
     loss: str = _fixed("cross-entropy", "network", "what is minimised", choices=("cross-entropy", "mse"))
@@ -71,7 +71,7 @@ class Config:
     scale_lr: str | None = _fixed(
         None, "optimizer", "scale --lr to the global batch by linear:BASE_BATCH or sqrt:BASE_BATCH"
     )
-    weight_decay: float = _fixed(0.0, "optimizer", "factor of the params that is added to the gradient", float)
+    weight_decay: float = _fixed(0.0005, "optimizer", "factor of the params that is added to the gradient", float)
     clip_norm: float = _fixed(0.0, "optimizer", "largest norm of the mean gradient; 0: any", float)
     non_finite: str = _fixed("stop", "optimizer", "what to do at a gradient with NaN or inf", choices=("stop", "skip"))
 

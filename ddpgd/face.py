@@ -21,11 +21,14 @@ def train(config: Config) -> dict[str, Any]:
     """Trains as `ddpgd train` would with the same options, on all ranks of the launcher; returns the run's summary.
 
     Raises InputError (bad option, data or folder), NonFiniteError, Interrupted (after a checkpoint): on all ranks alike.
+    Any other failure, of one of several ranks, prints its traceback and ends all of them at once.
     """
     given = {field.name: getattr(config, field.name) for field in fields(config)}
     changed = {name: value for name, value in given.items() if value != getattr(_DEFAULT, name)}
     launched = launch(os.environ)
-    return start.train(changed, start.join(launched), launched)
+    world = start.join(launched)
+    with start.ending_all_on_failure(world):
+        return start.train(changed, world, launched)
 
 
 def exchange(comm: "MPI.Intracomm", size: int, reduce: str = "ordered") -> Exchange:

@@ -81,12 +81,16 @@ class Bar(Lines):
 
 def describe(record: Record, total_steps: int, num_epochs: int) -> str:
     """ "epoch 3/10  step 705/2350  train loss 0.0613  test loss 0.0702  test accuracy 97.85 %  310,000 samples/s"."""
-    loss = record["train_loss_mean"]
     return (
         f"epoch {record['epoch']:>{len(str(num_epochs))}}/{num_epochs}"
         f"  step {record['step']:>{len(str(total_steps))}}/{total_steps}"
-        f"  train loss {'-' if loss is None else format(loss, '.4f')}"
-        f"  test loss {record['test_loss_mean']:.4f}"
+        f"  train loss {decimals(record['train_loss_mean'])}"
+        f"  test loss {decimals(record['test_loss_mean'])}"
         f"  test accuracy {100 * record['test_accuracy']:.2f} %"
         f"  {record['samples_per_s']:,.0f} samples/s"
     )
+
+
+def decimals(loss: float | None) -> str:
+    """Four decimals, or a dash where there is no finite value."""
+    return "-" if loss is None else f"{loss:.4f}"

@@ -48,27 +48,23 @@ def join(launch: Launch) -> Transport:
 
 
 def train(given: Mapping[str, Any], world: Transport, launch: Launch) -> Record:
-    """Trains as the options in `given` say, on all ranks; returns the summary. The first value for `resume` may be "".
+    """Trains as the options in `given` say, on all ranks; returns the summary. `resume` may be ""."""
+    config, resumed = from_root(world, lambda: _configure(given))
+    console = _console(launch)
+    quiet = config.quiet or world.rank > 0
+    data = load_data(config.data, world, launch, _silent if quiet else say)
 
-    A failure of one rank prints its traceback and ends all of them at once.
-    """
-    with _ending_all_on_failure(world):
-        config, resumed = from_root(world, lambda: _configure(given))
-        console = _console(launch)
-        quiet = config.quiet or world.rank > 0
-        data = load_data(config.data, world, launch, _silent if quiet else _say)
+    def show(total_steps: int, num_epochs: int, steps_done: int) -> Quiet:
+        if quiet:
+            return Quiet()
+        if console.is_terminal:
+            return Bar(console, total_steps, num_epochs, steps_done)
+        return Lines(console, total_steps, num_epochs)
 
-        def show(total_steps: int, num_epochs: int, steps_done: int) -> Quiet:
-            if quiet:
-                return Quiet()
-            if console.is_terminal:
-                return Bar(console, total_steps, num_epochs, steps_done)
-            return Lines(console, total_steps, num_epochs)
-
-        return build.train(config, resumed, data, world, show)
+    return build.train(config, resumed, data, world, show)
 
 
-def load_data(choice: str | None, world: Transport, launch: Launch, say: Say) -> Dataset:
+def load_data(choice: str | None, world: Transport, launch: Launch, report: Say) -> Dataset:
     """The samples, on every rank; one rank of each node fetches them. InputError, on all ranks: any rank has none."""
     place = together(world, lambda: fetch.locate(choice, os.environ))
     directory = place.directory
@@ -76,7 +72,7 @@ def load_data(choice: str | None, world: Transport, launch: Launch, say: Say) ->
         data = synthetic.make()
     else:
         if place.is_cache:
-            together(world, lambda: fetch.fetch(directory, say) if launch.local_rank == 0 else directory)
+            together(world, lambda: fetch.fetch(directory, report) if launch.local_rank == 0 else directory)
         data = together(world, lambda: mnist.load(directory))
     digests = world.all_gather_objects(data.sha256)
     for rank, digest in enumerate(digests):
@@ -94,7 +90,7 @@ def _configure(given: Mapping[str, Any]) -> tuple[Config, tuple[Path, Checkpoint
     place = given["resume"] or given.get("run_dir")
     if not place:
         raise InputError("--resume alone needs to know the run: type --run-dir FOLDER --resume, or --resume CHECKPOINT")
-    path, saved = checkpoint.find(Path(place).expanduser(), _say)
+    path, saved = checkpoint.find(Path(place).expanduser(), say)
     before = from_table(saved.config)
     own_folder = {} if given.get("run_dir") else {"run_dir": None}
     config = continued(before, {**own_folder, **given, "resume": None})
@@ -103,7 +99,7 @@ def _configure(given: Mapping[str, Any]) -> tuple[Config, tuple[Path, Checkpoint
 
 
 @contextmanager
-def _ending_all_on_failure(world: Transport) -> Iterator[None]:
+def ending_all_on_failure(world: Transport) -> Iterator[None]:
     """What is no `Stop` happened to this rank alone: tell it, once, and end all ranks before they wait for this one."""
     try:
         yield
@@ -131,7 +127,8 @@ def _console(launch: Launch) -> Console:
     return Console(width=int(columns) if columns.isdecimal() else None, force_terminal=columns.isdecimal())
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line of set-up, beside the results: on standard error."""
     print(f"ddpgd: {line}", file=sys.stderr, flush=True)
 
 

@@ -88,7 +88,7 @@ class Trainer:
             last = counters.step == pace.total_steps
             evaluated = last or counters.step % pace.evaluate_every == 0
             if evaluated:
-                counters.test_loss_mean, counters.test_accuracy = self._evaluate(self._step.params)
+                self._test()
             if evaluated or observe:
                 self._log(result, evaluated)
             self._observer.step(counters)
@@ -97,8 +97,12 @@ class Trainer:
             if result.stop and not last and not self._reached():
                 self._interrupt()
         if counters.test_accuracy is None:
-            counters.test_loss_mean, counters.test_accuracy = self._evaluate(self._step.params)
+            self._test()
         self._checkpoint()
+
+    def _test(self) -> None:
+        loss_mean, self._counters.test_accuracy = self._evaluate(self._step.params)
+        self._counters.test_loss_mean = _finite(loss_mean)
 
     def _due(self, every: int, step: int) -> bool:
         return step % every == 0 or step == self._pace.total_steps
@@ -133,7 +137,7 @@ class Trainer:
             "samples": counters.samples,
             "train_loss_mean": counters.log_loss_sum / counters.log_samples if counters.log_samples else None,
             "lr": result.lr,
-            "grad_norm": result.grad_norm if math.isfinite(result.grad_norm) else None,
+            "grad_norm": _finite(result.grad_norm),
             "noise_scale": counters.noise_scale,
             "samples_per_s": self._costs.samples_per_s_since_last(),
             "wire_bytes": result.wire_bytes,
@@ -217,3 +221,8 @@ class _Costs:
 
 def _median_us(values: list[int]) -> float | None:
     return statistics.median(values) if values else None
+
+
+def _finite(value: float) -> float | None:
+    """`value`; None where it is not finite, because JSON knows no such number."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,63 @@
+"""launch/local.sh and scripts/same_bits.sh, for real."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import records, summary
+
+ROOT = Path(__file__).parents[2]
+LOCAL = str(ROOT / "launch" / "local.sh")
+SMALL = ("--data", "synthetic", "--hidden", "16", "--quiet")
+
+
+def test_local_trains_on_as_many_ranks_as_asked(tmp_path: Path) -> None:
+    command = [LOCAL, *SMALL, "--steps", "5", "--run-dir", str(tmp_path / "run")]
+    done = subprocess.run(
+        command, env=os.environ | {"RANKS": "3"}, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert summary(tmp_path / "run")["complete"]
+    assert summary(tmp_path / "run")["world_size"] == 3
+
+
+def test_local_passes_exit_code_2_on(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [LOCAL, *SMALL, "--lr", "0"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 2
+    assert "--lr 0.0: must be above 0" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_local_ends_with_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
+    run = tmp_path / "run"
+    command = [LOCAL, *SMALL, "--steps", "1000000", "--run-dir", str(run)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not ((run / "metrics.jsonl").exists() and records(run)):
+        assert process.poll() is None, "ended too soon"
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 75, stderr
+    assert (run / "checkpoints" / "latest").exists()
+
+
+def test_same_bits_proves_and_refuses(tmp_path: Path) -> None:
+    script = str(ROOT / "scripts" / "same_bits.sh")
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    proof = subprocess.run(
+        [script, "3", *SMALL, "--steps", "20"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert proof.returncode == 0, proof.stderr
+    assert "same bits on 1..3 ranks" in proof.stdout
+    wrong = subprocess.run([script, "many"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert wrong.returncode == 2
