@@ -1,0 +1,331 @@
+"""Whole runs, cut over any number of ranks: the same bits, the same records, the same end for everybody."""
+
+import itertools
+import json
+import math
+import signal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ddpgd
+from ddpgd import build, checkpoint, start
+from ddpgd.comm import threads
+from ddpgd.comm.alone import Alone
+from ddpgd.comm.threads import Threads
+from ddpgd.comm.world import Launch
+from ddpgd.config import Config
+from ddpgd.data import synthetic
+from ddpgd.data.batches import Samples
+from ddpgd.data.mnist import Dataset
+from ddpgd.errors import InputError, Interrupted, NonFiniteError
+from ddpgd.evaluate import EVALUATE_ROWS, Evaluate
+from ddpgd.kernels.reference import Reference
+from ddpgd.model import PIXEL_MEAN, PIXEL_STD, MultilayerPerceptron
+from ddpgd.params import initialise
+from ddpgd.stopping import StopRequest
+
+Record = dict[str, Any]
+
+WORLD_SIZES = (1, 2, 3, 5, 7, 8, 64)
+OF_THE_MACHINE = {"samples_per_s", "wire_bytes"}
+make_digits = synthetic.make
+
+
+@cache
+def digits() -> Dataset:
+    """Few, and of ragged number: steps, micro-batches and evaluations all end in shorter ones."""
+    return make_digits(num_train=330, num_test=2 * EVALUATE_ROWS + 77)
+
+
+@pytest.fixture(autouse=True)
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "make", digits)
+
+
+def train(folder: Path, world_size: int = 1, **given: Any) -> Record:
+    """A run of `ddpgd train` in `folder`, on that many threads; few small steps unless `given` says otherwise."""
+    small = {"data": "synthetic", "hidden": (12,), "log_every": 1, "quiet": True, "run_dir": str(folder)}
+    if "resume" not in given:
+        small |= {"global_batch": 50, "micro_batch": 7, "lr": 0.05, "steps": 9, "evaluate_every": 4}
+    ranks = {} if world_size == 1 else {"transport": "threads", "ranks": world_size}
+    return start.train(small | ranks | given, Alone(), Launch("", 0, 1, 0))
+
+
+def records(folder: Path) -> list[Record]:
+    """metrics.jsonl but for what depends on the machine and the number of ranks."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name not in OF_THE_MACHINE} for line in lines]
+
+
+CONFIGURATIONS: dict[str, Record] = {
+    "ragged": {},
+    "aligned": {"global_batch": 64, "micro_batch": 4, "optimizer": "adam", "lr": 0.01},
+    "fewer micro-batches than ranks": {"global_batch": 3, "micro_batch": 1, "optimizer": "sgd"},
+    "one micro-batch": {"global_batch": 20, "micro_batch": 20, "activation": "tanh"},
+    "no hidden layer": {"hidden": (), "loss": "mse", "weight_decay": 0.01, "clip_norm": 0.5},
+    "across epochs": {"global_batch": 128, "micro_batch": 9, "warmup": 3, "activation": "sigmoid", "init": "xavier"},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_the_same_bits_on_any_number_of_ranks(name: str, tmp_path: Path) -> None:
+    alone = train(tmp_path / "1", **CONFIGURATIONS[name])
+    wanted = records(tmp_path / "1")
+    assert len({record["params_hash"] for record in wanted}) == len(wanted) >= 9
+    for world_size in WORLD_SIZES[1:]:
+        summary = train(tmp_path / str(world_size), world_size, **CONFIGURATIONS[name])
+        assert summary["params_sha256"] == alone["params_sha256"]
+        assert records(tmp_path / str(world_size)) == wanted
+        for key in ("steps", "epochs", "samples", "train_loss_mean", "test_loss_mean", "test_accuracy"):
+            assert summary[key] == alone[key]
+        assert summary["world_size"] == world_size
+
+
+@pytest.mark.parametrize(("option", "value"), [("seed", 1), ("lr", 0.06), ("micro_batch", 8), ("init", "xavier")])
+def test_another_configuration_has_other_bits(option: str, value: Any, tmp_path: Path) -> None:
+    runs = [train(tmp_path / "1"), train(tmp_path / "2", **{option: value})]
+    assert runs[0]["params_sha256"] != runs[1]["params_sha256"]
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+def test_fast_is_near(world_size: int, tmp_path: Path) -> None:
+    ordered, fast = train(tmp_path / "1"), train(tmp_path / "2", world_size, reduce="fast")
+    assert fast["test_loss_mean"] == pytest.approx(ordered["test_loss_mean"], rel=1e-5)
+    assert fast["reduce"] == "fast"
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (3, 3), (1, 5), (5, 1), (3, 64)])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    before: int, after: int, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path / "whole", optimizer=optimizer, steps=12)
+    asked = itertools.count()
+    with monkeypatch.context() as patched:
+        patched.setattr(StopRequest, "__bool__", lambda _: next(asked) == 4)
+        with pytest.raises(Interrupted, match="go on with --resume"):
+            train(tmp_path / "cut", before, optimizer=optimizer, steps=12)
+    stopped_at = checkpoint.find(tmp_path / "cut", print)[1].counters["step"]
+    assert stopped_at == 4 // before + 1
+    machine = {"transport": "auto"} if after == 1 else {}
+    resumed = train(tmp_path / "cut", after, resume="", **machine)
+    assert resumed["params_sha256"] == checkpoint.find(tmp_path / "whole", print)[1].facts["params_sha256"]
+    assert records(tmp_path / "cut") == records(tmp_path / "whole")
+    assert resumed["world_size"] == after
+
+
+def test_a_run_can_go_on_for_longer_and_twice(tmp_path: Path) -> None:
+    constant = {"schedule": "constant"}
+    whole = train(tmp_path / "whole", steps=20, **constant)
+    train(tmp_path / "part", steps=6, **constant)
+    train(tmp_path / "part", 3, resume="", steps=13)
+    last = train(tmp_path / "part", 2, resume="", steps=20)
+    assert last["params_sha256"] == whole["params_sha256"]
+    assert [record["step"] for record in records(tmp_path / "part")] == list(range(1, 21))
+
+
+def test_a_run_that_is_over_can_be_resumed(tmp_path: Path) -> None:
+    whole = train(tmp_path / "run")
+    again = train(tmp_path / "run", resume="")
+    for name in ("params_sha256", "test_accuracy", "test_loss_mean", "train_loss_mean", "steps", "samples"):
+        assert again[name] == whole[name]
+
+
+def test_a_run_goes_on_from_its_last_whole_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = train(tmp_path / "run", checkpoint_every=3)
+    newest = (tmp_path / "run" / "checkpoints" / "latest").resolve()
+    newest.write_bytes(newest.read_bytes()[:-100])
+    resumed = train(tmp_path / "run", 3, resume="")
+    assert "passed over" in capsys.readouterr().err
+    assert resumed["params_sha256"] == whole["params_sha256"]
+    assert [record["step"] for record in records(tmp_path / "run")] == list(range(1, 10))
+
+
+@pytest.mark.parametrize("world_size", [1, 3, 8])
+def test_until_accuracy_ends_all_alike(world_size: int, tmp_path: Path) -> None:
+    goal = {"steps": 400, "evaluate_every": 5, "log_every": 100, "hidden": (24,), "until_accuracy": 0.5}
+    summary = train(tmp_path / "run", world_size, **goal)
+    accuracies = [record["test_accuracy"] for record in records(tmp_path / "run")]
+    assert summary["test_accuracy"] == accuracies[-1] >= 0.5
+    assert max(accuracies[:-1], default=0) < 0.5
+    assert summary["steps"] == 5 * len(accuracies) < 400
+    assert summary["complete"]
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_max_time_is_a_checkpoint_and_a_message(world_size: int, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match=r"--max-time 1e-06 is over") as caught:
+        train(tmp_path / "run", world_size, max_time=1e-6)
+    assert caught.value.exit_code == 75
+    assert checkpoint.find(tmp_path / "run", print)[1].counters["step"] == 1
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_a_request_and_its_handler_goes_away(number: int) -> None:
+    before, stop = signal.getsignal(number), StopRequest()
+    with stop.listening():
+        assert not stop
+        signal.raise_signal(number)
+        assert stop
+        assert signal.Signals(number).name in stop.reason
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_interrupt_interrupts_at_once() -> None:
+    with StopRequest().listening():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+EXPLODING = {"lr": 1e30, "optimizer": "sgd", "schedule": "constant"}
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_a_gradient_that_is_not_finite_stops_all_and_is_placed(world_size: int, tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError) as caught:
+        train(tmp_path / "run", world_size, **EXPLODING)
+    line = str(caught.value)
+    assert caught.value.exit_code == 3
+    assert "the gradient is not finite in rank " in line
+    assert "micro-batch " in line
+    assert "(training samples " in line
+    assert "first in dense" in line
+    assert "--lr" in line
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_the_message_is_the_same_but_for_the_rank(world_size: int, tmp_path: Path) -> None:
+    lines = []
+    for number in (1, world_size):
+        with pytest.raises(NonFiniteError) as caught:
+            train(tmp_path / str(number), number, **EXPLODING)
+        lines.append(str(caught.value).partition("rank ")[2].partition(", ")[2])
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_skipped_updates_are_counted_and_change_nothing(world_size: int, tmp_path: Path) -> None:
+    summary = train(tmp_path / "run", world_size, **EXPLODING, non_finite="skip", steps=8, until_accuracy=None)
+    lines = records(tmp_path / "run")
+    skipped = [record for record in lines if record["grad_norm"] is None]
+    assert 0 < summary["skipped_updates"] == len(skipped)
+    for before, after in itertools.pairwise(lines):
+        assert (before["params_hash"] == after["params_hash"]) == (after["grad_norm"] is None)
+    assert summary["steps"] == 8
+
+
+def test_json_is_strict(tmp_path: Path) -> None:
+    """No record of a run that went wrong holds what JSON has no word for."""
+    train(tmp_path / "run", **EXPLODING, non_finite="skip", steps=8)
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    for name in ("metrics.jsonl", "summary.json"):
+        text = (tmp_path / "run" / name).read_text()
+        for part in text.splitlines() if name == "metrics.jsonl" else [text]:
+            json.loads(part, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("world_size", WORLD_SIZES)
+@pytest.mark.parametrize("num_samples", [1, 511, 512, 513, 1101])
+def test_evaluation_counts_every_sample_once(world_size: int, num_samples: int) -> None:
+    data = digits()
+    images, labels = data.test_images[:num_samples], data.test_labels[:num_samples]
+    layout = MultilayerPerceptron(Reference(), (784, 9, 10), "tanh", "cross-entropy", 1).layout
+    params = initialise(layout, "he", 4)
+
+    def work(transport: Threads) -> tuple[float, float]:
+        ops = Reference()
+        model = MultilayerPerceptron(ops, (784, 9, 10), "tanh", "cross-entropy", EVALUATE_ROWS)
+        return Evaluate(ops, model, Samples(images, labels), transport)(params)
+
+    results = threads.run(world_size, work)
+    assert len(set(results)) == 1
+    weight1, bias1, weight2, bias2 = (view.astype(np.float64) for view in layout.views(params))
+    logits = np.tanh((images / 255 - PIXEL_MEAN) / PIXEL_STD @ weight1 + bias1) @ weight2 + bias2
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(num_samples), labels]
+    assert results[0][0] == pytest.approx(losses.mean(), rel=1e-5)
+    assert results[0][1] == np.count_nonzero(logits.argmax(axis=1) == labels) / num_samples
+
+
+def test_the_summary_says_what_the_design_promises(tmp_path: Path) -> None:
+    summary = train(tmp_path / "run", 3)
+    promised = (
+        "complete, world_size, global_batch, micro_batch, steps, epochs, train_loss_mean, test_loss_mean, "
+        "test_accuracy, params_sha256, train_s, samples_per_s, step_us_median, wire_bytes_per_step, "
+        "exchange_us_median, backend, transport, wire, reduce, precision, seed, version, hardware"
+    )
+    assert summary.keys() >= set(promised.split(", "))
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+    assert (summary["transport"], summary["wire"], summary["precision"]) == ("threads", "float32", "float32")
+    record = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
+    promised = "step, epoch, samples, train_loss_mean, lr, grad_norm, samples_per_s, wire_bytes, params_hash"
+    assert json.loads(record).keys() >= set(f"{promised}, test_loss_mean, test_accuracy".split(", "))
+
+
+def test_the_checkpoint_holds_the_params_of_the_summary(tmp_path: Path) -> None:
+    summary = train(tmp_path / "run", 2)
+    _, saved = checkpoint.find(tmp_path / "run", print)
+    assert saved.facts["params_sha256"] == summary["params_sha256"]
+    assert build.evaluate(saved, digits(), Alone()) == (summary["test_loss_mean"], summary["test_accuracy"])
+
+
+def test_the_learning_rate_is_scaled_once(tmp_path: Path) -> None:
+    train(tmp_path / "run", lr=0.1, schedule="constant", scale_lr="linear:25", global_batch=50)
+    assert {record["lr"] for record in records(tmp_path / "run")} == {0.2}
+
+
+def test_accumulate_fixes_the_global_batch_at_the_first_start(tmp_path: Path) -> None:
+    first = train(tmp_path / "run", 3, accumulate=2, global_batch=None, steps=3, schedule="constant")
+    assert first["global_batch"] == 3 * 2 * 7
+    assert train(tmp_path / "run", 2, resume="", steps=6)["global_batch"] == 42
+
+
+def test_the_library_trains_as_the_command_does(tmp_path: Path) -> None:
+    options = {"data": "synthetic", "hidden": (12,), "steps": 3, "global_batch": 50, "micro_batch": 7, "quiet": True}
+    by_library = ddpgd.train(Config(run_dir=str(tmp_path / "1"), **options))
+    by_command = train(tmp_path / "2", **options, lr=0.1)
+    assert by_library["params_sha256"] == by_command["params_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"warmup": 9}, "--warmup 9: the run has 9 steps"),
+        ({"micro_batch": 51}, "--micro-batch 51"),
+        ({"resume": "nowhere"}, "nowhere: there is no such checkpoint"),
+    ],
+)
+def test_bad_input_is_refused_before_training(given: Record, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        train(tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    before = (tmp_path / "run" / "summary.json").read_bytes()
+    with pytest.raises(InputError, match="holds a run already"):
+        train(tmp_path / "run")
+    assert (tmp_path / "run" / "summary.json").read_bytes() == before
+
+
+def test_other_data_is_refused_on_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path / "run")
+    monkeypatch.setattr(synthetic, "make", lambda: make_digits(num_train=330, num_test=9))
+    with pytest.raises(InputError, match="not the data"):
+        train(tmp_path / "run", resume="", steps=20)
+
+
+def test_a_run_learns(tmp_path: Path) -> None:
+    summary = train(tmp_path / "run", 3, hidden=(32,), steps=60)
+    assert summary["test_accuracy"] > 0.5
+    assert summary["train_loss_mean"] < math.log(10) / 2
