@@ -1,0 +1,109 @@
+"""The exchange over MPI: the canonical sum on every rank, bit for bit, at every number of ranks."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+from numpy.typing import NDArray
+from oracles import bits, tree_fold, uneven
+
+import ddpgd
+from ddpgd.comm.exchange import Exchange
+from ddpgd.tail import TAIL_WORDS, Tail
+
+Array = NDArray[Any]
+
+pytestmark = pytest.mark.mpi
+
+COUNTS = (1, 2, 3, 4, 7, 8, 13, 64)
+over_sizes = pytest.mark.parametrize("size", [0, 1, 1000, 1024, 5000, 203_776])
+
+
+def make_rows(count: int, size: int) -> Array:
+    rows = uneven(count * 7919 + size, count, size + TAIL_WORDS)
+    rows[:, size + Tail.STOP] = 0
+    return rows
+
+
+def sums(exchange: Exchange, rows: Array, stop: bool = False) -> tuple[Array, Array]:
+    def leaf(micro_batch: int, grads: Array, tail: Array) -> None:
+        grads[...], tail[...] = rows[micro_batch, : exchange.size], rows[micro_batch, exchange.size :]
+
+    return exchange.sum(len(rows), leaf, stop)
+
+
+@over_sizes
+def test_every_rank_holds_the_canonical_sum(comm: MPI.Intracomm, size: int) -> None:
+    exchange = ddpgd.exchange(comm, size)
+    for count in COUNTS[: -1 if size > 100_000 else None]:
+        rows = make_rows(count, size)
+        wanted = tree_fold(list(rows))
+        for _ in range(2):
+            grads, tail = sums(exchange, rows)
+            np.testing.assert_array_equal(bits(grads), bits(wanted[:size]))
+            np.testing.assert_array_equal(bits(tail), bits(wanted[size:]))
+
+
+@over_sizes
+def test_fast_is_near_and_equal_on_all_ranks(comm: MPI.Intracomm, size: int) -> None:
+    exchange = ddpgd.exchange(comm, size, reduce="fast")
+    for count in (1, 5, 8):
+        rows = make_rows(count, size)
+        exact = rows.astype(np.float64).sum(axis=0)
+        bound = count * np.finfo(np.float32).eps * np.abs(rows.astype(np.float64)).sum(axis=0)
+        grads, tail = sums(exchange, rows)
+        assert (np.abs(grads - exact[:size]) <= bound[:size]).all()
+        assert (np.abs(tail - exact[size:]) <= bound[size:]).all()
+        assert len(set(comm.allgather(grads.tobytes()))) == 1
+        assert len(set(comm.allgather(tail.tobytes()))) == 1
+
+
+@pytest.mark.parametrize("reduce", ["ordered", "fast"])
+def test_a_stop_request_of_any_rank_reaches_all(comm: MPI.Intracomm, reduce: str) -> None:
+    exchange, rows = ddpgd.exchange(comm, 2000, reduce), make_rows(2, 2000)
+    for asking in range(comm.size):
+        assert sums(exchange, rows, stop=comm.rank == asking)[1][Tail.STOP] == 1
+        assert sums(exchange, rows)[1][Tail.STOP] == 0
+
+
+def test_negative_zero_survives(comm: MPI.Intracomm) -> None:
+    rows = np.full((1, 3000 + TAIL_WORDS), -0.0, np.float32)
+    assert np.signbit(sums(ddpgd.exchange(comm, 3000), rows)[0]).all()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_the_bytes_of_a_ring_where_all_is_a_power_of_two(comm: MPI.Intracomm) -> None:
+    if comm.size & (comm.size - 1):
+        pytest.skip(f"{comm.size} ranks: the law speaks of powers of two")
+    size = 16 * 1024
+    exchange = ddpgd.exchange(comm, size)
+    sums(exchange, make_rows(4 * comm.size, size))
+    tails = TAIL_WORDS * 4 * (comm.size - 1 if comm.rank == 0 else 1)
+    assert exchange.transport.bytes_sent == 2 * (comm.size - 1) * size * 4 // comm.size + tails
+
+
+@pytest.mark.mpi(min_size=2)
+def test_two_exchanges_and_the_users_messages_keep_apart(comm: MPI.Intracomm) -> None:
+    """Ranks use two exchanges while a receive from anybody is open on the communicator that both were made of."""
+    first, second = ddpgd.exchange(comm, 1500), ddpgd.exchange(comm, 1500)
+    theirs = np.full(3, -1, np.float32)
+    receive = comm.Irecv(theirs, MPI.ANY_SOURCE, MPI.ANY_TAG)
+    for exchange, count in ((first, 5), (second, 3), (first, 2)):
+        rows = make_rows(count, 1500)
+        np.testing.assert_array_equal(sums(exchange, rows)[0], tree_fold(list(rows))[:1500])
+    np.testing.assert_array_equal(theirs, -1)
+    comm.Barrier()
+    send = comm.Isend(np.full(3, comm.rank, np.float32), (comm.rank + 1) % comm.size)
+    receive.Wait()
+    send.Wait()
+    np.testing.assert_array_equal(theirs, (comm.rank - 1) % comm.size)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_part_of_the_world(comm: MPI.Intracomm) -> None:
+    """An exchange knows the ranks of its communicator and no others: here the even and the odd ones, by themselves."""
+    part = comm.Split(comm.rank % 2)
+    rows = make_rows(6 + comm.rank % 2, 1200)
+    np.testing.assert_array_equal(sums(ddpgd.exchange(part, 1200), rows)[0], tree_fold(list(rows))[:1200])
+    part.Free()

@@ -1,0 +1,150 @@
+"""Whole runs over MPI equal the run of one rank, bit for bit; and end alike on all ranks."""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mpi4py import MPI
+
+from ddpgd import checkpoint, start
+from ddpgd.comm.alone import Alone
+from ddpgd.comm.mpi_host import MpiHost
+from ddpgd.comm.transport import Transport
+from ddpgd.comm.world import Launch
+from ddpgd.data import synthetic
+from ddpgd.data.mnist import Dataset
+from ddpgd.errors import InputError, Interrupted, NonFiniteError
+from ddpgd.stopping import StopRequest
+
+Record = dict[str, Any]
+
+pytestmark = pytest.mark.mpi
+
+OF_THE_MACHINE = {"samples_per_s", "wire_bytes"}
+EXPLODING = {"lr": 1e30, "optimizer": "sgd", "schedule": "constant"}
+make_digits = synthetic.make
+
+
+@cache
+def digits() -> Dataset:
+    return make_digits(num_train=330, num_test=1101)
+
+
+@pytest.fixture(autouse=True)
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "make", digits)
+
+
+@pytest.fixture
+def folder(comm: MPI.Intracomm, tmp_path: Path) -> Path:
+    """Rank 0's temporary folder, on all ranks."""
+    return comm.bcast(tmp_path)
+
+
+@pytest.fixture
+def train(comm: MPI.Intracomm) -> Callable[..., Record]:
+    """A run on all ranks; with alone=True, rank 0 makes it by itself, and all get its summary."""
+
+    def run(path: Path, alone: bool = False, **given: Any) -> Record:
+        small = {"data": "synthetic", "hidden": (12,), "log_every": 1, "quiet": True, "run_dir": str(path)}
+        if "resume" not in given:
+            small |= {"global_batch": 50, "micro_batch": 7, "lr": 0.05, "steps": 9, "evaluate_every": 4}
+
+        def on(world: Transport) -> Record:
+            return start.train(small | given, world, Launch("Open MPI", world.rank, world.world_size, world.rank))
+
+        if not alone:
+            return on(MpiHost(comm))
+        return comm.bcast(on(Alone()) if comm.rank == 0 else None)
+
+    return run
+
+
+def records(path: Path) -> list[Record]:
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name not in OF_THE_MACHINE} for line in lines]
+
+
+CONFIGURATIONS: dict[str, Record] = {
+    "ragged": {},
+    "aligned": {"global_batch": 64, "micro_batch": 4, "optimizer": "adam", "lr": 0.01},
+    "fewer micro-batches than ranks": {"global_batch": 3, "micro_batch": 1, "optimizer": "sgd"},
+    "one micro-batch": {"global_batch": 20, "micro_batch": 20, "loss": "mse"},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_the_same_bits_as_one_rank(comm: MPI.Intracomm, train: Callable[..., Record], folder: Path, name: str) -> None:
+    alone = train(folder / "alone", alone=True, **CONFIGURATIONS[name])
+    together = train(folder / "together", **CONFIGURATIONS[name])
+    assert together["params_sha256"] == alone["params_sha256"]
+    assert together["test_accuracy"] == alone["test_accuracy"]
+    assert (together["world_size"], together["transport"]) == (comm.size, "mpi-host")
+    comm.Barrier()  # rank 0 has closed its files
+    assert records(folder / "together") == records(folder / "alone")
+
+
+def test_every_rank_holds_the_same_params(comm: MPI.Intracomm, train: Callable[..., Record], folder: Path) -> None:
+    assert len(set(comm.allgather(train(folder / "run")["params_sha256"]))) == 1
+
+
+@pytest.mark.parametrize("asking", [0, -1])
+def test_a_stop_that_one_rank_asks_for_ends_all_and_resumes_alone(
+    comm: MPI.Intracomm,
+    train: Callable[..., Record],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asking: int,
+) -> None:
+    whole = train(folder / "whole", alone=True, steps=12)
+    steps = iter(range(100))
+    with monkeypatch.context() as patched:
+        patched.setattr(StopRequest, "__bool__", lambda _: next(steps) == 4 and comm.rank == asking % comm.size)
+        with pytest.raises(Interrupted, match="stopped after step 5 of 12"):
+            train(folder / "cut", steps=12)
+    comm.Barrier()
+    assert checkpoint.find(folder / "cut", print)[1].counters["step"] == 5
+    resumed = train(folder / "cut", alone=True, resume="")
+    assert resumed["params_sha256"] == whole["params_sha256"]
+
+
+def test_a_run_of_one_rank_goes_on_on_all(train: Callable[..., Record], folder: Path) -> None:
+    constant = {"schedule": "constant"}
+    whole = train(folder / "whole", alone=True, steps=12, **constant)
+    train(folder / "part", alone=True, steps=5, **constant)
+    assert train(folder / "part", resume="", steps=12)["params_sha256"] == whole["params_sha256"]
+
+
+def test_a_gradient_that_is_not_finite_is_an_error_on_all_ranks(
+    comm: MPI.Intracomm, train: Callable[..., Record], folder: Path
+) -> None:
+    with pytest.raises(NonFiniteError, match=r"not finite in rank \d+, micro-batch \d+ \(training samples") as caught:
+        train(folder / "run", **EXPLODING)
+    assert len(set(comm.allgather(str(caught.value)))) == 1
+
+
+def test_skipped_updates_are_the_same_on_all_ranks(
+    comm: MPI.Intracomm, train: Callable[..., Record], folder: Path
+) -> None:
+    summary = train(folder / "run", **EXPLODING, non_finite="skip")
+    assert summary["skipped_updates"] > 0
+    assert len(set(comm.allgather((summary["skipped_updates"], summary["params_sha256"])))) == 1
+
+
+@pytest.mark.parametrize("given", [{"warmup": 9}, {"micro_batch": 51}, {"resume": "nowhere"}])
+def test_bad_input_is_refused_on_all_ranks(train: Callable[..., Record], folder: Path, given: Record) -> None:
+    with pytest.raises(InputError):
+        train(folder / "run", **given)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_other_data_on_one_rank_is_refused_on_all(
+    comm: MPI.Intracomm, train: Callable[..., Record], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if comm.rank == comm.size - 1:
+        monkeypatch.setattr(synthetic, "make", lambda: make_digits(num_train=330, num_test=9))
+    with pytest.raises(InputError, match=f"rank {comm.size - 1} has other data than rank 0"):
+        train(folder / "run")
