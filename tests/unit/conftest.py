@@ -2,8 +2,13 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from threadpoolctl import threadpool_limits
+
+# The same examples every time, and none against the clock: the machine may be busy.
+hypothesis.settings.register_profile("ddpgd", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("ddpgd")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -34,6 +34,11 @@ def one_torch_thread() -> None:
     torch.set_num_threads(1)
 
 
+def report(largest_error: float) -> None:
+    """For `pytest -rP`."""
+    print(f"largest error {largest_error:.2e}")
+
+
 def torch_loss_sum(tensors: list[Any], x: Any, labels: Any, activation: str, loss: str) -> Any:
     """The loss sum of the network whose weights and biases stand in `tensors`, as PyTorch computes it."""
     for layer in range(0, len(tensors), 2):
@@ -81,9 +86,7 @@ def batch(number: int, dtype: type, width: int = 30) -> tuple[Array, Array]:
 
 @over_optimizers
 @over_networks
-def test_whole_steps_in_float64(
-    name: str, weight_decay: float, activation: str, loss: str, record_property: Any
-) -> None:
+def test_whole_steps_in_float64(name: str, weight_decay: float, activation: str, loss: str) -> None:
     model, params, tensors = network(activation, loss, np.float64)
     rule = torch_optimizer(name, tensors, weight_decay)
     grads, tail = np.zeros(model.layout.size), np.zeros(TAIL_WORDS)
@@ -100,13 +103,13 @@ def test_whole_steps_in_float64(
         assert tail[Tail.LOSS_SUM] == pytest.approx(loss_sum.item(), rel=1e-12)
         for ours, theirs in zip(model.layout.views(params), tensors, strict=True):
             largest = max(largest, float(np.abs(ours - theirs.detach().numpy()).max()))
-    record_property("largest_error", largest)
+    report(largest)
     assert 0 <= largest <= 1e-10
 
 
 @over_networks
 @pytest.mark.parametrize("hidden", [(), (64,), (64, 32)])
-def test_the_gradient_in_float32(activation: str, loss: str, hidden: tuple[int, ...], record_property: Any) -> None:
+def test_the_gradient_in_float32(activation: str, loss: str, hidden: tuple[int, ...]) -> None:
     model, params, tensors = network(activation, loss, np.float32, hidden)
     grads, tail = np.zeros(model.layout.size, np.float32), np.zeros(TAIL_WORDS, np.float32)
     x, labels = batch(1, np.float32)
@@ -115,12 +118,12 @@ def test_the_gradient_in_float32(activation: str, loss: str, hidden: tuple[int, 
     ours = np.concatenate([view.ravel() for view in model.layout.views(grads)]).astype(np.float64)
     theirs = np.concatenate([tensor.grad.numpy().ravel() for tensor in tensors]).astype(np.float64)
     error = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
-    record_property("largest_error", error)
+    report(error)
     assert error <= 1e-6
 
 
 @over_optimizers
-def test_each_update_rule_in_float32(name: str, weight_decay: float, record_property: Any) -> None:
+def test_each_update_rule_in_float32(name: str, weight_decay: float) -> None:
     ops, rng, size = Reference(), np.random.default_rng(5), 4096
     params = rng.standard_normal(size).astype(np.float32)
     theirs = torch.tensor(params, requires_grad=True)
@@ -133,5 +136,5 @@ def test_each_update_rule_in_float32(name: str, weight_decay: float, record_prop
         ours.update(params, gradient_sum, LR[name], 1 / 64, number)
     difference = params.astype(np.float64) - theirs.detach().numpy()
     error = float(np.linalg.norm(difference) / np.linalg.norm(params))
-    record_property("largest_error", error)
+    report(error)
     assert error <= 1e-6

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import signal
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from ddpgd import build, checkpoint, start
 from ddpgd.comm import threads
 from ddpgd.comm.alone import Alone
 from ddpgd.comm.threads import Threads
+from ddpgd.comm.tree import ranges
 from ddpgd.comm.world import Launch
 from ddpgd.config import Config
 from ddpgd.data import synthetic
@@ -26,6 +28,7 @@ from ddpgd.evaluate import EVALUATE_ROWS, Evaluate
 from ddpgd.kernels.reference import Reference
 from ddpgd.model import PIXEL_MEAN, PIXEL_STD, MultilayerPerceptron
 from ddpgd.params import initialise
+from ddpgd.philox import permutation
 from ddpgd.stopping import StopRequest
 
 Record = dict[str, Any]
@@ -183,6 +186,10 @@ def test_a_second_interrupt_interrupts_at_once() -> None:
             signal.raise_signal(signal.SIGINT)
 
 
+NON_FINITE = re.compile(
+    r"step (?P<step>\d+): the gradient is not finite in rank (?P<rank>\d+), micro-batch (?P<micro_batch>\d+) "
+    r"\(training samples (?P<samples>[\d, ]+), \.\.\.\), first in (?P<tensor>[\w.]+);"
+)
 EXPLODING = {"lr": 1e30, "optimizer": "sgd", "schedule": "constant"}
 
 
@@ -192,11 +199,15 @@ def test_a_gradient_that_is_not_finite_stops_all_and_is_placed(world_size: int, 
         train(tmp_path / "run", world_size, **EXPLODING)
     line = str(caught.value)
     assert caught.value.exit_code == 3
-    assert "the gradient is not finite in rank " in line
-    assert "micro-batch " in line
-    assert "(training samples " in line
-    assert "first in dense" in line
     assert "--lr" in line
+    found = NON_FINITE.match(line)
+    assert found
+    step, rank, micro_batch = (int(found[name]) for name in ("step", "rank", "micro_batch"))
+    assert micro_batch in ranges(8, world_size)[rank]
+    first = (step - 1) * 50 + micro_batch * 7
+    named = [int(sample) for sample in found["samples"].split(", ")]
+    assert named == permutation(0, 0, 330)[first : min(first + 7, step * 50)].tolist()
+    assert found["tensor"] in ("dense1.weight", "dense1.bias", "dense2.weight", "dense2.bias")
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
