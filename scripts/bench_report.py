@@ -95,4 +95,6 @@ def remarks(summary: dict) -> list[str]:
     for name, row in summary.items():
         if row["difference_s"]["median"] < 2:
             lines.append(f"WARNING: {NAMES[name]} ran {row['difference_s']['median']:.1f} s only; raise --stretch.")
+        if row["samples_per_s"]["max"] > row["limit_samples_per_s"]["max"]:
+            lines.append(f"WARNING: {NAMES[name]} beat its own products once; the machine was not quiet.")
     return [*lines, ""] if lines else []

@@ -41,10 +41,10 @@ class Workload:
 
 
 WORKLOADS = (
-    Workload("small", (784, 128, 10), 256, 128, 20),
-    Workload("small-micro", (784, 128, 10), 512, 64, 20),
-    Workload("large", (784, 512, 512, 10), 256, 128, 4),
-    Workload("large-micro", (784, 512, 512, 10), 512, 64, 4),
+    Workload("small", (784, 128, 10), 256, 128, 30),
+    Workload("small-micro", (784, 128, 10), 512, 64, 30),
+    Workload("large", (784, 512, 512, 10), 256, 128, 6),
+    Workload("large-micro", (784, 512, 512, 10), 512, 64, 6),
 )
 NAMES = {
     "fast": "ddpgd --reduce fast",
