@@ -1,6 +1,7 @@
 """The network: a multi-layer perceptron's forward pass, loss and backward pass, on views of params and grads."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -35,11 +36,14 @@ class MultilayerPerceptron:
         self._outputs = [ops.empty((max_rows, size), dtype) for size in sizes]
         self._doutputs = [ops.empty((max_rows, size), dtype) for size in sizes]
         self._labels = ops.empty((max_rows,), np.int64)
+        self._buffers: dict[int, _Buffers] = {}
+        self._views: dict[int, tuple[Array, list[Array]]] = {}
 
     def load(self, images: Array, labels: Array, indices: Array) -> int:
         """Gathers and normalises the samples `indices` int64 (B,) of images uint8 (n, K), labels uint8 (n,); returns B."""
         num_rows = len(indices)
-        x, y = self._outputs[0][:num_rows], self._labels[:num_rows]
+        buffers = self._buffers_of(num_rows)
+        x, y = buffers.outputs[0], buffers.labels
         self._ops.gather_normalise(images, labels, indices, PIXEL_MEAN, PIXEL_STD, x, y)
         return num_rows
 
@@ -52,30 +56,41 @@ class MultilayerPerceptron:
 
     def forward(self, params: Array, num_rows: int) -> Array:
         """The logits (B, C) of the samples loaded last."""
-        views = self.layout.views(params)
-        outputs = [output[:num_rows] for output in self._outputs]
+        views, outputs = self._views_of(params), self._buffers_of(num_rows).outputs
         for layer, activation in enumerate(self._activations):
-            weight, bias = views[2 * layer : 2 * layer + 2]
+            weight, bias = views[2 * layer], views[2 * layer + 1]
             self._ops.dense_forward(outputs[layer], weight, bias, activation, outputs[layer + 1])
         return outputs[-1]
 
     def loss(self, params: Array, num_rows: int, tail: Array) -> None:
         """Forward pass and loss of the samples loaded last: sets the loss sum, samples and correct count in `tail`."""
-        logits = self.forward(params, num_rows)
-        self._loss(logits, self._labels[:num_rows], self._doutputs[-1][:num_rows], tail)
+        logits, buffers = self.forward(params, num_rows), self._buffers_of(num_rows)
+        self._loss(logits, buffers.labels, buffers.doutputs[-1], tail)
 
     def gradient(self, params: Array, num_rows: int, grads: Array, tail: Array) -> None:
         """`loss`, and the gradient of the loss sum into `grads` (layout.size,), whose padding is left as it is."""
         self.loss(params, num_rows, tail)
-        views, dviews = self.layout.views(params), self.layout.views(grads)
-        outputs = [output[:num_rows] for output in self._outputs]
-        doutputs = [doutput[:num_rows] for doutput in self._doutputs]
+        views, dviews, buffers = self._views_of(params), self._views_of(grads), self._buffers_of(num_rows)
         for layer in reversed(range(len(self._activations))):
-            x, dout = outputs[layer], doutputs[layer + 1]
+            x, dout = buffers.outputs[layer], buffers.doutputs[layer + 1]
             self._ops.dense_backward_params(x, dout, dviews[2 * layer], dviews[2 * layer + 1])
             if layer > 0:
                 activation = self._activations[layer - 1]
-                self._ops.dense_backward_input(dout, views[2 * layer], x, activation, doutputs[layer])
+                self._ops.dense_backward_input(dout, views[2 * layer], x, activation, buffers.doutputs[layer])
+
+    def _buffers_of(self, num_rows: int) -> "_Buffers":
+        if num_rows not in self._buffers:
+            outputs = [output[:num_rows] for output in self._outputs]
+            doutputs = [doutput[:num_rows] for doutput in self._doutputs]
+            self._buffers[num_rows] = _Buffers(outputs, doutputs, self._labels[:num_rows])
+        return self._buffers[num_rows]
+
+    def _views_of(self, vector: Array) -> list[Array]:
+        """`layout.views`, kept for the few vectors that come back every step; holding the vector keeps its id its own."""
+        kept = self._views.get(id(vector))
+        if kept is None:
+            kept = self._views[id(vector)] = (vector, self.layout.views(vector))
+        return kept[1]
 
     def non_finite_tensor(self, grads: Array) -> str:
         """The first tensor in which `grads` holds an infinity or a NaN; empty where all are finite."""
@@ -84,3 +99,12 @@ class MultilayerPerceptron:
             if not np.isfinite(tensor.view(host)).all():
                 return tensor.name
         return ""
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    """The first B rows of each layer's outputs and their gradients, and of the labels."""
+
+    outputs: list[Array]
+    doutputs: list[Array]
+    labels: Array

@@ -42,6 +42,7 @@ class Exchange:
         self.size = size
         self._ops = ops
         self._rows: list[Array] = []
+        self._halves: list[tuple[Array, Array]] = []
         self._plans: dict[int, _Plan] = {}
 
     def sum(self, num_micro_batches: int, leaf: Leaf, stop: bool = False) -> tuple[Array, Array]:
@@ -59,7 +60,7 @@ class Exchange:
         if not plan.leaves:
             self._row(0).fill(0)
         for own in plan.leaves:
-            grads, tail = self._halves(own.slot)
+            grads, tail = self._halves_of(own.slot)
             tail.fill(0)
             leaf(own.micro_batch, grads, tail)
             for into, slot in own.additions:
@@ -68,14 +69,14 @@ class Exchange:
     def combine(self, num_micro_batches: int, stop: bool = False) -> tuple[Array, Array]:
         """The communication that turns every rank's pieces into the sum, and its result."""
         plan = self._plan(num_micro_batches)
-        self._halves(0)[1][Tail.STOP] = stop
+        self._halves_of(0)[1][Tail.STOP] = stop
         if self.reduce == "fast":
             for slot in plan.piece_slots[1:]:
                 self._add(0, slot)
             self.transport.all_reduce(self._row(0))
         else:
             plan.wiring.exchange()
-        return self._halves(0)
+        return self._halves_of(0)
 
     def micro_batches(self, num_micro_batches: int) -> range:
         """Which of the micro-batches this rank computes."""
@@ -99,12 +100,15 @@ class Exchange:
 
     def _row(self, slot: int) -> Array:
         while len(self._rows) <= slot:
-            self._rows.append(self._ops.zeros((self.size + TAIL_WORDS,), np.float32))
+            row = self._ops.zeros((self.size + TAIL_WORDS,), np.float32)
+            self._rows.append(row)
+            self._halves.append((row[: self.size], row[self.size :]))
         return self._rows[slot]
 
-    def _halves(self, slot: int) -> tuple[Array, Array]:
-        row = self._row(slot)
-        return row[: self.size], row[self.size :]
+    def _halves_of(self, slot: int) -> tuple[Array, Array]:
+        """A row's grads and tail, always the same two objects."""
+        self._row(slot)
+        return self._halves[slot]
 
 
 @dataclass(frozen=True)

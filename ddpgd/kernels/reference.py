@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -18,6 +19,7 @@ class Reference:
 
     def __init__(self) -> None:
         self._scratches: dict[tuple[str, tuple[int, ...], str], Array] = {}
+        self._block_trees: dict[tuple[int, str], list[Array]] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         return np.empty(shape, dtype)
@@ -85,8 +87,8 @@ class Reference:
         column = self._scratch("column", (num_rows, 1), logits.dtype)
         label_logits = self._scratch("label_logits", (num_rows,), logits.dtype)
         at_labels = self._label_positions(labels, num_classes)
-        self._count_correct(logits, labels, tail)
-        np.maximum.reduce(logits, axis=1, keepdims=True, out=column)
+        largest_at = self._count_correct(logits, labels, tail)
+        np.take(logits.reshape(-1), largest_at, out=column[:, 0], mode="clip")
         np.subtract(logits, column, out=dlogits)
         np.take(dlogits.reshape(-1), at_labels, out=label_logits, mode="clip")
         np.exp(dlogits, out=dlogits)
@@ -116,18 +118,11 @@ class Reference:
 
     def squared_norm(self, x: Array) -> float:
         blocks = x.reshape(-1, BLOCK)
-        num_nodes = blocks.shape[0]
-        nodes = self._scratch("nodes", (num_nodes,), x.dtype)
-        parents = self._scratch("parents", (num_nodes,), x.dtype)
-        np.vecdot(blocks, blocks, out=nodes)
-        while num_nodes > 1:
-            num_pairs, odd = divmod(num_nodes, 2)
-            np.add(nodes[0 : 2 * num_pairs : 2], nodes[1 : 2 * num_pairs : 2], out=parents[:num_pairs])
-            if odd:
-                parents[num_pairs] = nodes[num_nodes - 1]
-            nodes, parents = parents, nodes
-            num_nodes = num_pairs + odd
-        return float(nodes[0])
+        levels = self._block_tree(blocks.shape[0], x.dtype)
+        np.vecdot(blocks, blocks, out=levels[0][: blocks.shape[0]])
+        for nodes, parents in pairwise(levels):
+            np.add(nodes[::2], nodes[1::2], out=parents)
+        return float(levels[-1][0])
 
     def sgd(self, params: Array, grads: Array, lr: float, scale: float, weight_decay: float) -> None:
         if weight_decay:
@@ -201,13 +196,24 @@ class Reference:
             self._scratches[key] = np.arange(0, num_rows * num_classes, num_classes, dtype=np.int64)
         return self._scratches[key]
 
-    def _count_correct(self, logits: Array, labels: Array, tail: Array) -> None:
+    def _count_correct(self, logits: Array, labels: Array, tail: Array) -> Array:
+        """Sets CORRECT and SAMPLES; returns where each row's first largest logit lies in the flattened (B, C) array."""
         best = self._scratch("best", labels.shape, np.int64)
         hits = self._scratch("hits", labels.shape, np.bool_)
         np.argmax(logits, axis=1, out=best)
         np.equal(best, labels, out=hits)
         tail[Tail.CORRECT] = np.count_nonzero(hits)
         tail[Tail.SAMPLES] = labels.shape[0]
+        np.add(best, self._row_starts(*logits.shape), out=best)
+        return best
+
+    def _block_tree(self, num_blocks: int, dtype: DTypeLike) -> list[Array]:
+        """The nodes of a complete binary tree over blocks, level by level; zeros pad the first to a power of two."""
+        key = (num_blocks, np.dtype(dtype).char)
+        if key not in self._block_trees:
+            depth = (num_blocks - 1).bit_length()
+            self._block_trees[key] = [np.zeros(1 << level, dtype) for level in range(depth, -1, -1)]
+        return self._block_trees[key]
 
     def _subtract_at(self, matrix: Array, positions: Array, values: Array) -> None:
         """matrix.flat[positions] -= 1; `values` (len(positions),) is scratch."""
