@@ -83,6 +83,26 @@ def test_every_flipped_byte_is_detected(tmp_path: Path, mask: int) -> None:
             checkpoint.load(damaged)
 
 
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        (b'"F32"', b'"I32"'),
+        (b'"shape":[4,3]', b'"shape":[3,4]'),
+        (b"dense1.bias", b"dense2.bias"),
+        (b"step", b"stop"),
+    ],
+)
+def test_a_header_that_still_makes_sense_but_says_something_else_is_detected(
+    tmp_path: Path, was: bytes, becomes: bytes
+) -> None:
+    path = checkpoint.save(tmp_path, make())
+    content = path.read_bytes()
+    assert was in content
+    path.write_bytes(content.replace(was, becomes, 1))
+    with pytest.raises(DamagedError, match="altered since it was written"):
+        checkpoint.load(path)
+
+
 def test_appended_bytes_are_detected(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, make())
     path.write_bytes(path.read_bytes() + b"\0")

@@ -27,7 +27,7 @@ from ddpgd.errors import InputError, Interrupted, NonFiniteError
 from ddpgd.evaluate import EVALUATE_ROWS, Evaluate
 from ddpgd.kernels.reference import Reference
 from ddpgd.model import PIXEL_MEAN, PIXEL_STD, MultilayerPerceptron
-from ddpgd.params import initialise
+from ddpgd.params import dense_layout, initialise
 from ddpgd.philox import permutation
 from ddpgd.stopping import StopRequest
 
@@ -292,6 +292,33 @@ def test_the_checkpoint_holds_the_params_of_the_summary(tmp_path: Path) -> None:
 def test_the_learning_rate_is_scaled_once(tmp_path: Path) -> None:
     train(tmp_path / "run", lr=0.1, schedule="constant", scale_lr="linear:25", global_batch=50)
     assert {record["lr"] for record in records(tmp_path / "run")} == {0.2}
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("clip_norm", [0.0, 0.01, 1e6])
+def test_a_step_is_as_long_as_its_clipped_gradient(clip_norm: float, world_size: int, tmp_path: Path) -> None:
+    options = {"optimizer": "sgd", "schedule": "constant", "lr": 0.5, "clip_norm": clip_norm, "weight_decay": 0.0}
+    train(tmp_path / "run", world_size, steps=1, **options)
+    [record] = records(tmp_path / "run")
+    _, saved = checkpoint.find(tmp_path / "run", print)
+    layout = dense_layout((784, 12, 10))
+    first = initialise(layout, "he", 0)
+    moves = [saved.arrays[f"params.{tensor.name}"] - tensor.view(first) for tensor in layout.tensors]
+    moved = math.sqrt(sum(float((move.astype(np.float64) ** 2).sum()) for move in moves))
+    assert record["grad_norm"] > 0.1
+    assert moved == pytest.approx(0.5 * (0.01 if clip_norm == 0.01 else record["grad_norm"]), rel=1e-4)
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_the_training_loss_is_that_of_the_last_epoch(world_size: int, tmp_path: Path) -> None:
+    """330 samples in steps of 50: six whole steps and one of 30 an epoch."""
+    summary = train(tmp_path / "run", world_size, steps=None, epochs=2)
+    lines = records(tmp_path / "run")
+    assert [record["epoch"] for record in lines] == [1] * 7 + [2] * 7
+    assert [record["samples"] for record in lines[-2:]] == [630, 660]
+    total = sum(record["train_loss_mean"] * size for record, size in zip(lines[7:], [50] * 6 + [30], strict=True))
+    assert summary["train_loss_mean"] == pytest.approx(total / 330, rel=1e-12)
+    assert (summary["epochs"], summary["steps"], summary["samples"]) == (2, 14, 660)
 
 
 def test_accumulate_fixes_the_global_batch_at_the_first_start(tmp_path: Path) -> None:
