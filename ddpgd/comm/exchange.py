@@ -18,7 +18,8 @@ from ddpgd.kernels.ops import Ops
 from ddpgd.tail import TAIL_WORDS, Tail
 
 Leaf = Callable[[int, Array, Array], None]
-"""leaf(m, grads, tail) fills grads and tail (handed in as zeros) with the sums over micro-batch m's samples."""
+"""leaf(m, grads, tail) puts the sums over micro-batch m's samples into grads, which still holds older values, and into
+tail, which is handed in as zeros."""
 
 
 class Exchange:
