@@ -78,7 +78,7 @@ class Config:
     backend: str = _option("auto", "machine", "who computes", choices=("auto", "numpy"))
     transport: str = _option("auto", "machine", "how bytes travel", choices=("auto", "alone", "threads", "mpi-host"))
     ranks: int | None = _option(None, "machine", "number of ranks of --transport threads", int)
-    reduce: str = _option(
+    reduce: str = _fixed(
         "ordered",
         "machine",
         "sum over ranks in canonical order, for the same bits on any number, or in the transport's own",
@@ -153,10 +153,8 @@ def continued(saved: Config, given: Mapping[str, Any]) -> Config:
                 f"{flag(name)} {_text(value)}: the checkpoint was trained with {_text(before)}, and going on keeps that; "
                 "drop the flag, or start a new run without --resume"
             )
-    if "transport" in given and given["transport"] != saved.transport:
-        saved = replace(saved, ranks=None)
     length = {} if given.keys().isdisjoint(("epochs", "steps")) else {"epochs": None, "steps": None}
-    this_start = {"resume": None, "max_time": None}
+    this_start = {name: OPTIONS[name].default for name in _OF_ONE_START}
     return replace(saved, **{**length, **this_start, **given})
 
 
@@ -195,6 +193,9 @@ def resolve(config: Config, world_size: int) -> Config:
         config = replace(config, epochs=10)
     return config
 
+
+_OF_ONE_START = ("resume", "max_time", "backend", "transport", "ranks")
+"""Options that say how one start goes, not what the run is: a resume begins with their defaults."""
 
 _HUGE = 2**53
 _RANGES: dict[str, tuple[float, float, str]] = {

@@ -59,7 +59,7 @@ OTHER: dict[str, tuple[Any, str]] = {
 }
 FIXED = {
     *("hidden", "activation", "init", "loss", "seed", "global_batch", "micro_batch", "optimizer", "lr", "momentum"),
-    *("schedule", "warmup", "scale_lr", "weight_decay", "clip_norm", "non_finite"),
+    *("schedule", "warmup", "scale_lr", "weight_decay", "clip_norm", "non_finite", "reduce"),
 }
 
 over_options = pytest.mark.parametrize("name", OPTIONS)
@@ -285,21 +285,9 @@ def test_a_resumed_run_may_be_longer(
     validate(config)
 
 
-def test_a_limit_of_time_is_that_of_one_start() -> None:
-    assert continued(resolve(Config(max_time=5.0), 1), {}).max_time is None
-
-
-@pytest.mark.parametrize("transport", ["auto", "alone", "mpi-host"])
-def test_a_run_of_threads_goes_on_over_another_transport(transport: str) -> None:
-    saved = resolve(Config(transport="threads", ranks=4), 4)
-    config = continued(saved, {"transport": transport})
+@pytest.mark.parametrize("name", ["max_time", "transport", "ranks", "backend"])
+def test_how_a_start_went_is_not_how_the_next_one_goes(name: str) -> None:
+    saved = resolve(Config(max_time=5.0, transport="threads", ranks=4, backend="numpy"), 4)
+    config = continued(saved, {})
     validate(config)
-    assert (config.transport, config.ranks) == (transport, None)
-
-
-def test_a_run_of_threads_goes_on_with_another_number_of_them() -> None:
-    saved = resolve(Config(transport="threads", ranks=4), 4)
-    assert continued(saved, {}).ranks == 4
-    assert continued(saved, {"ranks": 3}).ranks == 3
-    assert continued(saved, {"transport": "threads", "ranks": 3}).ranks == 3
-    assert continued(saved, {"transport": "threads"}).ranks == 4
+    assert getattr(config, name) == OPTIONS[name].default
