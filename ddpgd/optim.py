@@ -13,7 +13,7 @@ class Optimizer(Protocol):
     state: dict[str, Array]
 
     def update(self, params: Array, grads: Array, lr: float, scale: float, number: int) -> None:
-        """Applies update `number` (from 1) with the gradient `scale` * grads; grads is scratch afterwards."""
+        """Applies update `number` (from 1) with the gradient `scale` * grads, which is left as it is."""
 
 
 class Sgd:

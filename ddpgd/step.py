@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from ddpgd.schedule import Schedule
 from ddpgd.tail import TAIL_WORDS, Tail
 
 
-@dataclass(frozen=True, slots=True)
-class StepResult:
+class StepResult(NamedTuple):
     """What a step did: equal on all ranks but for the times (seconds) and the bytes (sent by this rank)."""
 
     loss_sum: float

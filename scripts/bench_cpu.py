@@ -20,18 +20,23 @@ from pathlib import Path
 
 from bench_facts import conditions, heading
 from bench_report import summarise, table
-from bench_runs import NAMES, SCRIPTS, WORKLOADS, BenchError, Workload, command, limit, measure, version_of
+from bench_runs import NAMES, SCRIPTS, SLOWER, WORKLOADS, BenchError, Workload, command, limit, measure, version_of
 
 from ddpgd.data import fetch, mnist
 from ddpgd.errors import InputError
 
 
-def repetition(number: int, work: Workload, competitors: list[str], epochs: tuple[int, int], data: str) -> dict:
+def lengths(competitor: str, work: Workload, stretch: float) -> tuple[int, int]:
+    """Epochs of the two runs."""
+    return 1, 1 + max(1, round(work.more_epochs * stretch * SLOWER.get(competitor, 1)))
+
+
+def repetition(number: int, work: Workload, competitors: list[str], stretch: float, data: str) -> dict:
     """Every competitor once, at both lengths, and the limits."""
     runs = []
     for competitor in competitors:
         say(f"{work.name}, repetition {number}: {competitor}")
-        runs += [measure(competitor, work, length, data) for length in epochs]
+        runs += [measure(competitor, work, epochs, data) for epochs in lengths(competitor, work, stretch)]
     wanted = [("numpy", work.micro_batch), ("numpy", work.rows)] + [("torch", work.rows)] * ("ddp" in competitors)
     return {"runs": runs, "limits": [limit(library, work, rows) for library, rows in dict.fromkeys(wanted)]}
 
@@ -43,13 +48,15 @@ def bench(asked: argparse.Namespace, data: str, num_samples: int, arguments: lis
     print("\n".join(heading(facts)), flush=True)
     found = []
     for work in asked.workloads:
-        epochs = (1, 1 + max(1, round(work.more_epochs * asked.stretch)))
         repetitions = [
-            repetition(number, work, competitors, epochs, data) for number in range(1, asked.repetitions + 1)
+            repetition(number, work, competitors, asked.stretch, data) for number in range(1, asked.repetitions + 1)
         ]
         summary = summarise(work, repetitions, competitors, num_samples)
         print("\n".join(table(work, summary)), flush=True)
-        commands = {name: shown(command(name, work, epochs[1], "python", "DATA", "FOLDER")) for name in competitors}
+        commands = {
+            name: shown(command(name, work, lengths(name, work, asked.stretch)[1], "python", "DATA", "FOLDER"))
+            for name in competitors
+        }
         found.append({**asdict(work), "commands": commands, "summary": summary, "repetitions": repetitions})
         if asked.out:
             asked.out.write_text(json.dumps({**facts, "workloads": found}, indent=1) + "\n", encoding="utf-8")

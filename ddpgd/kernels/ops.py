@@ -76,8 +76,10 @@ class Ops(Protocol):
         """Sum of squares of x (n,), n whole blocks: by blocks of 1,024, then the complete binary tree over blocks."""
 
     def sgd(self, params: Array, grads: Array, lr: float, scale: float, weight_decay: float) -> None:
-        """g = scale grads + weight_decay params; params -= lr g. All (n,). grads is scratch afterwards,
-        but stays zero where params and grads were (the padding between tensors)."""
+        """g = scale grads + weight_decay params; params -= lr g. All (n,); grads is left as it is.
+
+        Where params, grads and an optimizer's state are zero (the padding between tensors), they stay zero.
+        """
 
     def momentum(
         self,
