@@ -38,10 +38,7 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes step-N.safetensors into `folder` (temporary name, fsync, rename) and points `latest` to it.
-
-    Old ones are dropped, and those of later steps: a run that went on from before them has left them behind.
-    """
+    """Writes step-N.safetensors into `folder` (temporary name, fsync, rename), points `latest` to it, drops old ones."""
     arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()}
     tables = json.dumps(
         {"counters": checkpoint.counters, "config": checkpoint.config, "facts": checkpoint.facts}, sort_keys=True
@@ -53,11 +50,16 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     link.unlink(missing_ok=True)
     link.symlink_to(path.name)
     link.replace(folder / "latest")
-    ours = _newest_first(folder)
-    at = ours.index(path)
-    for dropped in ours[:at] + ours[at + KEEP :]:
-        dropped.unlink()
+    for old in _newest_first(folder)[KEEP:]:
+        old.unlink()
     return path
+
+
+def forget_later(path: Path) -> None:
+    """Drops what a run that goes on from `path` leaves behind: checkpoints of later steps, and files half written."""
+    for later in (*_newest_first(path.parent), *path.parent.glob(".*")):
+        if later.name > path.name or later.name.startswith("."):
+            later.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Checkpoint:
@@ -79,9 +81,13 @@ def load(path: Path) -> Checkpoint:
 
 def find(place: Path, say: Callable[[str], None]) -> tuple[Path, Checkpoint]:
     """The checkpoint at `place`: a file, or a run folder, whose newest undamaged one is taken; what is passed over is said."""
-    if not place.is_dir():
-        if not place.exists():
-            raise InputError(f"{place}: there is no such checkpoint or run folder")
+    try:
+        is_folder, exists = place.is_dir(), place.exists()
+    except OSError as error:
+        raise InputError(f"{place}: cannot be looked at: {error.strerror}") from None
+    if not exists:
+        raise InputError(f"{place}: there is no such checkpoint or run folder")
+    if not is_folder:
         return place.resolve(), load(place)
     folder = place / "checkpoints" if (place / "checkpoints").is_dir() else place
     for path in _newest_first(folder):
@@ -89,7 +95,7 @@ def find(place: Path, say: Callable[[str], None]) -> tuple[Path, Checkpoint]:
             return path.resolve(), load(path)
         except DamagedError as error:
             say(f"passed over: {error}")
-    raise InputError(f"{place}: holds no undamaged checkpoint; start without --resume, or name another place")
+    raise InputError(f"{place}: holds no undamaged checkpoint; name another place, or start anew")
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -3,9 +3,11 @@
 import argparse
 import difflib
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,8 +19,9 @@ from ddpgd.comm.agreement import from_root
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.world import Launch, launch
 from ddpgd.compare import compare
-from ddpgd.config import OPTIONS, coerce, flag, read_toml
+from ddpgd.config import ALTERNATIVES, OPTIONS, coerce, flag, read_toml
 from ddpgd.errors import InputError, Stop
+from ddpgd.stopping import StopRequest
 
 _EXAMPLES = {
     "train": "mpirun -n 2 ddpgd train --hidden 512,512 --optimizer adam --lr 0.001 --epochs 5",
@@ -30,20 +33,24 @@ _EXAMPLES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the process's exit code: DESIGN's 0, 2, 3, 75, or 1 for anything else."""
+    """Runs one command; returns the process's exit code: 0 done, 2 wrong input, 3 not finite, 75 interrupted, else 1."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     launched = launch(os.environ)
+    stop = StopRequest()
+    is_mine_to_tell = launched.local_rank == 0
     try:
-        world = start.join(launched)
-        with start.ending_all_on_failure(world):
-            _check_same_arguments(world, arguments)
-            parsed = from_root(world, lambda: _parse(arguments))
-            _COMMANDS[parsed.pop("command")](parsed, world, launched)
-    except Stop as stop:
-        if launched.rank == 0 and str(stop):
+        with stop.listening() if arguments[:1] == ["train"] else nullcontext():
+            world = start.join(launched)
+            is_mine_to_tell = world.rank == 0
+            with start.ending_all_on_failure(world):
+                _check_same_arguments(world, arguments)
+                parsed = from_root(world, lambda: _parse(arguments))
+                _COMMANDS[parsed.pop("command")](parsed, world, launched, stop)
+    except Stop as end:
+        if is_mine_to_tell and str(end):
             sys.stdout.flush()
-            print(f"ddpgd: {stop}", file=sys.stderr, flush=True)
-        return stop.exit_code
+            print(f"ddpgd: {end}", file=sys.stderr, flush=True)
+        return end.exit_code
     return 0
 
 
@@ -137,30 +144,37 @@ def _parse(arguments: list[str]) -> dict[str, Any]:
             name: value if name == "resume" else coerce(OPTIONS[name], value, flag(name))
             for name, value in flags.items()
         }
-        return {"command": "train", "given": (read_toml(file) if file else {}) | coerced}
+        return {"command": "train", "given": _without_rivals(read_toml(file) if file else {}, coerced) | coerced}
     return values
 
 
-def _train(parsed: dict[str, Any], world: Transport, launched: Launch) -> None:
-    start.train(parsed["given"], world, launched)
+def _without_rivals(table: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """`table` without what a flag says in another way."""
+    rivals = {rival for pair in ALTERNATIVES for rival in pair if any(name in flags for name in pair)}
+    return {name: value for name, value in table.items() if name not in rivals}
 
 
-def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch) -> None:
+def _train(parsed: dict[str, Any], world: Transport, launched: Launch, stop: StopRequest) -> None:
+    start.train(parsed["given"], world, launched, stop)
+
+
+def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
     _, saved = from_root(world, lambda: checkpoint.find(Path(parsed["checkpoint"]), start.say))
-    data = start.load_data(parsed.get("data"), world, launched, start.say)
+    data = start.load_data(parsed.get("data", saved.config.get("data")), world, launched, start.say)
     loss_mean, accuracy = build.evaluate(saved, data, world)
     if world.rank == 0:
         figures = {
             "step": saved.counters["step"],
-            "test_loss_mean": loss_mean,
+            "test_loss_mean": loss_mean if math.isfinite(loss_mean) else None,
             "test_accuracy": accuracy,
             "test_samples": len(data.test_labels),
+            "data": data.source,
             "world_size": world.world_size,
         }
         print(json.dumps(figures))
 
 
-def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch) -> None:
+def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
     def work() -> None:
         _, saved = checkpoint.find(Path(parsed["checkpoint"]), start.say)
         shape = tuple(saved.facts["image_shape"])
@@ -172,7 +186,7 @@ def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch) -> Non
     from_root(world, work)
 
 
-def _data(parsed: dict[str, Any], world: Transport, launched: Launch) -> None:
+def _data(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
     data = start.load_data(parsed.get("data"), world, launched, start.say)
     if world.rank == 0:
         rows, cols = data.image_shape
@@ -180,7 +194,7 @@ def _data(parsed: dict[str, Any], world: Transport, launched: Launch) -> None:
         print(f"{rows}x{cols} pixels, whole and consistent; SHA-256 of all {data.sha256}")
 
 
-def _compare(parsed: dict[str, Any], world: Transport, _launched: Launch) -> None:
+def _compare(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
     def work() -> None:
         first, second = map(Path, parsed["runs"])
         num_steps, difference = compare(first, second)

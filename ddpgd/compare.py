@@ -31,12 +31,10 @@ def compare(first: Path, second: Path) -> tuple[int, Difference | None]:
 
 
 def _by_step(folder: Path) -> dict[int, Record]:
-    try:
-        return {record["step"]: record for record in read_records(folder)}
-    except OSError as error:
-        raise InputError(f"{folder}: not a run folder: metrics.jsonl: {error.strerror}") from None
-    except (ValueError, KeyError):
-        raise InputError(f"{folder}: metrics.jsonl is damaged: a line is not a record of ddpgd") from None
+    records = read_records(folder)
+    if not all({"params_hash", "layer_hashes"} <= record.keys() for record in records):
+        raise InputError(f"{folder}: its records hold no hashes of params; compare runs of this version of ddpgd")
+    return {record["step"]: record for record in records}
 
 
 def _differing(left: Record, right: Record) -> list[str]:

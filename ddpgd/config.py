@@ -5,6 +5,7 @@ What a value must look like stands in `coerce`; which values go together, in `va
 
 import difflib
 import math
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
@@ -86,6 +87,9 @@ class Config:
     )
 
 
+ALTERNATIVES = (("epochs", "steps"), ("global_batch", "accumulate"))
+"""Pairs of options that say the same in two ways."""
+
 OPTIONS: Mapping[str, Field[Any]] = {option.name: option for option in fields(Config)}
 
 
@@ -96,6 +100,7 @@ def flag(name: str) -> str:
 def coerce(option: Field[Any], value: Any, where: str) -> Any:
     """`value`, from a command line (text) or TOML, as the option's type; InputError names `where` it was found."""
     kind, choices = option.metadata["kind"], option.metadata["choices"]
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if kind is int:
         return _number(value, int, where, "a whole number", "64")
     if kind is float:
@@ -138,7 +143,10 @@ def to_table(config: Config) -> dict[str, Any]:
 
 
 def from_table(table: Mapping[str, Any]) -> Config:
-    """The inverse of `to_table`."""
+    """The inverse of `to_table`. InputError: an option that this version does not know."""
+    unknown = table.keys() - OPTIONS.keys()
+    if unknown:
+        raise InputError(f"written by another version of ddpgd, with the option {min(unknown)!r}; use that version")
     return Config(**{name: coerce(OPTIONS[name], value, name) for name, value in table.items()})
 
 
@@ -153,7 +161,9 @@ def continued(saved: Config, given: Mapping[str, Any]) -> Config:
                 f"{flag(name)} {_text(value)}: the checkpoint was trained with {_text(before)}, and going on keeps that; "
                 "drop the flag, or start a new run without --resume"
             )
-    length = {} if given.keys().isdisjoint(("epochs", "steps")) else {"epochs": None, "steps": None}
+    length = (
+        {} if given.keys().isdisjoint(("epochs", "steps")) else dict.fromkeys(("epochs", "steps", "until_accuracy"))
+    )
     this_start = {name: OPTIONS[name].default for name in _OF_ONE_START}
     return replace(saved, **{**length, **this_start, **given})
 
@@ -166,7 +176,7 @@ def validate(config: Config) -> None:
             raise InputError(f"{flag(name)} {value}: must be {text}")
     if any(not 1 <= width <= 1_000_000 for width in config.hidden):
         raise InputError(f"--hidden {','.join(map(str, config.hidden))}: each width must be 1 to 1000000")
-    for first, second in (("epochs", "steps"), ("global_batch", "accumulate")):
+    for first, second in ALTERNATIVES:
         if getattr(config, first) is not None and getattr(config, second) is not None:
             raise InputError(f"{flag(first)} and {flag(second)} say the same in two ways; type one of them")
     if config.global_batch is not None and config.micro_batch > config.global_batch:
@@ -194,7 +204,7 @@ def resolve(config: Config, world_size: int) -> Config:
     return config
 
 
-_OF_ONE_START = ("resume", "max_time", "backend", "transport", "ranks")
+_OF_ONE_START = ("resume", "max_time", "quiet", "backend", "transport", "ranks")
 """Options that say how one start goes, not what the run is: a resume begins with their defaults."""
 
 _HUGE = 2**53

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from ddpgd import start
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.world import launch
-from ddpgd.config import Config
+from ddpgd.config import OPTIONS, Config, coerce
 from ddpgd.kernels.reference import Reference
+from ddpgd.stopping import StopRequest
 from ddpgd.tail import Tail
 
 if TYPE_CHECKING:
@@ -24,11 +25,17 @@ def train(config: Config) -> dict[str, Any]:
     Any other failure, of one of several ranks, prints its traceback and ends all of them at once.
     """
     given = {field.name: getattr(config, field.name) for field in fields(config)}
-    changed = {name: value for name, value in given.items() if value != getattr(_DEFAULT, name)}
+    changed = {
+        name: value if name == "resume" else coerce(OPTIONS[name], value, f"Config.{name}")
+        for name, value in given.items()
+        if value != getattr(_DEFAULT, name)
+    }
     launched = launch(os.environ)
-    world = start.join(launched)
-    with start.ending_all_on_failure(world):
-        return start.train(changed, world, launched)
+    stop = StopRequest()
+    with stop.listening():
+        world = start.join(launched)
+        with start.ending_all_on_failure(world):
+            return start.train(changed, world, launched, stop)
 
 
 def exchange(comm: "MPI.Intracomm", size: int, reduce: str = "ordered") -> Exchange:

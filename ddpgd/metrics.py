@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddpgd.errors import InputError
 from ddpgd.files import write_atomically
 
 Record = dict[str, Any]
@@ -24,6 +25,7 @@ class Counters:
     log_samples: int = 0
     noise_sum: float = 0.0
     signal_sum: float = 0.0
+    tested_at: int | None = None
     test_loss_mean: float | None = None
     test_accuracy: float | None = None
     train_s: float = 0.0
@@ -74,9 +76,18 @@ class RecordFile:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """All whole records of a run folder; a last line that was cut off while being written is left out."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line.endswith("}")]
+    """All records of a run folder but a last line that was cut off. InputError: it has none, or a line is damaged."""
+    path = folder / "metrics.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        records = [json.loads(line) for line in lines]
+    except OSError as error:
+        raise InputError(f"{folder}: not a run folder: metrics.jsonl: {error.strerror}") from None
+    except ValueError:
+        raise InputError(f"{path}: damaged: a line is not a record; mend or remove it") from None
+    if not all(isinstance(record, dict) and "step" in record for record in records):
+        raise InputError(f"{path}: damaged: a line is not a record of ddpgd; mend or remove it")
+    return records
 
 
 def write_summary(folder: Path, summary: Record) -> None:

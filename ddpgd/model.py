@@ -34,7 +34,7 @@ class MultilayerPerceptron:
         self._activations = [activation] * (len(sizes) - 2) + ["identity"]
         self._loss = {"cross-entropy": ops.cross_entropy, "mse": ops.mean_squared_error}[loss]
         self._outputs = [ops.empty((max_rows, size), dtype) for size in sizes]
-        self._doutputs = [ops.empty((max_rows, size), dtype) for size in sizes]
+        self._doutputs = [ops.empty((max_rows, size), dtype) for size in sizes[1:]]
         self._labels = ops.empty((max_rows,), np.int64)
         self._buffers: dict[int, _Buffers] = {}
         self._views: dict[int, tuple[Array, list[Array]]] = {}
@@ -72,11 +72,11 @@ class MultilayerPerceptron:
         self.loss(params, num_rows, tail)
         views, dviews, buffers = self._views_of(params), self._views_of(grads), self._buffers_of(num_rows)
         for layer in reversed(range(len(self._activations))):
-            x, dout = buffers.outputs[layer], buffers.doutputs[layer + 1]
+            x, dout = buffers.outputs[layer], buffers.doutputs[layer]
             self._ops.dense_backward_params(x, dout, dviews[2 * layer], dviews[2 * layer + 1])
             if layer > 0:
                 activation = self._activations[layer - 1]
-                self._ops.dense_backward_input(dout, views[2 * layer], x, activation, buffers.doutputs[layer])
+                self._ops.dense_backward_input(dout, views[2 * layer], x, activation, buffers.doutputs[layer - 1])
 
     def _buffers_of(self, num_rows: int) -> "_Buffers":
         if num_rows not in self._buffers:
@@ -103,7 +103,7 @@ class MultilayerPerceptron:
 
 @dataclass(frozen=True)
 class _Buffers:
-    """The first B rows of each layer's outputs and their gradients, and of the labels."""
+    """The first B rows of: the inputs and each layer's outputs, the gradients of the latter, and the labels."""
 
     outputs: list[Array]
     doutputs: list[Array]

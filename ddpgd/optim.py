@@ -1,5 +1,6 @@
 """Optimizers: update rules on the flat vectors of params and grads, with whatever flat vectors they must remember."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -56,8 +57,9 @@ class Adam:
 
 def make(name: str, ops: Ops, size: int, weight_decay: float, momentum: float) -> Optimizer:
     """The optimizer that `--optimizer` calls `name`, for vectors of `size` elements."""
-    if name == "sgd":
-        return Sgd(ops, weight_decay)
-    if name == "momentum":
-        return Momentum(ops, size, weight_decay, momentum)
-    return Adam(ops, size, weight_decay)
+    rules: dict[str, Callable[[], Optimizer]] = {
+        "sgd": lambda: Sgd(ops, weight_decay),
+        "momentum": lambda: Momentum(ops, size, weight_decay, momentum),
+        "adam": lambda: Adam(ops, size, weight_decay),
+    }
+    return rules[name]()

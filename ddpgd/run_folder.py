@@ -1,9 +1,12 @@
 """A run's folder: config.toml, metrics.jsonl, summary.json, checkpoints/. One run each; nothing is overwritten."""
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import tomli_w
 
@@ -30,27 +33,41 @@ class RunFolder:
 
         InputError: it cannot be made or written, or holds another run.
         """
-        came_from = resumed.parent.parent if resumed else None
-        path = Path(config.run_dir).expanduser() if config.run_dir else came_from or _fresh()
+        came_from = resumed.parent.parent if resumed and resumed.parent.name == "checkpoints" else None
+        named = Path(os.path.expanduser(config.run_dir)) if config.run_dir else came_from
+        path = named or Path("runs")
         try:
+            path = named or _fresh()
             continues = came_from is not None and path.exists() and path.samefile(came_from)
-            if not continues and any((path / name).exists() for name in _OURS):
-                raise InputError(
-                    f"--run-dir {path}: holds a run already; name another folder, or go on with --run-dir {path} --resume"
-                )
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            (path / "summary.json").unlink(missing_ok=True)
-            write_atomically(path / "config.toml", tomli_w.dumps(to_table(config)).encode())
+            taken = not continues and any((path / name).exists() for name in _OURS)
+            if not taken:
+                (path / "checkpoints").mkdir(parents=True, exist_ok=continues)
+                (path / "summary.json").unlink(missing_ok=True)
+                write_atomically(path / "config.toml", tomli_w.dumps(_lasting(config)).encode())
+        except FileExistsError:
+            taken = path.is_dir()
+            if not taken:
+                raise InputError(f"--run-dir {path}: cannot write there: it is a file") from None
         except OSError as error:
             raise InputError(f"--run-dir {path}: cannot write there: {error.strerror or error}") from None
+        if taken:
+            raise InputError(
+                f"--run-dir {path}: holds a run already; name another folder, or go on with --run-dir {path} --resume"
+            )
         return cls(path)
 
 
 def _fresh() -> Path:
-    """runs/DATE-TIME, with a number behind it where that is taken."""
+    """Makes runs/DATE-TIME, with a number behind it where another start has taken that."""
     stem = datetime.now().strftime("%Y%m%d-%H%M%S")
-    number, path = 1, Path("runs") / stem
-    while path.exists():
-        number += 1
-        path = Path("runs") / f"{stem}-{number}"
-    return path
+    for name in chain([stem], (f"{stem}-{number}" for number in count(2))):
+        path = Path("runs") / name
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+    raise AssertionError("count() ends")
+
+
+def _lasting(config: Config) -> dict[str, Any]:
+    """What config.toml tells: all but where this run lies, so that it can be the --config of another."""
+    return {name: value for name, value in to_table(config).items() if name != "run_dir"}

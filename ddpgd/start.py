@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ddpgd import build, checkpoint
+from ddpgd import build, checkpoint, rank
 from ddpgd.checkpoint import Checkpoint
 from ddpgd.comm.agreement import from_root, together
 from ddpgd.comm.alone import Alone
@@ -23,6 +23,7 @@ from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError, Stop
 from ddpgd.metrics import Record
 from ddpgd.show import Bar, Lines, Quiet
+from ddpgd.stopping import StopRequest
 
 Say = Callable[[str], None]
 
@@ -31,14 +32,7 @@ def join(launch: Launch) -> Transport:
     """All ranks that were launched. InputError: MPI is missing, or is not the launcher's."""
     if launch.world_size == 1:
         return Alone()
-    try:
-        from ddpgd.comm.mpi_host import world
-    except (ImportError, RuntimeError) as error:
-        raise InputError(
-            f"{launch.launcher} started {launch.world_size} ranks, but mpi4py cannot be loaded ({error}); "
-            "type pip install 'ddpgd[openmpi]', or start without mpirun"
-        ) from None
-    transport = world()
+    transport = build.mpi_world(f"{launch.launcher} started {launch.world_size} ranks")
     if transport.world_size != launch.world_size:
         raise InputError(
             f"{launch.launcher} started {launch.world_size} ranks, but the MPI library of mpi4py sees "
@@ -47,8 +41,11 @@ def join(launch: Launch) -> Transport:
     return transport
 
 
-def train(given: Mapping[str, Any], world: Transport, launch: Launch) -> Record:
-    """Trains as the options in `given` say, on all ranks; returns the summary. `resume` may be ""."""
+def train(given: Mapping[str, Any], world: Transport, launch: Launch, stop: StopRequest) -> Record:
+    """Trains as the options in `given` say, on all ranks; returns the summary. `resume` may be "".
+
+    `stop` is asked, before each step, whether to write a checkpoint and end.
+    """
     config, resumed = from_root(world, lambda: _configure(given))
     console = _console(launch)
     quiet = config.quiet or world.rank > 0
@@ -61,7 +58,7 @@ def train(given: Mapping[str, Any], world: Transport, launch: Launch) -> Record:
             return Bar(console, total_steps, num_epochs, steps_done)
         return Lines(console, total_steps, num_epochs)
 
-    return build.train(config, resumed, data, world, show)
+    return rank.train(config, resumed, data, world, stop, show)
 
 
 def load_data(choice: str | None, world: Transport, launch: Launch, report: Say) -> Dataset:
@@ -75,9 +72,9 @@ def load_data(choice: str | None, world: Transport, launch: Launch, report: Say)
             together(world, lambda: fetch.fetch(directory, report) if launch.local_rank == 0 else directory)
         data = together(world, lambda: mnist.load(directory))
     digests = world.all_gather_objects(data.sha256)
-    for rank, digest in enumerate(digests):
+    for peer, digest in enumerate(digests):
         if digest != digests[0]:
-            raise InputError(f"rank {rank} has other data than rank 0; give every node the same files by --data")
+            raise InputError(f"rank {peer} has other data than rank 0; give every node the same files by --data")
     return data
 
 
@@ -90,11 +87,13 @@ def _configure(given: Mapping[str, Any]) -> tuple[Config, tuple[Path, Checkpoint
     place = given["resume"] or given.get("run_dir")
     if not place:
         raise InputError("--resume alone needs to know the run: type --run-dir FOLDER --resume, or --resume CHECKPOINT")
-    path, saved = checkpoint.find(Path(place).expanduser(), say)
+    path, saved = checkpoint.find(Path(os.path.expanduser(place)), say)
     before = from_table(saved.config)
     own_folder = {} if given.get("run_dir") else {"run_dir": None}
     config = continued(before, {**own_folder, **given, "resume": None})
     validate(config)
+    if config.schedule != "constant" and (config.epochs, config.steps) != (before.epochs, before.steps):
+        say(f"the run has another length now, so the {config.schedule} schedule goes on differently")
     return config, (path, saved)
 
 

@@ -20,7 +20,6 @@ class StepResult(NamedTuple):
 
     loss_sum: float
     samples: int
-    correct: int
     squared_norm_sum: float
     stop: bool
     lr: float
@@ -57,6 +56,7 @@ class Step:
         self._exchange = exchange
         self._schedule = schedule
         self._clip_norm = clip_norm
+        self._probe = ops.zeros((model.layout.size,), np.float32), ops.zeros((TAIL_WORDS,), np.float32)
 
     def run(self, step: int, number: int, stop: bool, observe: bool) -> StepResult:
         """Runs step `step` (from 0). A gradient that is not finite is not applied; else it is update `number` (from 1).
@@ -80,11 +80,10 @@ class Step:
         tail = self._ops.to_host(summed_tail).tolist()
         samples = round(tail[Tail.SAMPLES])
         lr = self._schedule(step)
-        grad_norm, updated = self._apply(grads, samples, lr, number)
+        grad_norm, updated = self._apply(grads, samples, lr, number, finite=tail[Tail.NON_FINITE] == 0)
         return StepResult(
             loss_sum=tail[Tail.LOSS_SUM],
             samples=samples,
-            correct=round(tail[Tail.CORRECT]),
             squared_norm_sum=tail[Tail.SQUARED_NORM_SUM],
             stop=tail[Tail.STOP] > 0,
             lr=lr,
@@ -101,8 +100,7 @@ class Step:
 
         "micro-batch 3 (training samples 5, 17, ...), first in dense1.weight", or an empty string.
         """
-        grads = self._ops.zeros((self._model.layout.size,), np.float32)
-        tail = self._ops.zeros((TAIL_WORDS,), np.float32)
+        grads, tail = self._probe
         for micro_batch in self._exchange.micro_batches(self._batches.num_micro_batches(step)):
             self._gradient(step, micro_batch, grads, tail)
             if name := self._model.non_finite_tensor(grads):
@@ -115,12 +113,13 @@ class Step:
         images, labels = self._samples.images, self._samples.labels
         num_rows = self._model.load(images, labels, indices)
         self._model.gradient(self.params, num_rows, grads, tail)
+        tail[Tail.NON_FINITE] = not math.isfinite(tail[Tail.LOSS_SUM])
 
-    def _apply(self, grads: Array, samples: int, lr: float, number: int) -> tuple[float, bool]:
+    def _apply(self, grads: Array, samples: int, lr: float, number: int, finite: bool) -> tuple[float, bool]:
         """Divide, decide whether all is finite, clip, update: the mean gradient's norm, and whether it was applied."""
         scale = 1.0 / samples
         norm = math.sqrt(self._ops.squared_norm(grads)) * scale
-        finite = math.isfinite(norm)
+        finite = finite and math.isfinite(norm)
         if finite:
             if 0.0 < self._clip_norm < norm:
                 scale *= self._clip_norm / norm

@@ -5,20 +5,24 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass
 class StopRequest:
-    """Whether this process asks for a checkpoint and an end: a signal came, or `max_time` seconds have passed."""
+    """Whether this process asks for a checkpoint and an end: a signal came, or its time is over."""
 
-    max_time: float | None = None
-    started: float = field(default_factory=time.monotonic)
     reason: str = ""
+    _max_time: float | None = None
+    _started: float = 0.0
+
+    def limit(self, max_time: float | None) -> None:
+        """Asks `max_time` seconds from now; None: never."""
+        self._max_time, self._started = max_time, time.monotonic()
 
     def __bool__(self) -> bool:
-        if not self.reason and self.max_time is not None and time.monotonic() - self.started > self.max_time:
-            self.reason = f"--max-time {self.max_time:g} is over"
+        if not self.reason and self._max_time is not None and time.monotonic() - self._started > self._max_time:
+            self.reason = f"--max-time {self._max_time:g} is over"
         return bool(self.reason)
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,7 +31,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a run is, and how often it does what; all in steps."""
+    """How long a run is, and how often it does what, in steps; `until_accuracy` ends it before."""
 
     total_steps: int
     log_every: int
@@ -96,20 +97,22 @@ class Trainer:
                 self._checkpoint()
             if result.stop and not last and not self._reached():
                 self._interrupt()
-        if counters.test_accuracy is None:
+        if counters.tested_at != counters.step:
             self._test()
         self._checkpoint()
 
     def _test(self) -> None:
         loss_mean, self._counters.test_accuracy = self._evaluate(self._step.params)
         self._counters.test_loss_mean = _finite(loss_mean)
+        self._counters.tested_at = self._counters.step
 
     def _due(self, every: int, step: int) -> bool:
         return step % every == 0 or step == self._pace.total_steps
 
     def _reached(self) -> bool:
-        wanted, accuracy = self._pace.until_accuracy, self._counters.test_accuracy
-        return wanted is not None and accuracy is not None and accuracy >= wanted
+        wanted, counters = self._pace.until_accuracy, self._counters
+        tested = counters.test_accuracy if counters.tested_at == counters.step else None
+        return wanted is not None and tested is not None and tested >= wanted
 
     def _count(self, result: StepResult, observe: bool) -> None:
         counters = self._counters
@@ -172,10 +175,9 @@ class Trainer:
         self._observer.say(f"{line}; the update is skipped on all ranks")
 
     def _figures(self) -> Record:
-        costs = self._transport.all_gather_objects(self._costs)
-        counters = self._counters
-        own = costs[0]
-        one_rank_s = sum(cost.compute_s for cost in costs) + own.update_s
+        counters, own = self._counters, self._costs
+        compute_s, wire_bytes = zip(*self._transport.all_gather_objects((own.compute_s, own.wire_bytes)), strict=True)
+        one_rank_share = (sum(compute_s) + own.update_s) / own.step_s if own.step_s else 1.0
         return {
             "steps": counters.step,
             "epochs": counters.step / self._batches.steps_per_epoch,
@@ -188,8 +190,8 @@ class Trainer:
             "samples_per_s": own.samples / own.step_s if own.step_s else None,
             "step_us_median": _median_us(own.step_us),
             "exchange_us_median": _median_us(own.exchange_us),
-            "wire_bytes_per_step": max(cost.wire_bytes for cost in costs),
-            "one_rank_s_estimate": one_rank_s,
+            "wire_bytes_per_step": max(wire_bytes),
+            "one_rank_s_estimate": one_rank_share * counters.train_s,
         }
 
 
@@ -199,8 +201,8 @@ class _Costs:
     def __init__(self) -> None:
         self.samples = 0
         self.step_s = self.compute_s = self.update_s = 0.0
-        self.step_us: list[int] = []
-        self.exchange_us: list[int] = []
+        self.step_us = array("Q")
+        self.exchange_us = array("Q")
         self.wire_bytes = 0
         self._last_samples, self._last_s = 0, 0.0
 
@@ -219,7 +221,7 @@ class _Costs:
         return samples / seconds
 
 
-def _median_us(values: list[int]) -> float | None:
+def _median_us(values: "array[int]") -> float | None:
     return statistics.median(values) if values else None
 
 

@@ -127,6 +127,11 @@ setup() {
     wanted=$origin$'\n'$(<"$ROOT/pyproject.toml")
     export PATH=$VENV/bin:$PATH
 
+    # Of two first starts in one checkout, the second waits, and finds the environment made.
+    if command -v flock >/dev/null; then
+        exec 9>"$ROOT/.venv.lock"
+        flock 9
+    fi
     stamp=$SETUP_STAMP.test
     if [[ -z $test && ! -e $stamp ]]; then
         stamp=$SETUP_STAMP
@@ -143,4 +148,5 @@ setup() {
     fi
     choose_mpirun "${mpirun:-$VENV/bin/mpirun}"
     check_mpi
+    exec 9>&-
 }

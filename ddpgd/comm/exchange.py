@@ -37,6 +37,8 @@ class Exchange:
 
         The exchange owns a duplicate of `transport`.
         """
+        if reduce not in ("ordered", "fast"):
+            raise ValueError(f"reduce is {reduce!r}; it must be 'ordered' or 'fast'")
         self.transport = transport.duplicate()
         self.codec = codec or Float32()
         self.reduce = reduce
@@ -94,6 +96,8 @@ class Exchange:
     def _plan(self, num_micro_batches: int) -> "_Plan":
         plan = self._plans.get(num_micro_batches)
         if plan is None:
+            if num_micro_batches < 1:
+                raise ValueError(f"a sum of {num_micro_batches} micro-batches: there must be at least one")
             leaves, piece_slots = tree.leaves(num_micro_batches, self.micro_batches(num_micro_batches))
             wiring = Wiring(self.transport, self._ops, self.codec, self.size, num_micro_batches, self._row, piece_slots)
             plan = self._plans[num_micro_batches] = _Plan(leaves, piece_slots, wiring)

@@ -39,7 +39,7 @@ class Transport(Protocol):
         """Returns when every rank has arrived."""
 
     def duplicate(self) -> Self:
-        """The same group with a message space of its own."""
+        """The same group, whose messages never meet those of this one."""
 
     def abort(self, exit_code: int) -> None:
         """Ends the whole job at once because this rank failed; where that cannot be done, frees ranks that wait."""

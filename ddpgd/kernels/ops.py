@@ -5,7 +5,6 @@ An op overwrites what it is given as `out`; nothing else changes unless its cont
 float32 (or float64 in the reference, for proofs); no op allocates after its first call with a shape.
 """
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from numpy.typing import DTypeLike, NDArray
@@ -29,12 +28,6 @@ class Ops(Protocol):
 
     def to_host(self, values: Array) -> Array:
         """A NumPy array with `values`; the array itself where host and device are one."""
-
-    def synchronize(self) -> None:
-        """Returns when all work that was handed in is done."""
-
-    def capture(self, function: Callable[[], None]) -> Callable[[], None]:
-        """A callable that replays `function`'s device work; `function` itself where nothing is gained."""
 
     def gather_normalise(
         self, images: Array, labels: Array, indices: Array, mean: float, std: float, x: Array, y: Array
@@ -68,9 +61,6 @@ class Ops(Protocol):
 
     def add(self, left: Array, right: Array, out: Array) -> None:
         """out = left + right, flat (n,); out may be left or right. The only addition that a canonical sum uses."""
-
-    def copy(self, source: Array, out: Array) -> None:
-        """out = source, flat (n,)."""
 
     def squared_norm(self, x: Array) -> float:
         """Sum of squares of x (n,), n whole blocks: by blocks of 1,024, then the complete binary tree over blocks."""

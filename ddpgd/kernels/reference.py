@@ -1,7 +1,6 @@
 """The reference: every op in NumPy. It is the definition that kernels are proved against, and the CPU backend."""
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -32,12 +31,6 @@ class Reference:
 
     def to_host(self, values: Array) -> Array:
         return values
-
-    def synchronize(self) -> None:
-        pass
-
-    def capture(self, function: Callable[[], None]) -> Callable[[], None]:
-        return function
 
     def gather_normalise(
         self, images: Array, labels: Array, indices: Array, mean: float, std: float, x: Array, y: Array
@@ -112,9 +105,6 @@ class Reference:
 
     def add(self, left: Array, right: Array, out: Array) -> None:
         np.add(left, right, out=out)
-
-    def copy(self, source: Array, out: Array) -> None:
-        np.copyto(out, source)
 
     def squared_norm(self, x: Array) -> float:
         blocks = x.reshape(-1, BLOCK)

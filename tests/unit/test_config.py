@@ -9,6 +9,7 @@ import tomli_w
 
 from ddpgd import cli
 from ddpgd.config import (
+    ALTERNATIVES,
     OPTIONS,
     Config,
     coerce,
@@ -102,7 +103,9 @@ def test_flags_win_over_the_file(name: str, tmp_path: Path) -> None:
     path.write_text(tomli_w.dumps({"epochs": 5, "lr": 0.5} | table))
     given = parse("--config", str(path), flag(name), *([text] if text else []))
     assert given[name] == value
-    assert given.keys() >= {"epochs", "lr", name}
+    rivals = {rival for pair in ALTERNATIVES if name in pair for rival in pair if rival != name}
+    assert given.keys() >= {"epochs", "lr", name} - rivals
+    assert given.keys().isdisjoint(rivals)
 
 
 def test_a_file_fills_what_no_flag_says(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from oracles import bits, tree_fold, uneven
 
 from ddpgd.comm import threads
+from ddpgd.comm.alone import Alone
 from ddpgd.comm.codec import Codec
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.threads import Threads
@@ -234,3 +235,10 @@ def test_a_leaf_that_raises_on_one_rank_ends_the_exchange_of_all(failing: int) -
 def test_objects_are_gathered_in_rank_order(world_size: int) -> None:
     results = threads.run(world_size, lambda transport: transport.all_gather_objects(f"from {transport.rank}"))
     assert results == [[f"from {rank}" for rank in range(world_size)]] * world_size
+
+
+def test_an_empty_sum_and_an_unknown_reduce_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        Exchange(Alone(), Reference(), 4).sum(0, lambda _m, _grads, _tail: None)
+    with pytest.raises(ValueError, match="'ordered' or 'fast'"):
+        Exchange(Alone(), Reference(), 4, reduce="Fast")

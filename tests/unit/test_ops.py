@@ -203,12 +203,6 @@ def test_add_into_either_side_or_elsewhere(ops: Reference, rng: np.random.Genera
     np.testing.assert_array_equal(out, (left64 + right64).astype(dtype))
 
 
-def test_copy(ops: Reference, rng: np.random.Generator) -> None:
-    source, out = rng.standard_normal(77), nans(np.float64, 77)
-    ops.copy(source, out)
-    np.testing.assert_array_equal(out, source)
-
-
 @over_dtypes
 @pytest.mark.parametrize("num_blocks", [1, 2, 3, 4, 5, 7, 8, 13, 196])
 def test_squared_norm_is_the_canonical_tree_over_blocks(
@@ -256,7 +250,6 @@ def _calls(ops: Reference, rng: np.random.Generator) -> dict[str, tuple[Callable
         "cross_entropy": (ops.cross_entropy, [real(5, 3), classes, real(5, 3), tail()], {2, 3}),
         "mean_squared_error": (ops.mean_squared_error, [real(5, 3), classes, real(5, 3), tail()], {2, 3}),
         "add": (ops.add, [real(9), real(9), real(9)], {2}),
-        "copy": (ops.copy, [real(9), real(9)], {1}),
         "squared_norm": (ops.squared_norm, [real(3 * BLOCK)], set()),
         "sgd": (ops.sgd, [real(9), real(9), 0.1, 0.5, 0.01], {0}),
         "momentum": (ops.momentum, [real(9), real(9), real(9), 0.1, 0.5, 0.01, 0.9], {0, 2}),

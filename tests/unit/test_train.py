@@ -55,7 +55,7 @@ def train(folder: Path, world_size: int = 1, **given: Any) -> Record:
     if "resume" not in given:
         small |= {"global_batch": 50, "micro_batch": 7, "lr": 0.05, "steps": 9, "evaluate_every": 4}
     ranks = {} if world_size == 1 else {"transport": "threads", "ranks": world_size}
-    return start.train(small | ranks | given, Alone(), Launch("", 0, 1, 0))
+    return start.train(small | ranks | given, Alone(), Launch("", 0, 1, 0), StopRequest())
 
 
 def records(folder: Path) -> list[Record]:
@@ -367,3 +367,45 @@ def test_a_run_learns(tmp_path: Path) -> None:
     summary = train(tmp_path / "run", 3, hidden=(32,), steps=60)
     assert summary["test_accuracy"] > 0.5
     assert summary["train_loss_mean"] < math.log(10) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("optimizer", "rmsprop"), ("activation", "gelu"), ("reduce", "Fast"), ("lr", "x")]
+)
+def test_the_library_refuses_what_the_command_would(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"^Config.{name}: "):
+        ddpgd.train(ddpgd.Config(data="synthetic", steps=1, run_dir=str(tmp_path / "run"), **{name: value}))
+
+
+def test_a_resume_from_earlier_leaves_the_later_behind_at_once(tmp_path: Path) -> None:
+    train(tmp_path / "run", steps=12, checkpoint_every=4)
+    earlier = tmp_path / "run" / "checkpoints" / "step-00000004.safetensors"
+    with pytest.raises(Interrupted):
+        train(tmp_path / "run", resume=str(earlier), max_time=1e-9)
+    assert {path.name for path in earlier.parent.glob("step-*")} == {earlier.name, "step-00000005.safetensors"}
+
+
+def test_the_accuracy_in_the_summary_is_that_of_its_params(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(tmp_path / "run", steps=12, evaluate_every=1, max_time=1e-9)
+    ended = train(tmp_path / "run", resume="", steps=1)
+    again = train(tmp_path / "again", steps=12, evaluate_every=12)
+    assert ended["steps"] == 1
+    assert again["steps"] == 12
+    with pytest.raises(InputError, match="the checkpoint has done 12 already"):
+        train(tmp_path / "again", resume="", steps=5)
+
+
+def test_a_checkpoint_elsewhere_does_not_make_its_folder_the_run_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(tmp_path / "run", steps=3)
+    models = tmp_path / "project" / "models"
+    models.mkdir(parents=True)
+    (tmp_path / "project" / "config.toml").write_text("mine")
+    kept = models / "best.safetensors"
+    kept.write_bytes((tmp_path / "run" / "checkpoints" / "latest").read_bytes())
+    start.train({"resume": str(kept), "steps": 4, "quiet": True}, Alone(), Launch("", 0, 1, 0), StopRequest())
+    assert (tmp_path / "project" / "config.toml").read_text() == "mine"
+    assert len(list((tmp_path / "runs").iterdir())) == 1

@@ -1,0 +1,221 @@
+"""A run on one rank: its live objects, what it saves, what it tells; and the ranks that make a run."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from ddpgd import account, build, checkpoint
+from ddpgd.checkpoint import Checkpoint
+from ddpgd.comm import threads
+from ddpgd.comm.agreement import from_root
+from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.transport import Transport
+from ddpgd.config import Config, resolve, to_table, validate
+from ddpgd.data.batches import Samples
+from ddpgd.data.mnist import Dataset
+from ddpgd.errors import InputError
+from ddpgd.evaluate import EVALUATE_ROWS, Evaluate
+from ddpgd.kernels.ops import Array
+from ddpgd.metrics import Counters, Record, RecordFile, read_records, write_summary
+from ddpgd.params import initialise
+from ddpgd.run_folder import RunFolder
+from ddpgd.show import Quiet
+from ddpgd.step import Step
+from ddpgd.stopping import StopRequest
+from ddpgd.train import Observer, Pace, Trainer
+
+
+def train(
+    config: Config,
+    resumed: tuple[Path, Checkpoint] | None,
+    data: Dataset,
+    world: Transport,
+    stop: StopRequest,
+    show: Callable[[int, int, int], Quiet],
+) -> Record:
+    """Trains on every rank of `world` (or on --ranks threads); returns the summary, which rank 0 writes as well.
+
+    `show(total_steps, num_epochs, steps_done)` makes what rank 0 shows. Raises what `errors` lists, on all ranks alike.
+    """
+    transport = build.transport(config, world)
+    world_size = config.ranks or transport.world_size
+    config = resolve(config, world_size)
+    validate(config)
+    counters = _counters(resumed[1]) if resumed else Counters()
+    if resumed:
+        build.check_same_data(*resumed, data)
+    pace = build.pace(config, data, counters.step)
+    folder = from_root(world, lambda: _open(config, resumed and resumed[0]))
+    config = replace(config, run_dir=str(folder.path))
+    stop.limit(config.max_time)
+    rank_of = partial(Rank, config, pace, resumed and resumed[1], data, folder, stop)
+    with threadpool_limits(1, user_api="blas"):
+        if config.transport == "threads":
+            return threads.run(world_size, lambda own: rank_of(own).train(show))[0]
+        return rank_of(transport).train(show)
+
+
+class Rank:
+    """One rank's live objects."""
+
+    def __init__(
+        self,
+        config: Config,
+        pace: Pace,
+        saved: Checkpoint | None,
+        data: Dataset,
+        folder: RunFolder,
+        stop: StopRequest,
+        transport: Transport,
+    ) -> None:
+        self._config = config
+        self._pace = pace
+        self._data = data
+        self._folder = folder
+        self._stop = stop
+        self._transport = transport
+        self._counters = _counters(saved) if saved else Counters()
+        self._ops = build.ops()
+        max_rows = max(min(config.micro_batch, len(data.train_labels)), EVALUATE_ROWS)
+        self._model = build.model(self._ops, config, data.image_shape, max_rows)
+        self._params = self._ops.from_host(self._first_params(saved))
+        self._optimizer = build.optimizer(self._ops, config, self._model.layout, saved)
+        self._exchange = Exchange(transport, self._ops, self._model.layout.size, reduce=config.reduce)
+        self._batches = build.batches(config, data)
+
+    def train(self, show: Callable[[int, int, int], Quiet]) -> Record:
+        """Trains; on rank 0 shows it, writes its records and its summary."""
+        num_epochs = -(-self._pace.total_steps // self._batches.steps_per_epoch)
+        if self._transport.rank > 0:
+            return self._run(Quiet())
+        records = RecordFile(self._folder.path, self._counters.step)
+        with show(self._pace.total_steps, num_epochs, self._counters.step) as shown, closing(records):
+            for line in self._introduction():
+                shown.say(line)
+            summary = self._run(_Recorder(records, shown, self._hashes))
+            for line in account.conclusion(summary, str(self._folder.path)):
+                shown.say(line)
+        write_summary(self._folder.path, summary)
+        return summary
+
+    def _run(self, observer: Observer) -> Record:
+        # Every step looks whether its gradient is finite, so NumPy need not warn of what it overflowed in.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._summary(self._trainer(observer).run())
+
+    def _trainer(self, observer: Observer) -> Trainer:
+        config, ops, data = self._config, self._ops, self._data
+        training = Samples(ops.from_host(data.train_images), ops.from_host(data.train_labels))
+        testing = Samples(ops.from_host(data.test_images), ops.from_host(data.test_labels))
+        step = Step(
+            ops=ops,
+            model=self._model,
+            samples=training,
+            batches=self._batches,
+            exchange=self._exchange,
+            optimizer=self._optimizer,
+            schedule=build.learning_rates(config, self._pace.total_steps),
+            params=self._params,
+            clip_norm=config.clip_norm,
+        )
+        return Trainer(
+            step=step,
+            evaluate=Evaluate(ops, self._model, testing, self._transport),
+            batches=self._batches,
+            transport=self._transport,
+            pace=self._pace,
+            counters=self._counters,
+            stop=self._stop,
+            save=self._save,
+            observer=observer,
+            skip_non_finite=config.non_finite == "skip",
+        )
+
+    def _first_params(self, saved: Checkpoint | None) -> Array:
+        if saved:
+            return build.restored_params(self._model.layout, saved)
+        return initialise(self._model.layout, self._config.init, self._config.seed)
+
+    def _save(self, counters: Counters) -> None:
+        host = self._ops.to_host(self._params)
+        arrays = {f"params.{tensor.name}": tensor.view(host) for tensor in self._model.layout.tensors}
+        arrays |= {f"optimizer.{name}": self._ops.to_host(array) for name, array in self._optimizer.state.items()}
+        facts = {
+            "version": account.VERSION,
+            "image_shape": list(self._data.image_shape),
+            "data_sha256": self._data.sha256,
+            "world_size": self._transport.world_size,
+            "params_sha256": self._model.layout.sha256(host),
+        }
+        checkpoint.save(self._folder.checkpoints, Checkpoint(arrays, asdict(counters), to_table(self._config), facts))
+
+    def _hashes(self) -> Record:
+        host = self._ops.to_host(self._params)
+        return {"params_hash": self._model.layout.sha256(host)[:16], "layer_hashes": self._model.layout.hashes(host)}
+
+    def _introduction(self) -> list[str]:
+        config = self._config
+        return account.introduction(
+            config,
+            world_size=self._transport.world_size,
+            transport=self._transport.name,
+            backend=self._ops.name,
+            sizes=build.sizes(config, self._data.image_shape),
+            num_params=self._model.layout.num_params,
+            num_pieces=self._exchange.num_pieces(self._batches.num_micro_batches(0)),
+            data=self._data,
+            folder=str(self._folder.path),
+            pace=(self._counters.step, self._pace.total_steps),
+        )
+
+    def _summary(self, figures: Record) -> Record:
+        config = self._config
+        return account.summary(
+            config,
+            figures,
+            world_size=self._transport.world_size,
+            transport=self._transport.name,
+            backend=self._ops.name,
+            wire=self._exchange.codec.name,
+            num_params=self._model.layout.num_params,
+            params_sha256=self._model.layout.sha256(self._ops.to_host(self._params)),
+        )
+
+
+class _Recorder:
+    """Rank 0's observer: what is recorded gets the params' hashes, goes to the file, and is shown."""
+
+    def __init__(self, records: RecordFile, shown: Quiet, hashes: Callable[[], Record]) -> None:
+        self.step = shown.step
+        self.say = shown.say
+        self._records = records
+        self._shown = shown
+        self._hashes = hashes
+
+    def record(self, record: Record) -> None:
+        self._records.record(record | self._hashes())
+        self._shown.record(record)
+
+
+def _open(config: Config, resumed: Path | None) -> RunFolder:
+    """The run's folder; of a run that goes on, all that it left behind after `resumed` is dropped."""
+    folder = RunFolder.open(config, resumed)
+    if resumed and resumed.parent == folder.checkpoints.resolve():
+        if (folder.path / "metrics.jsonl").exists():
+            read_records(folder.path)
+        checkpoint.forget_later(resumed)
+    return folder
+
+
+def _counters(saved: Checkpoint) -> Counters:
+    try:
+        return Counters(**saved.counters)
+    except TypeError as error:
+        raise InputError(
+            f"the checkpoint was written by another version of ddpgd ({error}); use that version"
+        ) from None
