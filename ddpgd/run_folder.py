@@ -39,21 +39,19 @@ class RunFolder:
         try:
             path = named or _fresh()
             continues = came_from is not None and path.exists() and path.samefile(came_from)
-            taken = not continues and any((path / name).exists() for name in _OURS)
-            if not taken:
-                (path / "checkpoints").mkdir(parents=True, exist_ok=continues)
-                (path / "summary.json").unlink(missing_ok=True)
-                write_atomically(path / "config.toml", tomli_w.dumps(_lasting(config)).encode())
+            if not continues and any((path / name).exists() for name in _OURS):
+                raise FileExistsError
+            (path / "checkpoints").mkdir(parents=True, exist_ok=continues)
+            (path / "summary.json").unlink(missing_ok=True)
+            write_atomically(path / "config.toml", tomli_w.dumps(_lasting(config)).encode())
         except FileExistsError:
-            taken = path.is_dir()
-            if not taken:
+            if not path.is_dir():
                 raise InputError(f"--run-dir {path}: cannot write there: it is a file") from None
-        except OSError as error:
-            raise InputError(f"--run-dir {path}: cannot write there: {error.strerror or error}") from None
-        if taken:
             raise InputError(
                 f"--run-dir {path}: holds a run already; name another folder, or go on with --run-dir {path} --resume"
-            )
+            ) from None
+        except OSError as error:
+            raise InputError(f"--run-dir {path}: cannot write there: {error.strerror or error}") from None
         return cls(path)
 
 
