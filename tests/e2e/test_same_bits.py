@@ -53,7 +53,20 @@ def test_interrupted_on_2_ranks_and_resumed_on_3(tmp_path: Path) -> None:
 
 
 def test_compare_names_step_and_layer(tmp_path: Path) -> None:
-    train = ("train", "--data", "synthetic", "--hidden", "16", "--steps", "40", "--log-every", "10", "--quiet")
+    train = (
+        "train",
+        "--data",
+        "synthetic",
+        "--hidden",
+        "16",
+        "--steps",
+        "40",
+        "--log-every",
+        "10",
+        "--evaluate-every",
+        "40",
+        "--quiet",
+    )
     for name, more in (("one", ()), ("same", ()), ("other", ("--lr", "0.05"))):
         assert run_ddpgd(0, *train, *more, "--run-dir", name, cwd=tmp_path).returncode == 0
     assert (
