@@ -4,9 +4,11 @@ Tests here run as `mpirun -n W python -m pytest --with-mpi tests/parallel` and c
 Without the abort, a rank that fails before a collective would leave the others waiting in it for ever.
 """
 
+import atexit
 import faulthandler
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +16,11 @@ from mpi4py import MPI
 
 WORLD = MPI.COMM_WORLD
 LIMIT_S = 120  # of one test; then the first rank to reach it prints its stack, and mpirun names it and ends the job
+
+# pytest tidies up its folder of temporary folders at the end, and ranks that share one trip over each other there.
+TEMPORARY = tempfile.TemporaryDirectory(prefix=f"rank-{WORLD.rank}-")
+atexit.register(TEMPORARY.cleanup)
+os.environ["PYTEST_DEBUG_TEMPROOT"] = TEMPORARY.name
 
 
 @pytest.fixture
