@@ -1,21 +1,37 @@
 """The contract of the kernels, written once: what every backend does, in formulas.
 
-Shape letters: B rows of a micro-batch, K inputs, N outputs, C classes, n elements of a flat vector.
-An op overwrites what it is given as `out`; nothing else changes unless its contract says so. Arrays are C-contiguous,
-float32 (or float64 in the reference, for proofs); no op allocates after its first call with a shape.
+Shape letters: B rows of a micro-batch, G micro-batches computed side by side, R = all their rows (the last micro-batch
+may be shorter), K inputs, N outputs, C classes, n elements of a flat vector.
+An op overwrites what it is given as output; nothing else changes unless its contract says so. Arrays are C-contiguous,
+where a contract does not call them rows or strided; rows (G, n) are contiguous in themselves, at any distance.
+No op allocates after its first call with a shape, and none waits for the host but `to_host` and `synchronize`.
+
+Types: vectors (params, grads, tails) are float32; activations and the weights of products are `activation_dtype`,
+float32 or one of 16 bits, sums are float32 inside; the reference can be float64 throughout, for proofs.
+A result for one micro-batch does not depend, in any bit, on which others are computed beside it.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from ddpgd.control import Policy
 
 Array = NDArray[Any]
 
 
 class Ops(Protocol):
-    """Everything a backend does. `name` is what `--backend` and the summary call it."""
+    """Everything a backend does. `name` is what `--backend` and the summary call it; `device`, what it computes on."""
 
     name: str
+    device: str
+    vector_dtype: np.dtype[Any]
+    activation_dtype: np.dtype[Any]
+    """As stored: bfloat16, which NumPy does not know, as uint16."""
+    steps_per_replay: int
+    """How many steps may run before the host looks, where no transport needs it: 1 on a CPU."""
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """An uninitialised array where the backend computes."""
@@ -27,47 +43,109 @@ class Ops(Protocol):
         """A copy (or, where host and device are one, the array itself) of host `values` where the backend computes."""
 
     def to_host(self, values: Array) -> Array:
-        """A NumPy array with `values`; the array itself where host and device are one."""
+        """A NumPy array with `values`, when all work before is done; the array itself where host and device are one."""
+
+    def upload(self, values: Array, out: Array) -> None:
+        """out = host `values` of the same shape and dtype; `values` may be changed afterwards."""
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """A function that does what `work` does, as fast as can be. `work` calls ops only, always the same ones."""
+
+    def synchronize(self) -> None:
+        """Returns when everything asked for is done."""
+
+    def num_joined(self, micro_batch: int, size: int) -> int:
+        """How many micro-batches of so many rows, with gradients of `size` elements, are best computed side by side.
+
+        A power of two.
+        """
+
+    def round_weights(self, params: Array) -> Array:
+        """What products read as weights: params (n,) itself, or a new copy (n,) in `activation_dtype`."""
 
     def gather_normalise(
-        self, images: Array, labels: Array, indices: Array, mean: float, std: float, x: Array, y: Array
+        self,
+        images: Array,
+        labels: Array,
+        order: Array,
+        cursor: Array,
+        offset: int,
+        mean: float,
+        std: float,
+        x: Array,
+        y: Array,
     ) -> None:
-        """x[b] = (images[indices[b]] / 255 - mean) / std; y[b] = labels[indices[b]].
+        """x[r] = (images[i] / 255 - mean) / std; y[r] = labels[i], for i = order[cursor[FIRST] + offset + r].
 
-        images uint8 (n, K), labels uint8 (n,), indices int64 (B,), x (B, K), y int64 (B,).
+        images uint8 (n, K), labels uint8 (n,), order int64, cursor int64 (CURSOR_WORDS,), x (R, K), y int64 (R,).
         """
 
-    def dense_forward(self, x: Array, weight: Array, bias: Array, activation: str, out: Array) -> None:
-        """out = activation(x weight + bias). x (B, K), weight (K, N), bias (N,), out (B, N).
+    def dense_forward(
+        self, x: Array, weight: Array, bias: Array, activation: str, micro_batch: int, out: Array
+    ) -> None:
+        """out = activation(x weight + bias). x (R, K), weight (K, N), bias float32 (N,), out (R, N).
 
-        activation: relu, tanh, sigmoid or identity.
+        activation: relu, tanh, sigmoid or identity; with identity, out is float32: logits.
         """
 
-    def dense_backward_params(self, x: Array, dout: Array, dweight: Array, dbias: Array) -> None:
-        """dweight = x^T dout; dbias = sum over rows of dout. x (B, K), dout (B, N), dweight (K, N), dbias (N,)."""
+    def dense_backward_params(self, x: Array, dout: Array, micro_batch: int, dweight: Array, dbias: Array) -> None:
+        """Per micro-batch g: dweight[g] = x_g^T dout_g; dbias[g] = sum over rows of dout_g.
 
-    def dense_backward_input(self, dout: Array, weight: Array, x: Array, activation: str, dx: Array) -> None:
-        """dx = (dout weight^T) * activation'(x), where x (B, K) is what `activation` put out. dx (B, K), not x itself."""
+        x (R, K), dout (R, N); dweight float32 (G, K, N) and dbias (G, N) are windows of rows.
+        """
 
-    def cross_entropy(self, logits: Array, labels: Array, dlogits: Array, tail: Array) -> None:
+    def dense_backward_input(
+        self, dout: Array, weight: Array, x: Array, activation: str, micro_batch: int, dx: Array
+    ) -> None:
+        """dx = (dout weight^T) * activation'(x), where x (R, K) is what `activation` put out. dx (R, K), not x itself."""
+
+    def cross_entropy(
+        self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
+    ) -> None:
         """Softmax and cross-entropy, loss = -log softmax(logits)[label] per sample.
 
-        logits (B, C), labels int64 (B,); dlogits (B, C) = softmax(logits) - one_hot(labels), the gradient of the sum;
-        tail (TAIL_WORDS,): LOSS_SUM, CORRECT (first largest logit is the label) and SAMPLES (B) are set.
+        logits float32 (R, C), labels int64 (R,); dlogits (R, C) = LOSS_SCALE * (softmax(logits) - one_hot(labels));
+        tails (G, TAIL_WORDS), rows, one a micro-batch: LOSS_SUM, SAMPLES (its rows), CORRECT (the first largest
+        logit is the label) and NON_FINITE (1 where LOSS_SUM is not finite) are set, all other words are 0.
         """
 
-    def mean_squared_error(self, logits: Array, labels: Array, dlogits: Array, tail: Array) -> None:
+    def mean_squared_error(
+        self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
+    ) -> None:
         """loss = mean over classes of (logits - one_hot(label))^2 per sample; arguments as for cross_entropy."""
 
     def add(self, left: Array, right: Array, out: Array) -> None:
-        """out = left + right, flat (n,); out may be left or right. The only addition that a canonical sum uses."""
+        """out = left + right, flat (n,); out may be left or right. The addition that a canonical sum uses."""
 
-    def squared_norm(self, x: Array) -> float:
-        """Sum of squares of x (n,), n whole blocks: by blocks of 1,024, then the complete binary tree over blocks."""
+    def tree_sum(self, rows: Array, out: Array) -> None:
+        """out = the canonical sum of rows (G, n): the complete binary tree over them. `rows` are undefined afterwards.
 
-    def sgd(self, params: Array, grads: Array, lr: float, scale: float, weight_decay: float) -> None:
-        """g = scale grads + weight_decay params; params -= lr g. All (n,); grads is left as it is.
+        out (n,) may be rows[0].
+        """
 
+    def squared_norms(self, rows: Array, out: Array) -> None:
+        """out[g] = sum of squares of rows[g], n whole blocks: by blocks of 1,024, then the binary tree over blocks.
+
+        rows (G, n), out float32 (G,), strided.
+        """
+
+    def decide(
+        self, grads: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
+    ) -> None:
+        """What all ranks decide alike, from the summed gradient (n,) and its tail (TAIL_WORDS,).
+
+        scale = 1 / (SAMPLES LOSS_SCALE); norm = sqrt(squared norm of grads) scale. Is NON_FINITE 0 and the norm finite,
+        and the run not HALTED: APPLY = 1, UPDATE grows by 1, SCALE = scale, times clip_norm / norm where that is
+        less than 1; LR = lrs[cursor[STEP]], lrs float64. Else APPLY = 0, and, where only the norm is not finite and the
+        loss scale may and can (> 1) be halved, it is; else HALTED = 1, unless policy.skip_non_finite.
+        history[cursor[RECORD] % its rows] tells the step; cursor moves on: FIRST by global_batch, STEP and RECORD by 1.
+        control float64 (CONTROL_WORDS,), history float64 (rows, HISTORY_WORDS), whose other words are left as they are.
+        """
+
+    def sgd(self, params: Array, grads: Array, control: Array, weight_decay: float, weights: Array) -> None:
+        """g = SCALE grads + weight_decay params; params -= LR g. All (n,); grads is left as it is.
+
+        Nothing happens where APPLY is 0. weights: what `round_weights` made, follows params.
         Where params, grads and an optimizer's state are zero (the padding between tensors), they stay zero.
         """
 
@@ -76,12 +154,12 @@ class Ops(Protocol):
         params: Array,
         grads: Array,
         velocity: Array,
-        lr: float,
-        scale: float,
+        control: Array,
         weight_decay: float,
         momentum: float,
+        weights: Array,
     ) -> None:
-        """g as for sgd; velocity = momentum velocity + g; params -= lr velocity. Polyak, "Some methods", 1964."""
+        """g as for sgd; velocity = momentum velocity + g; params -= LR velocity. Polyak, "Some methods", 1964."""
 
     def adam(
         self,
@@ -89,16 +167,39 @@ class Ops(Protocol):
         grads: Array,
         first: Array,
         second: Array,
-        lr: float,
-        scale: float,
+        control: Array,
         weight_decay: float,
         beta1: float,
         beta2: float,
         epsilon: float,
-        update: int,
+        weights: Array,
     ) -> None:
         """g as for sgd; first = beta1 first + (1 - beta1) g; second = beta2 second + (1 - beta2) g^2;
 
-        params -= lr (first / (1 - beta1^t)) / (sqrt(second / (1 - beta2^t)) + epsilon), t = update, from 1.
+        params -= LR (first / (1 - beta1^t)) / (sqrt(second / (1 - beta2^t)) + epsilon), t = UPDATE.
         Kingma, Ba, "Adam: a method for stochastic optimization", 2015.
         """
+
+    def random_words(self, key: Array, out: Array) -> None:
+        """The first raw words, uint64 (n,), of a stream as `philox.words` defines it.
+
+        key uint64 (3,): seed, purpose, index, where the backend computes. Salmon et al., "Parallel random numbers: as
+        easy as 1, 2, 3", 2011.
+        """
+
+    def encode(
+        self, values: Array, residual: Array | None, key: Array, first: int, coded: Array, exponents: Array
+    ) -> None:
+        """By blocks of 1,024: coded = round((values + residual) 2^e), residual = what that lost (None: nothing kept).
+
+        The dtype of coded (n,) is the format: float16; uint16, which is bfloat16; int8. exponents int16, one e a block:
+        the block's largest magnitude comes to lie in [2^14, 2^15) for float16, [1, 2) for bfloat16, [63.5, 127] for
+        int8; e lies in -126 to 126, and is 0 for a block of zeros. float16 and bfloat16 round to nearest even; int8
+        rounds down or up at random, so that its mean is exact: up where the fraction is more than a 24-bit uniform
+        draw u: the upper 24 bits of the low (even elements) or high (odd ones) half of word (first + i) // 2 of
+        `random_words`, first + i being the element's place in the whole vector, times 2^-24: floor(v 2^e + u).
+        A block that holds an infinity or a NaN has e = 127 and is decoded to NaN (int8) or as it is (the others, e = 0).
+        """
+
+    def decode(self, coded: Array, exponents: Array, values: Array) -> None:
+        """values = coded 2^-e, float32 (n,): the inverse of `encode` but for rounding."""

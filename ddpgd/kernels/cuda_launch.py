@@ -1,0 +1,67 @@
+"""Launches of CUDA kernels on one stream: compiled at first use, checked, and rehearsed before they are captured."""
+
+from collections.abc import Callable
+from typing import Any
+
+import cupy
+
+from ddpgd.kernels import sources
+
+Grid = tuple[int, ...]
+
+
+class Launcher:
+    """The kernels of one precision, on one device and one stream of its own, of the thread that made it."""
+
+    def __init__(self, precision: str) -> None:
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.stream.use()
+        self._options = sources.options(precision)
+        self._modules: dict[str, Any] = {}
+        self._kernels: dict[tuple[str, str], Any] = {}
+        self._rehearsing = False
+
+    def __call__(
+        self, file: str, kernel: str, grid: Grid, block: Grid, *arguments: Any, shared_bytes: int = 0
+    ) -> None:
+        """Launches `kernel` of `file`. Arguments: device arrays, NumPy scalars of the parameters' types, None (null).
+
+        More than 48 KiB of dynamic shared memory is asked for by `shared_bytes` alone.
+        """
+        function = self._kernels.get((file, kernel)) or self._load(file, kernel, shared_bytes)
+        for argument in arguments:
+            assert not isinstance(argument, int | float), f"{kernel}: {argument!r} has no C type"
+        if not self._rehearsing:
+            function(grid, block, arguments, shared_mem=shared_bytes)
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """`work` as a CUDA graph. A rehearsal before loads all kernels and makes all scratch, which a capture forbids."""
+        self._rehearsing = True
+        try:
+            work()
+        finally:
+            self._rehearsing = False
+        self.stream.begin_capture()
+        work()
+        graph = self.stream.end_capture()
+
+        def replay() -> None:
+            graph.launch(self.stream)
+
+        # The graph knows addresses only: what `work` holds must live as long as it does.
+        replay.work = work  # type: ignore[attr-defined]
+        return replay
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Calls a library's function that works on the stream, unless this is a rehearsal."""
+        if not self._rehearsing:
+            function()
+
+    def _load(self, file: str, kernel: str, shared_bytes: int) -> Any:
+        if file not in self._modules:
+            self._modules[file] = cupy.RawModule(code=sources.joined(file), options=self._options)
+        function = self._modules[file].get_function(kernel)
+        if shared_bytes > 48 * 1024:
+            function.max_dynamic_shared_size_bytes = shared_bytes
+        self._kernels[file, kernel] = function
+        return function
