@@ -21,9 +21,7 @@ class Launcher:
         self._kernels: dict[tuple[str, str], Any] = {}
         self._rehearsing = False
 
-    def __call__(
-        self, file: str, kernel: str, grid: Grid, block: Grid, *arguments: Any, shared_bytes: int = 0
-    ) -> None:
+    def __call__(self, file: str, kernel: str, grid: Grid, block: Grid, *arguments: Any, shared_bytes: int = 0) -> None:
         """Launches `kernel` of `file`. Arguments: device arrays, NumPy scalars of the parameters' types, None (null).
 
         More than 48 KiB of dynamic shared memory is asked for by `shared_bytes` alone.
