@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from . import compiler
 
@@ -55,7 +56,7 @@ class KernelRow(ctypes.Structure):
 class Memory:
     """Bytes of the device. They end at an unreadable page, start all ones, and are unmapped with the object."""
 
-    live: "weakref.WeakValueDictionary[int, Memory]" = weakref.WeakValueDictionary()
+    live: ClassVar["weakref.WeakValueDictionary[int, Memory]"] = weakref.WeakValueDictionary()
 
     def __init__(self, nbytes: int, device: int = 0) -> None:
         scheduler = compiler.scheduler()

@@ -59,7 +59,7 @@ Kernel kernel(const char* name, int max_threads) {
 
 // The arrays that `__shared__` made and a thread has come by: the scheduler fills them before each block.
 extern "C" {
-__attribute__((visibility("default"))) inline emulator::Shared emulator_shared = {};
+__attribute__((visibility("default"))) emulator::Shared emulator_shared = {};
 }
 
 namespace emulator {
