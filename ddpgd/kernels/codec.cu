@@ -15,6 +15,8 @@ __device__ __forceinline__ float power_of_two(int exponent) { return __uint_as_f
 
 __device__ __forceinline__ bool is_finite(unsigned magnitude) { return magnitude < 0x7f800000u; }
 
+__device__ __forceinline__ bool is_finite(float value) { return is_finite(__float_as_uint(value) & 0x7fffffffu); }
+
 struct Float16 {
     using Coded = unsigned short;
     static constexpr bool AT_RANDOM = false;
@@ -151,20 +153,18 @@ __device__ __forceinline__ void encode(
     largest = block_max(largest);
     const int exponent = block_exponent<Format>(largest);
     if (threadIdx.x == 0) exponents[blockIdx.x] = static_cast<short>(exponent);
-    const bool void_block = !is_finite(largest);
+    const bool codable = is_finite(largest) || !Format::AT_RANDOM;
 #pragma unroll
     for (int j = 0; j < EACH; ++j) {
         const long long i = begin + j * THREADS + threadIdx.x;
         if (i >= n) continue;
         typename Format::Coded code = 0;
-        if (!void_block || !Format::AT_RANDOM) {
-            code = Format::round(flushed(__fmul_rn(own[j], power_of_two(exponent))), draw[j]);
-        }
+        if (codable) code = Format::round(flushed(__fmul_rn(own[j], power_of_two(exponent))), draw[j]);
         coded[i] = code;
-        // What cannot be coded must not come back with the next values.
-        if (residual != nullptr) {
-            residual[i] = void_block ? 0.0f : flushed(__fsub_rn(own[j], decoded<Format>(code, exponent)));
-        }
+        if (residual == nullptr) continue;
+        const float back = decoded<Format>(code, exponent);
+        // What came out not finite must not come again with the next values.
+        residual[i] = is_finite(back) ? flushed(__fsub_rn(own[j], back)) : 0.0f;
     }
 }
 
