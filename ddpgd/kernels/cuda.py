@@ -198,13 +198,14 @@ class Cuda:
     ) -> None:
         _check(values, np.float32)
         form = _FORMATS[coded.dtype]
+        coded = _words(coded)
         draws = (key, _long(first)) if form == "int8" else ()
         arguments = values, residual, *draws, coded, exponents, _long(values.size)
         self._launch("codec.cu", f"encode_{form}", (len(exponents),), (THREADS,), *arguments)
 
     def decode(self, coded: Array, exponents: Array, values: Array) -> None:
         form, where = _FORMATS[coded.dtype], ((len(exponents),), (THREADS,))
-        self._launch("codec.cu", f"decode_{form}", *where, coded, exponents, values, _long(values.size))
+        self._launch("codec.cu", f"decode_{form}", *where, _words(coded), exponents, values, _long(values.size))
 
     def _loss(
         self, kernel: str, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
@@ -250,6 +251,11 @@ class Cuda:
 
 
 _FORMATS = {np.dtype(np.float16): "float16", np.dtype(np.uint16): "bfloat16", np.dtype(np.int8): "int8"}
+
+
+def _words(coded: Array) -> Array:
+    """16-bit formats as the words that kernels take and give."""
+    return coded.view(np.uint16) if coded.dtype == np.float16 else coded
 
 
 def _check(array: Array, dtype: DTypeLike) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ddpgd.control import Control, Cursor, History, Policy
+from ddpgd.kernels import reference_codec
 from ddpgd.kernels.ops import Array
 from ddpgd.params import BLOCK
 from ddpgd.tail import TAIL_WORDS, Tail
@@ -241,6 +242,17 @@ class Reference:
         np.divide(first, work, out=work)
         np.multiply(work, lr / (1.0 - beta1**update), out=work)
         np.subtract(params, work, out=params)
+
+    def random_words(self, key: Array, out: Array) -> None:
+        reference_codec.random_words(key, out)
+
+    def encode(
+        self, values: Array, residual: Array | None, key: Array, first: int, coded: Array, exponents: Array
+    ) -> None:
+        reference_codec.encode(values, residual, key, first, coded, exponents)
+
+    def decode(self, coded: Array, exponents: Array, values: Array) -> None:
+        reference_codec.decode(coded, exponents, values)
 
     def _gradient(self, params: Array, grads: Array, scale: float, weight_decay: float) -> Array:
         """scale grads + weight_decay params, in scratch: writing into grads, which peers have just read, costs more."""
