@@ -186,23 +186,30 @@ void collective(const char* name, Execute execute, unsigned mask, void* post, Si
     mask &= warp.present;
     if (mask & warp.exited)
         fail(site, "%s with mask 0x%08x, of which lanes 0x%08x have exited", name, mask, mask & warp.exited);
-    if (warp.posted & mask) {
-        const Thread& other = threads[current->number / WARP * WARP + __builtin_ctz(warp.posted & mask)];
+    const Thread* lanes = threads + current->number / WARP * WARP;
+    const auto refuse_other = [&](const Thread& other) {
         if (other.mask != mask || other.execute != execute || !(other.site == site))
             fail(site, "%s with mask 0x%08x, but lane %u waits in %s with mask 0x%08x at line %d", name, mask,
                  other.number % WARP, other.waits_in, other.mask, other.site.line);
-    }
+    };
+    const unsigned before = warp.posted & mask;
+    if (before && lanes[__builtin_ctz(before)].mask & own) refuse_other(lanes[__builtin_ctz(before)]);
     warp.posts[lane_number] = post;
     warp.posted |= own;
-    if ((warp.posted & mask) == mask) {
-        warp.posted &= ~mask;
-        warp.runnable |= mask;
-        execute(warp.posts, mask);
+    current->mask = mask;
+    // A lane that still waits for a smaller group, without this lane, will come later.
+    bool complete = (warp.posted & mask) == mask;
+    for (unsigned others = complete ? before : 0; others; others &= others - 1)
+        complete = complete && lanes[__builtin_ctz(others)].mask == mask;
+    if (!complete) {
+        current->execute = execute;
+        wait(name, site);
         return;
     }
-    current->mask = mask;
-    current->execute = execute;
-    wait(name, site);
+    for (unsigned others = before; others; others &= others - 1) refuse_other(lanes[__builtin_ctz(others)]);
+    warp.posted &= ~mask;
+    warp.runnable |= mask;
+    execute(warp.posts, mask);
 }
 
 // One round: every lane of a warp that can run does so until it waits or ends.
