@@ -92,16 +92,12 @@ class Step:
         `stop`: this rank asks all ranks to stop after it. `observe`: one step, whose micro-batches report their squared
         norms.
         """
-        started = time.perf_counter()
-        count = 1 if observe else self._whole_steps(step, count)
-        self._stand_at(step)
         transport = self._exchange.transport
-        bytes_before = transport.bytes_sent
-        if transport.needs_host:
-            compute_s, exchange_s = self._in_parts(step, stop, observe)
-        else:
-            self._whole(step, count, observe)
-            compute_s = exchange_s = 0.0
+        count = 1 if observe else self._whole_steps(step, count)
+        work = self._in_parts(step, stop, observe) if transport.needs_host else self._whole(step, count, observe)
+        bytes_before, started = transport.bytes_sent, time.perf_counter()
+        self._stand_at(step)
+        compute_s, exchange_s = work()
         first = self._decided % HISTORY_ROWS
         rows = self._ops.to_host(self._history[first : first + count]).tolist()
         self._decided += count
@@ -174,24 +170,35 @@ class Step:
         self._ops.upload(cursor, self._cursor)
         self._stands_at = step
 
-    def _whole(self, step: int, count: int, observe: bool) -> None:
+    def _whole(self, step: int, count: int, observe: bool) -> Callable[[], tuple[float, float]]:
         """All of `count` steps, without the host."""
         replays, rest = divmod(count, self._ops.steps_per_replay)
-        for _ in range(replays):
-            self._captured(self._everything, step, observe, self._ops.steps_per_replay)()
-        for _ in range(rest):
-            self._captured(self._everything, step, observe, 1)()
+        several = self._captured(self._everything, step, observe, self._ops.steps_per_replay) if replays else None
+        single = self._captured(self._everything, step, observe) if rest else None
 
-    def _in_parts(self, step: int, stop: bool, observe: bool) -> tuple[float, float]:
-        """One step around an exchange that needs the host: seconds of computation, and of the exchange."""
-        started = time.perf_counter()
-        self._captured(self._fold, step, observe)()
-        self._ops.synchronize()
-        folded = time.perf_counter()
-        self._exchange.combine(self._batches.num_micro_batches(step), stop)
-        exchanged = time.perf_counter()
-        self._captured(self._update, step, observe)()
-        return folded - started, exchanged - folded
+        def work() -> tuple[float, float]:
+            _times(replays, several)
+            _times(rest, single)
+            return 0.0, 0.0
+
+        return work
+
+    def _in_parts(self, step: int, stop: bool, observe: bool) -> Callable[[], tuple[float, float]]:
+        """One step around an exchange that needs the host: gives seconds of computation, and of the exchange."""
+        fold = self._captured(self._fold, step, observe)
+        update = self._captured(self._update, step, observe)
+
+        def work() -> tuple[float, float]:
+            started = time.perf_counter()
+            fold()
+            self._ops.synchronize()
+            folded = time.perf_counter()
+            self._exchange.combine(self._batches.num_micro_batches(step), stop)
+            exchanged = time.perf_counter()
+            update()
+            return folded - started, exchanged - folded
+
+        return work
 
     def _captured(
         self, work: Callable[[int, bool], None], step: int, observe: bool, repeat: int = 1
@@ -243,6 +250,7 @@ def _until_halt(rows: list[list[float]]) -> tuple[int, bool]:
     return len(rows), False
 
 
-def _times(repeat: int, work: Callable[[], None]) -> None:
-    for _ in range(repeat):
-        work()
+def _times(repeat: int, work: Callable[[], None] | None) -> None:
+    if work is not None:
+        for _ in range(repeat):
+            work()

@@ -20,7 +20,9 @@ class Transport(Protocol):
     rank: int
     world_size: int
     needs_host: bool
-    bytes_sent: int
+
+    @property
+    def bytes_sent(self) -> int: ...
 
     def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:
         """Sends each array of sends[r] to rank r and fills receives[r], in order, from what rank r sends here.
