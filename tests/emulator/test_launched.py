@@ -1,0 +1,63 @@
+"""Ranks in processes of their own, each with an emulated GPU: one or several on a device, the same bits."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MPIRUN = shlex.split(os.environ.get("DDPGD_MPIRUN", "mpirun --oversubscribe"))
+SITE = Path(__file__).parent / "site"
+SMALL = "train --data synthetic --hidden 12 --steps 4 --global-batch 50 --micro-batch 9 --evaluate-every 99 --quiet"
+
+
+def launch(num_ranks: int, folder: Path, *flags: str, devices: str = "1") -> subprocess.CompletedProcess[str]:
+    """A short run in `folder`; 0 ranks: without mpirun."""
+    environment = os.environ | {"PYTHONPATH": str(SITE), "DDPGD_EMULATOR_DEVICES": devices}
+    command = [sys.executable, "-m", "ddpgd", *SMALL.split(), "--run-dir", str(folder), *flags]
+    full = [*MPIRUN, "-n", str(num_ranks), *command] if num_ranks else command
+    return subprocess.run(full, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_ranks_that_share_a_gpu_have_the_bits_of_one(tmp_path: Path) -> None:
+    hashes = set()
+    for num_ranks in (0, 1, 2, 3, 4):
+        done = launch(num_ranks, tmp_path / str(num_ranks), "--backend", "cupy", "--share-gpu")
+        assert done.returncode == 0, done.stderr
+        summary = json.loads((tmp_path / str(num_ranks) / "summary.json").read_text())
+        assert summary["backend"] == "cupy"
+        assert summary["transport"] == ("mpi-host" if num_ranks > 1 else "alone")
+        hashes.add(summary["params_sha256"])
+    assert len(hashes) == 1
+
+
+def test_each_rank_takes_a_gpu_of_its_own_where_there_are_enough(tmp_path: Path) -> None:
+    done = launch(2, tmp_path / "run", devices="2")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["backend"] == "cupy"
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "flags", "devices", "wanted"),
+    [
+        (2, ("--backend", "cupy"), "1", "ranks 0 and 1 share one Emulated device of"),
+        (3, (), "2", "share one Emulated device of"),
+        (2, ("--backend", "cupy"), "0", "--backend cupy: CuPy finds no GPU"),
+        (2, ("--precision", "float16"), "0", "--precision float16 needs a GPU, and CuPy finds no GPU"),
+        (2, ("--precision", "tf32", "--backend", "numpy"), "1", "--precision tf32 needs a GPU"),
+    ],
+)
+def test_wrong_input_gets_one_line(
+    num_ranks: int, flags: tuple[str, ...], devices: str, wanted: str, tmp_path: Path
+) -> None:
+    done = launch(num_ranks, tmp_path / "run", *flags, devices=devices)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("ddpgd: ")]
+    assert done.returncode == 2, done.stderr
+    assert len(lines) == 1
+    assert wanted in lines[0]
+    assert "type" in lines[0]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()

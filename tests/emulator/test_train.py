@@ -1,0 +1,158 @@
+"""The first promise on the CUDA backend, in emulation: the same bits however a run is cut, captured or resumed."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from runs import Record, digits, records, train
+
+from ddpgd import build, checkpoint
+from ddpgd.data import synthetic
+from ddpgd.errors import Interrupted, NonFiniteError
+from ddpgd.stopping import StopRequest
+
+from . import fake_cupy
+
+CONFIGURATIONS: dict[str, Record] = {
+    "ragged": {},
+    "aligned": {"global_batch": 64, "micro_batch": 4, "optimizer": "adam", "lr": 0.01},
+    "fewer micro-batches than ranks": {"global_batch": 3, "micro_batch": 1, "optimizer": "sgd", "steps": 5},
+    "no hidden layer": {"hidden": (), "loss": "mse", "weight_decay": 0.01, "clip_norm": 0.5},
+    "across epochs": {"global_batch": 128, "micro_batch": 9, "warmup": 3, "activation": "sigmoid"},
+    "float16": {"precision": "float16", "hidden": (12, 9)},
+    "bfloat16": {"precision": "bfloat16", "activation": "tanh"},
+    "tf32": {"precision": "tf32", "steps": 5},
+}
+
+
+@pytest.fixture(autouse=True)
+def on_the_fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(synthetic, "make", digits)
+    with fake_cupy.install():
+        yield
+
+
+def gpu(folder: Path, world_size: int = 1, **given: Any) -> Record:
+    return train(folder, world_size, backend="cupy", **given)
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_the_same_bits_on_any_number_of_ranks(name: str, tmp_path: Path) -> None:
+    alone = gpu(tmp_path / "1", **CONFIGURATIONS[name])
+    wanted = records(tmp_path / "1")
+    assert alone["backend"] == "cupy"
+    assert len({record["params_hash"] for record in wanted}) == len(wanted) >= 5
+    for world_size in (2, 3, 7):
+        summary = gpu(tmp_path / str(world_size), world_size, **CONFIGURATIONS[name])
+        assert summary["params_sha256"] == alone["params_sha256"]
+        assert records(tmp_path / str(world_size)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("float32", 2e-6), ("tf32", 2e-3), ("float16", 2e-3), ("bfloat16", 2e-2)]
+)
+def test_a_run_follows_that_of_the_reference(precision: str, tolerance: float, tmp_path: Path) -> None:
+    reference = train(tmp_path / "numpy", backend="numpy")
+    summary = gpu(tmp_path / "cupy", precision=precision)
+    assert summary["test_loss_mean"] == pytest.approx(reference["test_loss_mean"], rel=tolerance)
+    assert summary["precision"] == precision
+    for ours, theirs in zip(records(tmp_path / "cupy"), records(tmp_path / "numpy"), strict=True):
+        assert ours["train_loss_mean"] == pytest.approx(theirs["train_loss_mean"], rel=tolerance)
+        assert ours["lr"] == theirs["lr"]
+
+
+@pytest.mark.parametrize("given", [{}, {"precision": "float16"}])
+def test_steps_that_run_without_the_host_have_the_bits_of_single_ones(given: Record, tmp_path: Path) -> None:
+    """A record every step lets no two steps run together; none but the last lets whole epochs do so."""
+    given |= {"global_batch": 20, "steps": 60, "evaluate_every": 1000}
+    runs = [gpu(tmp_path / str(every), log_every=every, **given) for every in (1, 7, 1000)]
+    assert len({run["params_sha256"] for run in runs}) == 1
+    assert len({run["train_loss_mean"] for run in runs}) == 1
+
+
+def test_a_captured_step_has_the_bits_of_one_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ddpgd.kernels.cuda import Cuda
+
+    captured = gpu(tmp_path / "captured", log_every=100)
+    captures = []
+    monkeypatch.setattr(Cuda, "capture", lambda _ops, work: captures.append(work) or work)
+    assert gpu(tmp_path / "plain", log_every=100)["params_sha256"] == captured["params_sha256"]
+    assert captures
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (1, 3), (3, 1)])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    before: int, after: int, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "LOSS_SCALE_GROWTH_STEPS", 2)
+    given = {"steps": 12, "precision": precision}
+    gpu(tmp_path / "whole", **given)
+    asked = itertools.count()
+    with monkeypatch.context() as patched:
+        patched.setattr(StopRequest, "__bool__", lambda _: next(asked) == 4)
+        with pytest.raises(Interrupted):
+            gpu(tmp_path / "cut", before, **given)
+    saved = checkpoint.find(tmp_path / "cut", print)[1]
+    assert 0 < saved.counters["step"] < 12
+    if precision == "float16":
+        assert saved.counters["loss_scale"] > build.FIRST_LOSS_SCALE
+    gpu(tmp_path / "cut", after, resume=str(tmp_path / "cut"))
+    assert records(tmp_path / "cut") == records(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_loss_scale_that_is_too_large_is_halved_by_all(
+    world_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "FIRST_LOSS_SCALE", 2.0**20)
+    summary = gpu(tmp_path / "run", world_size, precision="float16", steps=12)
+    scales = [record["loss_scale"] for record in records(tmp_path / "run")]
+    skipped = summary["skipped_updates"]
+    assert 3 <= skipped <= 8
+    assert scales == [2.0 ** (20 - min(step, skipped)) for step in range(12)]
+    lines = records(tmp_path / "run")
+    assert lines[0]["params_hash"] == lines[1]["params_hash"]
+    assert lines[-1]["train_loss_mean"] < lines[skipped]["train_loss_mean"]
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_gradient_that_is_not_finite_stops_all_and_is_placed(world_size: int, tmp_path: Path) -> None:
+    exploding = {"lr": 1e30, "optimizer": "sgd", "schedule": "constant", "log_every": 100}
+    lines = []
+    for backend in ("numpy", "cupy"):
+        with pytest.raises(NonFiniteError) as caught:
+            train(tmp_path / backend, world_size, backend=backend, **exploding)
+        lines.append(str(caught.value).partition("first in")[0])
+    assert lines[0] == lines[1]
+    skipping = gpu(tmp_path / "skip", world_size, **exploding, non_finite="skip")
+    assert 0 < skipping["skipped_updates"] < skipping["steps"] == 9
+
+
+def test_fast_is_near(tmp_path: Path) -> None:
+    ordered, fast = gpu(tmp_path / "1"), gpu(tmp_path / "3", 3, reduce="fast")
+    assert fast["test_loss_mean"] == pytest.approx(ordered["test_loss_mean"], rel=1e-5)
+
+
+def test_codecs_have_the_bits_of_the_reference() -> None:
+    from ddpgd.kernels.cuda import Cuda
+    from ddpgd.kernels.reference import Reference
+
+    rng, length = np.random.default_rng(3), 2500
+    values = (rng.standard_normal(length) * 10.0 ** rng.uniform(-6, 6, length)).astype(np.float32)
+    values[1024:1100] = 0
+    key = np.array([7, 2, 5], np.uint64)
+    for dtype in (np.float16, np.uint16, np.int8):
+        results = []
+        for ops in (Reference(), Cuda(0, "float32")):
+            residual = ops.from_host(values[::-1].copy() / 64)
+            coded, exponents = ops.zeros((length,), dtype), ops.zeros((3,), np.int16)
+            decoded = ops.zeros((length,), np.float32)
+            ops.encode(ops.from_host(values.copy()), residual, ops.from_host(key), 1024, coded, exponents)
+            ops.decode(coded, exponents, decoded)
+            results.append([np.array(ops.to_host(array)) for array in (coded, exponents, residual, decoded)])
+        for ours, theirs in zip(*results, strict=True):
+            np.testing.assert_array_equal(ours.view(np.uint8), theirs.view(np.uint8))

@@ -1,0 +1,40 @@
+"""Short runs on a few drawn digits, cut over any number of threads, and what they left behind."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ddpgd import start
+from ddpgd.comm.alone import Alone
+from ddpgd.comm.world import Launch
+from ddpgd.data import synthetic
+from ddpgd.data.mnist import Dataset
+from ddpgd.evaluate import EVALUATE_ROWS
+from ddpgd.stopping import StopRequest
+
+Record = dict[str, Any]
+
+OF_THE_MACHINE = {"samples_per_s", "wire_bytes"}
+make_digits = synthetic.make
+
+
+@cache
+def digits() -> Dataset:
+    """Few, and of ragged number: steps, micro-batches and evaluations all end in shorter ones."""
+    return make_digits(num_train=330, num_test=2 * EVALUATE_ROWS + 77)
+
+
+def train(folder: Path, world_size: int = 1, **given: Any) -> Record:
+    """A run of `ddpgd train` in `folder`, on that many threads; few small steps unless `given` says otherwise."""
+    small = {"data": "synthetic", "hidden": (12,), "log_every": 1, "quiet": True, "run_dir": str(folder)}
+    if "resume" not in given:
+        small |= {"global_batch": 50, "micro_batch": 7, "lr": 0.05, "steps": 9, "evaluate_every": 4}
+    ranks = {} if world_size == 1 else {"transport": "threads", "ranks": world_size}
+    return start.train(small | ranks | given, Alone(), Launch("", 0, 1, 0), StopRequest())
+
+
+def records(folder: Path) -> list[Record]:
+    """metrics.jsonl but for what depends on the machine and the number of ranks."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name not in OF_THE_MACHINE} for line in lines]
