@@ -109,6 +109,8 @@ class Kernel:
         """Runs every thread to its end, or raises a KernelError. `arguments` match `types`; the caller has checked."""
         pointers = (ctypes.c_void_p * max(1, len(arguments)))(*(ctypes.addressof(value) for value in arguments))
         kind, _, seed = order.partition(":")
+        if kind not in ORDERS:
+            raise ValueError(f"order {order!r}; forward, reverse and random:SEED are there")
         launch = Launch(
             name=self.name.encode(),
             call=self.call,
