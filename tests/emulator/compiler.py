@@ -1,0 +1,160 @@
+"""From the text of a CUDA unit to a shared object: preprocess, rewrite `__shared__`, compile, keep by hash."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ENGINE = HERE / "engine"
+SHIM = HERE / "shim"
+CACHE = HERE.parents[1] / "build" / "emulator"
+
+# Traps cost little and find an index outside a shared or local array, and a float4 read at a wrong address.
+FLAGS = (
+    *("-std=c++20", "-O2", "-g1", "-w", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-gnu-unique"),
+    *("-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv", "-fno-threadsafe-statics"),
+)
+CHECKS = ("-fsanitize=bounds,alignment", "-fsanitize-undefined-trap-on-error")
+
+KERNEL = re.compile(
+    r'extern\s*"C"\s*(?:__attribute__\s*\(\(.*?\)\)\s*)?void\s+'
+    r"(?:EMULATOR_BOUNDS\s*(?P<bounds>\((?:[^()]|\([^()]*\))*\))\s*)?(?P<name>\w+)\s*\("
+)
+DYNAMIC_SHARED = re.compile(r"extern\s+__shared__\s+(?P<type>[^;{}]*?)\b(?P<name>\w+)\s*\[\s*\]\s*;")
+ALIGNMENT = re.compile(r"__attribute__\s*\(\(\s*aligned\s*\([^()]*\)\s*\)\)|alignas\s*\([^()]*\)")
+STATIC_SHARED = re.compile(r"(?:\bstatic\s+)?\b__shared__\s+(?P<declaration>[^;{}]*);")
+NESTED = re.compile(r"\[[^\[\]]*\]|\([^()]*\)|<[^<>]*>")
+
+
+class CompileError(Exception):
+    """What the compiler said."""
+
+
+@functools.cache
+def machine() -> tuple[str, ...]:
+    """What the compiled code depends on beside its text: the compiler, and instructions that this CPU has."""
+    version = subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    has = set(Path("/proc/cpuinfo").read_text().split()) if Path("/proc/cpuinfo").exists() else set()
+    fast = {"avx2", "fma", "f16c", "bmi1", "bmi2", "movbe"} <= has
+    return (version, *(("-march=x86-64-v3",) if fast else ()))
+
+
+def run_gcc(arguments: Sequence[str], text: str | None = None) -> str:
+    done = subprocess.run(["g++", *machine()[1:], *arguments], input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CompileError(done.stderr)
+    return done.stdout
+
+
+def keep(key: str, arguments: Sequence[str], text: str | None = None) -> Path:
+    """The object called `key` in the cache; compiled if it is not there, and moved there whole."""
+    target = CACHE / f"{key}.so"
+    if not target.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            made = Path(folder) / "made.so"
+            run_gcc([*arguments, "-o", str(made)], text)
+            os.replace(made, target)
+    return target
+
+
+def digest(*parts: str | bytes) -> str:
+    whole = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        whole.update(len(data).to_bytes(8, "little") + data)
+    return whole.hexdigest()[:24]
+
+
+def headers(folder: Path) -> list[bytes]:
+    """Names and contents of everything in `folder` that a unit may include."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in {".h", ".hpp", ".cuh", ".cu", ".cpp", ".inl"})
+    return [part for path in files for part in (str(path.relative_to(folder)).encode(), path.read_bytes())]
+
+
+@functools.cache
+def engine_digest() -> str:
+    return digest(*machine(), *FLAGS, *CHECKS, Path(__file__).read_bytes(), *headers(ENGINE), *headers(SHIM))
+
+
+@functools.cache
+def scheduler() -> ctypes.CDLL:
+    """The scheduler, whose symbols every unit finds because it is loaded for all."""
+    path = keep(f"scheduler-{engine_digest()}", [*FLAGS, str(ENGINE / "scheduler.cpp")])
+    return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+
+
+def translate(options: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """NVRTC's options as g++'s: definitions, and the folders to include from. Others mean nothing here."""
+    flags: list[str] = []
+    folders: list[Path] = []
+    ignored = ("-std=", "--std=", "-arch", "--gpu-architecture", "--use_fast_math", "-use_fast_math", "--fmad", "-fmad")
+    ignored += ("-lineinfo", "--generate-line-info", "-default-device", "--device-as-default", "--ptxas-options", "-O")
+    remaining = iter(options)
+    for option in remaining:
+        name, _, value = option.partition("=")
+        if name in {"-D", "-I", "-U"}:
+            option = name + (value or next(remaining))
+        elif name in {"--define-macro", "--include-path"}:
+            option = ("-D" if name == "--define-macro" else "-I") + (value or next(remaining))
+        if option.startswith("-I"):
+            folders.append(Path(option[2:]))
+        elif option.startswith(("-D", "-U")):
+            flags.append(option)
+        elif not option.startswith(ignored):
+            raise CompileError(f"unrecognised option {option}")
+    return flags, folders
+
+
+def rewrite(text: str) -> str:
+    """Shared arrays as g++ can place them; needs preprocessed text, because headers hold some."""
+
+    def dynamic(match: re.Match[str]) -> str:
+        kind = ALIGNMENT.sub("", match["type"]).strip()
+        return f"{kind}* const {match['name']} = reinterpret_cast<{kind}*>(emulator::dynamic_shared);"
+
+    def static(match: re.Match[str]) -> str:
+        names, before = match["declaration"], ""
+        while names != before:
+            before, names = names, NESTED.sub("", names)
+        shares = " ".join(
+            f"[[maybe_unused]] static const bool emulator_{name} = emulator::share(&{name}, sizeof {name});"
+            for name in (part.split()[-1] for part in names.split(","))
+        )
+        return f"static {match['declaration']}; {shares}"
+
+    return STATIC_SHARED.sub(static, DYNAMIC_SHARED.sub(dynamic, text))
+
+
+def table(text: str) -> tuple[str, str]:
+    """The text without launch bounds, and the list of its kernels that Python reads."""
+    rows = []
+    for match in KERNEL.finditer(text):
+        bounds = f"emulator::bounds{match['bounds'] or '()'}"
+        rows.append(f'emulator::kernel<{match["name"]}>("{match["name"]}", {bounds}),')
+    exported = 'extern "C" __attribute__((visibility("default")))'
+    found = f"{exported} const emulator::Kernel emulator_kernels[] = {{ {' '.join(rows)} {{}} }};\n"
+    return re.sub(r"EMULATOR_BOUNDS\s*\((?:[^()]|\([^()]*\))*\)", "", text), found
+
+
+def compile_unit(text: str, options: Sequence[str] = (), name: str = "unit.cu") -> Path:
+    """The shared object of one unit, compiled at most once for the same text, options, headers and compiler."""
+    flags, folders = translate(options)
+    contents = [part for folder in folders for part in headers(folder)]
+    key = digest(engine_digest(), name, text, *flags, *contents)
+    target = CACHE / f"unit-{key}.so"
+    if target.exists():
+        return target
+    include = ["-I", str(SHIM), *(f"-I{folder}" for folder in folders), "-I", str(ENGINE)]
+    # A header beside its includer is found before the shim, so the twin comes first and its guard shuts out the other.
+    twin = '#include "ptx.cuh"\n' if "ptx.cuh" in text or any(b"ptx.cuh" in part for part in contents) else ""
+    # The namespace lets g++ drop what no kernel uses and inline the rest.
+    whole = f'#include "cuda.hpp"\nnamespace {{\n{twin}# 1 "{name}"\n{text}\n}}\n'
+    expanded, kernels = table(rewrite(run_gcc([*FLAGS[:1], "-E", "-x", "c++", *flags, *include, "-"], whole)))
+    return keep(target.stem, [*FLAGS, *CHECKS, "-fpreprocessed", "-x", "c++", "-"], expanded + kernels)

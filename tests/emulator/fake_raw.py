@@ -1,0 +1,150 @@
+"""Raw kernels of the fake CuPy: every argument is checked against the kernel's parameters, then the engine runs it."""
+
+# ruff: noqa: ARG002  signatures are CuPy's
+
+import ctypes
+import weakref
+from typing import Any
+
+import numpy as np
+
+from . import compiler, fake_device, launcher
+from .fake_array import ndarray
+from .fake_device import CUDADriverError, get_current_stream
+
+# NumPy has no bfloat16: bindings keep its bits in uint16.
+ELEMENTS = {"bfloat16": {"uint16"}, "float16": {"float16", "uint16"}, "uint16": {"uint16", "float16"}}
+
+
+class CompileException(Exception):
+    """What the compiler said of a module's text."""
+
+    def __init__(self, msg: str, source: str, name: str, options: tuple[str, ...], backend: str = "nvrtc") -> None:
+        self.source, self.name, self.options, self.backend = source, name, options, backend
+        super().__init__(msg)
+
+
+class RawModule:
+    """Kernels of one text, compiled when the first is asked for."""
+
+    def __init__(
+        self,
+        *,
+        code: str | None = None,
+        path: str | None = None,
+        options: tuple[str, ...] = (),
+        backend: str = "nvrtc",
+        name_expressions: Any = None,
+        **_: Any,
+    ) -> None:
+        if code is None or path is not None or name_expressions is not None:
+            raise TypeError("the fake CuPy takes `code` and options alone")
+        if not isinstance(options, tuple):
+            raise TypeError("options must be a tuple")
+        self.code, self.options, self.backend = code, options, backend
+
+    def compile(self, log_stream: Any = None) -> launcher.Unit:
+        try:
+            return launcher.load(self.code, self.options)
+        except compiler.CompileError as error:
+            raise CompileException(str(error), self.code, "raw_module.cu", self.options, self.backend) from None
+
+    def get_function(self, name: str) -> "RawKernel":
+        kernels = self.compile().kernels
+        if name not in kernels:
+            raise CUDADriverError(500, f"CUDA_ERROR_NOT_FOUND: named symbol not found: {name} of {sorted(kernels)}")
+        return RawKernel(kernels[name])
+
+
+class RawKernel:
+    """A kernel to call with (grid, block, args, shared_mem=0, stream=None)."""
+
+    def __init__(self, kernel: launcher.Kernel) -> None:
+        self._kernel = kernel
+        self.name = self.__name__ = kernel.name
+        self.max_threads_per_block = min(kernel.max_threads, fake_device.MAX_THREADS)
+        self._dynamic_limit = fake_device.SHARED_BYTES_DEFAULT
+
+    @property
+    def max_dynamic_shared_size_bytes(self) -> int:
+        return self._dynamic_limit
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, nbytes: int) -> None:
+        if not 0 <= nbytes <= fake_device.SHARED_BYTES_LIMIT:
+            raise CUDADriverError(1, f"CUDA_ERROR_INVALID_VALUE: invalid argument: {nbytes} bytes of shared memory")
+        self._dynamic_limit = nbytes
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        names = ("max_threads_per_block", "max_dynamic_shared_size_bytes")
+        return {name: getattr(self, name) for name in names} | {"num_regs": 32, "local_size_bytes": 0}
+
+    def __call__(self, grid: Any, block: Any, args: Any, *, shared_mem: int = 0, stream: Any = None) -> None:
+        kernel = self._kernel
+        shape = three(grid, fake_device.MAX_GRID, f"grid of {self.name}")
+        threads = three(block, fake_device.MAX_BLOCK, f"block of {self.name}")
+        if threads[0] * threads[1] * threads[2] > self.max_threads_per_block:
+            limit = self.max_threads_per_block
+            raise CUDADriverError(1, f"CUDA_ERROR_INVALID_VALUE: {self.name} with block {threads}, but at most {limit}")
+        if shared_mem > self._dynamic_limit:
+            limit = self._dynamic_limit
+            text = f"{self.name} with {shared_mem} bytes of dynamic shared memory, but at most {limit}"
+            raise CUDADriverError(1, f"CUDA_ERROR_INVALID_VALUE: {text}")
+        if len(args) != len(kernel.types):
+            raise TypeError(f"{self.name} takes {len(kernel.types)} arguments {kernel.types}, got {len(args)}")
+        # A graph keeps no array alive: what was freed before its launch is unmapped, and faults.
+        memories = {i: weakref.ref(value._memory) for i, value in enumerate(args) if isinstance(value, ndarray)}
+        values = [
+            convert(value, kind, f"argument {position} of {self.name}")
+            for position, (value, kind) in enumerate(zip(args, kernel.types, strict=True))
+        ]
+
+        def run() -> None:
+            kernel.launch(shape, threads, values, shared_mem, fake_device.order())
+            for position, memory in memories.items():
+                whole = memory()
+                if whole is not None and not whole.slack_is_whole():
+                    raise launcher.KernelError(f"{self.name} wrote past the end of argument {position}")
+
+        (stream or get_current_stream()).enqueue(run)
+
+
+def three(sizes: Any, limits: tuple[int, int, int], what: str) -> tuple[int, int, int]:
+    if not isinstance(sizes, tuple) or not all(isinstance(size, int | np.integer) for size in sizes):
+        raise TypeError(f"{what} must be a tuple of integers, got {sizes!r}")
+    x, y, z = (*(int(size) for size in sizes), 1, 1)[:3]
+    if any(not 1 <= size <= limit for size, limit in zip((x, y, z), limits, strict=True)):
+        raise CUDADriverError(1, f"CUDA_ERROR_INVALID_VALUE: {what}: {sizes}, each from 1 to {limits}")
+    return x, y, z
+
+
+def convert(value: Any, kind: str, what: str) -> Any:
+    """The bytes of one argument, or a TypeError where CUDA would read other bytes than were meant."""
+    if isinstance(value, ndarray):
+        return ctypes.c_void_p(pointer_of(value, kind, what))
+    if kind.endswith("*"):
+        if isinstance(value, np.intp | np.uintp):
+            return ctypes.c_void_p(int(value))
+        raise TypeError(f"{what}: {kind} wanted, got {type(value).__name__}; a null pointer is numpy.intp(0)")
+    if not isinstance(value, np.generic) or value.dtype.name != kind:
+        raise TypeError(f"{what}: numpy.{kind} wanted, got {type(value).__name__}")
+    return (ctypes.c_uint8 * value.itemsize).from_buffer_copy(value.tobytes())
+
+
+def pointer_of(value: ndarray, kind: str, what: str) -> int:
+    if not kind.endswith("*"):
+        raise TypeError(f"{what}: {kind} wanted, got an array")
+    element, dtype = kind[:-1], value.dtype
+    if element.startswith("struct"):
+        fits = int(element.removeprefix("struct")) % dtype.itemsize == 0
+    elif element.endswith("*"):
+        fits = dtype.name in {"int64", "uint64"}
+    else:
+        fits = element == "void" or dtype.name in ELEMENTS.get(element, {element})
+    if not fits:
+        raise TypeError(f"{what}: {kind} wanted, got an array of {dtype}")
+    if value._memory.device != fake_device.current_device():
+        raise ValueError(f"{what}: an array of device {value._memory.device} on device {fake_device.current_device()}")
+    pointer: int = value.data.ptr
+    return pointer
