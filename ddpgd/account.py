@@ -33,9 +33,8 @@ def introduction(
     assert config.global_batch is not None, "resolve() was not called"
     factor = schedule.scale(config.scale_lr, config.global_batch)
     scaled = f" x {factor:g} ({config.scale_lr})" if config.scale_lr else ""
-    chosen = " (auto: this version computes on CPUs alone)" if config.backend == "auto" else ""
     lines = [
-        f"ddpgd {VERSION}: {_ranks(world_size)} over {transport}, backend {backend}{chosen}",
+        f"ddpgd {VERSION}: {_ranks(world_size)} over {transport}, backend {backend}",
         f"data: {data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples",
         f"network {'-'.join(map(str, sizes))}: {num_params:,} params; {config.activation}, {config.loss}",
         f"{Algebra(config.global_batch, config.micro_batch, world_size)}; {config.optimizer}, lr {config.lr:g}{scaled}",
@@ -53,6 +52,7 @@ def summary(
     world_size: int,
     transport: str,
     backend: str,
+    device: str,
     wire: str,
     num_params: int,
     params_sha256: str,
@@ -70,10 +70,10 @@ def summary(
         "transport": transport,
         "wire": wire,
         "reduce": config.reduce,
-        "precision": "float32",
+        "precision": config.precision,
         "seed": config.seed,
         "version": VERSION,
-        "hardware": hardware(),
+        "hardware": hardware(device),
     }
 
 
@@ -90,17 +90,16 @@ def conclusion(summary: Record, folder: str) -> list[str]:
     ]
 
 
-def hardware() -> str:
-    """Processor, system and versions: what equal bits across machines depend on."""
+def hardware(device: str) -> str:
+    """Processor, system, versions and, where there is one, the GPU: what equal bits across machines depend on."""
+    gpu = "" if device == "CPU" else f"{device}, "
     model = platform.processor() or platform.machine()
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 model = line.partition(":")[2].strip()
                 break
-    return (
-        f"{model}, {platform.system()} {platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}"
-    )
+    return f"{gpu}{model}, {platform.system()} {platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}"
 
 
 def _ranks(world_size: int) -> str:

@@ -1,5 +1,6 @@
 """From a configuration to live parts: the only room that chooses them."""
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -9,21 +10,30 @@ from threadpoolctl import threadpool_limits
 
 from ddpgd import optim, schedule
 from ddpgd.checkpoint import Checkpoint
+from ddpgd.comm.staged import Staged
 from ddpgd.comm.transport import Transport
 from ddpgd.config import Config, from_table
+from ddpgd.control import CURSOR_WORDS, Policy
 from ddpgd.data.batches import Batches, Samples
 from ddpgd.data.idx import NUM_CLASSES
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
 from ddpgd.evaluate import EVALUATE_ROWS, Evaluate
+from ddpgd.kernels.cuda_device import Device
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.reference import Reference
+from ddpgd.metrics import Counters
 from ddpgd.model import MultilayerPerceptron
 from ddpgd.optim import Optimizer
-from ddpgd.params import Layout
+from ddpgd.params import Layout, dense_layout
 from ddpgd.philox import permutation
 from ddpgd.schedule import Schedule
 from ddpgd.train import Pace
+
+FIRST_LOSS_SCALE = 2.0**12
+LARGEST_LOSS_SCALE = 2.0**15
+"""The gradient of one sample's loss by its logits lies in -1 to 1, and float16 ends at 65,504."""
+LOSS_SCALE_GROWTH_STEPS = 1000
 
 
 def mpi_world(wanted_by: str) -> Transport:
@@ -50,15 +60,50 @@ def transport(config: Config, world: Transport) -> Transport:
     return mpi_world("--transport mpi-host needs MPI") if config.transport == "mpi-host" else world
 
 
-def ops() -> Ops:
-    """The backend: NumPy, in this version."""
-    return Reference()
+def ops(config: Config, device: Device | None) -> Ops:
+    """The backend of one rank: CUDA on `device`; without one, NumPy."""
+    if device is None:
+        return Reference()
+    from ddpgd.kernels.cuda import Cuda
+
+    return Cuda(device.index, config.precision)
+
+
+def reaching(device: Device | None, backend: Ops, transport: Transport) -> Transport:
+    """`transport` for the arrays of `backend`, which lie on `device`."""
+    return Staged(transport, backend) if device and transport.needs_host else transport
+
+
+def policy(config: Config) -> Policy:
+    """How steps decide. Only float16 knows overflow where float32 does not: its loss scale adapts itself.
+
+    Micikevicius et al., "Mixed precision training", 2018.
+    """
+    growth_interval = LOSS_SCALE_GROWTH_STEPS if config.precision == "float16" else 0
+    return Policy(global_batch(config), config.clip_norm, growth_interval, LARGEST_LOSS_SCALE)
+
+
+def loss_scaling(config: Config, counters: Counters) -> tuple[float, int]:
+    """The loss scale to go on with, and for how many steps it has held."""
+    first = FIRST_LOSS_SCALE if config.precision == "float16" else 1.0
+    return counters.loss_scale or first, counters.good_steps
+
+
+def num_joined(backend: Ops, micro_batch: int, size: int, num_micro_batches: int, world_size: int) -> int:
+    """How many micro-batches a rank computes side by side: a power of two, not more than it ever has."""
+    share = math.ceil(num_micro_batches / world_size)
+    return min(backend.num_joined(micro_batch, size), 1 << (share - 1).bit_length())
 
 
 def sizes(config: Config, image_shape: tuple[int, int]) -> tuple[int, ...]:
     """The widths of all layers, inputs and classes included."""
     rows, cols = image_shape
     return (rows * cols, *config.hidden, NUM_CLASSES)
+
+
+def layout(config: Config, image_shape: tuple[int, int]) -> Layout:
+    """Where the network's tensors lie in a vector."""
+    return dense_layout(sizes(config, image_shape))
 
 
 def model(backend: Ops, config: Config, image_shape: tuple[int, int], max_rows: int) -> MultilayerPerceptron:
@@ -71,7 +116,7 @@ def optimizer(backend: Ops, config: Config, layout: Layout, saved: Checkpoint | 
     rule = optim.make(config.optimizer, backend, layout.size, config.weight_decay, config.momentum)
     if saved:
         for name in rule.state:
-            rule.state[name][...] = backend.from_host(saved.arrays[f"optimizer.{name}"])
+            backend.upload(saved.arrays[f"optimizer.{name}"], rule.state[name])
     return rule
 
 
@@ -130,21 +175,20 @@ def evaluate(saved: Checkpoint, data: Dataset, world: Transport) -> tuple[float,
             f"{data.source}: images are not {wanted}, as those of this checkpoint; name other data by --data"
         )
     with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
-        backend = ops()
+        backend = Reference()
         network = model(backend, from_table(saved.config), saved.facts["image_shape"], EVALUATE_ROWS)
-        params = backend.from_host(restored_params(network.layout, saved))
-        samples = Samples(backend.from_host(data.test_images), backend.from_host(data.test_labels))
-        return Evaluate(backend, network, samples, world)(params)
+        params = restored_params(network.layout, saved)
+        return Evaluate(backend, network, Samples(data.test_images, data.test_labels), world)(params, params)
 
 
 def probabilities(saved: Checkpoint, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Class probabilities, float64 (num_images, C), that a checkpoint's network gives to uint8 (num_images, K) images."""
-    backend = ops()
-    network = model(backend, from_table(saved.config), saved.facts["image_shape"], len(images))
-    params = backend.from_host(restored_params(network.layout, saved))
-    no_labels = np.zeros(len(images), np.uint8)
-    num_rows = network.load(backend.from_host(images), no_labels, np.arange(len(images)))
-    logits = backend.to_host(network.forward(params, num_rows)).astype(np.float64)
+    num_rows = len(images)
+    network = model(Reference(), from_table(saved.config), saved.facts["image_shape"], num_rows)
+    params = restored_params(network.layout, saved)
+    no_labels, cursor = np.zeros(num_rows, np.uint8), np.zeros(CURSOR_WORDS, np.int64)
+    network.load(images, no_labels, np.arange(num_rows), cursor, 0, num_rows)
+    logits = network.forward(params, params, num_rows, num_rows).astype(np.float64)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 

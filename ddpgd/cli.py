@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_mine_to_tell = launched.local_rank == 0
     try:
         with stop.listening() if arguments[:1] == ["train"] else nullcontext():
-            world = start.join(launched)
+            world = start.join(launched, may_use_gpu=_may_use_gpu(arguments))
             is_mine_to_tell = world.rank == 0
             with start.ending_all_on_failure(world):
                 _check_same_arguments(world, arguments)
@@ -52,6 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"ddpgd: {end}", file=sys.stderr, flush=True)
         return end.exit_code
     return 0
+
+
+def _may_use_gpu(arguments: list[str]) -> bool:
+    """Before MPI starts, and so before rank 0 parses flags for all: does this command want a GPU, for all we know?"""
+    numpy_asked = "--backend=numpy" in arguments or ["--backend", "numpy"] in map(list, pairwise(arguments))
+    return arguments[:1] == ["train"] and not numpy_asked
 
 
 class _Shown(Stop):

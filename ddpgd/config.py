@@ -76,7 +76,16 @@ class Config:
     clip_norm: float = _fixed(0.0, "optimizer", "largest norm of the mean gradient; 0: any", float)
     non_finite: str = _fixed("stop", "optimizer", "what to do at a gradient with NaN or inf", choices=("stop", "skip"))
 
-    backend: str = _option("auto", "machine", "who computes", choices=("auto", "numpy"))
+    backend: str = _option(
+        "auto", "machine", "who computes: cupy on GPUs, numpy on CPUs", choices=("auto", "numpy", "cupy")
+    )
+    precision: str = _fixed(
+        "float32",
+        "machine",
+        "of products: inputs of this type, sums in float32; all but float32 want a GPU",
+        choices=("float32", "tf32", "float16", "bfloat16"),
+    )
+    share_gpu: bool = _option(False, "machine", "let several ranks of a node compute on one GPU", bool)
     transport: str = _option("auto", "machine", "how bytes travel", choices=("auto", "alone", "threads", "mpi-host"))
     ranks: int | None = _option(None, "machine", "number of ranks of --transport threads", int)
     reduce: str = _fixed(
@@ -204,7 +213,7 @@ def resolve(config: Config, world_size: int) -> Config:
     return config
 
 
-_OF_ONE_START = ("resume", "max_time", "quiet", "backend", "transport", "ranks")
+_OF_ONE_START = ("resume", "max_time", "quiet", "backend", "share_gpu", "transport", "ranks")
 """Options that say how one start goes, not what the run is: a resume begins with their defaults."""
 
 _HUGE = 2**53

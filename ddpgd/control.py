@@ -50,6 +50,8 @@ class History(IntEnum):
     APPLIED = TAIL_WORDS + 2
     OVERFLOWED = TAIL_WORDS + 3
     """1: the loss scale was too large, and is now halved."""
+    LOSS_SCALE = TAIL_WORDS + 4
+    """That of the step's gradient."""
 
 
 HISTORY_WORDS = TAIL_WORDS + 8
@@ -64,6 +66,5 @@ class Policy(NamedTuple):
 
     global_batch: int
     clip_norm: float
-    skip_non_finite: bool
     growth_interval: int
     largest_loss_scale: float

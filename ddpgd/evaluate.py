@@ -1,41 +1,48 @@
 """Exact distributed evaluation: every sample once, summed in canonical order, so that no decision depends on W."""
 
-import math
-
 import numpy as np
 
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
-from ddpgd.data.batches import Samples
+from ddpgd.control import CONTROL_WORDS, CURSOR_WORDS, Control
+from ddpgd.data.batches import Batches, Samples
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.model import MultilayerPerceptron
 from ddpgd.tail import Tail
 
 EVALUATE_ROWS = 512
-"""Samples in one forward pass of an evaluation; fixed, because a product's bits depend on its shape."""
+"""Samples in a micro-batch of an evaluation; fixed, because a product's bits depend on its shape."""
 
 
 class Evaluate:
     """evaluate(params) -> (loss mean, accuracy) over all of `samples`, equal on all ranks."""
 
-    def __init__(self, ops: Ops, model: MultilayerPerceptron, samples: Samples, transport: Transport) -> None:
-        """`model` must hold EVALUATE_ROWS rows."""
+    def __init__(
+        self, ops: Ops, model: MultilayerPerceptron, samples: Samples, transport: Transport, join: int = 1
+    ) -> None:
+        """`model` must hold `join` * EVALUATE_ROWS rows."""
+        num_samples = len(samples.labels)
         self._ops = ops
         self._model = model
         self._samples = samples
-        self._exchange = Exchange(transport, ops, size=0)
+        self._batches = Batches(num_samples, num_samples, EVALUATE_ROWS, lambda _epoch: np.arange(num_samples))
+        self._order = ops.from_host(self._batches.order(0))
+        self._cursor = ops.zeros((CURSOR_WORDS,), np.int64)
+        control = np.zeros(CONTROL_WORDS)
+        control[Control.LOSS_SCALE] = 1
+        self._control = ops.from_host(control)
+        self._exchange = Exchange(transport, ops, size=0, join=join)
 
-    def __call__(self, params: Array) -> tuple[float, float]:
-        num_samples = len(self._samples.labels)
-
-        def leaf(micro_batch: int, _grads: Array, tail: Array) -> None:
-            first = micro_batch * EVALUATE_ROWS
-            indices = np.arange(first, min(first + EVALUATE_ROWS, num_samples))
+    def __call__(self, params: Array, weights: Array) -> tuple[float, float]:
+        def leaves(micro_batches: range, _grads: Array, tails: Array) -> None:
+            offset, num_rows = self._batches.window(0, micro_batches)
             images, labels = self._samples.images, self._samples.labels
-            num_rows = self._model.load(images, labels, self._ops.from_host(indices))
-            self._model.loss(params, num_rows, tail)
+            self._model.load(images, labels, self._order, self._cursor, offset, num_rows)
+            self._model.loss(params, weights, num_rows, EVALUATE_ROWS, self._control, tails)
 
-        _, summed = self._exchange.sum(math.ceil(num_samples / EVALUATE_ROWS), leaf)
+        num_micro_batches = self._batches.num_micro_batches(0)
+        self._exchange.fold(num_micro_batches, leaves)
+        _, summed = self._exchange.combine(num_micro_batches)
         tail = self._ops.to_host(summed)
         samples = float(tail[Tail.SAMPLES])
         return float(tail[Tail.LOSS_SUM]) / samples, float(tail[Tail.CORRECT]) / samples

@@ -33,7 +33,7 @@ def train(config: Config) -> dict[str, Any]:
     launched = launch(os.environ)
     stop = StopRequest()
     with stop.listening():
-        world = start.join(launched)
+        world = start.join(launched, may_use_gpu=config.backend != "numpy")
         with start.ending_all_on_failure(world):
             return start.train(changed, world, launched, stop)
 

@@ -29,6 +29,8 @@ class Counters:
     test_loss_mean: float | None = None
     test_accuracy: float | None = None
     train_s: float = 0.0
+    loss_scale: float | None = None
+    good_steps: int = 0
 
     @property
     def train_loss_mean(self) -> float:

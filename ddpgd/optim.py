@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
-
 from ddpgd.kernels.ops import Array, Ops
 
 
@@ -13,8 +11,8 @@ class Optimizer(Protocol):
 
     state: dict[str, Array]
 
-    def update(self, params: Array, grads: Array, lr: float, scale: float, number: int) -> None:
-        """Applies update `number` (from 1) with the gradient `scale` * grads, which is left as it is."""
+    def update(self, params: Array, grads: Array, control: Array, weights: Array) -> None:
+        """Applies the gradient SCALE * grads as `control` says; see Ops.sgd. grads is left as it is."""
 
 
 class Sgd:
@@ -25,34 +23,35 @@ class Sgd:
         self._ops = ops
         self._weight_decay = weight_decay
 
-    def update(self, params: Array, grads: Array, lr: float, scale: float, number: int) -> None:  # noqa: ARG002
-        self._ops.sgd(params, grads, lr, scale, self._weight_decay)
+    def update(self, params: Array, grads: Array, control: Array, weights: Array) -> None:
+        self._ops.sgd(params, grads, control, self._weight_decay, weights)
 
 
 class Momentum:
     """velocity = momentum velocity + g; params -= lr velocity. Polyak, "Some methods of speeding up", 1964."""
 
     def __init__(self, ops: Ops, size: int, weight_decay: float, momentum: float) -> None:
-        self.state = {"velocity": ops.zeros((size,), np.float32)}
+        self.state = {"velocity": ops.zeros((size,), ops.vector_dtype)}
         self._ops = ops
         self._weight_decay = weight_decay
         self._momentum = momentum
 
-    def update(self, params: Array, grads: Array, lr: float, scale: float, number: int) -> None:  # noqa: ARG002
-        self._ops.momentum(params, grads, self.state["velocity"], lr, scale, self._weight_decay, self._momentum)
+    def update(self, params: Array, grads: Array, control: Array, weights: Array) -> None:
+        velocity = self.state["velocity"]
+        self._ops.momentum(params, grads, velocity, control, self._weight_decay, self._momentum, weights)
 
 
 class Adam:
     """Steps by running means of the gradient and its square. Kingma, Ba, "Adam", 2015; beta 0.9, 0.999, epsilon 1e-8."""
 
     def __init__(self, ops: Ops, size: int, weight_decay: float) -> None:
-        self.state = {name: ops.zeros((size,), np.float32) for name in ("first", "second")}
+        self.state = {name: ops.zeros((size,), ops.vector_dtype) for name in ("first", "second")}
         self._ops = ops
         self._weight_decay = weight_decay
 
-    def update(self, params: Array, grads: Array, lr: float, scale: float, number: int) -> None:
+    def update(self, params: Array, grads: Array, control: Array, weights: Array) -> None:
         first, second = self.state["first"], self.state["second"]
-        self._ops.adam(params, grads, first, second, lr, scale, self._weight_decay, 0.9, 0.999, 1e-8, number)
+        self._ops.adam(params, grads, first, second, control, self._weight_decay, 0.9, 0.999, 1e-8, weights)
 
 
 def make(name: str, ops: Ops, size: int, weight_decay: float, momentum: float) -> Optimizer:

@@ -30,8 +30,8 @@ class Tensor:
         return math.prod(self.shape)
 
     def view(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
-        """This tensor inside `vector`: shape `shape`, no copy."""
-        return vector[self.start : self.start + self.size].reshape(self.shape)
+        """This tensor inside `vector` (..., n): shape (..., *shape), no copy."""
+        return vector[..., self.start : self.start + self.size].reshape((*vector.shape[:-1], *self.shape))
 
 
 @dataclass(frozen=True)

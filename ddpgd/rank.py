@@ -1,8 +1,9 @@
 """A run on one rank: its live objects, what it saves, what it tells; and the ranks that make a run."""
 
+import math
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ddpgd.data.batches import Samples
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
 from ddpgd.evaluate import EVALUATE_ROWS, Evaluate
+from ddpgd.kernels.cuda_device import Device
 from ddpgd.kernels.ops import Array
 from ddpgd.metrics import Counters, Record, RecordFile, read_records, write_summary
 from ddpgd.params import initialise
@@ -30,11 +32,20 @@ from ddpgd.stopping import StopRequest
 from ddpgd.train import Observer, Pace, Trainer
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What this rank computes on: a GPU, or None, the CPU; and how that came about, for the first line of a run."""
+
+    device: Device | None
+    choice: str
+
+
 def train(
     config: Config,
     resumed: tuple[Path, Checkpoint] | None,
     data: Dataset,
     world: Transport,
+    machine: Machine,
     stop: StopRequest,
     show: Callable[[int, int, int], Quiet],
 ) -> Record:
@@ -53,7 +64,7 @@ def train(
     folder = from_root(world, lambda: _open(config, resumed and resumed[0]))
     config = replace(config, run_dir=str(folder.path))
     stop.limit(config.max_time)
-    rank_of = partial(Rank, config, pace, resumed and resumed[1], data, folder, stop)
+    rank_of = partial(Rank, config, pace, resumed and resumed[1], data, folder, machine, stop)
     with threadpool_limits(1, user_api="blas"):
         if config.transport == "threads":
             return threads.run(world_size, lambda own: rank_of(own).train(show))[0]
@@ -70,6 +81,7 @@ class Rank:
         saved: Checkpoint | None,
         data: Dataset,
         folder: RunFolder,
+        machine: Machine,
         stop: StopRequest,
         transport: Transport,
     ) -> None:
@@ -77,16 +89,23 @@ class Rank:
         self._pace = pace
         self._data = data
         self._folder = folder
+        self._machine = machine
         self._stop = stop
         self._transport = transport
         self._counters = _counters(saved) if saved else Counters()
-        self._ops = build.ops()
-        max_rows = max(min(config.micro_batch, len(data.train_labels)), EVALUATE_ROWS)
-        self._model = build.model(self._ops, config, data.image_shape, max_rows)
-        self._params = self._ops.from_host(self._first_params(saved))
-        self._optimizer = build.optimizer(self._ops, config, self._model.layout, saved)
-        self._exchange = Exchange(transport, self._ops, self._model.layout.size, reduce=config.reduce)
-        self._batches = build.batches(config, data)
+        self._ops = ops = build.ops(config, machine.device)
+        self._batches = batches = build.batches(config, data)
+        size = build.layout(config, data.image_shape).size
+        world_size = transport.world_size
+        join = build.num_joined(ops, config.micro_batch, size, batches.num_micro_batches(0), world_size)
+        num_tests = math.ceil(len(data.test_labels) / EVALUATE_ROWS)
+        self._join_tests = build.num_joined(ops, EVALUATE_ROWS, 0, num_tests, world_size)
+        train_rows = min(join * config.micro_batch, batches.samples(0))
+        self._model = build.model(ops, config, data.image_shape, max(train_rows, self._join_tests * EVALUATE_ROWS))
+        self._params = ops.from_host(self._first_params(saved))
+        self._optimizer = build.optimizer(ops, config, self._model.layout, saved)
+        self._reachable = build.reaching(machine.device, ops, transport)
+        self._exchange = Exchange(self._reachable, ops, size, reduce=config.reduce, join=join)
 
     def train(self, show: Callable[[int, int, int], Quiet]) -> Record:
         """Trains; on rank 0 shows it, writes its records and its summary."""
@@ -121,11 +140,13 @@ class Rank:
             optimizer=self._optimizer,
             schedule=build.learning_rates(config, self._pace.total_steps),
             params=self._params,
-            clip_norm=config.clip_norm,
+            policy=build.policy(config),
+            updates=self._counters.updates,
+            loss_scaling=build.loss_scaling(config, self._counters),
         )
         return Trainer(
             step=step,
-            evaluate=Evaluate(ops, self._model, testing, self._transport),
+            evaluate=Evaluate(ops, self._model, testing, self._reachable, self._join_tests),
             batches=self._batches,
             transport=self._transport,
             pace=self._pace,
@@ -164,7 +185,7 @@ class Rank:
             config,
             world_size=self._transport.world_size,
             transport=self._transport.name,
-            backend=self._ops.name,
+            backend=f"{self._ops.name}{self._machine.choice}",
             sizes=build.sizes(config, self._data.image_shape),
             num_params=self._model.layout.num_params,
             num_pieces=self._exchange.num_pieces(self._batches.num_micro_batches(0)),
@@ -181,6 +202,7 @@ class Rank:
             world_size=self._transport.world_size,
             transport=self._transport.name,
             backend=self._ops.name,
+            device=self._ops.device,
             wire=self._exchange.codec.name,
             num_params=self._model.layout.num_params,
             params_sha256=self._model.layout.sha256(self._ops.to_host(self._params)),

@@ -21,15 +21,23 @@ from ddpgd.config import Config, continued, from_table, validate
 from ddpgd.data import fetch, mnist, synthetic
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError, Stop
+from ddpgd.kernels import cuda_device
+from ddpgd.kernels.cuda_device import Device
 from ddpgd.metrics import Record
+from ddpgd.rank import Machine
 from ddpgd.show import Bar, Lines, Quiet
 from ddpgd.stopping import StopRequest
 
 Say = Callable[[str], None]
 
 
-def join(launch: Launch) -> Transport:
-    """All ranks that were launched. InputError: MPI is missing, or is not the launcher's."""
+def join(launch: Launch, may_use_gpu: bool = False) -> Transport:
+    """All ranks that were launched. InputError: MPI is missing, or is not the launcher's.
+
+    A GPU becomes the current one before: an MPI library that can handle device memory looks at it when it starts.
+    """
+    if may_use_gpu:
+        cuda_device.select(launch.local_rank)
     if launch.world_size == 1:
         return Alone()
     transport = build.mpi_world(f"{launch.launcher} started {launch.world_size} ranks")
@@ -48,6 +56,7 @@ def train(given: Mapping[str, Any], world: Transport, launch: Launch, stop: Stop
     """
     config, resumed = from_root(world, lambda: _configure(given))
     console = _console(launch)
+    machine = _machine(config, world, launch)
     quiet = config.quiet or world.rank > 0
     data = load_data(config.data, world, launch, _silent if quiet else say)
 
@@ -58,7 +67,43 @@ def train(given: Mapping[str, Any], world: Transport, launch: Launch, stop: Stop
             return Bar(console, total_steps, num_epochs, steps_done)
         return Lines(console, total_steps, num_epochs)
 
-    return rank.train(config, resumed, data, world, stop, show)
+    return rank.train(config, resumed, data, world, machine, stop, show)
+
+
+def _machine(config: Config, world: Transport, launch: Launch) -> Machine:
+    """What each rank computes on. InputError: not what --backend or --precision need, or a GPU is shared unasked."""
+    device, absence = None, ""
+    if config.backend != "numpy":
+        device, absence = cuda_device.select(launch.local_rank)
+    everybody = world.all_gather_objects((device, absence, node()))
+    missing = next((f"{absence} (rank {peer})" for peer, (_, absence, _) in enumerate(everybody) if absence), "")
+    missing = missing if world.world_size > 1 else absence
+    if missing and config.backend == "cupy":
+        raise InputError(f"--backend cupy: {missing}; or type --backend numpy to compute on CPUs")
+    if device is None or missing:
+        if config.precision != "float32":
+            why = missing or "--backend numpy computes on CPUs"
+            raise InputError(f"--precision {config.precision} needs a GPU, and {why}; type --precision float32")
+        return Machine(None, f" (auto: {missing})" if missing else "")
+    if config.precision != "float32" and device.capability < 80:
+        raise InputError(
+            f"--precision {config.precision} needs a GPU of compute capability 8.0 or more, and {device.name} has "
+            f"{device.capability / 10}; type --precision float32"
+        )
+    if not config.share_gpu:
+        _check_own_gpu([(host, device) for device, _, host in everybody if device])
+    return Machine(device, f" on {device.name}")
+
+
+def _check_own_gpu(devices: list[tuple[str, Device]]) -> None:
+    """InputError: two ranks have the same GPU."""
+    for peer, (host, device) in enumerate(devices):
+        for other in range(peer):
+            if devices[other][1].identity == device.identity and devices[other][0] == host:
+                raise InputError(
+                    f"ranks {other} and {peer} share one {device.name} of {host}: start at most one rank a GPU "
+                    "(mpirun -n), or type --share-gpu"
+                )
 
 
 def load_data(choice: str | None, world: Transport, launch: Launch, report: Say) -> Dataset:

@@ -1,12 +1,14 @@
-"""One synchronized update: micro-batch gradients, their exchange, and what all ranks then decide alike."""
+"""Synchronized updates: micro-batch gradients, their exchange, and what all ranks then decide alike."""
 
-import math
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from ddpgd.comm.exchange import Exchange
+from ddpgd.control import CONTROL_WORDS, CURSOR_WORDS, HISTORY_WORDS, Control, Cursor, History, Policy
 from ddpgd.data.batches import Batches, Samples
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.model import MultilayerPerceptron
@@ -14,17 +16,27 @@ from ddpgd.optim import Optimizer
 from ddpgd.schedule import Schedule
 from ddpgd.tail import TAIL_WORDS, Tail
 
+HISTORY_ROWS = 512
+LONGEST_RUN_S = 0.1
+"""Steps that run without a look of the host take about so long at most, so that a signal is soon heard."""
+
 
 class StepResult(NamedTuple):
-    """What a step did: equal on all ranks but for the times (seconds) and the bytes (sent by this rank)."""
+    """What one or more steps did: equal on all ranks but for the times (seconds) and the bytes (sent by this rank).
 
-    loss_sum: float
+    `halted`: the gradient of the last of them was not finite. `loss_sums` are those of the updates that were applied;
+    `stop`, `lr`, `loss_scale`, `grad_norm` and `squared_norm_sum` are those of the last step.
+    """
+
+    num_steps: int
     samples: int
+    loss_sums: list[float]
+    halted: bool
     squared_norm_sum: float
     stop: bool
     lr: float
+    loss_scale: float
     grad_norm: float
-    updated: bool
     step_s: float
     compute_s: float
     exchange_s: float
@@ -32,7 +44,7 @@ class StepResult(NamedTuple):
 
 
 class Step:
-    """Computes, exchanges and applies the gradient of a step. `params` (layout.size,) float32 is changed in place."""
+    """Computes, exchanges and applies the gradients of steps. `params` (layout.size,) is changed in place."""
 
     def __init__(
         self,
@@ -44,9 +56,11 @@ class Step:
         optimizer: Optimizer,
         schedule: Schedule,
         params: Array,
-        clip_norm: float = 0.0,
+        policy: Policy,
+        updates: int = 0,
+        loss_scaling: tuple[float, int] = (1.0, 0),
     ) -> None:
-        """`clip_norm`: the largest norm of a mean gradient; 0 leaves it as it is."""
+        """`updates`: how many were applied before. `loss_scaling`: the loss scale, and for how many steps it held."""
         self.params = params
         self.optimizer = optimizer
         self._ops = ops
@@ -55,73 +69,180 @@ class Step:
         self._batches = batches
         self._exchange = exchange
         self._schedule = schedule
-        self._clip_norm = clip_norm
-        self._probe = ops.zeros((model.layout.size,), np.float32), ops.zeros((TAIL_WORDS,), np.float32)
+        self._policy = policy
+        self.weights = ops.round_weights(params)
+        self._order = ops.empty((batches.num_samples,), np.int64)
+        self._lrs = ops.empty((batches.steps_per_epoch,), np.float64)
+        self._cursor = ops.zeros((CURSOR_WORDS,), np.int64)
+        self._control = ops.zeros((CONTROL_WORDS,), np.float64)
+        self._history = ops.zeros((HISTORY_ROWS, HISTORY_WORDS), np.float64)
+        self._stands_at = -1
+        self._epoch = -1
+        self._decided = 0
+        self._work: dict[tuple[str, int, bool, int], Callable[[], None]] = {}
+        self._last_step_s = LONGEST_RUN_S
+        control = np.zeros(CONTROL_WORDS)
+        control[Control.UPDATE] = updates
+        control[Control.LOSS_SCALE], control[Control.GOOD_STEPS] = loss_scaling
+        ops.upload(control, self._control)
 
-    def run(self, step: int, number: int, stop: bool, observe: bool) -> StepResult:
-        """Runs step `step` (from 0). A gradient that is not finite is not applied; else it is update `number` (from 1).
+    def run(self, step: int, count: int, stop: bool, observe: bool) -> StepResult:
+        """Runs one or more steps from `step` (from 0) on, at most `count`. Not finite: not applied, and no step after it.
 
-        `stop`: this rank asks all ranks to stop after it. `observe`: micro-batches report their squared norms.
+        `stop`: this rank asks all ranks to stop after it. `observe`: one step, whose micro-batches report their squared
+        norms.
         """
         started = time.perf_counter()
-
-        def leaf(micro_batch: int, grads: Array, tail: Array) -> None:
-            self._gradient(step, micro_batch, grads, tail)
-            if observe:
-                tail[Tail.SQUARED_NORM_SUM] = self._ops.squared_norm(grads)
-
-        num_micro_batches = self._batches.num_micro_batches(step)
+        count = 1 if observe else self._whole_steps(step, count)
+        self._stand_at(step)
         transport = self._exchange.transport
         bytes_before = transport.bytes_sent
-        self._exchange.fold(num_micro_batches, leaf)
-        folded = time.perf_counter()
-        grads, summed_tail = self._exchange.combine(num_micro_batches, stop)
-        exchanged = time.perf_counter()
-        tail = self._ops.to_host(summed_tail).tolist()
-        samples = round(tail[Tail.SAMPLES])
-        lr = self._schedule(step)
-        grad_norm, updated = self._apply(grads, samples, lr, number, finite=tail[Tail.NON_FINITE] == 0)
+        if transport.needs_host:
+            compute_s, exchange_s = self._in_parts(step, stop, observe)
+        else:
+            self._whole(step, count, observe)
+            compute_s = exchange_s = 0.0
+        first = self._decided % HISTORY_ROWS
+        rows = self._ops.to_host(self._history[first : first + count]).tolist()
+        self._decided += count
+        num_steps, halted = _until_halt(rows)
+        last = rows[num_steps - 1]
+        self._stands_at = step + count
+        if halted:
+            self._clear_halt()
+        step_s = time.perf_counter() - started
+        self._last_step_s = step_s / count
         return StepResult(
-            loss_sum=tail[Tail.LOSS_SUM],
-            samples=samples,
-            squared_norm_sum=tail[Tail.SQUARED_NORM_SUM],
-            stop=tail[Tail.STOP] > 0,
-            lr=lr,
-            grad_norm=grad_norm,
-            updated=updated,
-            step_s=time.perf_counter() - started,
-            compute_s=folded - started,
-            exchange_s=exchanged - folded,
-            wire_bytes=transport.bytes_sent - bytes_before,
+            num_steps=num_steps,
+            samples=sum(round(row[Tail.SAMPLES]) for row in rows[:num_steps]),
+            loss_sums=[row[Tail.LOSS_SUM] for row in rows[:num_steps] if row[History.APPLIED]],
+            halted=halted,
+            squared_norm_sum=last[Tail.SQUARED_NORM_SUM] / last[History.LOSS_SCALE] ** 2,
+            stop=stop or last[Tail.STOP] > 0,
+            lr=last[History.LR],
+            loss_scale=last[History.LOSS_SCALE],
+            grad_norm=last[History.GRAD_NORM],
+            step_s=step_s,
+            compute_s=compute_s or step_s,
+            exchange_s=exchange_s,
+            wire_bytes=(transport.bytes_sent - bytes_before) // count,
         )
+
+    def loss_scaling(self) -> tuple[float, int]:
+        """The loss scale, and for how many steps it has held: what a checkpoint must know."""
+        control = self._ops.to_host(self._control)
+        return float(control[Control.LOSS_SCALE]), int(control[Control.GOOD_STEPS])
 
     def non_finite(self, step: int) -> str:
         """Computes this rank's micro-batches of `step` once more and names the first gradient that is not finite.
 
         "micro-batch 3 (training samples 5, 17, ...), first in dense1.weight", or an empty string.
         """
-        grads, tail = self._probe
+        self._stand_at(step)
+        grads = self._ops.zeros((1, self._model.layout.size), np.float32)
+        tails = self._ops.zeros((1, TAIL_WORDS), np.float32)
         for micro_batch in self._exchange.micro_batches(self._batches.num_micro_batches(step)):
-            self._gradient(step, micro_batch, grads, tail)
-            if name := self._model.non_finite_tensor(grads):
+            self._gradient(step, range(micro_batch, micro_batch + 1), grads, tails)
+            if name := self._model.non_finite_tensor(grads[0]):
                 samples = ", ".join(map(str, self._batches.indices(step, micro_batch)[:8]))
                 return f"micro-batch {micro_batch} (training samples {samples}, ...), first in {name}"
         return ""
 
-    def _gradient(self, step: int, micro_batch: int, grads: Array, tail: Array) -> None:
-        indices = self._ops.from_host(self._batches.indices(step, micro_batch))
-        images, labels = self._samples.images, self._samples.labels
-        num_rows = self._model.load(images, labels, indices)
-        self._model.gradient(self.params, num_rows, grads, tail)
-        tail[Tail.NON_FINITE] = not math.isfinite(tail[Tail.LOSS_SUM])
+    def _whole_steps(self, step: int, count: int) -> int:
+        """How many of `count` steps may run without a look of the host: full ones of one epoch, or a last, short one."""
+        if self._exchange.transport.needs_host or self._ops.steps_per_replay == 1:
+            return 1
+        full = self._batches.num_full_steps(step)
+        room = HISTORY_ROWS - self._decided % HISTORY_ROWS
+        in_time = int(LONGEST_RUN_S / self._last_step_s)
+        return max(1, min(count, full, room, in_time))
 
-    def _apply(self, grads: Array, samples: int, lr: float, number: int, finite: bool) -> tuple[float, bool]:
-        """Divide, decide whether all is finite, clip, update: the mean gradient's norm, and whether it was applied."""
-        scale = 1.0 / samples
-        norm = math.sqrt(self._ops.squared_norm(grads)) * scale
-        finite = finite and math.isfinite(norm)
-        if finite:
-            if 0.0 < self._clip_norm < norm:
-                scale *= self._clip_norm / norm
-            self.optimizer.update(self.params, grads, lr, scale, number)
-        return norm, finite
+    def _stand_at(self, step: int) -> None:
+        """Moves the cursor to `step`, and puts its epoch's order and learning rates where the backend computes."""
+        if step == self._stands_at and self._batches.epoch(step) == self._epoch:
+            return
+        within = step % self._batches.steps_per_epoch
+        if self._batches.epoch(step) != self._epoch:
+            self._epoch = self._batches.epoch(step)
+            steps = range(step - within, step - within + self._batches.steps_per_epoch)
+            self._ops.upload(np.array([self._schedule(number) for number in steps]), self._lrs)
+            self._ops.upload(self._batches.order(self._epoch), self._order)
+        cursor = np.zeros(CURSOR_WORDS, np.int64)
+        cursor[Cursor.FIRST] = within * self._policy.global_batch
+        cursor[Cursor.STEP] = within
+        cursor[Cursor.RECORD] = self._decided
+        self._ops.upload(cursor, self._cursor)
+        self._stands_at = step
+
+    def _whole(self, step: int, count: int, observe: bool) -> None:
+        """All of `count` steps, without the host."""
+        replays, rest = divmod(count, self._ops.steps_per_replay)
+        for _ in range(replays):
+            self._captured(self._everything, step, observe, self._ops.steps_per_replay)()
+        for _ in range(rest):
+            self._captured(self._everything, step, observe, 1)()
+
+    def _in_parts(self, step: int, stop: bool, observe: bool) -> tuple[float, float]:
+        """One step around an exchange that needs the host: seconds of computation, and of the exchange."""
+        started = time.perf_counter()
+        self._captured(self._fold, step, observe)()
+        self._ops.synchronize()
+        folded = time.perf_counter()
+        self._exchange.combine(self._batches.num_micro_batches(step), stop)
+        exchanged = time.perf_counter()
+        self._captured(self._update, step, observe)()
+        return folded - started, exchanged - folded
+
+    def _captured(
+        self, work: Callable[[int, bool], None], step: int, observe: bool, repeat: int = 1
+    ) -> Callable[[], None]:
+        """`work`, captured once for each shape of a step; where in the data a step stands, the cursor says."""
+        key = work.__name__, self._batches.samples(step), observe, repeat
+        captured = self._work.get(key)
+        if captured is None:
+            once = partial(work, step, observe)
+            captured = self._work[key] = self._ops.capture(once if repeat == 1 else partial(_times, repeat, once))
+        return captured
+
+    def _everything(self, step: int, observe: bool) -> None:
+        self._fold(step, observe)
+        self._exchange.combine(self._batches.num_micro_batches(step))
+        self._update(step, observe)
+
+    def _fold(self, step: int, observe: bool) -> None:
+        def leaves(micro_batches: range, grads: Array, tails: Array) -> None:
+            self._gradient(step, micro_batches, grads, tails)
+            if observe:
+                self._ops.squared_norms(grads, tails[:, Tail.SQUARED_NORM_SUM])
+
+        self._exchange.fold(self._batches.num_micro_batches(step), leaves)
+
+    def _gradient(self, step: int, micro_batches: range, grads: Array, tails: Array) -> None:
+        samples, model, micro_batch = self._samples, self._model, self._batches.micro_batch
+        offset, num_rows = self._batches.window(step, micro_batches)
+        model.load(samples.images, samples.labels, self._order, self._cursor, offset, num_rows)
+        model.gradient(self.params, self.weights, num_rows, micro_batch, self._control, grads, tails)
+
+    def _update(self, step: int, observe: bool) -> None:  # noqa: ARG002
+        """Divide, decide whether all is finite, clip, update."""
+        grads, tail = self._exchange.result
+        self._ops.decide(grads, tail, self._lrs, self._cursor, self._control, self._history, self._policy)
+        self.optimizer.update(self.params, grads, self._control, self.weights)
+
+    def _clear_halt(self) -> None:
+        control = np.array(self._ops.to_host(self._control))
+        control[Control.HALTED] = 0
+        self._ops.upload(control, self._control)
+
+
+def _until_halt(rows: list[list[float]]) -> tuple[int, bool]:
+    """How many steps there are up to the first whose gradient was not finite, that one included; and is there one?"""
+    for number, row in enumerate(rows, start=1):
+        if not row[History.APPLIED] and not row[History.OVERFLOWED]:
+            return number, True
+    return len(rows), False
+
+
+def _times(repeat: int, work: Callable[[], None]) -> None:
+    for _ in range(repeat):
+        work()

@@ -81,10 +81,10 @@ class Trainer:
     def _loop(self) -> None:
         counters, pace = self._counters, self._pace
         while counters.step < pace.total_steps and not self._reached():
-            observe = self._due(pace.log_every, counters.step + 1)
-            result = self._step.run(counters.step, counters.updates + 1, bool(self._stop), observe)
-            if not result.updated:
-                self._not_finite()
+            count, observe = self._until_due()
+            result = self._step.run(counters.step, count, bool(self._stop), observe)
+            if result.halted:
+                self._not_finite(counters.step + result.num_steps - 1)
             self._count(result, observe)
             last = counters.step == pace.total_steps
             evaluated = last or counters.step % pace.evaluate_every == 0
@@ -102,12 +102,19 @@ class Trainer:
         self._checkpoint()
 
     def _test(self) -> None:
-        loss_mean, self._counters.test_accuracy = self._evaluate(self._step.params)
+        loss_mean, self._counters.test_accuracy = self._evaluate(self._step.params, self._step.weights)
         self._counters.test_loss_mean = _finite(loss_mean)
         self._counters.tested_at = self._counters.step
 
-    def _due(self, every: int, step: int) -> bool:
-        return step % every == 0 or step == self._pace.total_steps
+    def _until_due(self) -> tuple[int, bool]:
+        """How many steps there are until the host has something to do; and is the next one to be logged?"""
+        step, pace = self._counters.step, self._pace
+        events = [pace.total_steps - 1, _next(step, pace.log_every) - 1, _next(step, pace.evaluate_every)]
+        if pace.checkpoint_every:
+            events.append(_next(step, pace.checkpoint_every))
+        count = min(events) - step
+        logged = step + 1 == pace.total_steps or (step + 1) % pace.log_every == 0
+        return max(1, count), logged
 
     def _reached(self) -> bool:
         wanted, counters = self._pace.until_accuracy, self._counters
@@ -121,15 +128,16 @@ class Trainer:
         if observe:
             num_micro_batches = self._batches.num_micro_batches(counters.step)
             counters.see_noise(result.squared_norm_sum, num_micro_batches, result.grad_norm, result.samples)
-        counters.step += 1
-        counters.updates += result.updated
+        counters.step += result.num_steps
+        counters.updates += len(result.loss_sums)
         counters.samples += result.samples
         counters.train_s += result.step_s
-        if result.updated:
-            counters.epoch_loss_sum += result.loss_sum
-            counters.epoch_samples += result.samples
-            counters.log_loss_sum += result.loss_sum
-            counters.log_samples += result.samples
+        applied_samples = result.samples * len(result.loss_sums) // result.num_steps
+        counters.epoch_samples += applied_samples
+        counters.log_samples += applied_samples
+        for loss_sum in result.loss_sums:
+            counters.epoch_loss_sum += loss_sum
+            counters.log_loss_sum += loss_sum
         self._costs.add(result)
 
     def _log(self, result: StepResult, evaluated: bool) -> None:
@@ -146,12 +154,15 @@ class Trainer:
             "wire_bytes": result.wire_bytes,
         }
         counters.log_loss_sum, counters.log_samples = 0.0, 0
+        if result.loss_scale != 1.0:
+            record["loss_scale"] = result.loss_scale
         if evaluated:
             record |= {"test_loss_mean": counters.test_loss_mean, "test_accuracy": counters.test_accuracy}
         self._observer.record(record)
 
     def _checkpoint(self) -> None:
         if self._transport.rank == 0 and self._saved_at != self._counters.step:
+            self._counters.loss_scale, self._counters.good_steps = self._step.loss_scaling()
             self._save(self._counters)
             self._saved_at = self._counters.step
 
@@ -164,8 +175,7 @@ class Trainer:
             "the checkpoint is written, go on with --resume"
         )
 
-    def _not_finite(self) -> None:
-        step = self._counters.step
+    def _not_finite(self, step: int) -> None:
         found = self._transport.all_gather_objects(self._step.non_finite(step))
         places = [f"rank {rank}, {place}" for rank, place in enumerate(found) if place]
         place = places[0] if places else "the sum over all ranks, though each micro-batch is finite"
@@ -211,14 +221,20 @@ class _Costs:
         self.step_s += result.step_s
         self.compute_s += result.compute_s
         self.update_s += result.step_s - result.compute_s - result.exchange_s
-        self.step_us.append(round(result.step_s * 1e6))
-        self.exchange_us.append(round(result.exchange_s * 1e6))
+        for _ in range(result.num_steps):
+            self.step_us.append(round(result.step_s / result.num_steps * 1e6))
+            self.exchange_us.append(round(result.exchange_s * 1e6))
         self.wire_bytes = max(self.wire_bytes, result.wire_bytes)
 
     def samples_per_s_since_last(self) -> float:
         samples, seconds = self.samples - self._last_samples, self.step_s - self._last_s
         self._last_samples, self._last_s = self.samples, self.step_s
         return samples / seconds
+
+
+def _next(step: int, every: int) -> int:
+    """The first multiple of `every` after `step`."""
+    return (step // every + 1) * every
 
 
 def _median_us(values: "array[int]") -> float | None:

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from ddpgd import optim, schedule
 from ddpgd.comm.alone import Alone
 from ddpgd.comm.exchange import Exchange
+from ddpgd.control import Policy
 from ddpgd.data.batches import Batches, Samples
 from ddpgd.kernels.reference import Reference
 from ddpgd.model import MultilayerPerceptron
@@ -54,7 +55,7 @@ def profile(data, sizes, global_batch, micro_batch):
         step = _step(ops, data, sizes, global_batch, micro_batch)
         for number in range(WARM_UP_STEPS + NUM_STEPS):
             ops.calls.clear()
-            step_s = step.run(number, number + 1, False, False).step_s
+            step_s = step.run(number, 1, False, False).step_s
             if number >= WARM_UP_STEPS:
                 steps_s.append(step_s)
                 rests_s.append(step_s - sum(taken for _, _, taken in ops.calls))
@@ -76,6 +77,7 @@ def _step(ops, data, sizes, global_batch, micro_batch):
         optimizer=optim.make("sgd", ops, model.layout.size, 0.0, 0.0),
         schedule=schedule.make("constant", 0.1, NUM_STEPS, 0),
         params=initialise(model.layout, "he", 0),
+        policy=Policy(global_batch, clip_norm=0.0, growth_interval=0, largest_loss_scale=1.0),
     )
 
 

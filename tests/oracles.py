@@ -30,3 +30,14 @@ def uneven(seed: int, *shape: int) -> NDArray[np.float32]:
 def bits(array: NDArray[np.float32]) -> NDArray[np.uint32]:
     """The bit patterns, so that -0.0 differs from 0.0 and a NaN equals itself."""
     return np.ascontiguousarray(array).view(np.uint32)
+
+
+def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper halves of float32 values, rounded to the nearest, ties to even; for finite values."""
+    words = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((words + np.uint32(0x7FFF) + ((words >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+
+
+def from_bfloat16(words: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """What bfloat16 words mean."""
+    return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)

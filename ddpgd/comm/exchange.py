@@ -21,6 +21,10 @@ Leaf = Callable[[int, Array, Array], None]
 """leaf(m, grads, tail) puts the sums over micro-batch m's samples into grads, which still holds older values, and into
 tail, which is handed in as zeros."""
 
+Leaves = Callable[[range, Array, Array], None]
+"""The same for G micro-batches side by side: leaves(range, grads (G, size), tails (G, TAIL_WORDS)), one row each; tails
+too hold older values."""
+
 
 class Exchange:
     """Sums flat float32 gradients of any length, and their tails, over the ranks of a transport."""
@@ -32,10 +36,12 @@ class Exchange:
         size: int,
         codec: Codec | None = None,
         reduce: str = "ordered",
+        join: int = 1,
     ) -> None:
         """`size`: elements of the gradient (0: tails alone); `reduce`: "ordered" or "fast".
 
-        The exchange owns a duplicate of `transport`.
+        At most `join` micro-batches, a power of two, are computed side by side. The exchange owns a duplicate of
+        `transport`.
         """
         if reduce not in ("ordered", "fast"):
             raise ValueError(f"reduce is {reduce!r}; it must be 'ordered' or 'fast'")
@@ -44,8 +50,9 @@ class Exchange:
         self.reduce = reduce
         self.size = size
         self._ops = ops
-        self._rows: list[Array] = []
-        self._halves: list[tuple[Array, Array]] = []
+        self._join = join
+        self._slots: list[_Rows] = []
+        self._joined: list[_Rows] = []
         self._plans: dict[int, _Plan] = {}
 
     def sum(self, num_micro_batches: int, leaf: Leaf, stop: bool = False) -> tuple[Array, Array]:
@@ -54,32 +61,46 @@ class Exchange:
         Each rank calls `leaf` for its own micro-batches. `stop` asks all ranks to stop: it is added to Tail.STOP.
         The arrays are the exchange's own, and are overwritten by its next use.
         """
-        self.fold(num_micro_batches, leaf)
+
+        def leaves(micro_batches: range, grads: Array, tails: Array) -> None:
+            for micro_batch, own_grads, tail in zip(micro_batches, grads, tails, strict=True):
+                tail.fill(0)
+                leaf(micro_batch, own_grads, tail)
+
+        self.fold(num_micro_batches, leaves)
         return self.combine(num_micro_batches, stop)
 
-    def fold(self, num_micro_batches: int, leaf: Leaf) -> None:
+    def fold(self, num_micro_batches: int, leaves: Leaves) -> None:
         """This rank's part: its micro-batches, added into pieces in canonical order. No communication."""
         plan = self._plan(num_micro_batches)
         if not plan.leaves:
             self._row(0).fill(0)
         for own in plan.leaves:
-            grads, tail = self._halves_of(own.slot)
-            tail.fill(0)
-            leaf(own.micro_batch, grads, tail)
-            for into, slot in own.additions:
-                self._add(into, slot)
+            slot, count = self._slot(own.slot), len(own.micro_batches)
+            rows = slot if count == 1 else self._joined_rows(count)
+            leaves(own.micro_batches, rows.grads, rows.tails)
+            if count > 1:
+                self._ops.tree_sum(rows.whole, slot.row)
+            for into, other in own.additions:
+                self._add(into, other)
 
     def combine(self, num_micro_batches: int, stop: bool = False) -> tuple[Array, Array]:
         """The communication that turns every rank's pieces into the sum, and its result."""
         plan = self._plan(num_micro_batches)
-        self._halves_of(0)[1][Tail.STOP] = stop
+        if stop:
+            self._slot(0).tail[Tail.STOP] = 1
         if self.reduce == "fast":
             for slot in plan.piece_slots[1:]:
                 self._add(0, slot)
             self.transport.all_reduce(self._row(0))
         else:
             plan.wiring.exchange()
-        return self._halves_of(0)
+        return self.result
+
+    @property
+    def result(self) -> tuple[Array, Array]:
+        """The sum that `combine` made: grads (size,) and tail (TAIL_WORDS,), always the same arrays."""
+        return self._slot(0).grad, self._slot(0).tail
 
     def micro_batches(self, num_micro_batches: int) -> range:
         """Which of the micro-batches this rank computes."""
@@ -98,22 +119,38 @@ class Exchange:
         if plan is None:
             if num_micro_batches < 1:
                 raise ValueError(f"a sum of {num_micro_batches} micro-batches: there must be at least one")
-            leaves, piece_slots = tree.leaves(num_micro_batches, self.micro_batches(num_micro_batches))
+            own = self.micro_batches(num_micro_batches)
+            leaves, piece_slots = tree.leaves(num_micro_batches, own, self._join)
             wiring = Wiring(self.transport, self._ops, self.codec, self.size, num_micro_batches, self._row, piece_slots)
             plan = self._plans[num_micro_batches] = _Plan(leaves, piece_slots, wiring)
         return plan
 
     def _row(self, slot: int) -> Array:
-        while len(self._rows) <= slot:
-            row = self._ops.zeros((self.size + TAIL_WORDS,), np.float32)
-            self._rows.append(row)
-            self._halves.append((row[: self.size], row[self.size :]))
-        return self._rows[slot]
+        return self._slot(slot).row
 
-    def _halves_of(self, slot: int) -> tuple[Array, Array]:
-        """A row's grads and tail, always the same two objects."""
-        self._row(slot)
-        return self._halves[slot]
+    def _slot(self, slot: int) -> "_Rows":
+        while len(self._slots) <= slot:
+            self._slots.append(_Rows(self._ops.zeros((1, self.size + TAIL_WORDS), np.float32), self.size))
+        return self._slots[slot]
+
+    def _joined_rows(self, count: int) -> "_Rows":
+        """Rows for `count` micro-batches side by side, always the same objects for a count."""
+        if not self._joined:
+            whole = self._ops.zeros((self._join, self.size + TAIL_WORDS), np.float32)
+            self._joined = [_Rows(whole[:number], self.size) for number in range(1, self._join + 1)]
+        return self._joined[count - 1]
+
+
+class _Rows:
+    """Gradients and their tails, one micro-batch a row, and windows of them that stay the same objects."""
+
+    def __init__(self, whole: Array, size: int) -> None:
+        self.whole = whole
+        self.grads = whole[:, :size]
+        self.tails = whole[:, size:]
+        self.row: Array = whole[0]
+        self.grad = self.row[:size]
+        self.tail = self.row[size:]
 
 
 @dataclass(frozen=True)

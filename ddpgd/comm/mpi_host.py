@@ -12,6 +12,7 @@ class MpiHost:
     """`Transport` over a duplicate of an MPI communicator, for arrays in host memory."""
 
     name = "mpi-host"
+    needs_host = True
 
     def __init__(self, comm: MPI.Intracomm) -> None:
         self._comm = comm.Dup()

@@ -17,6 +17,7 @@ class Threads:
     """`Transport` between threads. Each rank posts references on a common board between two barriers."""
 
     name = "threads"
+    needs_host = True
 
     def __init__(self, rank: int, world_size: int, board: list[Any], gate: threading.Barrier) -> None:
         self.rank = rank

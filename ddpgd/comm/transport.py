@@ -12,12 +12,14 @@ Array = NDArray[Any]
 class Transport(Protocol):
     """A group of ranks and their collectives. Every rank calls each collective in the same order.
 
+    `needs_host`: its arrays must be host memory, and the host must take part in each collective.
     `bytes_sent` counts what this rank handed to other ranks through array collectives since it was made.
     """
 
     name: str
     rank: int
     world_size: int
+    needs_host: bool
     bytes_sent: int
 
     def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:

@@ -22,9 +22,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A micro-batch, the slot that takes its gradient, and the additions (into, from) of slots that are due after it."""
+    """Micro-batches computed side by side, the slot that takes the sum of their gradients, and the additions (into, from)
+    of slots that are due after it. They are a whole subtree."""
 
-    micro_batch: int
+    micro_batches: range
     slot: int
     additions: tuple[tuple[int, int], ...]
 
@@ -80,10 +81,11 @@ def pieces(num_micro_batches: int, own: range) -> list[Node]:
     return [node for node, _ in fold.roots]
 
 
-def leaves(num_micro_batches: int, own: range) -> tuple[list[Leaf], list[int]]:
+def leaves(num_micro_batches: int, own: range, join: int = 1) -> tuple[list[Leaf], list[int]]:
     """How a rank folds its micro-batches `own`: the leaves in order, and the slots in which its pieces end.
 
-    A slot that was added into another is free again, so that few are needed; the first piece ends in slot 0.
+    At most `join` micro-batches, a power of two, make a leaf. A slot that was added into another is free again, so that
+    few are needed; the first piece ends in slot 0.
     """
     free: list[int] = []
     additions: list[tuple[int, int]] = []
@@ -94,12 +96,23 @@ def leaves(num_micro_batches: int, own: range) -> tuple[list[Leaf], list[int]]:
 
     fold = Fold[int](num_micro_batches, add)
     leaves: list[Leaf] = []
-    for micro_batch in own:
+    start = own.start
+    while start < own.stop:
+        node, end = _subtree(num_micro_batches, start, own.stop, join)
         slot = free.pop() if free else len(fold.roots)
         additions.clear()
-        fold.push(Node(0, micro_batch), slot)
-        leaves.append(Leaf(micro_batch, slot, tuple(additions)))
+        fold.push(node, slot)
+        leaves.append(Leaf(range(start, end), slot, tuple(additions)))
+        start = end
     return leaves, [slot for _, slot in fold.roots]
+
+
+def _subtree(num_micro_batches: int, start: int, stop: int, join: int) -> tuple[Node, int]:
+    """The largest subtree that begins at `start`, ends at `stop` at most, and covers up to `join`; and its end."""
+    level = min(join, _alignment(start) or join).bit_length() - 1
+    while start + (1 << level) > stop and stop < num_micro_batches:
+        level -= 1
+    return Node(level, start >> level), min(start + (1 << level), stop)
 
 
 def _alignment(index: int) -> int:

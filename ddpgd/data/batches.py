@@ -30,8 +30,8 @@ class Batches:
     ) -> None:
         self.num_samples = num_samples
         self.steps_per_epoch = -(-num_samples // global_batch)
+        self.micro_batch = micro_batch
         self._global_batch = global_batch
-        self._micro_batch = micro_batch
         self._order_of = order
         self._epoch = -1
         self._order = np.empty(0, np.int64)
@@ -47,17 +47,29 @@ class Batches:
 
     def num_micro_batches(self, step: int) -> int:
         """Number of micro-batches in `step`, over all ranks."""
-        return -(-self.samples(step) // self._micro_batch)
+        return -(-self.samples(step) // self.micro_batch)
+
+    def num_full_steps(self, step: int) -> int:
+        """How many steps from `step` to the end of its epoch hold a whole global batch."""
+        return self.num_samples // self._global_batch - step % self.steps_per_epoch
+
+    def window(self, step: int, micro_batches: range) -> tuple[int, int]:
+        """Where the samples of consecutive micro-batches begin, counted from the step's first, and how many they are."""
+        start = micro_batches.start * self.micro_batch
+        return start, min(micro_batches.stop * self.micro_batch, self.samples(step)) - start
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The order, int64 (num_samples,), in which an epoch's steps take the samples."""
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = self._order_of(epoch)
+        return self._order
 
     def indices(self, step: int, micro_batch: int) -> NDArray[np.int64]:
         """The samples, int64 (B,), of a micro-batch of `step`."""
-        if self.epoch(step) != self._epoch:
-            self._epoch = self.epoch(step)
-            self._order = self._order_of(self._epoch)
-        first = step % self.steps_per_epoch * self._global_batch
-        end = first + self.samples(step)
-        start = first + micro_batch * self._micro_batch
-        return self._order[start : min(start + self._micro_batch, end)]
+        offset, num_rows = self.window(step, range(micro_batch, micro_batch + 1))
+        start = step % self.steps_per_epoch * self._global_batch + offset
+        return self.order(self.epoch(step))[start : start + num_rows]
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import cupy
+import numpy as np
 
 from ddpgd.kernels import sources
 
 Grid = tuple[int, ...]
+NULL = np.intp(0)
 
 
 class Launcher:
@@ -21,18 +23,17 @@ class Launcher:
         self._kernels: dict[tuple[str, str], Any] = {}
         self._rehearsing = False
 
-    def __call__(
-        self, file: str, kernel: str, grid: Grid, block: Grid, *arguments: Any, shared_bytes: int = 0
-    ) -> None:
+    def __call__(self, file: str, kernel: str, grid: Grid, block: Grid, *arguments: Any, shared_bytes: int = 0) -> None:
         """Launches `kernel` of `file`. Arguments: device arrays, NumPy scalars of the parameters' types, None (null).
 
         More than 48 KiB of dynamic shared memory is asked for by `shared_bytes` alone.
         """
         function = self._kernels.get((file, kernel)) or self._load(file, kernel, shared_bytes)
         for argument in arguments:
-            assert not isinstance(argument, int | float), f"{kernel}: {argument!r} has no C type"
+            assert type(argument) not in (int, float), f"{kernel}: {argument!r} has no C type"
         if not self._rehearsing:
-            function(grid, block, arguments, shared_mem=shared_bytes)
+            pointers = tuple(NULL if argument is None else argument for argument in arguments)
+            function(grid, block, pointers, shared_mem=shared_bytes)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """`work` as a CUDA graph. A rehearsal before loads all kernels and makes all scratch, which a capture forbids."""

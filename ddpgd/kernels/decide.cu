@@ -7,7 +7,6 @@ constexpr double LARGEST = 1.7976931348623157e308;
 struct Policy {
     int global_batch;
     double clip_norm;
-    int skip_non_finite;
     int growth_interval;
     double largest_loss_scale;
 };
@@ -16,7 +15,6 @@ __device__ __forceinline__ void grow_loss_scale(const Policy& policy, double* co
 {
     control[GOOD_STEPS] += 1;
     if (policy.growth_interval == 0 || control[GOOD_STEPS] < policy.growth_interval) return;
-    if (control[LOSS_SCALE] >= policy.largest_loss_scale) return;
     control[LOSS_SCALE] = fmin(2 * control[LOSS_SCALE], policy.largest_loss_scale);
     control[GOOD_STEPS] = 0;
 }
@@ -30,7 +28,7 @@ __device__ __forceinline__ bool refuse(const Policy& policy, bool only_norm, dou
         control[GOOD_STEPS] = 0;
         return true;
     }
-    if (!policy.skip_non_finite) control[HALTED] = 1;
+    control[HALTED] = 1;
     return false;
 }
 
@@ -38,7 +36,8 @@ __device__ __forceinline__ void decide_alone(
     double squared, const float* tail, const double* lrs, const Policy& policy, long long* cursor, double* control,
     double* row)
 {
-    const double scale = 1 / (tail[SAMPLES] * control[LOSS_SCALE]);
+    const double loss_scale = control[LOSS_SCALE];
+    const double scale = 1 / (tail[SAMPLES] * loss_scale);
     const double norm = sqrt(squared) * scale;
     const double lr = lrs[cursor[STEP]];
     const bool finite = norm <= LARGEST, told = tail[NON_FINITE] == 0, running = control[HALTED] == 0;
@@ -58,6 +57,7 @@ __device__ __forceinline__ void decide_alone(
     row[HISTORY_GRAD_NORM] = norm;
     row[HISTORY_APPLIED] = applied;
     row[HISTORY_OVERFLOWED] = overflowed;
+    row[HISTORY_LOSS_SCALE] = loss_scale;
     cursor[FIRST] += policy.global_batch;
     cursor[STEP] += 1;
     cursor[RECORD] += 1;
@@ -66,11 +66,11 @@ __device__ __forceinline__ void decide_alone(
 extern "C" __global__ void __launch_bounds__(256) decide(
     const float* grads, int num_blocks, float* partials, int* counter, const float* tail, const double* lrs,
     long long* cursor, double* control, double* history, int history_rows, int global_batch, double clip_norm,
-    int skip_non_finite, int growth_interval, double largest_loss_scale)
+    int growth_interval, double largest_loss_scale)
 {
     float squared;
     if (!squared_norm(grads, num_blocks, partials, counter, squared) || threadIdx.x != 0) return;
-    const Policy policy = {global_batch, clip_norm, skip_non_finite, growth_interval, largest_loss_scale};
+    const Policy policy = {global_batch, clip_norm, growth_interval, largest_loss_scale};
     double* const row = history + cursor[RECORD] % history_rows * HISTORY_WORDS;
     decide_alone(squared, tail, lrs, policy, cursor, control, row);
 }

@@ -46,7 +46,13 @@ class Ops(Protocol):
         """A NumPy array with `values`, when all work before is done; the array itself where host and device are one."""
 
     def upload(self, values: Array, out: Array) -> None:
-        """out = host `values` of the same shape and dtype; `values` may be changed afterwards."""
+        """out = host `values` of the same shape and dtype. `pinned` values must stay as they are until `synchronize`."""
+
+    def download(self, values: Array, out: Array) -> None:
+        """Host array out = `values`, of the same shape and dtype, at `synchronize`."""
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Uninitialised host memory that upload and download reach fastest."""
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """A function that does what `work` does, as fast as can be. `work` calls ops only, always the same ones."""
@@ -137,7 +143,7 @@ class Ops(Protocol):
         scale = 1 / (SAMPLES LOSS_SCALE); norm = sqrt(squared norm of grads) scale. Is NON_FINITE 0 and the norm finite,
         and the run not HALTED: APPLY = 1, UPDATE grows by 1, SCALE = scale, times clip_norm / norm where that is
         less than 1; LR = lrs[cursor[STEP]], lrs float64. Else APPLY = 0, and, where only the norm is not finite and the
-        loss scale may and can (> 1) be halved, it is; else HALTED = 1, unless policy.skip_non_finite.
+        loss scale may and can (> 1) be halved, it is; else HALTED = 1, and nothing is applied until the host clears it.
         history[cursor[RECORD] % its rows] tells the step; cursor moves on: FIRST by global_batch, STEP and RECORD by 1.
         control float64 (CONTROL_WORDS,), history float64 (rows, HISTORY_WORDS), whose other words are left as they are.
         """

@@ -54,13 +54,15 @@ OTHER: dict[str, tuple[Any, str]] = {
     "clip_norm": (2.5, "2.5"),
     "non_finite": ("skip", "skip"),
     "backend": ("numpy", "numpy"),
+    "precision": ("bfloat16", "bfloat16"),
+    "share_gpu": (True, None),
     "transport": ("threads", "threads"),
     "ranks": (4, "4"),
     "reduce": ("fast", "fast"),
 }
 FIXED = {
     *("hidden", "activation", "init", "loss", "seed", "global_batch", "micro_batch", "optimizer", "lr", "momentum"),
-    *("schedule", "warmup", "scale_lr", "weight_decay", "clip_norm", "non_finite", "reduce"),
+    *("schedule", "warmup", "scale_lr", "weight_decay", "clip_norm", "non_finite", "precision", "reduce"),
 }
 
 over_options = pytest.mark.parametrize("name", OPTIONS)
@@ -288,7 +290,7 @@ def test_a_resumed_run_may_be_longer(
     validate(config)
 
 
-@pytest.mark.parametrize("name", ["max_time", "transport", "ranks", "backend"])
+@pytest.mark.parametrize("name", ["max_time", "transport", "ranks", "backend", "share_gpu"])
 def test_how_a_start_went_is_not_how_the_next_one_goes(name: str) -> None:
     saved = resolve(Config(max_time=5.0, transport="threads", ranks=4, backend="numpy"), 4)
     config = continued(saved, {})

@@ -2,12 +2,22 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ddpgd import optim
+from ddpgd.control import CONTROL_WORDS, Control
 from ddpgd.kernels.reference import Reference
 from ddpgd.params import dense_layout, initialise
 
 NAMES = ("sgd", "momentum", "adam")
+
+
+def control(lr: float, scale: float, number: int) -> NDArray[np.float64]:
+    """The words that `decide` would leave to update `number`."""
+    words = np.zeros(CONTROL_WORDS)
+    words[[Control.LR, Control.SCALE, Control.APPLY, Control.UPDATE]] = lr, scale, 1, number
+    return words
+
 
 # name, weight_decay, lr, scale, params, then for each update: gradient sum -> params by hand.
 STEPS = [
@@ -35,7 +45,7 @@ def test_steps_worked_out_by_hand(
     params = np.array(first, np.float32)
     rule = optim.make(name, Reference(), len(params), weight_decay, momentum=0.9)
     for number, (gradient_sum, wanted) in enumerate(updates, start=1):
-        rule.update(params, np.array(gradient_sum, np.float32), lr, scale, number)
+        rule.update(params, np.array(gradient_sum, np.float32), control(lr, scale, number), params)
         np.testing.assert_allclose(params, wanted, rtol=1e-6)
 
 
@@ -51,7 +61,7 @@ def test_padding_stays_zero(name: str, weight_decay: float) -> None:
     assert not inside.all()
     for number in (1, 2, 3):
         grads = np.where(inside, np.float32(number), np.float32(0))
-        rule.update(params, grads, 0.1, 1 / 64, number)
+        rule.update(params, grads, control(0.1, 1 / 64, number), params)
         for vector in (params, grads, *rule.state.values()):
             assert not vector[~inside].any()
     assert params[inside].all()
@@ -65,12 +75,12 @@ def test_the_state_of_a_rule_is_all_that_it_remembers(name: str) -> None:
     first, second = (optim.make(name, Reference(), 100, 0.01, momentum=0.9) for _ in range(2))
     params = rng.standard_normal(100).astype(np.float32)
     for number in (1, 2, 3):
-        first.update(params, gradients[number - 1].copy(), 0.1, 1.0, number)
+        first.update(params, gradients[number - 1].copy(), control(0.1, 1.0, number), params)
     resumed = params.copy()
     assert first.state.keys() == second.state.keys()
     for key, vector in first.state.items():
         second.state[key][...] = vector
     for number in (4, 5, 6):
-        first.update(params, gradients[number - 1].copy(), 0.1, 1.0, number)
-        second.update(resumed, gradients[number - 1].copy(), 0.1, 1.0, number)
+        first.update(params, gradients[number - 1].copy(), control(0.1, 1.0, number), params)
+        second.update(resumed, gradients[number - 1].copy(), control(0.1, 1.0, number), resumed)
     np.testing.assert_array_equal(params, resumed)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ddpgd import optim
+from ddpgd.control import CONTROL_WORDS, Control
 from ddpgd.kernels.ops import Array
 from ddpgd.kernels.reference import Reference
 from ddpgd.model import MultilayerPerceptron
@@ -61,20 +62,28 @@ def torch_optimizer(name: str, tensors: list[Any], weight_decay: float) -> Any:
 
 def update64(name: str, params: Array, grads: Array, state: list[Array], weight_decay: float, number: int) -> None:
     """The ops' own update rule on float64 vectors."""
-    ops, scale = Reference(), 1 / NUM_ROWS
+    ops, words = Reference(np.float64), control(LR[name], 1 / NUM_ROWS, number)
     if name == "sgd":
-        ops.sgd(params, grads, LR[name], scale, weight_decay)
+        ops.sgd(params, grads, words, weight_decay, params)
     elif name == "momentum":
-        ops.momentum(params, grads, state[0], LR[name], scale, weight_decay, 0.9)
+        ops.momentum(params, grads, state[0], words, weight_decay, 0.9, params)
     else:
-        ops.adam(params, grads, state[0], state[1], LR[name], scale, weight_decay, 0.9, 0.999, 1e-8, number)
+        ops.adam(params, grads, state[0], state[1], words, weight_decay, 0.9, 0.999, 1e-8, params)
+
+
+def control(lr: float, scale: float, number: int) -> Array:
+    """The words that `decide` would leave to update `number`."""
+    words = np.zeros(CONTROL_WORDS)
+    words[[Control.LR, Control.SCALE, Control.APPLY, Control.UPDATE]] = lr, scale, 1, number
+    words[Control.LOSS_SCALE] = 1
+    return words
 
 
 def network(
     activation: str, loss: str, dtype: type, hidden: tuple[int, ...] = (20, 12)
 ) -> tuple[Any, Array, list[Any]]:
     """A model, its params, and copies of its tensors in PyTorch."""
-    model = MultilayerPerceptron(Reference(), (30, *hidden, 10), activation, loss, NUM_ROWS, dtype)
+    model = MultilayerPerceptron(Reference(dtype), (30, *hidden, 10), activation, loss, NUM_ROWS)
     params = initialise(model.layout, "xavier", seed=3).astype(dtype)
     return model, params, [torch.tensor(view, requires_grad=True) for view in model.layout.views(params)]
 
@@ -89,18 +98,19 @@ def batch(number: int, dtype: type, width: int = 30) -> tuple[Array, Array]:
 def test_whole_steps_in_float64(name: str, weight_decay: float, activation: str, loss: str) -> None:
     model, params, tensors = network(activation, loss, np.float64)
     rule = torch_optimizer(name, tensors, weight_decay)
-    grads, tail = np.zeros(model.layout.size), np.zeros(TAIL_WORDS)
+    grads, tails = np.zeros((1, model.layout.size)), np.zeros((1, TAIL_WORDS))
     state = [np.zeros(model.layout.size), np.zeros(model.layout.size)]
     largest = 0.0
     for number in (1, 2, 3):
         x, labels = batch(number, np.float64)
-        model.gradient(params, model.set_inputs(x, labels), grads, tail)
-        update64(name, params, grads, state, weight_decay, number)
+        num_rows = model.set_inputs(x, labels)
+        model.gradient(params, params, num_rows, NUM_ROWS, control(0, 0, 0), grads, tails)
+        update64(name, params, grads[0], state, weight_decay, number)
         rule.zero_grad()
         loss_sum = torch_loss_sum(tensors, torch.tensor(x), torch.tensor(labels), activation, loss)
         (loss_sum / NUM_ROWS).backward()
         rule.step()
-        assert tail[Tail.LOSS_SUM] == pytest.approx(loss_sum.item(), rel=1e-12)
+        assert tails[0, Tail.LOSS_SUM] == pytest.approx(loss_sum.item(), rel=1e-12)
         for ours, theirs in zip(model.layout.views(params), tensors, strict=True):
             largest = max(largest, float(np.abs(ours - theirs.detach().numpy()).max()))
     report(largest)
@@ -111,11 +121,11 @@ def test_whole_steps_in_float64(name: str, weight_decay: float, activation: str,
 @pytest.mark.parametrize("hidden", [(), (64,), (64, 32)])
 def test_the_gradient_in_float32(activation: str, loss: str, hidden: tuple[int, ...]) -> None:
     model, params, tensors = network(activation, loss, np.float32, hidden)
-    grads, tail = np.zeros(model.layout.size, np.float32), np.zeros(TAIL_WORDS, np.float32)
+    grads, tails = np.zeros((1, model.layout.size), np.float32), np.zeros((1, TAIL_WORDS), np.float32)
     x, labels = batch(1, np.float32)
-    model.gradient(params, model.set_inputs(x, labels), grads, tail)
+    model.gradient(params, params, model.set_inputs(x, labels), NUM_ROWS, control(0, 0, 0), grads, tails)
     torch_loss_sum(tensors, torch.tensor(x), torch.tensor(labels), activation, loss).backward()
-    ours = np.concatenate([view.ravel() for view in model.layout.views(grads)]).astype(np.float64)
+    ours = np.concatenate([view.ravel() for view in model.layout.views(grads[0])]).astype(np.float64)
     theirs = np.concatenate([tensor.grad.numpy().ravel() for tensor in tensors]).astype(np.float64)
     error = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
     report(error)
@@ -133,7 +143,7 @@ def test_each_update_rule_in_float32(name: str, weight_decay: float) -> None:
         gradient_sum = rng.standard_normal(size).astype(np.float32)
         theirs.grad = torch.tensor(gradient_sum) / 64
         rule.step()
-        ours.update(params, gradient_sum, LR[name], 1 / 64, number)
+        ours.update(params, gradient_sum, control(LR[name], 1 / 64, number), params)
     difference = params.astype(np.float64) - theirs.detach().numpy()
     error = float(np.linalg.norm(difference) / np.linalg.norm(params))
     report(error)

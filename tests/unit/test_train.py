@@ -256,7 +256,7 @@ def test_evaluation_counts_every_sample_once(world_size: int, num_samples: int) 
     def work(transport: Threads) -> tuple[float, float]:
         ops = Reference()
         model = MultilayerPerceptron(ops, (784, 9, 10), "tanh", "cross-entropy", EVALUATE_ROWS)
-        return Evaluate(ops, model, Samples(images, labels), transport)(params)
+        return Evaluate(ops, model, Samples(images, labels), transport)(params, params)
 
     results = threads.run(world_size, work)
     assert len(set(results)) == 1

@@ -20,6 +20,10 @@ def subtrees(num_micro_batches: int) -> set[tuple[int, int]]:
     return {(first, min(end, num_micro_batches)) for first, end in starts}
 
 
+def bracket(left: str, right: str) -> str:
+    return f"({left}+{right})"
+
+
 def cover(node: Node, num_micro_batches: int) -> tuple[int, int]:
     return node.index << node.level, min((node.index + 1) << node.level, num_micro_batches)
 
@@ -66,27 +70,29 @@ def test_pieces_are_few(num_micro_batches: int, world_size: int) -> None:
         assert len(pieces(num_micro_batches, own)) <= max(1, 2 * (len(own)).bit_length())
 
 
-@given(counts, world_sizes)
-def test_ranks_and_owner_together_add_in_canonical_order(num_micro_batches: int, world_size: int) -> None:
+@given(counts, world_sizes, st.sampled_from([1, 2, 4, 16, 64]))
+def test_ranks_and_owner_together_add_in_canonical_order(num_micro_batches: int, world_size: int, join: int) -> None:
     """With brackets in place of additions: each rank's slots, then the owner's fold, spell the definition's tree."""
     everywhere: Fold[list[str]]
 
     def add(left: list[str], right: list[str]) -> None:
-        left[0] = f"({left[0]}+{right[0]})"
+        left[0] = bracket(left[0], right[0])
 
     everywhere = Fold(num_micro_batches, add)
     for own in ranges(num_micro_batches, world_size):
-        plan, ends = leaves(num_micro_batches, own)
+        plan, ends = leaves(num_micro_batches, own, join)
         slots: dict[int, list[str]] = {}
         for leaf in plan:
-            slots[leaf.slot] = [str(leaf.micro_batch)]
+            joined = [str(micro_batch) for micro_batch in leaf.micro_batches]
+            assert 1 <= len(joined) <= join
+            slots[leaf.slot] = [tree_fold(joined, bracket)]
             for into, slot in leaf.additions:
                 add(slots[into], slots.pop(slot))
         assert sorted(slots) == sorted(ends)
         assert not ends or ends[0] == 0
         for node, slot in zip(pieces(num_micro_batches, own), ends, strict=True):
             everywhere.push(node, slots[slot])
-    wanted = tree_fold([str(leaf) for leaf in range(num_micro_batches)], lambda left, right: f"({left}+{right})")
+    wanted = tree_fold([str(leaf) for leaf in range(num_micro_batches)], bracket)
     assert [item for _, item in everywhere.roots] == [[wanted]]
 
 

@@ -63,7 +63,8 @@ char* dynamic_shared;
 static Launch* launch;
 static Thread threads[MAX_THREADS], *current;
 static Warp warps[MAX_THREADS / WARP];
-static unsigned num_threads, num_warps, pass;  // pass: lanes of the warp that the present round still has to run
+static unsigned num_threads, num_warps;
+static unsigned round_warp, pass;  // the present round: its warp, and the lanes that it still has to run
 static Fiber fibers[MAX_THREADS];
 static std::vector<Fiber*> idle;
 static Context main_context;
@@ -126,46 +127,44 @@ static void begin(Thread& thread, Fiber* fiber) {
     enter(thread);
 }
 
-// A fiber whose thread ended without waiting takes the next one of the round: no switch between the two.
-static bool begin_next() {
-    Warp& warp = warp_of(*current);
-    if (!(pass & warp.fresh)) return false;
-    const unsigned lane = pick(pass);
-    if (!(warp.fresh >> lane & 1)) return false;
-    pass &= ~(1u << lane);
-    begin(threads[current->number / WARP * WARP + lane], current->fiber);
-    return true;
-}
-
-static void fiber_body() {
-    for (;;) {
-        do {
-            launch->call(launch->arguments);
-            Warp& warp = warp_of(*current);
-            warp.exited |= 1u << current->number % WARP;
-            warp.runnable &= ~(1u << current->number % WARP);
-        } while (begin_next());
-        idle.push_back(current->fiber);
-        switch_context(current->fiber->context, main_context);
-    }
-}
-
-static void resume(Thread& thread) {
-    if (warp_of(thread).fresh >> thread.number % WARP & 1) {
+// The next of the round, made current; null when the round is over.
+static Fiber* next_of_round() {
+    if (!pass) return nullptr;
+    const unsigned lane = pick(pass), bit = 1u << lane;
+    pass &= ~bit;
+    Thread& thread = threads[round_warp * WARP + lane];
+    if (warps[round_warp].fresh & bit) {
         begin(thread, idle.back());
         idle.pop_back();
     } else {
         enter(thread);
     }
-    switch_context(main_context, thread.fiber->context);
+    return thread.fiber;
+}
+
+static void leave(Fiber* from) {
+    Fiber* next = next_of_round();
+    // A fiber whose thread ended is the first to be idle: it goes on with a fresh thread, and nothing is switched.
+    if (next != from) switch_context(from->context, next ? next->context : main_context);
+}
+
+static void fiber_body() {
+    for (;;) {
+        launch->call(launch->arguments);
+        Warp& warp = warp_of(*current);
+        warp.exited |= 1u << lane_number;
+        warp.runnable &= ~(1u << lane_number);
+        idle.push_back(current->fiber);
+        leave(current->fiber);
+    }
 }
 
 static void wait(const char* name, Site site) {
     Thread& thread = *current;
     thread.waits_in = name;
     thread.site = site;
-    warp_of(thread).runnable &= ~(1u << thread.number % WARP);
-    switch_context(thread.fiber->context, main_context);
+    warp_of(thread).runnable &= ~(1u << lane_number);
+    leave(thread.fiber);
     thread.waits_in = nullptr;
 }
 
@@ -186,34 +185,37 @@ void collective(const char* name, Execute execute, unsigned mask, void* post, Si
     mask &= warp.present;
     if (mask & warp.exited)
         fail(site, "%s with mask 0x%08x, of which lanes 0x%08x have exited", name, mask, mask & warp.exited);
-    if (warp.posted & mask) {
-        const Thread& other = threads[current->number / WARP * WARP + __builtin_ctz(warp.posted & mask)];
+    const Thread* lanes = threads + current->number / WARP * WARP;
+    const auto refuse_other = [&](const Thread& other) {
         if (other.mask != mask || other.execute != execute || !(other.site == site))
             fail(site, "%s with mask 0x%08x, but lane %u waits in %s with mask 0x%08x at line %d", name, mask,
                  other.number % WARP, other.waits_in, other.mask, other.site.line);
-    }
+    };
+    const unsigned before = warp.posted & mask;
+    if (before && lanes[__builtin_ctz(before)].mask & own) refuse_other(lanes[__builtin_ctz(before)]);
     warp.posts[lane_number] = post;
     warp.posted |= own;
-    if ((warp.posted & mask) == mask) {
-        warp.posted &= ~mask;
-        warp.runnable |= mask;
-        execute(warp.posts, mask);
+    current->mask = mask;
+    // A lane that still waits for a smaller group, without this lane, will come later.
+    bool complete = (warp.posted & mask) == mask;
+    for (unsigned others = complete ? before : 0; others; others &= others - 1)
+        complete = complete && lanes[__builtin_ctz(others)].mask == mask;
+    if (!complete) {
+        current->execute = execute;
+        wait(name, site);
         return;
     }
-    current->mask = mask;
-    current->execute = execute;
-    wait(name, site);
+    for (unsigned others = before; others; others &= others - 1) refuse_other(lanes[__builtin_ctz(others)]);
+    warp.posted &= ~mask;
+    warp.runnable |= mask;
+    execute(warp.posts, mask);
 }
 
 // One round: every lane of a warp that can run does so until it waits or ends.
 static void run_warp(unsigned number) {
-    Warp& warp = warps[number];
-    pass = warp.runnable;
-    while (pass) {
-        const unsigned lane = pick(pass);
-        pass &= ~(1u << lane);
-        resume(threads[number * WARP + lane]);
-    }
+    round_warp = number;
+    pass = warps[number].runnable;
+    while (Fiber* next = next_of_round()) switch_context(main_context, next->context);
 }
 
 // Each warp runs as far ahead of the others as it can, because that is where a missing barrier shows.

@@ -1,0 +1,283 @@
+"""Every op on a GPU: which kernel, over which grid, with which scratch. The kernels stand in the `.cu` files."""
+
+from collections.abc import Callable
+from typing import Any
+
+import cupy
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ddpgd.control import HISTORY_WORDS, Policy
+from ddpgd.kernels.cuda_dense import VALUE_DTYPES, Dense
+from ddpgd.kernels.cuda_launch import Launcher
+from ddpgd.kernels.ops import Array
+from ddpgd.params import BLOCK
+from ddpgd.tail import TAIL_WORDS
+
+THREADS = 256
+LOSS_ROWS = 128
+"""Rows that a thread block of a loss takes; `loss.cu` says the same."""
+
+JOINED_ROWS = 16384
+JOINED_BYTES = 1 << 29
+"""Micro-batches are joined up to so many rows, and gradients of so many bytes. Not yet measured."""
+
+
+class Cuda:
+    """`Ops` in CUDA, on one device and one stream, for the thread that made it."""
+
+    name = "cupy"
+    steps_per_replay = 8
+
+    def __init__(self, device: int, precision: str) -> None:
+        cupy.cuda.Device(device).use()
+        self.device: str = cupy.cuda.runtime.getDeviceProperties(device)["name"].decode()
+        self.vector_dtype = np.dtype(np.float32)
+        self.activation_dtype = np.dtype(VALUE_DTYPES[precision])
+        self._launch = Launcher(precision)
+        self._dense = Dense(self._launch, precision)
+        self._scratches: dict[tuple[str, int], Array] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return self._array(cupy.empty(shape, dtype))
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return self._array(cupy.zeros(shape, dtype))
+
+    def from_host(self, values: Array) -> Array:
+        return self._array(cupy.asarray(values))
+
+    def to_host(self, values: Array) -> Array:
+        return self._array(cupy.asnumpy(values))
+
+    def upload(self, values: Array, out: Any) -> None:
+        out.set(values)
+
+    def download(self, values: Any, out: Array) -> None:
+        values.get(out=out, blocking=False)
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        count = int(np.prod(shape))
+        memory = cupy.cuda.alloc_pinned_memory(count * np.dtype(dtype).itemsize)
+        return np.frombuffer(memory, dtype, count).reshape(shape)
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        return self._launch.capture(work)
+
+    def synchronize(self) -> None:
+        self._launch.stream.synchronize()
+
+    def num_joined(self, micro_batch: int, size: int) -> int:
+        most = min(JOINED_ROWS // micro_batch, JOINED_BYTES // (4 * (size + TAIL_WORDS)))
+        return 1 << (max(1, most).bit_length() - 1)
+
+    def round_weights(self, params: Array) -> Array:
+        if self.activation_dtype == self.vector_dtype:
+            return params
+        weights = self.empty(params.shape, self.activation_dtype)
+        self._launch("optimizer.cu", "round_weights", *_by_fours(params), params, weights, _long(params.size))
+        return weights
+
+    def gather_normalise(
+        self,
+        images: Array,
+        labels: Array,
+        order: Array,
+        cursor: Array,
+        offset: int,
+        mean: float,
+        std: float,
+        x: Array,
+        y: Array,
+    ) -> None:
+        num_rows, num_pixels = x.shape
+        _check(x, self.activation_dtype)
+        assert y.dtype == np.int64
+        grid = _count(num_rows * _count(num_pixels, 16), THREADS)
+        factors = np.float32(1.0 / (255.0 * std)), np.float32(mean / std)
+        sizes = np.int32(num_rows), np.int32(num_pixels)
+        samples = images, labels, order, cursor, _long(offset)
+        self._launch("gather.cu", "gather_normalise", (grid,), (THREADS,), *samples, *factors, x, y, *sizes)
+
+    def dense_forward(
+        self, x: Array, weight: Array, bias: Array, activation: str, micro_batch: int, out: Array
+    ) -> None:
+        self._dense.forward(x, weight, bias, activation, micro_batch, out)
+
+    def dense_backward_params(self, x: Array, dout: Array, micro_batch: int, dweight: Array, dbias: Array) -> None:
+        self._dense.backward_params(x, dout, micro_batch, dweight, dbias)
+
+    def dense_backward_input(
+        self, dout: Array, weight: Array, x: Array, activation: str, micro_batch: int, dx: Array
+    ) -> None:
+        self._dense.backward_input(dout, weight, x, activation, micro_batch, dx)
+
+    def cross_entropy(
+        self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
+    ) -> None:
+        self._loss("cross_entropy", logits, labels, micro_batch, control, dlogits, tails)
+
+    def mean_squared_error(
+        self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
+    ) -> None:
+        self._loss("mean_squared_error", logits, labels, micro_batch, control, dlogits, tails)
+
+    def add(self, left: Array, right: Array, out: Array) -> None:
+        for array in (left, right, out):
+            _check(array, np.float32)
+        self._launch("reduce.cu", "add", *_by_fours(out), left, right, out, _long(out.size))
+
+    def tree_sum(self, rows: Array, out: Array) -> None:
+        _check(out, np.float32)
+        stride, groups = _long(_stride(rows)), np.int32(len(rows))
+        self._launch("reduce.cu", "tree_sum", *_by_fours(out), rows, stride, groups, out, _long(out.size))
+
+    def squared_norms(self, rows: Array, out: Array) -> None:
+        groups, num_blocks = len(rows), rows.shape[1] // BLOCK
+        partials, counters = self._sums("norms", groups, groups, num_blocks)
+        strides = _long(_stride(rows)), np.int32(num_blocks)
+        out_stride = _long(out.strides[0] // out.itemsize)
+        where = (num_blocks, groups), (THREADS,)
+        self._launch("reduce.cu", "squared_norms", *where, rows, *strides, partials, counters, out, out_stride)
+
+    def decide(
+        self, grads: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
+    ) -> None:
+        _check(grads, np.float32)
+        assert history.shape[1] == HISTORY_WORDS
+        num_blocks = grads.size // BLOCK
+        partials, counter = self._sums("decide", 1, 1, num_blocks)
+        sums = grads, np.int32(num_blocks), partials, counter
+        state = tail, lrs, cursor, control, history, np.int32(len(history))
+        rules = (
+            np.int32(policy.global_batch),
+            np.float64(policy.clip_norm),
+            np.int32(policy.growth_interval),
+            np.float64(policy.largest_loss_scale),
+        )
+        self._launch("decide.cu", "decide", (num_blocks,), (THREADS,), *sums, *state, *rules)
+
+    def sgd(self, params: Array, grads: Array, control: Array, weight_decay: float, weights: Array) -> None:
+        self._update("sgd", [params, grads], control, weight_decay, (), weights)
+
+    def momentum(
+        self,
+        params: Array,
+        grads: Array,
+        velocity: Array,
+        control: Array,
+        weight_decay: float,
+        momentum: float,
+        weights: Array,
+    ) -> None:
+        vectors = [params, grads, velocity]
+        self._update("momentum", vectors, control, weight_decay, (np.float32(momentum),), weights)
+
+    def adam(
+        self,
+        params: Array,
+        grads: Array,
+        first: Array,
+        second: Array,
+        control: Array,
+        weight_decay: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weights: Array,
+    ) -> None:
+        factors = np.float64(beta1), np.float64(beta2), np.float32(epsilon)
+        self._update("adam", [params, grads, first, second], control, weight_decay, factors, weights)
+
+    def random_words(self, key: Array, out: Array) -> None:
+        grid = _count(out.size, 4 * THREADS)
+        self._launch("philox.cu", "random_words", (grid,), (THREADS,), key, out, _long(out.size))
+
+    def encode(
+        self, values: Array, residual: Array | None, key: Array, first: int, coded: Array, exponents: Array
+    ) -> None:
+        _check(values, np.float32)
+        form = _FORMATS[coded.dtype]
+        coded = _words(coded)
+        draws = (key, _long(first)) if form == "int8" else ()
+        arguments = values, residual, *draws, coded, exponents, _long(values.size)
+        self._launch("codec.cu", f"encode_{form}", (len(exponents),), (THREADS,), *arguments)
+
+    def decode(self, coded: Array, exponents: Array, values: Array) -> None:
+        form, where = _FORMATS[coded.dtype], ((len(exponents),), (THREADS,))
+        self._launch("codec.cu", f"decode_{form}", *where, _words(coded), exponents, values, _long(values.size))
+
+    def _loss(
+        self, kernel: str, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
+    ) -> None:
+        num_rows, num_classes = logits.shape
+        _check(logits, np.float32)
+        _check(dlogits, self.activation_dtype)
+        groups, chunks = len(tails), _count(min(micro_batch, num_rows), LOSS_ROWS)
+        partials, counters = self._sums("loss", 2 * groups, groups, chunks)
+        sizes = np.int32(num_rows), np.int32(num_classes), np.int32(micro_batch)
+        outputs = dlogits, tails, _long(_stride(tails)), partials, counters
+        where = (chunks, groups), (LOSS_ROWS,)
+        self._launch("loss.cu", kernel, *where, logits, labels, *sizes, control, *outputs)
+
+    def _update(
+        self,
+        kernel: str,
+        vectors: list[Array],
+        control: Array,
+        weight_decay: float,
+        factors: tuple[Any, ...],
+        weights: Array,
+    ) -> None:
+        params = vectors[0]
+        for vector in vectors:
+            _check(vector, np.float32)
+        copy = None if weights is params else weights
+        arguments = *vectors, control, np.float32(weight_decay), *factors, copy, _long(params.size)
+        self._launch("optimizer.cu", kernel, *_by_fours(params), *arguments)
+
+    def _sums(self, purpose: str, num_sums: int, num_counters: int, num_parts: int) -> tuple[Array, Array]:
+        """Scratch for sums over thread blocks: the nodes of their trees, and counters, which are 0 between launches."""
+        room = num_parts + _count(num_parts, 32)
+        key = purpose, num_sums * room
+        if key not in self._scratches:
+            self._scratches[key] = self.empty((num_sums * room,), np.float32)
+            self._scratches[f"{purpose} counters", num_sums * room] = self.zeros((num_counters,), np.int32)
+        return self._scratches[key], self._scratches[f"{purpose} counters", num_sums * room]
+
+    def _array(self, array: Any) -> Array:
+        """For the type checker: CuPy's arrays are used here as NumPy's are."""
+        return array  # type: ignore[no-any-return]
+
+
+_FORMATS = {np.dtype(np.float16): "float16", np.dtype(np.uint16): "bfloat16", np.dtype(np.int8): "int8"}
+
+
+def _words(coded: Array) -> Array:
+    """16-bit formats as the words that kernels take and give."""
+    return coded.view(np.uint16) if coded.dtype == np.float16 else coded
+
+
+def _check(array: Array, dtype: DTypeLike) -> None:
+    """Kernels look neither at types nor at strides."""
+    assert array.dtype == dtype, f"dtype {array.dtype}, wanted {dtype}"
+    assert array.flags.c_contiguous, "not contiguous"
+
+
+def _stride(rows: Array) -> int:
+    """Elements from one row of a matrix to the next."""
+    assert rows.strides[1] == rows.itemsize, "rows that are not contiguous"
+    return rows.strides[0] // rows.itemsize
+
+
+def _by_fours(vector: Array) -> tuple[tuple[int], tuple[int]]:
+    """Grid and block of a kernel whose threads take four neighbouring elements each."""
+    return (_count(vector.size, 4 * THREADS),), (THREADS,)
+
+
+def _count(size: int, part: int) -> int:
+    return -(-size // part)
+
+
+def _long(value: int) -> np.int64:
+    return np.int64(value)

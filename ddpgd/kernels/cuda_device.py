@@ -1,0 +1,47 @@
+"""The GPU of a rank: chosen from its local rank, before MPI starts, or the reason why there is none."""
+
+from dataclasses import dataclass
+from typing import Any
+
+PIP = "pip install 'ddpgd[cuda13]' (or [cuda12], as your driver wants)"
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU: its index in this process, its name, what tells it from all others, and its compute capability, as in 90."""
+
+    index: int
+    name: str
+    identity: str
+    capability: int
+
+
+def select(local_rank: int) -> tuple[Device | None, str]:
+    """Makes a GPU the current one, and tells which; or None, and why there is none.
+
+    Where a launcher shows each rank its own GPU only, that is the one; else they are counted by local rank, and begin
+    again at the first where there are fewer than ranks, which `start` refuses or allows. Selecting does not hide the
+    other GPUs, as CUDA_VISIBLE_DEVICES would: ranks of a node could then not read each other's memory.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "cupy"
+        return None, f"CuPy is not installed: {PIP}" if absent else f"CuPy cannot be loaded: {_first_line(error)}"
+    runtime = cupy.cuda.runtime
+    try:
+        count = runtime.getDeviceCount()
+        if count == 0:
+            return None, "CuPy finds no GPU"
+        index = local_rank % count
+        cupy.cuda.Device(index).use()
+        properties: dict[str, Any] = runtime.getDeviceProperties(index)
+    except runtime.CUDARuntimeError as error:
+        return None, f"CuPy finds no GPU: {_first_line(error)}"
+    capability = 10 * int(properties["major"]) + int(properties["minor"])
+    return Device(index, properties["name"].decode(), bytes(properties["uuid"]).hex(), capability), ""
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip("= ")]
+    return lines[0] if lines else type(error).__name__

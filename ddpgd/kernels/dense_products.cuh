@@ -1,0 +1,67 @@
+// The three products of a dense layer, for anything that multiplies tiles. Rows in blockIdx.x, columns in y, micro-batches in z.
+#include "activation.cuh"
+#include "dense_tile.cuh"
+
+// out = activation(x weight + bias); logits, which have no activation, are float32 whatever Value is.
+template <class Multiplier>
+__device__ __forceinline__ void forward(const Value* x, const Value* weight, const float* bias, void* out, int num_rows,
+                                        int num_inputs, int num_outputs, int activation) {
+    using Tile = typename Multiplier::Tile;
+    const int first_row = blockIdx.x * Tile::ROWS, first_column = blockIdx.y * Tile::COLUMNS;
+    const Factor left{x, num_inputs, first_row, num_rows}, right{weight, num_outputs, first_column, num_outputs};
+    auto store = [&](int row, int column, float sum) {
+        row += first_row;
+        column += first_column;
+        if (row >= num_rows || column >= num_outputs) return;
+        const size_t at = static_cast<size_t>(row) * num_outputs + column;
+        const float value = activate(sum + bias[column], activation);
+        if (activation == IDENTITY) {
+            static_cast<float*>(out)[at] = value;
+        } else {
+            static_cast<Value*>(out)[at] = to_value(value);
+        }
+    };
+    product<Multiplier, false>(left, right, num_inputs, false, store, [](int, float) {});
+}
+
+// dweight[g] = x_g^T dout_g, dbias[g] = the sum of dout_g's rows, which the blocks of the first rows of dweight add up.
+template <class Multiplier>
+__device__ __forceinline__ void params(const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows,
+                                       int micro_batch, int num_inputs, int num_outputs, long long dweight_stride,
+                                       long long dbias_stride) {
+    using Tile = typename Multiplier::Tile;
+    const int first_row = blockIdx.x * Tile::ROWS, first_column = blockIdx.y * Tile::COLUMNS;
+    const int first_sample = blockIdx.z * micro_batch;
+    const int num_samples = min(micro_batch, num_rows - first_sample);
+    const Factor left{x + static_cast<size_t>(first_sample) * num_inputs, num_inputs, first_row, num_inputs};
+    const Factor right{dout + static_cast<size_t>(first_sample) * num_outputs, num_outputs, first_column, num_outputs};
+    float* const dweight_out = dweight + blockIdx.z * dweight_stride;
+    float* const dbias_out = dbias + blockIdx.z * dbias_stride;
+    auto store = [&](int row, int column, float sum) {
+        row += first_row;
+        column += first_column;
+        if (row < num_inputs && column < num_outputs) dweight_out[static_cast<size_t>(row) * num_outputs + column] = sum;
+    };
+    auto store_column = [&](int column, float sum) {
+        column += first_column;
+        if (column < num_outputs) dbias_out[column] = sum;
+    };
+    product<Multiplier, true>(left, right, num_samples, blockIdx.x == 0, store, store_column);
+}
+
+// dx = (dout weight^T) * slope(x), x being what the activation put out.
+template <class Multiplier>
+__device__ __forceinline__ void input(const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows,
+                                      int num_inputs, int num_outputs, int activation) {
+    using Tile = typename Multiplier::Tile;
+    const int first_row = blockIdx.x * Tile::ROWS, first_column = blockIdx.y * Tile::COLUMNS;
+    const Factor left{dout, num_outputs, first_row, num_rows}, right{weight, num_outputs, first_column, num_inputs};
+    auto store = [&](int row, int column, float sum) {
+        row += first_row;
+        column += first_column;
+        if (row >= num_rows || column >= num_inputs) return;
+        const size_t at = static_cast<size_t>(row) * num_inputs + column;
+        dx[at] = to_value(sum * slope(to_float(x[at]), activation));
+    };
+    product<Multiplier, false>(left, right, num_outputs, false, store, [](int, float) {});
+}

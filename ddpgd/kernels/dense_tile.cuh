@@ -1,0 +1,219 @@
+// A tile of a product, whatever multiplies: slices of the sum, copies that run ahead of the arithmetic, results in order.
+//
+// The law of the bits: a sum of `length` terms is cut into slices of slice_length(length) terms. Each slice is summed on its
+// own, terms ascending, from +0; then slices are added, ascending. Tile, grid and the rows beside do not enter.
+#include "ptx.cuh"
+#include "value.cuh"
+
+constexpr int NUM_THREADS = 256;
+constexpr int NUM_SLICES = 8;
+constexpr int SLICE_UNIT = 16;
+constexpr int PIECE = 16 / static_cast<int>(sizeof(Value));
+constexpr int MOST_STAGES = 4;
+
+__device__ __forceinline__ int slice_length(int length) {
+    constexpr int UNITS = NUM_SLICES * SLICE_UNIT;
+    return (length + UNITS - 1) / UNITS * SLICE_UNIT;
+}
+
+// Rows x columns of a block, or, where GROUP is a warp, of each of its warps, of which each sums a slice of its own.
+// A factor lies ALONG when its terms of one sum are neighbours in memory. SPREAD keeps the other layout free of bank conflicts.
+template <int ROWS_, int COLUMNS_, int DEPTH_, bool LEFT_ALONG_, bool RIGHT_ALONG_, int SPREAD, int BUDGET>
+struct Tile {
+    static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, DEPTH = DEPTH_;
+    static constexpr bool LEFT_ALONG = LEFT_ALONG_, RIGHT_ALONG = RIGHT_ALONG_;
+    static constexpr int GROUP = ROWS * COLUMNS <= 1024 ? 32 : NUM_THREADS;
+    static constexpr int NUM_GROUPS = NUM_THREADS / GROUP;
+    static constexpr int LEFT_PITCH = LEFT_ALONG ? DEPTH + PIECE : ROWS + SPREAD;
+    static constexpr int RIGHT_PITCH = RIGHT_ALONG ? DEPTH + PIECE : COLUMNS + SPREAD;
+    static constexpr int LEFT_SIZE = LEFT_PITCH * (LEFT_ALONG ? ROWS : DEPTH);
+    static constexpr int STAGE_SIZE = LEFT_SIZE + RIGHT_PITCH * (RIGHT_ALONG ? COLUMNS : DEPTH);
+    static constexpr int FITTING = BUDGET / (STAGE_SIZE * NUM_GROUPS * static_cast<int>(sizeof(Value)));
+    static constexpr int STAGES = FITTING < MOST_STAGES ? FITTING : MOST_STAGES;
+    static_assert(STAGES >= 2, "no room to copy ahead");
+    static_assert(NUM_GROUPS == 1 || NUM_GROUPS == NUM_SLICES, "a group sums all slices or one");
+};
+
+// A factor in memory: what lies across the sum begins at `first` and ends before `end`.
+struct Factor {
+    const Value* values;
+    int pitch;
+    int first;
+    int end;
+};
+
+__device__ __forceinline__ void copy_piece(Value* to, const Value* from, bool valid) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+    *reinterpret_cast<uint4*>(to) = valid ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
+#else
+    copy_async_16(to, from, valid);
+#endif
+}
+
+__device__ __forceinline__ void commit_pieces() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    copy_async_commit();
+#endif
+}
+
+template <int NUM_LEFT>
+__device__ __forceinline__ void wait_for_pieces() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    copy_async_wait<NUM_LEFT>();
+#endif
+}
+
+// Copies terms [term, term_end) of a factor, as they lie in memory; what is not there becomes 0.
+template <bool ALONG, int WIDTH, int DEPTH, int PITCH, int GROUP>
+__device__ __forceinline__ void copy_ahead(Value* tile, const Factor& factor, int term, int term_end, int thread) {
+    constexpr int LINES = ALONG ? WIDTH : DEPTH;
+    constexpr int LENGTH = ALONG ? DEPTH : WIDTH;
+    const int first_line = ALONG ? factor.first : term;
+    const int first_place = ALONG ? term : factor.first;
+    const int num_lines = (ALONG ? factor.end : term_end) - first_line;
+    const int num_places = (ALONG ? term_end : factor.end) - first_place;
+    const Value* const from = factor.values + static_cast<size_t>(first_line) * factor.pitch + first_place;
+    if (factor.pitch % PIECE == 0) {
+        constexpr int NUM_PIECES = LINES * (LENGTH / PIECE);
+#pragma unroll
+        for (int i = thread; i < NUM_PIECES; i += GROUP) {
+            const int line = i / (LENGTH / PIECE), place = i % (LENGTH / PIECE) * PIECE;
+            const bool valid = line < num_lines && place < num_places;
+            copy_piece(tile + line * PITCH + place,
+                       valid ? from + static_cast<size_t>(line) * factor.pitch + place : factor.values, valid);
+        }
+    } else {
+#pragma unroll 4
+        for (int i = thread; i < LINES * LENGTH; i += GROUP) {
+            const int line = i / LENGTH, place = i % LENGTH;
+            const bool valid = line < num_lines && place < num_places;
+            tile[line * PITCH + place] = valid ? from[static_cast<size_t>(line) * factor.pitch + place] : to_value(0.0f);
+        }
+    }
+}
+
+// Walks the terms [at, last) by DEPTH, but never over the end of a slice.
+template <int DEPTH>
+struct Walk {
+    int at, slice_end, slice, last;
+
+    __device__ __forceinline__ Walk(int first, int last, int slice)
+        : at(first), slice_end(min(first + slice, last)), slice(slice), last(last) {}
+
+    __device__ __forceinline__ int count() const { return min(DEPTH, slice_end - at); }
+    __device__ __forceinline__ bool ends_slice() const { return at + DEPTH >= slice_end; }
+
+    __device__ __forceinline__ void advance() {
+        if (ends_slice()) {
+            at = slice_end;
+            slice_end = min(slice_end + slice, last);
+        } else {
+            at += DEPTH;
+        }
+    }
+};
+
+template <int GROUP>
+__device__ __forceinline__ void synchronize_group() {
+    if (GROUP == 32) {
+        __syncwarp();
+    } else {
+        __syncthreads();
+    }
+}
+
+// What becomes of the sums of slices that different warps hold: they meet in shared memory.
+template <class Tile, class Multiplier, bool WITH_COLUMNS, class Store, class StoreColumn>
+__device__ __forceinline__ void add_slices(const Multiplier& multiplier, float column_sum, int num_slices, Store store,
+                                           StoreColumn store_column) {
+    extern __shared__ __align__(16) unsigned char shared_bytes[];
+    constexpr int SIZE = Tile::ROWS * Tile::COLUMNS;
+    float* const slices = reinterpret_cast<float*>(shared_bytes);
+    float* const column_slices = slices + NUM_SLICES * SIZE;
+    const int group = threadIdx.x / Tile::GROUP, thread = threadIdx.x % Tile::GROUP;
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < Multiplier::NUM_SUMS; ++i) {
+        slices[group * SIZE + multiplier.row(i) * Tile::COLUMNS + multiplier.column(i)] = multiplier.sums[i];
+    }
+    if (WITH_COLUMNS && thread < Tile::COLUMNS) column_slices[group * Tile::COLUMNS + thread] = column_sum;
+    __syncthreads();
+    for (int i = threadIdx.x; i < SIZE; i += NUM_THREADS) {
+        float sum = slices[i];
+        for (int slice = 1; slice < num_slices; ++slice) sum += slices[slice * SIZE + i];
+        store(i / Tile::COLUMNS, i % Tile::COLUMNS, sum);
+    }
+    if (WITH_COLUMNS && threadIdx.x < Tile::COLUMNS) {
+        float sum = column_slices[threadIdx.x];
+        for (int slice = 1; slice < num_slices; ++slice) sum += column_slices[slice * Tile::COLUMNS + threadIdx.x];
+        store_column(threadIdx.x, sum);
+    }
+}
+
+// Calls store(row, column, sum) for every place of the tile once, and store_column(column, sum of the right factor's terms).
+template <class Multiplier, bool WITH_COLUMNS, class Store, class StoreColumn>
+__device__ __forceinline__ void product(const Factor& left, const Factor& right, int length, bool with_columns, Store store,
+                                        StoreColumn store_column) {
+    using Tile = typename Multiplier::Tile;
+    extern __shared__ __align__(16) unsigned char shared_bytes[];
+    constexpr bool SPLIT = Tile::NUM_GROUPS > 1;
+    const int group = threadIdx.x / Tile::GROUP, thread = threadIdx.x % Tile::GROUP;
+    Value* const buffers = reinterpret_cast<Value*>(shared_bytes) + group * Tile::STAGES * Tile::STAGE_SIZE;
+    const int slice = slice_length(length);
+    const int first = min(group * slice, length);
+    const int last = SPLIT ? min(first + slice, length) : length;
+
+    Walk<Tile::DEPTH> ahead(first, last, slice);
+    auto copy_next = [&](int stage) {
+        if (ahead.at < last) {
+            Value* const left_tile = buffers + stage * Tile::STAGE_SIZE;
+            const int end = ahead.at + ahead.count();
+            copy_ahead<Tile::LEFT_ALONG, Tile::ROWS, Tile::DEPTH, Tile::LEFT_PITCH, Tile::GROUP>(left_tile, left, ahead.at,
+                                                                                               end, thread);
+            copy_ahead<Tile::RIGHT_ALONG, Tile::COLUMNS, Tile::DEPTH, Tile::RIGHT_PITCH, Tile::GROUP>(
+                left_tile + Tile::LEFT_SIZE, right, ahead.at, end, thread);
+            ahead.advance();
+        }
+        commit_pieces();
+    };
+
+    Multiplier multiplier(thread);
+    float totals[SPLIT ? 1 : Multiplier::NUM_SUMS];
+    float column_sum = 0.0f, column_total = 0.0f;
+    for (int stage = 0; stage < Tile::STAGES - 1; ++stage) copy_next(stage);
+    int stage = 0, free_stage = Tile::STAGES - 1;
+    for (Walk<Tile::DEPTH> walk(first, last, slice); walk.at < last; walk.advance()) {
+        wait_for_pieces<Tile::STAGES - 2>();
+        synchronize_group<Tile::GROUP>();
+        copy_next(free_stage);
+        const Value* const left_tile = buffers + stage * Tile::STAGE_SIZE;
+        const Value* const right_tile = left_tile + Tile::LEFT_SIZE;
+        multiplier.add(left_tile, right_tile, walk.count());
+        if (WITH_COLUMNS && with_columns && thread < Tile::COLUMNS) {
+            for (int i = 0; i < walk.count(); ++i) column_sum += to_float(right_tile[i * Tile::RIGHT_PITCH + thread]);
+        }
+        if (!SPLIT && walk.ends_slice()) {
+            const bool is_first = walk.slice_end <= slice;
+#pragma unroll
+            for (int i = 0; i < (SPLIT ? 1 : Multiplier::NUM_SUMS); ++i) {
+                totals[i] = is_first ? multiplier.sums[i] : totals[i] + multiplier.sums[i];
+                multiplier.sums[i] = 0.0f;
+            }
+            column_total = is_first ? column_sum : column_total + column_sum;
+            column_sum = 0.0f;
+        }
+        free_stage = stage;
+        stage = stage + 1 == Tile::STAGES ? 0 : stage + 1;
+    }
+
+    if constexpr (SPLIT) {
+        add_slices<Tile, Multiplier, WITH_COLUMNS>(multiplier, column_sum, (length + slice - 1) / slice, store,
+                                                   [&](int column, float sum) {
+                                                       if (with_columns) store_column(column, sum);
+                                                   });
+    } else {
+#pragma unroll
+        for (int i = 0; i < Multiplier::NUM_SUMS; ++i) store(multiplier.row(i), multiplier.column(i), totals[i]);
+        if (WITH_COLUMNS && with_columns && thread < Tile::COLUMNS) store_column(thread, column_total);
+    }
+}
