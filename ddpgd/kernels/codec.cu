@@ -126,6 +126,14 @@ struct Draws {
     }
 };
 
+// What is to be coded in element i, 0 from n on.
+__device__ __forceinline__ float wanted(const float* values, const float* residual, long long i, long long n)
+{
+    if (i >= n) return 0.0f;
+    const float value = flushed(values[i]);
+    return residual == nullptr ? value : flushed(__fadd_rn(value, flushed(residual[i])));
+}
+
 template <class Format>
 __device__ __forceinline__ void encode(
     const float* values, float* residual, const unsigned long long* key, long long first,
@@ -138,9 +146,7 @@ __device__ __forceinline__ void encode(
     unsigned largest = 0;
 #pragma unroll
     for (int j = 0; j < EACH; ++j) {
-        const long long i = begin + j * THREADS + threadIdx.x;
-        own[j] = i < n ? flushed(values[i]) : 0.0f;
-        if (residual != nullptr && i < n) own[j] = flushed(__fadd_rn(own[j], flushed(residual[i])));
+        own[j] = wanted(values, residual, begin + j * THREADS + threadIdx.x, n);
         largest = max(largest, __float_as_uint(own[j]) & 0x7fffffffu);
     }
     unsigned draw[EACH] = {};

@@ -13,8 +13,9 @@ struct Policy {
 
 __device__ __forceinline__ void grow_loss_scale(const Policy& policy, double* control)
 {
+    if (policy.growth_interval == 0) return;
     control[GOOD_STEPS] += 1;
-    if (policy.growth_interval == 0 || control[GOOD_STEPS] < policy.growth_interval) return;
+    if (control[GOOD_STEPS] < policy.growth_interval) return;
     control[LOSS_SCALE] = fmin(2 * control[LOSS_SCALE], policy.largest_loss_scale);
     control[GOOD_STEPS] = 0;
 }

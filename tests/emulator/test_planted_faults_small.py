@@ -1,0 +1,238 @@
+"""Faults planted in the text of the small kernels are found: by a comparison with NumPy, or by the emulator itself.
+
+A barrier that is missing shows in some orders of the threads only: a fault counts as found where one order shows it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from oracles import bits, tree_fold, uneven
+
+from ddpgd.control import CONTROL_WORDS, Control
+from ddpgd.kernels import reference_codec, sources
+from ddpgd.params import BLOCK
+from ddpgd.philox import Purpose, words
+from ddpgd.tail import TAIL_WORDS, Tail
+from emulator import fake_cupy
+from emulator.launcher import KernelError
+
+Array = NDArray[Any]
+
+ORDERS = ("forward", "reverse", "random:1")
+NO_POINTER = np.intp(0)
+
+
+class Device:
+    """The kernels of one text, and arrays for them."""
+
+    def __init__(self, cupy: Any) -> None:
+        # Binds what `import cupy` finds, so only now.
+        from ddpgd.kernels.cuda_launch import Launcher
+
+        self.launch = Launcher("float32")
+        self._cupy = cupy
+
+    def put(self, values: Array) -> Any:
+        return self._cupy.asarray(values)
+
+
+def gathers(device: Device) -> None:
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(0, 256, (40, 48), dtype=np.uint8), rng.integers(0, 10, 40, dtype=np.uint8)
+    order, cursor = rng.permutation(40), np.array([5, 0, 0, 0])
+    x, y = device.put(np.zeros((9, 48), np.float32)), device.put(np.zeros(9, np.int64))
+    samples = [device.put(array) for array in (images, labels, order, cursor)]
+    factors, sizes = (np.float32(0.5), np.float32(1.0)), (np.int32(9), np.int32(48))
+    device.launch("gather.cu", "gather_normalise", (1,), (256,), *samples, np.int64(3), *factors, x, y, *sizes)
+    np.testing.assert_array_equal(x.get(), images[order[8:17]] * np.float32(0.5) - np.float32(1))
+    np.testing.assert_array_equal(y.get(), labels[order[8:17]])
+
+
+def sums_trees(device: Device) -> None:
+    for groups in (1, 2, 3, 6, 7, 13, 21):
+        rows = uneven(groups, groups, 10)
+        there, out = device.put(rows.copy()), device.put(np.zeros(10, np.float32))
+        sizes = np.int64(10), np.int32(groups)
+        device.launch("reduce.cu", "tree_sum", (1,), (256,), there, *sizes, out, np.int64(10))
+        np.testing.assert_array_equal(bits(out.get()), bits(tree_fold(list(rows))))
+
+
+def takes_norms(device: Device) -> None:
+    """Whole numbers, whose sums of squares are exact in any order; twice, because counters must be as before."""
+    rows = np.random.default_rng(2).integers(-4, 5, (2, 270 * BLOCK)).astype(np.float32)
+    counters, partials = device.put(np.zeros(2, np.int32)), device.put(np.full(2 * 279, np.nan, np.float32))
+    there = device.put(rows)
+    for _ in range(2):
+        out = device.put(np.zeros(2, np.float32))
+        sizes = np.int64(270 * BLOCK), np.int32(270)
+        scratch = partials, counters, out, np.int64(1)
+        device.launch("reduce.cu", "squared_norms", (270, 2), (256,), there, *sizes, *scratch)
+        np.testing.assert_array_equal(out.get(), (rows.astype(np.float64) ** 2).sum(axis=1))
+
+
+def takes_losses(device: Device) -> None:
+    """Errors that are whole numbers, so that the sums are exact; two micro-batches, the last one shorter."""
+    rng = np.random.default_rng(3)
+    logits, labels = rng.integers(-9, 10, (450, 4)).astype(np.float32), rng.integers(0, 4, 450)
+    control = np.zeros(CONTROL_WORDS)
+    control[Control.LOSS_SCALE] = 2
+    dlogits, tails = device.put(np.zeros((450, 4), np.float32)), device.put(np.full((2, 11), np.nan, np.float32))
+    partials, counters = device.put(np.full(4 * 4, np.nan, np.float32)), device.put(np.zeros(2, np.int32))
+    sizes = np.int32(450), np.int32(4), np.int32(300)
+    scratch = np.int64(11), partials, counters
+    there = device.put(logits), device.put(labels), *sizes, device.put(control), dlogits, tails
+    device.launch("loss.cu", "mean_squared_error", (3, 2), (128,), *there, *scratch)
+    errors = logits - np.eye(4)[labels]
+    hits = logits.argmax(axis=1) == labels
+    np.testing.assert_array_equal(dlogits.get(), errors)
+    wanted = np.full((2, 11), np.nan)
+    wanted[:, :TAIL_WORDS] = 0
+    for tail, part in zip(wanted, (slice(0, 300), slice(300, 450)), strict=True):
+        tail[Tail.LOSS_SUM], tail[Tail.CORRECT] = (errors[part] ** 2).sum() / 4, hits[part].sum()
+        tail[Tail.SAMPLES] = part.stop - part.start
+    np.testing.assert_array_equal(tails.get(), wanted)
+
+
+def updates(device: Device) -> None:
+    """Adam beside plain descent, whose length is ragged; applied and not."""
+    rng = np.random.default_rng(4)
+    for apply in (0, 1):
+        params, grads, first, second = (rng.random(1021).astype(np.float32) for _ in range(4))
+        control = np.zeros(CONTROL_WORDS)
+        control[[Control.LR, Control.SCALE, Control.APPLY, Control.UPDATE]] = 0.5, 0.25, apply, 2
+        there, none = [device.put(array) for array in (params, grads, first, second)], NO_POINTER
+        words_there, size = device.put(control), np.int64(1021)
+        device.launch("optimizer.cu", "sgd", (1,), (256,), *there[:2], words_there, np.float32(0), none, size)
+        np.testing.assert_array_equal(there[0].get(), params - np.float32(apply * 0.125) * grads)
+        there[0] = device.put(params)
+        factors = np.float32(0), np.float64(0.5), np.float64(0.75), np.float32(1)
+        device.launch("optimizer.cu", "adam", (1,), (256,), *there, words_there, *factors, none, size)
+        first_wanted, second_wanted = (first + grads / 4) / 2, (3 * second + (grads / 4) ** 2) / 4
+        change = 0.5 * (first_wanted / 0.75) / (np.sqrt(second_wanted / (1 - 0.75**2)) + 1)
+        np.testing.assert_allclose(there[0].get(), params - apply * change, rtol=1e-5, atol=1e-6)
+
+
+def codes(device: Device) -> None:
+    """int8 with all its parts, as the reference has it."""
+    values = uneven(5, 2500)
+    residual, key = uneven(6, 2500), np.array([1, Purpose.PARAMS, 2], np.uint64)
+    coded, exponents = np.zeros(2500, np.int8), np.zeros(3, np.int16)
+    there = [device.put(array) for array in (values, residual, key)]
+    out = [device.put(array) for array in (coded, exponents)]
+    device.launch("codec.cu", "encode_int8", (3,), (256,), *there, np.int64(3 * BLOCK), *out, np.int64(2500))
+    reference_codec.encode(values, residual, key, 3 * BLOCK, coded, exponents)
+    np.testing.assert_array_equal(out[0].get(), coded)
+    np.testing.assert_array_equal(out[1].get(), exponents)
+    np.testing.assert_array_equal(bits(there[1].get()), bits(residual))
+    decoded, back = np.zeros(2500, np.float32), device.put(np.zeros(2500, np.float32))
+    device.launch("codec.cu", "decode_int8", (3,), (256,), *out, back, np.int64(2500))
+    reference_codec.decode(coded, exponents, decoded)
+    np.testing.assert_array_equal(back.get(), decoded)
+
+
+def draws(device: Device) -> None:
+    key, out = np.array([7, Purpose.PERMUTATION, 8], np.uint64), device.put(np.zeros(1030, np.uint64))
+    device.launch("philox.cu", "random_words", (2,), (256,), device.put(key), out, np.int64(1030))
+    np.testing.assert_array_equal(out.get(), words(7, Purpose.PERMUTATION, 8, 1030))
+
+
+COMPARISONS = (gathers, sums_trees, takes_norms, takes_losses, updates, codes, draws)
+
+
+class Fault(NamedTuple):
+    """`right` becomes `wrong` in the text that `compare` runs."""
+
+    name: str
+    compare: Callable[[Device], None]
+    right: str
+    wrong: str
+
+
+BARRIER = "    __syncthreads();\n"
+FAULTS = (
+    Fault("gather: the next sample", gathers, "offset + row]", "offset + row + 1]"),
+    Fault("gather: labels of rows", gathers, "labels[sample]", "labels[row]"),
+    Fault("gather: the next pixel", gathers, "first = 16 * (item", "first = 1 + 16 * (item"),
+    Fault("tree_sum: the last leaf", sums_trees, "(num_rows + 3) / 4", "(num_rows + 2) / 4"),
+    Fault("tree_sum: rows beyond", sums_trees, "left < 4 ? left : 4", "4"),
+    Fault("tree_sum: in line", sums_trees, "num_rows > 3 ? sum_of(row[2], row[3])", "false ? row[3]"),
+    Fault("tree_sum: one level up", sums_trees, "(leaf >> level & 1)", "(leaf >> level & 2)"),
+    Fault(
+        "block_sum: read before written",
+        takes_norms,
+        f"= value;\n{BARRIER}    return warp_sum(",
+        "= value;\n    return warp_sum(",
+    ),
+    Fault(
+        "block_sum: written before read",
+        takes_losses,
+        "    __syncthreads();  // a sum before this one may still be read\n",
+        "",
+    ),
+    Fault(
+        "tree_over: no barrier",
+        takes_norms,
+        "        __syncthreads();\n        float* const nodes",
+        "float* const nodes",
+    ),
+    Fault("tree_over: half of the leaves", takes_norms, "base += blockDim.x", "base += 2 * blockDim.x"),
+    Fault("is_last: told before known", takes_norms, f"    }}\n{BARRIER}    return last;", "    }\n    return last;"),
+    Fault("is_last: never reset", takes_norms, "if (last) *counter = 0;", ""),
+    Fault("is_last: too early", takes_norms, "== expected - 1", "== expected - 2"),
+    Fault("losses: a row too many", takes_losses, "if (within < samples)", "if (within <= samples)"),
+    Fault("losses: one chunk", takes_losses, "within = chunk * ROWS", "within = 0 * ROWS"),
+    Fault("losses: chunks of the largest", takes_losses, "if (chunk >= chunks) return;", ""),
+    Fault("store: past the end", updates, "if (first + j < end) to[j]", "to[j]"),
+    Fault("store: four at the end", updates, "if (first + N <= end && is_aligned<N>(to))", "if (true)"),
+    Fault("updates: none", updates, "control[APPLY] == 0", "control[APPLY] != 0"),
+    Fault("updates: always", updates, "control[APPLY] == 0", "false"),
+    Fault("adam: used before computed", updates, f"    }}\n{BARRIER}", "    }\n"),
+    Fault("block_max: read before written", codes, f"= value;\n{BARRIER}    value =", "= value;\n    value ="),
+    Fault("codec: draws before words", codes, "first + begin);\n        __syncthreads();", "first + begin);"),
+    Fault("codec: the other half", codes, "? 8 : 40", "? 40 : 8"),
+    Fault("codec: one block of Philox fewer", codes, "words[4 * block + j] =", "words[4 * block + 4 + j] ="),
+    Fault("codec: scaled up on the way back", codes, "power_of_two(-exponent)", "power_of_two(exponent)"),
+    Fault("philox: one block early", draws, "{{block + 1,", "{{block,"),
+    Fault("philox: nine rounds", draws, "round < 10", "round < 9"),
+    Fault("philox: past the end", draws, "if (4 * block + j < n) ", ""),
+)
+
+
+@pytest.fixture(params=ORDERS)
+def order(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("compare", COMPARISONS, ids=lambda compare: compare.__name__)
+def test_the_text_as_it_is_passes(
+    monkeypatch: pytest.MonkeyPatch, compare: Callable[[Device], None], order: str
+) -> None:
+    monkeypatch.delenv("DDPGD_EMULATOR_ORDER", raising=False)
+    with fake_cupy.install(order=order) as cupy:
+        compare(Device(cupy))
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_planted_fault_is_found(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
+    monkeypatch.delenv("DDPGD_EMULATOR_ORDER", raising=False)
+    right, planted = sources.joined, []
+
+    def joined(file: str) -> str:
+        text = right(file)
+        planted.append(fault.right in text)
+        return text.replace(fault.right, fault.wrong)
+
+    monkeypatch.setattr(sources, "joined", joined)
+    found = []
+    for order in ORDERS:
+        with fake_cupy.install(order=order) as cupy:
+            try:
+                fault.compare(Device(cupy))
+            except (AssertionError, KernelError):
+                found.append(order)
+    assert planted
+    assert all(planted), "the text to be changed is no longer there"
+    assert found, f"{fault.name}: not found in any of {ORDERS}"
