@@ -1,6 +1,7 @@
 """The dense layer's ops on the emulator, beside their formulas in float64 with a bound for what float32 sums may lose."""
 
 import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -99,10 +100,14 @@ def data(case: Case, precision: str, seed: int = 0) -> Data:
 @contextmanager
 def device() -> Iterator[SimpleNamespace]:
     """The binding's modules over a fake CuPy, imported for this alone."""
+    names = ("cuda_launch", "cuda_blas", "cuda_dense")
     with fake_cupy.install() as cupy:
-        names = ("cuda_launch", "cuda_blas", "cuda_dense")
-        modules = {name: importlib.reload(importlib.import_module(f"ddpgd.kernels.{name}")) for name in names}
-        yield SimpleNamespace(cupy=cupy, **modules)
+        hidden = {name: sys.modules.pop(f"ddpgd.kernels.{name}", None) for name in names}
+        yield SimpleNamespace(cupy=cupy, **{name: importlib.import_module(f"ddpgd.kernels.{name}") for name in names})
+        for name, module in hidden.items():
+            del sys.modules[f"ddpgd.kernels.{name}"]
+            if module is not None:
+                sys.modules[f"ddpgd.kernels.{name}"] = module
 
 
 def put(cupy: ModuleType, values: Array) -> Any:
@@ -133,7 +138,9 @@ def run(cupy: ModuleType, dense: Any, case: Case, given: Data) -> Results:
 
 def errors(case: Case, precision: str, given: Data, got: Results) -> dict[str, float]:
     """For each result its largest error as a part of what rounding may cost: below 1 where all is well."""
-    factor = (lambda values: to_tf32(values).astype(np.float64)) if precision == "tf32" else (lambda v: load(v, precision))
+    factor = (
+        (lambda values: to_tf32(values).astype(np.float64)) if precision == "tf32" else (lambda v: load(v, precision))
+    )
     x, weight, dout = (factor(array) for array in (given.x, given.weight, given.dout))
     y = load(given.x, precision)
     exact_dout = load(given.dout, precision)
