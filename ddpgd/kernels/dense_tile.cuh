@@ -83,11 +83,24 @@ __device__ __forceinline__ void copy_ahead(Value* tile, const Factor& factor, in
                        valid ? from + static_cast<size_t>(line) * factor.pitch + place : factor.values, valid);
         }
     } else {
-#pragma unroll 4
-        for (int i = thread; i < LINES * LENGTH; i += GROUP) {
-            const int line = i / LENGTH, place = i % LENGTH;
-            const bool valid = line < num_lines && place < num_places;
-            tile[line * PITCH + place] = valid ? from[static_cast<size_t>(line) * factor.pitch + place] : to_value(0.0f);
+        // All loads of a batch before its stores, which might, for all the compiler knows, change what is loaded.
+        constexpr int EACH = LINES * LENGTH / GROUP;
+        constexpr int BATCH = EACH < 8 ? EACH : 8;
+        static_assert(LINES * LENGTH % (GROUP * BATCH) == 0, "whole batches");
+#pragma unroll 1
+        for (int begin = thread; begin < LINES * LENGTH; begin += GROUP * BATCH) {
+            Value batch[BATCH];
+#pragma unroll
+            for (int i = 0; i < BATCH; ++i) {
+                const int line = (begin + i * GROUP) / LENGTH, place = (begin + i * GROUP) % LENGTH;
+                const bool valid = line < num_lines && place < num_places;
+                batch[i] = valid ? from[static_cast<size_t>(line) * factor.pitch + place] : to_value(0.0f);
+            }
+#pragma unroll
+            for (int i = 0; i < BATCH; ++i) {
+                const int line = (begin + i * GROUP) / LENGTH, place = (begin + i * GROUP) % LENGTH;
+                tile[line * PITCH + place] = batch[i];
+            }
         }
     }
 }
@@ -180,12 +193,18 @@ __device__ __forceinline__ void product(const Factor& left, const Factor& right,
     Multiplier multiplier(thread);
     float totals[SPLIT ? 1 : Multiplier::NUM_SUMS];
     float column_sum = 0.0f, column_total = 0.0f;
-    for (int stage = 0; stage < Tile::STAGES - 1; ++stage) copy_next(stage);
-    int stage = 0, free_stage = Tile::STAGES - 1;
-    for (Walk<Tile::DEPTH> walk(first, last, slice); walk.at < last; walk.advance()) {
-        wait_for_pieces<Tile::STAGES - 2>();
-        synchronize_group<Tile::GROUP>();
+    int stage = 0, free_stage = 0;
+    Walk<Tile::DEPTH> walk(first, last, slice);
+    // The copies are STAGES - 1 steps ahead. A barrier lies between the last use of a stage and the copy into it.
+#pragma unroll 1
+    for (int step = 1 - Tile::STAGES; walk.at < last; ++step) {
+        if (step >= 0) {
+            wait_for_pieces<Tile::STAGES - 2>();
+            synchronize_group<Tile::GROUP>();
+        }
         copy_next(free_stage);
+        free_stage = free_stage + 1 == Tile::STAGES ? 0 : free_stage + 1;
+        if (step < 0) continue;
         const Value* const left_tile = buffers + stage * Tile::STAGE_SIZE;
         const Value* const right_tile = left_tile + Tile::LEFT_SIZE;
         multiplier.add(left_tile, right_tile, walk.count());
@@ -202,8 +221,8 @@ __device__ __forceinline__ void product(const Factor& left, const Factor& right,
             column_total = is_first ? column_sum : column_total + column_sum;
             column_sum = 0.0f;
         }
-        free_stage = stage;
         stage = stage + 1 == Tile::STAGES ? 0 : stage + 1;
+        walk.advance();
     }
 
     if constexpr (SPLIT) {

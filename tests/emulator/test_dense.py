@@ -1,0 +1,232 @@
+"""Dense layers: formulas in float64, the same bits for every tile and however micro-batches are joined, planted faults."""
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emulator import fake_nvmath
+from emulator.dense_cases import Case, Data, Results, data, device, errors, run
+
+PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
+TILES = (16, 32, 64, 128)
+# Rows, micro-batch, inputs, outputs: ones, a tile and one less or more, several slices, pitches with and without 16 bytes.
+CASES = (
+    Case(1, 1, 1, 1, "relu"),
+    Case(1, 1, 784, 10, "identity"),
+    Case(31, 31, 17, 1, "tanh"),
+    Case(32, 32, 33, 32, "sigmoid"),
+    Case(33, 32, 32, 33, "relu"),
+    Case(127, 31, 10, 17, "tanh"),
+    Case(128, 128, 128, 10, "relu"),
+    Case(129, 128, 48, 128, "sigmoid"),
+    Case(33, 33, 784, 33, "relu"),
+    Case(1000, 1000, 10, 17, "identity"),
+    Case(1000, 129, 32, 16, "tanh"),
+)
+
+
+@pytest.fixture(scope="module")
+def modules() -> Iterator[SimpleNamespace]:
+    with device() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def dense_of(modules: SimpleNamespace) -> Callable[[str], Any]:
+    made: dict[str, Any] = {}
+
+    def get(precision: str) -> Any:
+        if precision not in made:
+            made[precision] = modules.cuda_dense.Dense(modules.cuda_launch.Launcher(precision), precision)
+        return made[precision]
+
+    return get
+
+
+def force_tile(monkeypatch: pytest.MonkeyPatch, modules: SimpleNamespace, tile: int) -> None:
+    monkeypatch.setattr(modules.cuda_dense, "pick_tile", lambda *_: tile)
+
+
+def assert_same_bits(left: Results, right: Results) -> None:
+    for name, one, other in zip(Results._fields, left, right, strict=True):
+        assert one.tobytes() == other.tobytes(), f"{name} has other bits"
+
+
+def uneven(case: Case, precision: str) -> Data:
+    """Values over several orders of magnitude: sums in another order have other bits."""
+    given = data(case, precision, seed=5)
+    if precision == "bfloat16":
+        return given
+    rng = np.random.default_rng(6)
+    scaled = ((array * 4.0 ** rng.integers(-3, 3, array.shape)).astype(array.dtype) for array in given)
+    return Data(*scaled)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equals_the_formulas_with_every_tile(
+    case: Case,
+    precision: str,
+    modules: SimpleNamespace,
+    dense_of: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = data(case, precision)
+    first = run(modules.cupy, dense_of(precision), case, given)
+    found = errors(case, precision, given, first)
+    assert max(found.values()) < 1, found
+    for tile in TILES:
+        force_tile(monkeypatch, modules, tile)
+        assert_same_bits(run(modules.cupy, dense_of(precision), case, given), first)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("tile", TILES)
+def test_a_micro_batch_has_the_same_bits_alone_and_beside_others(
+    precision: str,
+    tile: int,
+    modules: SimpleNamespace,
+    dense_of: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = Case(150, 40, 130, 24, "tanh")
+    given = uneven(case, precision)
+    dense = dense_of(precision)
+    force_tile(monkeypatch, modules, tile)
+    joined = run(modules.cupy, dense, case, given)
+    for other_tile in (tile, 16 if tile > 16 else 64):
+        force_tile(monkeypatch, modules, other_tile)
+        for g in range(case.num_micro_batches):
+            rows = slice(g * case.micro_batch, (g + 1) * case.micro_batch)
+            part = Data(given.x[rows], given.weight, given.bias, given.dout[rows])
+            alone = run(modules.cupy, dense, case._replace(num_rows=len(part.x)), part)
+            one = slice(g, g + 1)
+            assert_same_bits(Results(joined.out[rows], joined.dweight[one], joined.dbias[one], joined.dx[rows]), alone)
+
+
+def sliced_sum(left: Any, right: Any) -> Any:
+    """left (M, n) right (n, N): eight slices of n, whole sixteens, each one chain of fused multiply-adds from +0."""
+    length = left.shape[1]
+    step = -(-length // 128) * 16
+    total = None
+    for first in range(0, length, step):
+        part = np.zeros((left.shape[0], right.shape[1]), np.float32)
+        for k in range(first, min(first + step, length)):
+            # A product of float32 is exact in float64.
+            part = (left[:, k : k + 1].astype(np.float64) * right[k].astype(np.float64) + part).astype(np.float32)
+        total = part if total is None else total + part
+    return total
+
+
+def test_float32_sums_are_slices_of_fused_multiply_adds_in_ascending_order(
+    modules: SimpleNamespace, dense_of: Callable[[str], Any]
+) -> None:
+    case = Case(75, 40, 137, 21, "identity")
+    given = uneven(case, "float32")
+    got = run(modules.cupy, dense_of("float32"), case, given)
+    assert got.out.tobytes() == (sliced_sum(given.x, given.weight) + given.bias).tobytes()
+    assert got.dx.tobytes() == sliced_sum(given.dout, given.weight.T).tobytes()
+    for g, rows in enumerate((slice(0, 40), slice(40, 75))):
+        x, dout = given.x[rows], given.dout[rows]
+        assert got.dweight[g].tobytes() == sliced_sum(x.T, dout).tobytes()
+        assert got.dbias[g].tobytes() == sliced_sum(np.ones((1, len(x)), np.float32), dout).tobytes()
+
+
+def test_an_infinity_or_nan_reaches_what_it_enters_and_nothing_else(
+    modules: SimpleNamespace, dense_of: Callable[[str], Any]
+) -> None:
+    case = Case(40, 20, 33, 17, "relu")
+    for precision in ("float32", "float16"):
+        given = data(case, precision)
+        given.x[3, 5] = np.nan
+        given.dout[25, 4] = np.inf
+        got = run(modules.cupy, dense_of(precision), case, given)
+        assert np.isnan(got.out[3]).all()
+        assert np.isfinite(np.delete(got.out, 3, axis=0)).all()
+        assert np.isnan(got.dweight[0, 5]).all()
+        assert np.isfinite(got.dweight[1, :, np.arange(17) != 4]).all()
+        assert np.isinf(got.dbias[1, 4])
+        assert np.isfinite(got.dbias[0]).all()
+
+
+def test_large_and_small_shapes_get_large_and_small_tiles(modules: SimpleNamespace) -> None:
+    pick = modules.cuda_dense.pick_tile
+    assert pick(128, 128, 1) == 16
+    assert pick(784, 128, 1) == 32
+    assert pick(60000, 10, 1) == 16
+    assert pick(16384, 128, 1) == 128
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_shared_memory_fits_every_device_of_the_precision(precision: str, tile: int, modules: SimpleNamespace) -> None:
+    for product in modules.cuda_dense.LAYOUTS:
+        limit = 64 * 1024 if precision == "float32" else 99 * 1024
+        assert 0 < modules.cuda_dense.shared_bytes(product, tile, precision) <= limit
+
+
+class TestBlas:
+    """The library's products behind the same face."""
+
+    @pytest.fixture
+    def library(self, modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_nvmath.Library]:
+        with fake_nvmath.install() as library:
+            monkeypatch.setattr(modules.cuda_dense, "BLAS_FROM", 0)
+            yield library
+
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "identity"])
+    def test_equals_the_formulas(
+        self,
+        precision: str,
+        activation: str,
+        modules: SimpleNamespace,
+        library: fake_nvmath.Library,
+        dense_of: Callable[[str], Any],
+    ) -> None:
+        case = Case(70, 33, 19, 37, activation)
+        given = data(case, precision)
+        dense = modules.cuda_dense.Dense(modules.cuda_launch.Launcher(precision), precision)
+        got = run(modules.cupy, dense, case, given)
+        found = errors(case, precision, given, got)
+        assert max(found.values()) < 1, found
+        assert [name for name, _ in library.calls].count("gemm") == 9, "one a product and micro-batch"
+        compute = fake_nvmath.ComputeType.COMPUTE_32F_FAST_TF32 if precision == "tf32" else 68
+        assert {value for name, value in library.calls if name == "gemm"} == {compute}
+        own = run(modules.cupy, dense_of(precision), case, given)
+        assert got.dbias.tobytes() == own.dbias.tobytes()
+
+    def test_is_set_up_for_the_same_bits_at_every_call(
+        self, modules: SimpleNamespace, library: fake_nvmath.Library
+    ) -> None:
+        launch = modules.cuda_launch.Launcher("float32")
+        modules.cuda_dense.Dense(launch, "float32")
+        assert library.calls == [("stream", launch.stream.ptr), ("workspace", 32 << 20), ("math", 16), ("atomics", 0)]
+
+    def test_is_captured(self, modules: SimpleNamespace, library: fake_nvmath.Library) -> None:
+        case = Case(40, 20, 8, 16)
+        given = data(case, "float16")
+        launch = modules.cuda_launch.Launcher("float16")
+        dense = modules.cuda_dense.Dense(launch, "float16")
+        cupy = modules.cupy
+        x, weight, bias = cupy.array(given.x), cupy.array(given.weight), cupy.array(given.bias)
+        out, again = cupy.zeros((40, 16), np.float16), cupy.zeros((40, 16), np.float16)
+        replay = launch.capture(lambda: dense.forward(x, weight, bias, "relu", 20, out))
+        assert not out.get().any()
+        replay()
+        dense.forward(x, weight, bias, "relu", 20, again)
+        assert out.get().tobytes() == again.get().tobytes()
+        assert library.stream == launch.stream.ptr
+
+    def test_small_products_stay_with_own_kernels(
+        self, modules: SimpleNamespace, library: fake_nvmath.Library, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(modules.cuda_dense, "BLAS_FROM", 20 * 8 * 16 + 1)
+        dense = modules.cuda_dense.Dense(modules.cuda_launch.Launcher("float32"), "float32")
+        for num_rows in (20, 2000):
+            case = Case(num_rows, 20, 8, 16)
+            run(modules.cupy, dense, case, data(case, "float32"))
+        assert "gemm" not in dict(library.calls)

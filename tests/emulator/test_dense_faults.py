@@ -1,0 +1,123 @@
+"""Faults planted in the text of the dense kernels: each must make a check of `test_dense.py` fail."""
+
+import re
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+
+from ddpgd.kernels import sources
+from emulator import fake_cupy
+from emulator.dense_cases import Case, data, device, errors, run
+from emulator.launcher import KernelError
+
+
+class Fault(NamedTuple):
+    """What is replaced by what, where it is tried, and in which order threads run."""
+
+    name: str
+    old: str
+    new: str
+    tile: int = 16
+    precision: str = "float32"
+    order: str = "forward"
+
+
+BOUNDS = "if (row >= num_rows || column >= num_outputs) return;"
+FAULTS = (
+    Fault("no barrier before a stage is read", "synchronize_group<Tile::GROUP>();", "", 64),
+    Fault("no barrier of a warp before a stage is read", "synchronize_group<Tile::GROUP>();", "", 16),
+    Fault(
+        "no barrier before slices meet", "__syncthreads();\n#pragma unroll", "#pragma unroll", 16, "float32", "reverse"
+    ),
+    Fault(
+        "no barrier when slices have met",
+        "    __syncthreads();\n    for (int i = threadIdx.x; i < SIZE",
+        "    for (int i = threadIdx.x; i < SIZE",
+    ),
+    Fault("a copy not waited for", "wait_for_pieces<Tile::STAGES - 2>", "wait_for_pieces<Tile::STAGES - 1>", 64),
+    Fault("copies that overtake", "copy_next(free_stage);", "copy_next(stage);", 16),
+    Fault("a place too many", "term_end : factor.end) - first_place;", "term_end : factor.end) - first_place + 1;"),
+    Fault("a line too many", "factor.end : term_end) - first_line;", "factor.end : term_end) - first_line + 1;"),
+    Fault("a row written behind the last", BOUNDS, "if (column >= num_outputs) return;", 64),
+    Fault("a column written behind the last", BOUNDS, "if (row >= num_rows) return;", 16),
+    Fault("the last micro-batch as long as others", "min(micro_batch, num_rows - first_sample)", "micro_batch"),
+    Fault(
+        "a row missing in sums of columns",
+        "for (int i = 0; i < walk.count(); ++i)",
+        "for (int i = 1; i < walk.count(); ++i)",
+    ),
+    Fault("sums of columns by no block", "blockIdx.x == 0, store", "blockIdx.x == 99, store"),
+    Fault("a slice lost", "for (int slice = 1; slice < num_slices", "for (int slice = 2; slice < num_slices"),
+    Fault("sums carried into the next slice", "multiplier.sums[i] = 0.0f;\n            }", "}", 64),
+    Fault("no slope", "slope(to_float(x[at]), activation)", "1.0f"),
+    Fault(
+        "terms of a fragment exchanged", "pair[0] = to_tf32(line[t]);", "pair[0] = to_tf32(line[t + 1]);", 16, "tf32"
+    ),
+    Fault("words taken apart wrongly", "(first & 0xffffu) | (second", "(second & 0xffffu) | (first", 64, "float16"),
+    Fault("sums put in the wrong column", "4 * t + 2 * odd + second", "8 * second + 2 * t + odd", 32, "bfloat16"),
+    Fault(
+        "a row of fragments mistaken", "g + 8 * lower : 2 * g + lower", "2 * g + lower : g + 8 * lower", 16, "float16"
+    ),
+)
+CASES = (Case(70, 33, 133, 37, "tanh"), Case(40, 40, 64, 72, "relu"))
+
+
+def holds(modules: SimpleNamespace, fault: Fault) -> bool:
+    dense = modules.cuda_dense.Dense(modules.cuda_launch.Launcher(fault.precision), fault.precision)
+    for case in CASES:
+        given = data(case, fault.precision)
+        try:
+            got = run(modules.cupy, dense, case, given)
+        except (KernelError, AssertionError):
+            return False
+        if max(errors(case, fault.precision, given, got).values()) >= 1:
+            return False
+    return True
+
+
+def only(text: str, tile: int) -> str:
+    """The kernels of one tile alone, which compile sooner."""
+    other = rf'extern "C" __global__ void __launch_bounds__\([^)]*\) \w+_(?!{tile}x)\d+x\d+\([^{{]*{{[^}}]*}}\n'
+    return re.sub(other, "", text)
+
+
+@pytest.fixture
+def plant(monkeypatch: pytest.MonkeyPatch) -> object:
+    def change(modules: SimpleNamespace, fault: Fault) -> None:
+        original = sources.joined
+
+        def faulty(file: str) -> str:
+            text = original(file)
+            assert text.count(fault.old) >= 1, f"{fault.old!r} is not in {file}"
+            return only(text.replace(fault.old, fault.new), fault.tile)
+
+        monkeypatch.setattr(sources, "joined", faulty)
+        monkeypatch.setattr(modules.cuda_dense, "pick_tile", lambda *_: fault.tile)
+
+    return change
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
+def test_a_planted_fault_is_found(fault: Fault, plant: object) -> None:
+    with device() as modules:
+        fake_cupy.fake_device.settings.order = fault.order
+        plant(modules, fault)  # type: ignore[operator]
+        assert not holds(modules, fault)
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse", "random:3"])
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_no_fault_is_found_where_none_is_planted(precision: str, order: str, plant: object) -> None:
+    with device() as modules:
+        fake_cupy.fake_device.settings.order = order
+        fault = Fault("none", "__syncthreads();", "__syncthreads();", 16, precision)
+        plant(modules, fault)  # type: ignore[operator]
+        assert holds(modules, fault)
+
+
+def test_the_path_below_sm_80_gives_the_same_results(plant: object) -> None:
+    with device() as modules:
+        fault = Fault("copies at once", "__CUDA_ARCH__ < 800", "__CUDA_ARCH__ < 2000")
+        plant(modules, fault)  # type: ignore[operator]
+        assert holds(modules, fault)
