@@ -1,5 +1,6 @@
 """From the text of a CUDA unit to a shared object: preprocess, rewrite `__shared__`, compile, keep by hash."""
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -63,14 +64,15 @@ def run_gcc(arguments: Sequence[str], text: str | None = None) -> str:
 
 
 def keep(key: str, arguments: Sequence[str], text: str | None = None) -> Path:
-    """The object called `key` in the cache; compiled if it is not there, and moved there whole."""
+    """The object called `key` in the cache; compiled if it is not there, and put there whole."""
     target = CACHE / f"{key}.so"
     if not target.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             made = Path(folder) / "made.so"
             run_gcc([*arguments, "-o", str(made)], text)
-            os.replace(made, target)
+            with contextlib.suppress(FileExistsError):  # another process was first, and may have loaded its own
+                os.link(made, target)
     return target
 
 
@@ -104,8 +106,17 @@ def translate(options: Sequence[str]) -> tuple[list[str], list[Path]]:
     """NVRTC's options as g++'s: definitions, and the folders to include from. Others mean nothing here."""
     flags: list[str] = []
     folders: list[Path] = []
-    ignored = ("-std=", "--std=", "-arch", "--gpu-architecture", "--use_fast_math", "-use_fast_math", "--fmad", "-fmad")
-    ignored += ("-lineinfo", "--generate-line-info", "-default-device", "--device-as-default", "--ptxas-options", "-O")
+    ignored: tuple[str, ...] = ("-std=", "--std=", "-arch", "--gpu-architecture", "--use_fast_math", "-use_fast_math")
+    ignored += (
+        "--fmad",
+        "-fmad",
+        "-lineinfo",
+        "--generate-line-info",
+        "-default-device",
+        "--device-as-default",
+        "--ptxas-options",
+        "-O",
+    )
     remaining = iter(options)
     for option in remaining:
         name, _, value = option.partition("=")

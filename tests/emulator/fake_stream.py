@@ -29,7 +29,7 @@ class CUDADriverError(CUDARuntimeError):
 
 
 def order() -> str:
-    return os.environ.get("DDPGD_EMULATOR_ORDER", settings.order)
+    return os.environ.get("DDPGD_EMULATOR_ORDER", str(settings.order))
 
 
 def current_device() -> int:
