@@ -16,20 +16,12 @@ ENGINE = HERE / "engine"
 SHIM = HERE / "shim"
 CACHE = HERE.parents[1] / "build" / "emulator"
 
-# Traps cost little and find an index outside a shared or local array, and a float4 read at a wrong address.
 FLAGS = (
     *("-std=c++20", "-O2", "-ftree-vectorize", "-fpeel-loops", "-g1", "-w"),
-    *(
-        "-fPIC",
-        "-shared",
-        "-fvisibility=hidden",
-        "-fno-gnu-unique",
-        "-ffp-contract=off",
-        "-fno-strict-aliasing",
-        "-fwrapv",
-        "-fno-threadsafe-statics",
-    ),
+    *("-fPIC", "-shared", "-fvisibility=hidden", "-fno-gnu-unique", "-fno-threadsafe-statics"),
+    *("-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv"),
 )
+# Traps find an index outside a shared or local array, and a float4 read at a wrong address.
 CHECKS = ("-fsanitize=bounds,alignment", "-fsanitize-undefined-trap-on-error")
 
 PARENTHESES = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
@@ -137,6 +129,9 @@ def rewrite(text: str) -> str:
     """Shared arrays and unrolling as g++ knows them; needs preprocessed text, because headers hold some."""
 
     def dynamic(match: re.Match[str]) -> str:
+        before = text[: match.start()]
+        if before.count("{") - before.count("}") <= 1:
+            raise CompileError(f"the emulator wants `extern __shared__ {match['name']}[]` inside a function")
         kind = ALIGNMENT.sub("", match["type"]).strip()
         return f"{kind}* const {match['name']} = reinterpret_cast<{kind}*>(emulator::dynamic_shared);"
 
@@ -148,7 +143,8 @@ def rewrite(text: str) -> str:
             f"[[maybe_unused]] static const bool emulator_{name} = emulator::share(&{name}, sizeof {name});"
             for name in (part.split()[-1] for part in names.split(","))
         )
-        return f"static {match['declaration']}; {shares}"
+        aligned = re.sub(r"\balignas\s*(\([^()]*\))", r"__attribute__((aligned\1))", match["declaration"])
+        return f"static {aligned}; {shares}"
 
     def unroll(match: re.Match[str]) -> str:
         return f"#pragma GCC unroll {match['times'] or 8}"
