@@ -1,5 +1,6 @@
 """From the text of a CUDA unit to a shared object: preprocess, rewrite `__shared__`, compile, keep by hash."""
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -15,20 +16,12 @@ ENGINE = HERE / "engine"
 SHIM = HERE / "shim"
 CACHE = HERE.parents[1] / "build" / "emulator"
 
-# Traps cost little and find an index outside a shared or local array, and a float4 read at a wrong address.
 FLAGS = (
     *("-std=c++20", "-O2", "-ftree-vectorize", "-fpeel-loops", "-g1", "-w"),
-    *(
-        "-fPIC",
-        "-shared",
-        "-fvisibility=hidden",
-        "-fno-gnu-unique",
-        "-ffp-contract=off",
-        "-fno-strict-aliasing",
-        "-fwrapv",
-        "-fno-threadsafe-statics",
-    ),
+    *("-fPIC", "-shared", "-fvisibility=hidden", "-fno-gnu-unique", "-fno-threadsafe-statics"),
+    *("-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv"),
 )
+# Traps find an index outside a shared or local array, and a float4 read at a wrong address.
 CHECKS = ("-fsanitize=bounds,alignment", "-fsanitize-undefined-trap-on-error")
 
 PARENTHESES = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
@@ -63,14 +56,15 @@ def run_gcc(arguments: Sequence[str], text: str | None = None) -> str:
 
 
 def keep(key: str, arguments: Sequence[str], text: str | None = None) -> Path:
-    """The object called `key` in the cache; compiled if it is not there, and moved there whole."""
+    """The object called `key` in the cache; compiled if it is not there, and put there whole."""
     target = CACHE / f"{key}.so"
     if not target.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             made = Path(folder) / "made.so"
             run_gcc([*arguments, "-o", str(made)], text)
-            os.replace(made, target)
+            with contextlib.suppress(FileExistsError):  # another process was first, and may have loaded its own
+                os.link(made, target)
     return target
 
 
@@ -104,8 +98,17 @@ def translate(options: Sequence[str]) -> tuple[list[str], list[Path]]:
     """NVRTC's options as g++'s: definitions, and the folders to include from. Others mean nothing here."""
     flags: list[str] = []
     folders: list[Path] = []
-    ignored = ("-std=", "--std=", "-arch", "--gpu-architecture", "--use_fast_math", "-use_fast_math", "--fmad", "-fmad")
-    ignored += ("-lineinfo", "--generate-line-info", "-default-device", "--device-as-default", "--ptxas-options", "-O")
+    ignored: tuple[str, ...] = ("-std=", "--std=", "-arch", "--gpu-architecture", "--use_fast_math", "-use_fast_math")
+    ignored += (
+        "--fmad",
+        "-fmad",
+        "-lineinfo",
+        "--generate-line-info",
+        "-default-device",
+        "--device-as-default",
+        "--ptxas-options",
+        "-O",
+    )
     remaining = iter(options)
     for option in remaining:
         name, _, value = option.partition("=")
@@ -126,6 +129,9 @@ def rewrite(text: str) -> str:
     """Shared arrays and unrolling as g++ knows them; needs preprocessed text, because headers hold some."""
 
     def dynamic(match: re.Match[str]) -> str:
+        before = text[: match.start()]
+        if before.count("{") - before.count("}") <= 1:
+            raise CompileError(f"the emulator wants `extern __shared__ {match['name']}[]` inside a function")
         kind = ALIGNMENT.sub("", match["type"]).strip()
         return f"{kind}* const {match['name']} = reinterpret_cast<{kind}*>(emulator::dynamic_shared);"
 
@@ -137,7 +143,8 @@ def rewrite(text: str) -> str:
             f"[[maybe_unused]] static const bool emulator_{name} = emulator::share(&{name}, sizeof {name});"
             for name in (part.split()[-1] for part in names.split(","))
         )
-        return f"static {match['declaration']}; {shares}"
+        aligned = re.sub(r"\balignas\s*(\([^()]*\))", r"__attribute__((aligned\1))", match["declaration"])
+        return f"static {aligned}; {shares}"
 
     def unroll(match: re.Match[str]) -> str:
         return f"#pragma GCC unroll {match['times'] or 8}"

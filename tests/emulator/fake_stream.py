@@ -16,7 +16,7 @@ current = threading.local()
 lock = threading.RLock()
 
 
-class CUDARuntimeError(RuntimeError):
+class CUDAError(RuntimeError):
     """What a call to CUDA answers; `status` is its code."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -24,12 +24,16 @@ class CUDARuntimeError(RuntimeError):
         super().__init__(text)
 
 
-class CUDADriverError(CUDARuntimeError):
-    """The same from the driver, which launches and loads."""
+class CUDARuntimeError(CUDAError):
+    """From the runtime."""
+
+
+class CUDADriverError(CUDAError):
+    """From the driver, which launches and loads."""
 
 
 def order() -> str:
-    return os.environ.get("DDPGD_EMULATOR_ORDER", settings.order)
+    return os.environ.get("DDPGD_EMULATOR_ORDER", str(settings.order))
 
 
 def current_device() -> int:
@@ -53,7 +57,7 @@ class Stream:
 
     def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int = 0) -> None:
         self.is_null = null or ptds
-        self.non_blocking = non_blocking
+        self.is_non_blocking = non_blocking
         self.priority = priority
         self.ptr = 0 if self.is_null else next(self.ptrs)
         self.device_id = -1 if self.is_null else current_device()
@@ -79,7 +83,7 @@ class Stream:
         """Work at the end of the queue; `keep` lives until it has run, but a graph keeps nothing alive."""
         if self.device_id not in {-1, current_device()}:
             raise CUDARuntimeError(400, f"work for device {current_device()} on a stream of device {self.device_id}")
-        others = [] if self.non_blocking else [s for s in list(self.by_ptr.values()) if not s.non_blocking]
+        others = [] if self.is_non_blocking else [s for s in list(self.by_ptr.values()) if not s.is_non_blocking]
         if self.is_null and any(stream.captured is not None for stream in others):
             raise CUDARuntimeError(906, "cudaErrorStreamCaptureImplicit: the null stream used while another captures")
         if self.captured is not None:

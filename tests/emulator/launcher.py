@@ -19,7 +19,7 @@ ORDERS = {"forward": 0, "reverse": 1, "random": 2}
 one_launch = threading.RLock()
 
 
-class KernelError(Exception):
+class KernelError(RuntimeError):
     """A kernel did what no kernel may: the kernel, the block, the thread, where, and what."""
 
 

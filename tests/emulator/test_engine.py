@@ -1,9 +1,14 @@
 """The emulator itself: right kernels give right values in every order of threads."""
 
+import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from emulator.compiler import SHIM
 
 KERNELS = r"""
 #include <cuda_bf16.h>
@@ -274,3 +279,20 @@ def test_scalars(cupy: Any, kernels: Any) -> None:
     np.testing.assert_array_equal(
         out.get(), [f, 0.1, -(2.0**40), 2**31 + 8, 2**62, np.float32(exact - float(f * f)), 2, 0, 4]
     )
+
+
+def test_the_twin_replaces_inline_ptx(cupy: Any, tmp_path: Path) -> None:
+    real = Path(__file__).parents[2] / "ddpgd" / "kernels" / "ptx.cuh"
+    shutil.copy(real, tmp_path)
+    (tmp_path / "helper.cuh").write_text(
+        '#include "ptx.cuh"\ninline __device__ unsigned helped(float x) { return to_tf32(x); }'
+    )
+    text = '#include "helper.cuh"\nextern "C" __global__ void rounds(unsigned* out, float x) { *out = helped(x); }'
+    out = cupy.empty((), np.uint32)
+    kernel = cupy.RawModule(code=text, options=("-I", str(tmp_path))).get_function("rounds")
+    kernel((1,), (1,), (out, np.float32(1 / 3)))
+    assert int(out) == 0x3EAAA000 + 0x2000 * (0x3EAAAAAB % 0x2000 >= 0x1000)
+    twin = (SHIM / "ptx.cuh").read_text()
+    names = set(re.findall(r"(?:DDPGD_MMA\(|__device__ __forceinline__ \w+ )(\w+)\b", real.read_text())) - {"NAME"}
+    assert len(names) == 7
+    assert all(re.search(rf"^inline \w+ {name}\(", twin, re.MULTILINE) for name in names)

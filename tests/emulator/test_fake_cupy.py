@@ -118,7 +118,11 @@ def test_arrays(cupy: Any) -> None:
     np.testing.assert_array_equal(x.get(), host)
     out = np.empty_like(host)
     assert x.get(out=out) is out
-    wrong = [(lambda: np.asarray(x), TypeError), (lambda: np.add(x, 1), TypeError), (lambda: x + 1, TypeError)]
+    wrong: list[Any] = [
+        (lambda: np.asarray(x), TypeError),
+        (lambda: np.add(x, 1), TypeError),
+        (lambda: x + 1, TypeError),
+    ]
     wrong += [(lambda: x.set(host.astype(np.float64)), TypeError), (lambda: x.set(host[0]), ValueError)]
     wrong += [(lambda: x.__setitem__(0, host[0]), ValueError), (lambda: x[:, 1:3].reshape(8), ValueError)]
     for call, error in wrong:
