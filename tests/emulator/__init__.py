@@ -1,1 +1,14 @@
-"""CUDA on a CPU: runs unchanged kernels for tests. `fake_cupy.install()` is the way in."""
+"""CUDA on a CPU, for tests: runs the unchanged text of kernels, and finds what a GPU would let pass.
+
+`fake_cupy.install()` puts a `cupy` in place whose RawModule compiles with g++ and whose launches run here; a child process
+gets it from `site/` on its PYTHONPATH. Blocks run in turn, the threads of a block as fibers of one thread of the process,
+in the order forward, reverse or random:SEED.
+
+A KernelError names kernel, block, thread and line: arrays overrun at their end, static and local arrays indexed outside,
+misaligned vectors, barriers and warp operations that not all reach, threads that leave before a barrier. Memory that nobody
+wrote is NaN. A missing barrier shows as a wrong value in one of the orders, a forgotten wait for a stream with `lazy=True`.
+
+Not found: races that no order tried shows, endless loops, overruns from one array into a neighbour through a pointer,
+more than 48 KiB of static shared memory, too many registers, the last bits of tensor cores and approximate functions, and
+text that g++ takes and NVRTC does not.
+"""

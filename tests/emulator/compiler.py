@@ -1,5 +1,6 @@
 """From the text of a CUDA unit to a shared object: preprocess, rewrite `__shared__`, compile, keep by hash."""
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -15,17 +16,19 @@ ENGINE = HERE / "engine"
 SHIM = HERE / "shim"
 CACHE = HERE.parents[1] / "build" / "emulator"
 
-# Traps cost little and find an index outside a shared or local array, and a float4 read at a wrong address.
 FLAGS = (
-    *("-std=c++20", "-O2", "-g1", "-w", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-gnu-unique"),
-    *("-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv", "-fno-threadsafe-statics"),
+    *("-std=c++20", "-O2", "-ftree-vectorize", "-fpeel-loops", "-g1", "-w"),
+    *("-fPIC", "-shared", "-fvisibility=hidden", "-fno-gnu-unique", "-fno-threadsafe-statics"),
+    *("-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv"),
 )
+# Traps find an index outside a shared or local array, and a float4 read at a wrong address.
 CHECKS = ("-fsanitize=bounds,alignment", "-fsanitize-undefined-trap-on-error")
 
-KERNEL = re.compile(
-    r'extern\s*"C"\s*(?:__attribute__\s*\(\(.*?\)\)\s*)?void\s+'
-    r"(?:EMULATOR_BOUNDS\s*(?P<bounds>\((?:[^()]|\([^()]*\))*\))\s*)?(?P<name>\w+)\s*\("
-)
+PARENTHESES = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
+BOUNDS = rf"EMULATOR_BOUNDS\s*(?P<bounds>{PARENTHESES})"
+BEFORE_NAME = rf"(?:\s+|inline\b|__attribute__\s*{PARENTHESES}|EMULATOR_BOUNDS\s*{PARENTHESES})*"
+KERNEL = re.compile(rf'extern\s*"C"(?P<before>{BEFORE_NAME}void\b{BEFORE_NAME})\b(?P<name>\w+)\s*\(')
+UNROLL = re.compile(r"^[ \t]*#pragma unroll[ \t]*(?:\(?(?P<times>\d+)\)?)?.*$", re.MULTILINE)
 DYNAMIC_SHARED = re.compile(r"extern\s+__shared__\s+(?P<type>[^;{}]*?)\b(?P<name>\w+)\s*\[\s*\]\s*;")
 ALIGNMENT = re.compile(r"__attribute__\s*\(\(\s*aligned\s*\([^()]*\)\s*\)\)|alignas\s*\([^()]*\)")
 STATIC_SHARED = re.compile(r"(?:\bstatic\s+)?\b__shared__\s+(?P<declaration>[^;{}]*);")
@@ -53,14 +56,15 @@ def run_gcc(arguments: Sequence[str], text: str | None = None) -> str:
 
 
 def keep(key: str, arguments: Sequence[str], text: str | None = None) -> Path:
-    """The object called `key` in the cache; compiled if it is not there, and moved there whole."""
+    """The object called `key` in the cache; compiled if it is not there, and put there whole."""
     target = CACHE / f"{key}.so"
     if not target.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             made = Path(folder) / "made.so"
             run_gcc([*arguments, "-o", str(made)], text)
-            os.replace(made, target)
+            with contextlib.suppress(FileExistsError):  # another process was first, and may have loaded its own
+                os.link(made, target)
     return target
 
 
@@ -86,7 +90,7 @@ def engine_digest() -> str:
 @functools.cache
 def scheduler() -> ctypes.CDLL:
     """The scheduler, whose symbols every unit finds because it is loaded for all."""
-    path = keep(f"scheduler-{engine_digest()}", [*FLAGS, str(ENGINE / "scheduler.cpp")])
+    path = keep(f"scheduler-{engine_digest()}", [*FLAGS, *map(str, sorted(ENGINE.glob("*.cpp")))])
     return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
 
 
@@ -94,8 +98,17 @@ def translate(options: Sequence[str]) -> tuple[list[str], list[Path]]:
     """NVRTC's options as g++'s: definitions, and the folders to include from. Others mean nothing here."""
     flags: list[str] = []
     folders: list[Path] = []
-    ignored = ("-std=", "--std=", "-arch", "--gpu-architecture", "--use_fast_math", "-use_fast_math", "--fmad", "-fmad")
-    ignored += ("-lineinfo", "--generate-line-info", "-default-device", "--device-as-default", "--ptxas-options", "-O")
+    ignored: tuple[str, ...] = ("-std=", "--std=", "-arch", "--gpu-architecture", "--use_fast_math", "-use_fast_math")
+    ignored += (
+        "--fmad",
+        "-fmad",
+        "-lineinfo",
+        "--generate-line-info",
+        "-default-device",
+        "--device-as-default",
+        "--ptxas-options",
+        "-O",
+    )
     remaining = iter(options)
     for option in remaining:
         name, _, value = option.partition("=")
@@ -113,9 +126,12 @@ def translate(options: Sequence[str]) -> tuple[list[str], list[Path]]:
 
 
 def rewrite(text: str) -> str:
-    """Shared arrays as g++ can place them; needs preprocessed text, because headers hold some."""
+    """Shared arrays and unrolling as g++ knows them; needs preprocessed text, because headers hold some."""
 
     def dynamic(match: re.Match[str]) -> str:
+        before = text[: match.start()]
+        if before.count("{") - before.count("}") <= 1:
+            raise CompileError(f"the emulator wants `extern __shared__ {match['name']}[]` inside a function")
         kind = ALIGNMENT.sub("", match["type"]).strip()
         return f"{kind}* const {match['name']} = reinterpret_cast<{kind}*>(emulator::dynamic_shared);"
 
@@ -127,20 +143,25 @@ def rewrite(text: str) -> str:
             f"[[maybe_unused]] static const bool emulator_{name} = emulator::share(&{name}, sizeof {name});"
             for name in (part.split()[-1] for part in names.split(","))
         )
-        return f"static {match['declaration']}; {shares}"
+        aligned = re.sub(r"\balignas\s*(\([^()]*\))", r"__attribute__((aligned\1))", match["declaration"])
+        return f"static {aligned}; {shares}"
 
-    return STATIC_SHARED.sub(static, DYNAMIC_SHARED.sub(dynamic, text))
+    def unroll(match: re.Match[str]) -> str:
+        return f"#pragma GCC unroll {match['times'] or 8}"
+
+    return UNROLL.sub(unroll, STATIC_SHARED.sub(static, DYNAMIC_SHARED.sub(dynamic, text)))
 
 
 def table(text: str) -> tuple[str, str]:
     """The text without launch bounds, and the list of its kernels that Python reads."""
-    rows = []
+    rows = {}
     for match in KERNEL.finditer(text):
-        bounds = f"emulator::bounds{match['bounds'] or '()'}"
-        rows.append(f'emulator::kernel<{match["name"]}>("{match["name"]}", {bounds}),')
+        bounds = re.search(BOUNDS, match["before"])
+        limit = f"emulator::bounds{bounds['bounds'] if bounds else '()'}"
+        rows[match["name"]] = f'emulator::kernel<{match["name"]}>("{match["name"]}", {limit}),'
     exported = 'extern "C" __attribute__((visibility("default")))'
-    found = f"{exported} const emulator::Kernel emulator_kernels[] = {{ {' '.join(rows)} {{}} }};\n"
-    return re.sub(r"EMULATOR_BOUNDS\s*\((?:[^()]|\([^()]*\))*\)", "", text), found
+    found = f"{exported} const emulator::Kernel emulator_kernels[] = {{ {' '.join(rows.values())} {{}} }};\n"
+    return re.sub(BOUNDS, "", text), found
 
 
 def compile_unit(text: str, options: Sequence[str] = (), name: str = "unit.cu") -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import fake_device
-from .fake_device import get_current_stream
+from .fake_stream import current_device, get_current_stream
 from .launcher import Memory
 
 
@@ -66,10 +66,10 @@ class ndarray:  # noqa: N801  CuPy's name
         return self._part(self._select(key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        assign(self._select(key), value)
+        assign(self._part(self._select(key)), value)
 
     def fill(self, value: Any) -> None:
-        assign(self._view, value)
+        assign(self, value)
 
     def reshape(self, *shape: Any, order: str = "C") -> "ndarray":
         wanted = shape[0] if len(shape) == 1 and not isinstance(shape[0], int | np.integer) else shape
@@ -102,7 +102,7 @@ class ndarray:  # noqa: N801  CuPy's name
         if not (arr.flags.c_contiguous and fake_device.is_pinned(arr.ctypes.data, arr.nbytes)):
             queue.refuse_capture("copy from pageable memory")
             arr = arr.copy()
-        queue.enqueue(lambda: np.copyto(self._view, arr))
+        queue.enqueue(lambda: np.copyto(self._view, arr))  # holds the array, because NumPy cannot survive a fault
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> Any:
         """To the host."""
@@ -119,6 +119,8 @@ class ndarray:  # noqa: N801  CuPy's name
         elif not out.flags.c_contiguous:
             raise ValueError("the output array must be C-contiguous")
         queue.enqueue(lambda: np.copyto(out, self._view))
+        if blocking or not fake_device.is_pinned(out.ctypes.data, out.nbytes):
+            queue.drain()
         return out
 
     def copy(self) -> "ndarray":
@@ -127,18 +129,17 @@ class ndarray:  # noqa: N801  CuPy's name
         return made
 
 
-def assign(target: "np.ndarray[Any, Any]", value: Any) -> None:
+def assign(target: ndarray, value: Any) -> None:
     """A scalar or another array of the device, cast as CuPy casts."""
     if isinstance(value, ndarray):
-        source = value._view
-        get_current_stream().enqueue(lambda: np.copyto(target, source, casting="unsafe"))
+        get_current_stream().enqueue(lambda: np.copyto(target._view, value._view, casting="unsafe"))
         return
     if isinstance(value, np.ndarray) and value.ndim:
         raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
     scalar = value.item() if isinstance(value, np.ndarray) else value
     if not isinstance(scalar, int | float | np.generic):
         raise TypeError(f"a {type(value).__name__} cannot be put into an array of the device")
-    get_current_stream().enqueue(lambda: np.copyto(target, scalar, casting="unsafe"))
+    get_current_stream().enqueue(lambda: np.copyto(target._view, scalar, casting="unsafe"))
 
 
 def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
@@ -149,7 +150,7 @@ def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
     if dtype.kind not in "?biuf":
         raise ValueError(f"Unsupported dtype {dtype}")
     nbytes = math.prod(shape) * dtype.itemsize
-    memory = Memory(nbytes, fake_device.current_device())
+    memory = Memory(nbytes, current_device())
     host = (ctypes.c_uint8 * max(1, nbytes)).from_address(memory.ptr) if nbytes else bytearray(1)
     return ndarray(np.ndarray(shape, dtype, buffer=host), memory)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import fake_array, fake_device, fake_raw
+from . import fake_array, fake_device, fake_raw, fake_stream
 
 DTYPES = ["bool_", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 DTYPES += ["float16", "float32", "float64", "dtype", "newaxis"]
@@ -23,13 +23,13 @@ def build() -> dict[str, ModuleType]:
     """The modules by name."""
     runtime = module(
         "cupy.cuda.runtime",
-        CUDARuntimeError=fake_device.CUDARuntimeError,
-        getDeviceCount=lambda: fake_device.settings.num_devices,
-        getDevice=fake_device.current_device,
-        setDevice=fake_device.set_device,
+        CUDARuntimeError=fake_stream.CUDARuntimeError,
+        getDeviceCount=lambda: fake_stream.settings.num_devices,
+        getDevice=fake_stream.current_device,
+        setDevice=fake_stream.set_device,
         getDeviceProperties=fake_device.get_device_properties,
         deviceSynchronize=fake_device.device_synchronize,
-        streamSynchronize=lambda ptr: fake_device.Stream.by_ptr[ptr].synchronize(),
+        streamSynchronize=lambda ptr: fake_stream.Stream.by_ptr[ptr].synchronize(),
         memcpyAsync=fake_device.memcpy_async,
         memsetAsync=fake_device.memset_async,
         memcpyHostToDevice=fake_device.HOST_TO_DEVICE,
@@ -40,22 +40,22 @@ def build() -> dict[str, ModuleType]:
         runtimeGetVersion=lambda: 13000,
         is_hip=False,
     )
-    driver = module("cupy.cuda.driver", CUDADriverError=fake_device.CUDADriverError, get_build_version=lambda: 13000)
+    driver = module("cupy.cuda.driver", CUDADriverError=fake_stream.CUDADriverError, get_build_version=lambda: 13000)
     compiler = module("cupy.cuda.compiler", CompileException=fake_raw.CompileException)
     stream = module(
         "cupy.cuda.stream",
-        Stream=fake_device.Stream,
-        Event=fake_device.Event,
-        get_current_stream=fake_device.get_current_stream,
-        get_elapsed_time=fake_device.get_elapsed_time,
+        Stream=fake_stream.Stream,
+        Event=fake_stream.Event,
+        get_current_stream=fake_stream.get_current_stream,
+        get_elapsed_time=fake_stream.get_elapsed_time,
     )
     cuda = module(
         "cupy.cuda",
         **{name: value for name, value in vars(stream).items() if not name.startswith("_")},
-        Graph=fake_device.Graph,
+        Graph=fake_stream.Graph,
         Device=fake_device.Device,
         alloc_pinned_memory=fake_device.alloc_pinned_memory,
-        is_available=lambda: fake_device.settings.num_devices > 0,
+        is_available=lambda: fake_stream.settings.num_devices > 0,
         get_local_runtime_version=lambda: 13000,
         runtime=runtime,
         driver=driver,
@@ -101,11 +101,11 @@ class Installed:
         self.uninstall()
 
 
-def install(num_devices: int = 1, order: str = "forward") -> Installed:
+def install(num_devices: int = 1, order: str = "forward", lazy: bool = False) -> Installed:
     """The fake as `cupy`, with so many devices, threads run in `order`: forward, reverse or random:SEED.
 
-    The environment's DDPGD_EMULATOR_ORDER goes before `order`.
+    The environment's DDPGD_EMULATOR_ORDER goes before `order`. A `lazy` device runs the work of a stream only when
+    something waits for it, so that a host that forgets to wait reads what was there before.
     """
-    fake_device.settings.num_devices = num_devices
-    fake_device.settings.order = order
+    fake_stream.reset(num_devices, order, lazy)
     return Installed()

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import compiler, fake_device, launcher
 from .fake_array import ndarray
-from .fake_device import CUDADriverError, get_current_stream
+from .fake_stream import CUDADriverError, current_device, get_current_stream, order
 
 # NumPy has no bfloat16: bindings keep its bits in uint16.
 ELEMENTS = {"bfloat16": {"uint16"}, "float16": {"float16", "uint16"}, "uint16": {"uint16", "float16"}}
@@ -94,20 +94,21 @@ class RawKernel:
         if len(args) != len(kernel.types):
             raise TypeError(f"{self.name} takes {len(kernel.types)} arguments {kernel.types}, got {len(args)}")
         # A graph keeps no array alive: what was freed before its launch is unmapped, and faults.
-        memories = {i: weakref.ref(value._memory) for i, value in enumerate(args) if isinstance(value, ndarray)}
+        used = {i: value._memory for i, value in enumerate(args) if isinstance(value, ndarray)}
+        memories = {i: weakref.ref(memory) for i, memory in used.items()}
         values = [
             convert(value, kind, f"argument {position} of {self.name}")
             for position, (value, kind) in enumerate(zip(args, kernel.types, strict=True))
         ]
 
         def run() -> None:
-            kernel.launch(shape, threads, values, shared_mem, fake_device.order())
+            kernel.launch(shape, threads, values, shared_mem, order())
             for position, memory in memories.items():
                 whole = memory()
                 if whole is not None and not whole.slack_is_whole():
                     raise launcher.KernelError(f"{self.name} wrote past the end of argument {position}")
 
-        (stream or get_current_stream()).enqueue(run)
+        (stream or get_current_stream()).enqueue(run, keep=used)
 
 
 def three(sizes: Any, limits: tuple[int, int, int], what: str) -> tuple[int, int, int]:
@@ -144,7 +145,7 @@ def pointer_of(value: ndarray, kind: str, what: str) -> int:
         fits = element == "void" or dtype.name in ELEMENTS.get(element, {element})
     if not fits:
         raise TypeError(f"{what}: {kind} wanted, got an array of {dtype}")
-    if value._memory.device != fake_device.current_device():
-        raise ValueError(f"{what}: an array of device {value._memory.device} on device {fake_device.current_device()}")
+    if value._memory.device != current_device():
+        raise ValueError(f"{what}: an array of device {value._memory.device} on device {current_device()}")
     pointer: int = value.data.ptr
     return pointer

@@ -19,7 +19,7 @@ ORDERS = {"forward": 0, "reverse": 1, "random": 2}
 one_launch = threading.RLock()
 
 
-class KernelError(Exception):
+class KernelError(RuntimeError):
     """A kernel did what no kernel may: the kernel, the block, the thread, where, and what."""
 
 
@@ -109,6 +109,8 @@ class Kernel:
         """Runs every thread to its end, or raises a KernelError. `arguments` match `types`; the caller has checked."""
         pointers = (ctypes.c_void_p * max(1, len(arguments)))(*(ctypes.addressof(value) for value in arguments))
         kind, _, seed = order.partition(":")
+        if kind not in ORDERS:
+            raise ValueError(f"order {order!r}; forward, reverse and random:SEED are there")
         launch = Launch(
             name=self.name.encode(),
             call=self.call,

@@ -18,29 +18,6 @@ constexpr size_t STACK_BYTES = 256 * 1024, PAGE_BYTES = 4096;
 using Context = void*;  // the stack pointer; everything else that a call keeps lies on the stack
 
 extern "C" void emulator_switch(Context* from, Context to);
-asm(R"(
-.text
-.hidden emulator_switch
-.globl emulator_switch
-.type emulator_switch, @function
-emulator_switch:
-    push %rbp
-    push %rbx
-    push %r12
-    push %r13
-    push %r14
-    push %r15
-    mov %rsp, (%rdi)
-    mov %rsi, %rsp
-    pop %r15
-    pop %r14
-    pop %r13
-    pop %r12
-    pop %rbx
-    pop %rbp
-    ret
-.size emulator_switch, .-emulator_switch
-)");
 
 inline void switch_context(Context& from, Context& to) { emulator_switch(&from, to); }
 

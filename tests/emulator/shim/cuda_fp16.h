@@ -39,6 +39,10 @@ inline __half __hadd(__half a, __half b) { return __half(float(a) + float(b)); }
 inline __half __hsub(__half a, __half b) { return __half(float(a) - float(b)); }
 inline __half __hmul(__half a, __half b) { return __half(float(a) * float(b)); }
 inline __half __hdiv(__half a, __half b) { return __half(float(a) / float(b)); }
+inline __half operator+(__half a, __half b) { return __hadd(a, b); }
+inline __half operator-(__half a, __half b) { return __hsub(a, b); }
+inline __half operator*(__half a, __half b) { return __hmul(a, b); }
+inline __half operator/(__half a, __half b) { return __hdiv(a, b); }
 inline __half __hneg(__half a) { return __half(_Float16(-a.value)); }
 inline __half __hfma(__half a, __half b, __half c) { return __double2half(double(a.value) * b.value + double(c.value)); }
 inline bool __hisnan(__half a) { return a.value != a.value; }

@@ -8,4 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from emulator import fake_cupy
 
-fake_cupy.install(num_devices=int(os.environ.get("DDPGD_EMULATOR_DEVICES", "1")))
+fake_cupy.install(
+    num_devices=int(os.environ.get("DDPGD_EMULATOR_DEVICES", "1")),
+    lazy=os.environ.get("DDPGD_EMULATOR_LAZY") == "1",
+)

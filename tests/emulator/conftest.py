@@ -1,0 +1,22 @@
+"""The fake CuPy for the tests here, and the orders in which the threads of a block run."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from emulator import fake_cupy
+
+ORDERS = ["forward", "reverse", "random:1", "random:2"]
+
+
+@pytest.fixture(scope="module")
+def cupy() -> Iterator[Any]:
+    with fake_cupy.install() as module:
+        yield module
+
+
+@pytest.fixture(params=ORDERS)
+def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("DDPGD_EMULATOR_ORDER", request.param)
+    return str(request.param)

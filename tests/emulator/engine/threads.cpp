@@ -1,0 +1,184 @@
+// The threads of one block: fibers that run in rounds over the lanes of a warp, and wait for their warp or block.
+#include <string.h>
+
+#include <algorithm>
+
+#include "state.hpp"
+
+namespace emulator {
+
+uint3 thread_index;
+unsigned lane_number, thread_number;
+uint64_t thread_serial;
+
+Thread threads[MAX_THREADS], *current;
+Warp warps[MAX_THREADS / WARP];
+unsigned num_threads, num_warps;
+std::vector<Fiber*> idle;
+static unsigned round_warp, pass;  // the present round: its warp, and the lanes that it still has to run
+static Context main_context;
+
+// Which lane of `lanes` comes next in the order of this launch.
+static unsigned pick(unsigned lanes) {
+    if (launch->order == FORWARD) return __builtin_ctz(lanes);
+    if (launch->order == REVERSE) return 31 - __builtin_clz(lanes);
+    const unsigned turn = randomness() % WARP;
+    const unsigned turned = lanes >> turn | lanes << (WARP - turn) % WARP;
+    return (__builtin_ctz(turned) + turn) % WARP;
+}
+
+static void enter(Thread& thread) {
+    current = &thread;
+    thread_index = thread.index;
+    thread_number = thread.number;
+    lane_number = thread.number % WARP;
+    thread_serial = thread.serial;
+}
+
+static void begin(Thread& thread, Fiber* fiber) {
+    thread.fiber = fiber;
+    warp_of(thread).fresh &= ~(1u << thread.number % WARP);
+    static uint64_t serial = 0;
+    thread.serial = ++serial;
+    enter(thread);
+}
+
+// The next of the round, made current; null when the round is over.
+static Fiber* next_of_round() {
+    if (!pass) return nullptr;
+    const unsigned lane = pick(pass), bit = 1u << lane;
+    pass &= ~bit;
+    Thread& thread = threads[round_warp * WARP + lane];
+    if (warps[round_warp].fresh & bit) {
+        begin(thread, idle.back());
+        idle.pop_back();
+    } else {
+        enter(thread);
+    }
+    return thread.fiber;
+}
+
+static void leave(Fiber* from) {
+    Fiber* next = next_of_round();
+    // A fiber whose thread ended is the first to be idle: it goes on with a fresh thread, and nothing is switched.
+    if (next != from) switch_context(from->context, next ? next->context : main_context);
+}
+
+void fiber_body() {
+    for (;;) {
+        launch->call(launch->arguments);
+        Warp& warp = warp_of(*current);
+        warp.exited |= 1u << lane_number;
+        warp.runnable &= ~(1u << lane_number);
+        idle.push_back(current->fiber);
+        leave(current->fiber);
+    }
+}
+
+static void wait(const char* name, Site site) {
+    Thread& thread = *current;
+    thread.waits_in = name;
+    thread.site = site;
+    warp_of(thread).runnable &= ~(1u << lane_number);
+    leave(thread.fiber);
+    thread.waits_in = nullptr;
+}
+
+void barrier(Site site) {
+    warp_of(*current).at_barrier |= 1u << lane_number;
+    wait("__syncthreads", site);
+}
+
+unsigned active_lanes() {
+    const Warp& warp = warp_of(*current);
+    return warp.present & ~warp.exited;
+}
+
+void collective(const char* name, Execute execute, unsigned mask, void* post, Site site) {
+    Warp& warp = warp_of(*current);
+    const unsigned own = 1u << lane_number;
+    if (!(mask & own)) fail(site, "%s with mask 0x%08x, which lacks the calling lane %u", name, mask, lane_number);
+    mask &= warp.present;
+    if (mask & warp.exited)
+        fail(site, "%s with mask 0x%08x, of which lanes 0x%08x have exited", name, mask, mask & warp.exited);
+    const Thread* lanes = threads + current->number / WARP * WARP;
+    const auto refuse_other = [&](const Thread& other) {
+        if (other.mask != mask || other.execute != execute || !(other.site == site))
+            fail(site, "%s with mask 0x%08x, but lane %u waits in %s with mask 0x%08x at line %d", name, mask,
+                 other.number % WARP, other.waits_in, other.mask, other.site.line);
+    };
+    const unsigned before = warp.posted & mask;
+    if (before && lanes[__builtin_ctz(before)].mask & own) refuse_other(lanes[__builtin_ctz(before)]);
+    warp.posts[lane_number] = post;
+    warp.posted |= own;
+    current->mask = mask;
+    // A lane that still waits for a smaller group, without this lane, will come later.
+    bool complete = (warp.posted & mask) == mask;
+    for (unsigned others = complete ? before : 0; others; others &= others - 1)
+        complete = complete && lanes[__builtin_ctz(others)].mask == mask;
+    if (!complete) {
+        current->execute = execute;
+        wait(name, site);
+        return;
+    }
+    for (unsigned others = before; others; others &= others - 1) refuse_other(lanes[__builtin_ctz(others)]);
+    warp.posted &= ~mask;
+    warp.runnable |= mask;
+    execute(warp.posts, mask);
+}
+
+// One round: every lane of a warp that can run does so until it waits or ends.
+static void run_warp(unsigned number) {
+    round_warp = number;
+    pass = warps[number].runnable;
+    while (Fiber* next = next_of_round()) switch_context(main_context, next->context);
+}
+
+// Each warp runs as far ahead of the others as it can, because that is where a missing barrier shows.
+static void run_until_all_wait() {
+    if (launch->order == RANDOM) {
+        for (;;) {
+            unsigned ready[MAX_THREADS / WARP], num_ready = 0;
+            for (unsigned w = 0; w < num_warps; ++w)
+                if (warps[w].runnable) ready[num_ready++] = w;
+            if (!num_ready) return;
+            run_warp(ready[randomness() % num_ready]);
+        }
+    }
+    for (unsigned i = 0; i < num_warps; ++i) {
+        const unsigned w = launch->order == FORWARD ? i : num_warps - 1 - i;
+        while (warps[w].runnable) run_warp(w);
+    }
+}
+
+static void release_barrier() {
+    for (unsigned w = 0; w < num_warps; ++w)
+        if (warps[w].at_barrier != warps[w].present) fail_stuck();
+    for (unsigned t = 1; t < num_threads; ++t)
+        if (!(threads[t].site == threads[0].site)) fail_stuck();
+    for (unsigned w = 0; w < num_warps; ++w) {
+        warps[w].runnable = warps[w].present;
+        warps[w].at_barrier = 0;
+    }
+}
+
+void run_block() {
+    for (size_t i = 0; i < launch->shared->count; ++i)
+        memset(launch->shared->arrays[i].start, 0xFF, launch->shared->arrays[i].bytes);
+    memset(dynamic_shared, 0xFF, (launch->dynamic_bytes + 15) / 16 * 16);
+    for (unsigned w = 0; w < num_warps; ++w) {
+        const unsigned lanes = std::min(WARP, num_threads - w * WARP);
+        const unsigned all = lanes == WARP ? ~0u : (1u << lanes) - 1;
+        warps[w] = Warp{all, all, all};
+    }
+    for (;;) {
+        run_until_all_wait();
+        if (std::all_of(warps, warps + num_warps, [](const Warp& w) { return w.exited == w.present; })) break;
+        release_barrier();
+    }
+    const char* slack = dynamic_shared + launch->dynamic_bytes;
+    for (; reinterpret_cast<uintptr_t>(slack) % 16; ++slack)
+        if (*slack != '\xFF') fail({}, "a thread of this block wrote past the end of dynamic shared memory");
+}
+
+}  // namespace emulator

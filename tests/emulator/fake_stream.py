@@ -1,0 +1,234 @@
+"""Streams, events and graphs of the fake CuPy. Work runs at once; lazily, only when something waits for it."""
+
+# ruff: noqa: ARG002  signatures are CuPy's
+
+import itertools
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+settings = SimpleNamespace(num_devices=1, order="forward", lazy=False)
+current = threading.local()
+lock = threading.RLock()
+
+
+class CUDAError(RuntimeError):
+    """What a call to CUDA answers; `status` is its code."""
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        super().__init__(text)
+
+
+class CUDARuntimeError(CUDAError):
+    """From the runtime."""
+
+
+class CUDADriverError(CUDAError):
+    """From the driver, which launches and loads."""
+
+
+def order() -> str:
+    return os.environ.get("DDPGD_EMULATOR_ORDER", str(settings.order))
+
+
+def current_device() -> int:
+    return getattr(current, "device", 0)
+
+
+def set_device(device: int) -> None:
+    if not 0 <= device < settings.num_devices:
+        raise CUDARuntimeError(
+            101, f"cudaErrorInvalidDevice: invalid device ordinal {device} of {settings.num_devices}"
+        )
+    current.device = device
+
+
+class Stream:
+    """A queue of work. `enqueue` is the only way in."""
+
+    null: "Stream"
+    by_ptr: ClassVar["dict[int, Stream]"] = {}
+    ptrs = itertools.count(1 << 20, 16)
+
+    def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int = 0) -> None:
+        self.is_null = null or ptds
+        self.is_non_blocking = non_blocking
+        self.priority = priority
+        self.ptr = 0 if self.is_null else next(self.ptrs)
+        self.device_id = -1 if self.is_null else current_device()
+        self.captured: list[Callable[[], None]] | None = None
+        self.pending: deque[tuple[Callable[[], None], Any]] = deque()
+        self.by_ptr.setdefault(self.ptr, self)
+        self.before: list[Stream] = []
+
+    def __enter__(self) -> "Stream":
+        self.before.append(get_current_stream())
+        return self.use()
+
+    def __exit__(self, *_: object) -> None:
+        streams()[current_device()] = self.before.pop()
+
+    def use(self) -> "Stream":
+        if self.device_id not in {-1, current_device()}:
+            raise RuntimeError(f"a stream of device {self.device_id} used on device {current_device()}")
+        streams()[current_device()] = self
+        return self
+
+    def enqueue(self, work: Callable[[], None], keep: Any = None) -> None:
+        """Work at the end of the queue; `keep` lives until it has run, but a graph keeps nothing alive."""
+        if self.device_id not in {-1, current_device()}:
+            raise CUDARuntimeError(400, f"work for device {current_device()} on a stream of device {self.device_id}")
+        others = [] if self.is_non_blocking else [s for s in list(self.by_ptr.values()) if not s.is_non_blocking]
+        if self.is_null and any(stream.captured is not None for stream in others):
+            raise CUDARuntimeError(906, "cudaErrorStreamCaptureImplicit: the null stream used while another captures")
+        if self.captured is not None:
+            self.captured.append(work)
+            return
+        # The null stream waits for all blocking streams, and each of them for it.
+        for stream in others:
+            if stream is not self and (self.is_null or stream.is_null):
+                stream.drain()
+        self.pending.append((work, keep))
+        if not settings.lazy:
+            self.drain()
+
+    def drain(self, mark: "Mark | None" = None) -> None:
+        """Runs what is queued; with a mark, only until that is passed."""
+        with lock:
+            while self.pending and not (mark and mark.passed):
+                self.step()
+
+    def step(self) -> None:
+        entry = self.pending.popleft()  # keeps what the work needs until it is done
+        entry[0]()
+
+    def refuse_capture(self, what: str) -> None:
+        if self.captured is not None:
+            text = f"operation not permitted when stream is capturing: {what}"
+            raise CUDARuntimeError(900, f"cudaErrorStreamCaptureUnsupported: {text}")
+
+    def synchronize(self) -> None:
+        self.refuse_capture("synchronize")
+        self.drain()
+
+    @property
+    def done(self) -> bool:
+        """Each question brings the queue one piece of work further."""
+        self.refuse_capture("query")
+        with lock:
+            if self.pending:
+                self.step()
+        return not self.pending
+
+    def record(self, event: "Event | None" = None) -> "Event":
+        event = event or Event()
+        event.record(self)
+        return event
+
+    def wait_event(self, event: "Event") -> None:
+        self.enqueue(event.mark.reach)
+
+    def is_capturing(self) -> bool:
+        return self.captured is not None
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        if self.is_null:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        if self.captured is not None:
+            raise CUDARuntimeError(901, "cudaErrorIllegalState: the stream captures already")
+        self.captured = []
+
+    def end_capture(self) -> "Graph":
+        if self.captured is None:
+            raise CUDARuntimeError(901, "cudaErrorIllegalState: the stream does not capture")
+        work, self.captured = self.captured, None
+        return Graph(work)
+
+
+Stream.null = Stream(null=True)
+
+
+def reset(num_devices: int, order: str, lazy: bool) -> None:
+    """New devices, without the streams and unfinished work of the old."""
+    vars(settings).update(num_devices=num_devices, order=order, lazy=lazy)
+    vars(current).clear()
+    Stream.by_ptr.clear()
+    Stream.null = Stream(null=True)
+
+
+class Graph:
+    """Captured work, run again as it was."""
+
+    def __init__(self, work: list[Callable[[], None]]) -> None:
+        self.work = work
+
+    def launch(self, stream: Stream | None = None) -> None:
+        (stream or get_current_stream()).enqueue(self.run, keep=self)
+
+    def run(self) -> None:
+        for work in self.work:
+            work()
+
+    def upload(self, stream: Stream | None = None) -> None:
+        (stream or get_current_stream()).refuse_capture("upload of a graph")
+
+
+class Mark:
+    """One recording of an event: passed, once the stream has come to it."""
+
+    def __init__(self, stream: Stream | None) -> None:
+        self.stream = stream
+        self.passed = stream is None
+        self.time_s: float | None = None
+
+    def pass_by(self) -> None:
+        self.passed, self.time_s = True, time.perf_counter()
+
+    def reach(self) -> None:
+        if self.stream is not None:
+            self.stream.drain(self)
+
+
+class Event:
+    """A moment in a stream."""
+
+    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
+        self.disable_timing = disable_timing
+        self.mark = Mark(None)
+
+    def record(self, stream: Stream | None = None) -> None:
+        queue = stream or get_current_stream()
+        self.mark = Mark(queue)
+        queue.enqueue(self.mark.pass_by)
+
+    def synchronize(self) -> None:
+        if self.mark.stream is not None:
+            self.mark.stream.refuse_capture("synchronize with an event")
+        self.mark.reach()
+
+    @property
+    def done(self) -> bool:
+        return self.mark.passed or (self.mark.stream is not None and self.mark.stream.done) or self.mark.passed
+
+
+def get_elapsed_time(start: Event, end: Event) -> float:
+    if start.disable_timing or end.disable_timing or start.mark.time_s is None or end.mark.time_s is None:
+        raise CUDARuntimeError(400, "cudaErrorInvalidResourceHandle: an event without a time")
+    return 1000 * (end.mark.time_s - start.mark.time_s)
+
+
+def streams() -> dict[int, Stream]:
+    """This thread's current stream of each device."""
+    if not hasattr(current, "streams"):
+        current.streams = {}
+    found: dict[int, Stream] = current.streams
+    return found
+
+
+def get_current_stream(device_id: int = -1) -> Stream:
+    return streams().get(current_device() if device_id == -1 else device_id, Stream.null)
