@@ -2,7 +2,7 @@
 
     python scripts/compile_kernels.py [--archs 90,100] [--files dense.cu]
 
-With `nvcc` where it is on PATH; else with NVRTC, from the wheels nvidia-cuda-nvrtc, -runtime, -crt and -cccl (13.x).
+With `nvcc` where it is on PATH; else with NVRTC and headers from the wheels nvidia-cuda-nvrtc and nvidia-cuda-runtime (13.x).
 Cells of the table: registers / bytes of static shared memory / bytes of spills and stack. Status 1 where a file does not
 compile or a kernel spills.
 """
@@ -79,7 +79,7 @@ def wheels_folder() -> Path:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (Path(folder) / "cu13" / "lib").is_dir():
             return Path(folder) / "cu13"
-    sys.exit("no nvcc on PATH and no NVRTC: pip install nvidia-cuda-{nvrtc,runtime,crt,cccl}")
+    sys.exit("no nvcc on PATH and no NVRTC: pip install nvidia-cuda-nvrtc nvidia-cuda-runtime")
 
 
 def by_nvrtc(job: Job) -> str:
@@ -95,9 +95,8 @@ def by_nvrtc(job: Job) -> str:
     failed = call("nvrtcCreateProgram", ctypes.byref(program), text, job.file.encode(), 0, None, None)
     if failed:
         raise FailedError(library.nvrtcGetErrorString(failed).decode())
-    includes = (f"--include-path={folder / 'include'}", f"--include-path={folder / 'include' / 'cccl'}")
-    target = (f"--gpu-architecture=sm_{job.arch}", "--ptxas-options=-v")
-    options = [option.encode() for option in (*sources.options(job.precision), *target, *includes)]
+    target = (f"--gpu-architecture=sm_{job.arch}", "--ptxas-options=-v", f"--include-path={folder / 'include'}")
+    options = [option.encode() for option in (*sources.options(job.precision), *target)]
     failed = call("nvrtcCompileProgram", program, len(options), (ctypes.c_char_p * len(options))(*options))
     size = ctypes.c_size_t()
     call("nvrtcGetProgramLogSize", program, ctypes.byref(size))

@@ -5,9 +5,9 @@ enum Activation { RELU = 0, TANH = 1, SIGMOID = 2, IDENTITY = 3 };
 // A NaN stays one: fmaxf would hide it.
 __device__ __forceinline__ float activate(float z, int activation) {
     if (activation == RELU) return z <= 0.0f ? 0.0f : z;
-    if (activation == TANH) return tanhf(z);
-    if (activation == SIGMOID) return fmaf(0.5f, tanhf(0.5f * z), 0.5f);
-    return z;
+    if (activation == IDENTITY) return z;
+    const float y = tanhf(activation == SIGMOID ? 0.5f * z : z);
+    return activation == SIGMOID ? fmaf(0.5f, y, 0.5f) : y;
 }
 
 // The slope where the activation put out `y`.

@@ -10,7 +10,10 @@ from ddpgd.kernels.ops import Array
 
 ACTIVATIONS = {"relu": 0, "tanh": 1, "sigmoid": 2, "identity": 3}
 VALUE_DTYPES = {"float32": "float32", "tf32": "float32", "float16": "float16", "bfloat16": "uint16"}
-TILES = (16, 32, 64, 128)
+Tile = tuple[int, int]
+"""Rows and columns of a product that a block computes."""
+TILES: tuple[Tile, ...] = ((16, 8), (16, 16), (32, 32), (64, 64), (128, 128))
+NARROWEST = {"float32": 8, "tf32": 16, "float16": 16, "bfloat16": 16}
 
 # How a product's factors lie: along the sum or across it.
 LAYOUTS = {"forward": (True, False), "params": (False, False), "input": (True, True)}
@@ -21,28 +24,30 @@ BLAS_FROM = 1 << 28
 """From how many multiplications of a micro-batch the library computes them, where there is one. Not yet measured."""
 
 
-def pick_tile(num_rows: int, num_columns: int, num_products: int) -> int:
-    """The side of the tile that should be fastest; no bit of the result depends on it.
+def pick_tile(precision: str, num_rows: int, num_columns: int, num_products: int) -> Tile:
+    """The tile that should be fastest; no bit of the result depends on it.
 
     A block's cost grows with its outputs and with what it reads, which small tiles share less: not yet measured.
     """
 
-    def cost(tile: int) -> float:
-        num_blocks = _count(num_rows, tile) * _count(num_columns, tile) * num_products
-        return max(1.0, num_blocks / NUM_SMS) * tile * (tile + 64)
+    def cost(tile: Tile) -> float:
+        rows, columns = tile
+        num_blocks = _count(num_rows, rows) * _count(num_columns, columns) * num_products
+        return max(1.0, num_blocks / NUM_SMS) * (rows * columns + 32 * (rows + columns))
 
-    return min(TILES, key=cost)
+    return min((tile for tile in TILES if tile[1] >= NARROWEST[precision]), key=cost)
 
 
-def shared_bytes(product: str, tile: int, precision: str) -> int:
+def shared_bytes(product: str, tile: Tile, precision: str) -> int:
     """The shared memory of a block, as `dense_tile.cuh` lays it out."""
     itemsize = np.dtype(VALUE_DTYPES[precision]).itemsize
     if precision == "float32":
-        depth, spread, budget = 8 if tile == 32 else 16, 0, 64 * 1024
+        depth, spread, budget = 8 if tile[0] == 32 else 16, 0, 64 * 1024
     else:
         depth, spread, budget = 64 // itemsize, 8, 96 * 1024
-    sizes = ((depth + 16 // itemsize) * tile if along else depth * (tile + spread) for along in LAYOUTS[product])
-    stage = sum(sizes) * itemsize * (8 if tile <= 32 else 1)
+    sides = zip(tile, LAYOUTS[product], strict=True)
+    sizes = ((depth + 16 // itemsize) * side if along else depth * (side + spread) for side, along in sides)
+    stage = sum(sizes) * itemsize * (8 if tile[0] <= 32 else 1)
     return stage * min(4, budget // stage)
 
 
@@ -67,8 +72,8 @@ class Dense:
         if blas is not None:
             blas.forward(x, weight, bias, ACTIVATIONS[activation], micro_batch, out)
             return
-        tile = pick_tile(num_rows, num_outputs, 1)
-        grid = (_count(num_rows, tile), _count(num_outputs, tile))
+        tile = pick_tile(self._precision, num_rows, num_outputs, 1)
+        grid = (_count(num_rows, tile[0]), _count(num_outputs, tile[1]))
         sizes = (num_rows, num_inputs, num_outputs, ACTIVATIONS[activation])
         self._start("forward", tile, grid, x, weight, bias, out, *map(np.int32, sizes))
 
@@ -84,8 +89,8 @@ class Dense:
         if blas is not None:
             blas.backward_params(x, dout, micro_batch, dweight, dbias)
             return
-        tile = pick_tile(num_inputs, num_outputs, num_micro_batches)
-        grid = (_count(num_inputs, tile), _count(num_outputs, tile), num_micro_batches)
+        tile = pick_tile(self._precision, num_inputs, num_outputs, num_micro_batches)
+        grid = (_count(num_inputs, tile[0]), _count(num_outputs, tile[1]), num_micro_batches)
         sizes = map(np.int32, (num_rows, micro_batch, num_inputs, num_outputs))
         strides = (np.int64(array.strides[0] // 4) for array in (dweight, dbias))
         self._start("params", tile, grid, x, dout, dweight, dbias, *sizes, *strides)
@@ -101,14 +106,14 @@ class Dense:
         if blas is not None:
             blas.backward_input(dout, weight, x, ACTIVATIONS[activation], micro_batch, dx)
             return
-        tile = pick_tile(num_rows, num_inputs, 1)
-        grid = (_count(num_rows, tile), _count(num_inputs, tile))
+        tile = pick_tile(self._precision, num_rows, num_inputs, 1)
+        grid = (_count(num_rows, tile[0]), _count(num_inputs, tile[1]))
         sizes = (num_rows, num_inputs, num_outputs, ACTIVATIONS[activation])
         self._start("input", tile, grid, dout, weight, x, dx, *map(np.int32, sizes))
 
-    def _start(self, product: str, tile: int, grid: tuple[int, ...], *arguments: Any) -> None:
+    def _start(self, product: str, tile: Tile, grid: tuple[int, ...], *arguments: Any) -> None:
         shared = shared_bytes(product, tile, self._precision)
-        self._launch(self._file, f"{product}_{tile}x{tile}", grid, BLOCK, *arguments, shared_bytes=shared)
+        self._launch(self._file, f"{product}_{tile[0]}x{tile[1]}", grid, BLOCK, *arguments, shared_bytes=shared)
 
     def _library(self, micro_batch: int, num_inputs: int, num_outputs: int) -> Blas | None:
         return self._blas if micro_batch * num_inputs * num_outputs >= BLAS_FROM else None

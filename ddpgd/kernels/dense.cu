@@ -11,7 +11,9 @@ template <int ROWS, int COLUMNS, bool LEFT_ALONG, bool RIGHT_ALONG>
 struct FloatMultiplier {
     static constexpr int DEPTH = ROWS == 32 ? 8 : 16;
     using Tile = ::Tile<ROWS, COLUMNS, DEPTH, LEFT_ALONG, RIGHT_ALONG, 0, SHARED_BUDGET>;
-    static constexpr int THREAD_ROWS = Tile::GROUP == 32 ? 4 : 16;
+    static constexpr int LANES_ACROSS = COLUMNS == 8 ? 4 : 8;
+    static constexpr int LANES_DOWN = 32 / LANES_ACROSS;
+    static constexpr int THREAD_ROWS = Tile::GROUP == 32 ? LANES_DOWN : 16;
     static constexpr int THREAD_COLUMNS = Tile::GROUP / THREAD_ROWS;
     static constexpr int NUM_ROWS = ROWS / THREAD_ROWS;
     static constexpr int NUM_COLUMNS = COLUMNS / THREAD_COLUMNS;
@@ -21,9 +23,9 @@ struct FloatMultiplier {
 
     __device__ __forceinline__ explicit FloatMultiplier(int thread) {
         const int warp = thread / 32, lane = thread % 32;
-        constexpr int WARPS_ACROSS = THREAD_COLUMNS / 8;
-        thread_row = warp / WARPS_ACROSS * 4 + lane / 8;
-        thread_column = warp % WARPS_ACROSS * 8 + lane % 8;
+        constexpr int WARPS_ACROSS = THREAD_COLUMNS / LANES_ACROSS;
+        thread_row = warp / WARPS_ACROSS * LANES_DOWN + lane / LANES_ACROSS;
+        thread_column = warp % WARPS_ACROSS * LANES_ACROSS + lane % LANES_ACROSS;
 #pragma unroll
         for (int i = 0; i < NUM_SUMS; ++i) sums[i] = 0.0f;
     }
@@ -90,19 +92,25 @@ struct FloatMultiplier {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 2) forward_16x16(
+extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) forward_16x8(
+    const Value* x, const Value* weight, const float* bias, void* out, int num_rows,
+    int num_inputs, int num_outputs, int activation) {
+    forward<FloatMultiplier<16, 8, true, false>>(x, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
+}
+
+extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) forward_16x16(
     const Value* x, const Value* weight, const float* bias, void* out, int num_rows,
     int num_inputs, int num_outputs, int activation) {
     forward<FloatMultiplier<16, 16, true, false>>(x, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
 }
 
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 2) forward_32x32(
+extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) forward_32x32(
     const Value* x, const Value* weight, const float* bias, void* out, int num_rows,
     int num_inputs, int num_outputs, int activation) {
     forward<FloatMultiplier<32, 32, true, false>>(x, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
 }
 
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 2) forward_64x64(
+extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) forward_64x64(
     const Value* x, const Value* weight, const float* bias, void* out, int num_rows,
     int num_inputs, int num_outputs, int activation) {
     forward<FloatMultiplier<64, 64, true, false>>(x, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
@@ -114,21 +122,28 @@ extern "C" __global__ void __launch_bounds__(NUM_THREADS) forward_128x128(
     forward<FloatMultiplier<128, 128, true, false>>(x, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
 }
 
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 2) params_16x16(
+extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) params_16x8(
+    const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows,
+    int micro_batch, int num_inputs, int num_outputs, long long dweight_stride, long long dbias_stride) {
+    params<FloatMultiplier<16, 8, false, false>>(x, dout, dweight, dbias, num_rows, micro_batch, num_inputs,
+        num_outputs, dweight_stride, dbias_stride);
+}
+
+extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) params_16x16(
     const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows,
     int micro_batch, int num_inputs, int num_outputs, long long dweight_stride, long long dbias_stride) {
     params<FloatMultiplier<16, 16, false, false>>(x, dout, dweight, dbias, num_rows, micro_batch, num_inputs,
         num_outputs, dweight_stride, dbias_stride);
 }
 
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 2) params_32x32(
+extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) params_32x32(
     const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows,
     int micro_batch, int num_inputs, int num_outputs, long long dweight_stride, long long dbias_stride) {
     params<FloatMultiplier<32, 32, false, false>>(x, dout, dweight, dbias, num_rows, micro_batch, num_inputs,
         num_outputs, dweight_stride, dbias_stride);
 }
 
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 2) params_64x64(
+extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) params_64x64(
     const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows,
     int micro_batch, int num_inputs, int num_outputs, long long dweight_stride, long long dbias_stride) {
     params<FloatMultiplier<64, 64, false, false>>(x, dout, dweight, dbias, num_rows, micro_batch, num_inputs,
@@ -142,19 +157,25 @@ extern "C" __global__ void __launch_bounds__(NUM_THREADS) params_128x128(
         num_outputs, dweight_stride, dbias_stride);
 }
 
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 2) input_16x16(
+extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) input_16x8(
+    const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows,
+    int num_inputs, int num_outputs, int activation) {
+    input<FloatMultiplier<16, 8, true, true>>(dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);
+}
+
+extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) input_16x16(
     const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows,
     int num_inputs, int num_outputs, int activation) {
     input<FloatMultiplier<16, 16, true, true>>(dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);
 }
 
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 2) input_32x32(
+extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) input_32x32(
     const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows,
     int num_inputs, int num_outputs, int activation) {
     input<FloatMultiplier<32, 32, true, true>>(dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);
 }
 
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 2) input_64x64(
+extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) input_64x64(
     const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows,
     int num_inputs, int num_outputs, int activation) {
     input<FloatMultiplier<64, 64, true, true>>(dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);

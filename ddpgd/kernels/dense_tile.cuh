@@ -63,26 +63,59 @@ __device__ __forceinline__ void wait_for_pieces() {
 #endif
 }
 
-// Copies terms [term, term_end) of a factor, as they lie in memory; what is not there becomes 0.
+// Copies a factor's terms, as they lie in memory, into a stage; what is not there becomes 0.
+// A thread copies the same places of every stage, so most of where they are is known before the first.
 template <bool ALONG, int WIDTH, int DEPTH, int PITCH, int GROUP>
-__device__ __forceinline__ void copy_ahead(Value* tile, const Factor& factor, int term, int term_end, int thread) {
-    constexpr int LINES = ALONG ? WIDTH : DEPTH;
-    constexpr int LENGTH = ALONG ? DEPTH : WIDTH;
-    const int first_line = ALONG ? factor.first : term;
-    const int first_place = ALONG ? term : factor.first;
-    const int num_lines = (ALONG ? factor.end : term_end) - first_line;
-    const int num_places = (ALONG ? term_end : factor.end) - first_place;
-    const Value* const from = factor.values + static_cast<size_t>(first_line) * factor.pitch + first_place;
-    if (factor.pitch % PIECE == 0) {
-        constexpr int NUM_PIECES = LINES * (LENGTH / PIECE);
-#pragma unroll
-        for (int i = thread; i < NUM_PIECES; i += GROUP) {
-            const int line = i / (LENGTH / PIECE), place = i % (LENGTH / PIECE) * PIECE;
-            const bool valid = line < num_lines && place < num_places;
-            copy_piece(tile + line * PITCH + place,
-                       valid ? from + static_cast<size_t>(line) * factor.pitch + place : factor.values, valid);
+struct Copier {
+    static constexpr int LINES = ALONG ? WIDTH : DEPTH;
+    static constexpr int LENGTH = ALONG ? DEPTH : WIDTH;
+    static constexpr int LINE_PIECES = LENGTH / PIECE;
+    static constexpr int LINE_STEP = GROUP / LINE_PIECES;
+    static constexpr int NUM_PIECES = LINES / LINE_STEP;
+    static_assert(GROUP % LINE_PIECES == 0 && LINES % LINE_STEP == 0, "every thread copies as many pieces");
+    const Factor& factor;
+    const Value* from;
+    int thread, line, place, num_across;
+    bool in_pieces;
+
+    __device__ __forceinline__ Copier(const Factor& factor, int thread)
+        : factor(factor),
+          thread(thread),
+          line(thread / LINE_PIECES),
+          place(thread % LINE_PIECES * PIECE),
+          num_across(factor.end - factor.first),
+          in_pieces(factor.pitch % PIECE == 0) {
+        from = factor.values + (ALONG ? static_cast<size_t>(factor.first + line) * factor.pitch + place
+                                      : static_cast<size_t>(line) * factor.pitch + factor.first + place);
+    }
+
+    // Copies terms [term, term_end).
+    __device__ __forceinline__ void copy(Value* tile, int term, int term_end) const {
+        if (in_pieces) {
+            copy_pieces(tile, term, term_end);
+        } else {
+            copy_values(tile, term, term_end);
         }
-    } else {
+    }
+
+    __device__ __forceinline__ void copy_pieces(Value* tile, int term, int term_end) const {
+        const Value* const at = from + (ALONG ? static_cast<size_t>(term) : static_cast<size_t>(term) * factor.pitch);
+        Value* const to = tile + line * PITCH + place;
+        const int num_lines = (ALONG ? num_across : term_end - term) - line;
+        const bool place_is_valid = place < (ALONG ? term_end - term : num_across);
+#pragma unroll
+        for (int i = 0; i < NUM_PIECES; ++i) {
+            const bool valid = place_is_valid && i * LINE_STEP < num_lines;
+            copy_piece(to + i * LINE_STEP * PITCH, at + static_cast<size_t>(i * LINE_STEP) * factor.pitch, valid);
+        }
+    }
+
+    __device__ __forceinline__ void copy_values(Value* tile, int term, int term_end) const {
+        const int first_line = ALONG ? factor.first : term;
+        const int first_place = ALONG ? term : factor.first;
+        const int num_lines = ALONG ? num_across : term_end - term;
+        const int num_places = ALONG ? term_end - term : num_across;
+        const Value* const corner = factor.values + static_cast<size_t>(first_line) * factor.pitch + first_place;
         // All loads of a batch before its stores, which might, for all the compiler knows, change what is loaded.
         constexpr int EACH = LINES * LENGTH / GROUP;
         constexpr int BATCH = EACH < 8 ? EACH : 8;
@@ -92,18 +125,18 @@ __device__ __forceinline__ void copy_ahead(Value* tile, const Factor& factor, in
             Value batch[BATCH];
 #pragma unroll
             for (int i = 0; i < BATCH; ++i) {
-                const int line = (begin + i * GROUP) / LENGTH, place = (begin + i * GROUP) % LENGTH;
-                const bool valid = line < num_lines && place < num_places;
-                batch[i] = valid ? from[static_cast<size_t>(line) * factor.pitch + place] : to_value(0.0f);
+                const int y = (begin + i * GROUP) / LENGTH, x = (begin + i * GROUP) % LENGTH;
+                const bool valid = y < num_lines && x < num_places;
+                batch[i] = valid ? corner[static_cast<size_t>(y) * factor.pitch + x] : to_value(0.0f);
             }
 #pragma unroll
             for (int i = 0; i < BATCH; ++i) {
-                const int line = (begin + i * GROUP) / LENGTH, place = (begin + i * GROUP) % LENGTH;
-                tile[line * PITCH + place] = batch[i];
+                const int y = (begin + i * GROUP) / LENGTH, x = (begin + i * GROUP) % LENGTH;
+                tile[y * PITCH + x] = batch[i];
             }
         }
     }
-}
+};
 
 // Walks the terms [at, last) by DEPTH, but never over the end of a slice.
 template <int DEPTH>
@@ -176,15 +209,15 @@ __device__ __forceinline__ void product(const Factor& left, const Factor& right,
     const int first = min(group * slice, length);
     const int last = SPLIT ? min(first + slice, length) : length;
 
+    const Copier<Tile::LEFT_ALONG, Tile::ROWS, Tile::DEPTH, Tile::LEFT_PITCH, Tile::GROUP> left_copier(left, thread);
+    const Copier<Tile::RIGHT_ALONG, Tile::COLUMNS, Tile::DEPTH, Tile::RIGHT_PITCH, Tile::GROUP> right_copier(right, thread);
     Walk<Tile::DEPTH> ahead(first, last, slice);
     auto copy_next = [&](int stage) {
         if (ahead.at < last) {
             Value* const left_tile = buffers + stage * Tile::STAGE_SIZE;
             const int end = ahead.at + ahead.count();
-            copy_ahead<Tile::LEFT_ALONG, Tile::ROWS, Tile::DEPTH, Tile::LEFT_PITCH, Tile::GROUP>(left_tile, left, ahead.at,
-                                                                                               end, thread);
-            copy_ahead<Tile::RIGHT_ALONG, Tile::COLUMNS, Tile::DEPTH, Tile::RIGHT_PITCH, Tile::GROUP>(
-                left_tile + Tile::LEFT_SIZE, right, ahead.at, end, thread);
+            left_copier.copy(left_tile, ahead.at, end);
+            right_copier.copy(left_tile + Tile::LEFT_SIZE, ahead.at, end);
             ahead.advance();
         }
         commit_pieces();

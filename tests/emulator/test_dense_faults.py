@@ -18,7 +18,7 @@ class Fault(NamedTuple):
     name: str
     old: str
     new: str
-    tile: int = 16
+    side: int = 16
     precision: str = "float32"
     order: str = "forward"
 
@@ -76,9 +76,9 @@ def holds(modules: SimpleNamespace, fault: Fault) -> bool:
     return True
 
 
-def only(text: str, tile: int) -> str:
+def only(text: str, side: int) -> str:
     """The kernels of one tile alone, which compile sooner."""
-    other = rf'extern "C" __global__ void __launch_bounds__\([^)]*\) \w+_(?!{tile}x)\d+x\d+\([^{{]*{{[^}}]*}}\n'
+    other = rf'extern "C" __global__ void __launch_bounds__\([^)]*\) \w+_(?!{side}x{side}\()\d+x\d+\([^{{]*{{[^}}]*}}\n'
     return re.sub(other, "", text)
 
 
@@ -90,10 +90,10 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> object:
         def faulty(file: str) -> str:
             text = original(file)
             assert text.count(fault.old) >= 1, f"{fault.old!r} is not in {file}"
-            return only(text.replace(fault.old, fault.new), fault.tile)
+            return only(text.replace(fault.old, fault.new), fault.side)
 
         monkeypatch.setattr(sources, "joined", faulty)
-        monkeypatch.setattr(modules.cuda_dense, "pick_tile", lambda *_: fault.tile)
+        monkeypatch.setattr(modules.cuda_dense, "pick_tile", lambda *_: (fault.side, fault.side))
 
     return change
 
