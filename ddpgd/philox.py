@@ -16,6 +16,7 @@ class Purpose(IntEnum):
     PARAMS = 1
     PERMUTATION = 2
     SYNTHETIC = 3
+    ENCODE = 4
 
 
 def words(seed: int, purpose: Purpose, index: int, count: int) -> NDArray[np.uint64]:

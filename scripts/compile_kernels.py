@@ -10,14 +10,9 @@ compile or a kernel spills.
 import argparse
 import ctypes
 import importlib.util
-import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -61,28 +56,17 @@ def jobs(files: list[str], archs: list[int]) -> list[Job]:
     return made
 
 
-def by_nvcc(job: Job) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / job.file
-        source.write_text(sources.joined(job.file), encoding="utf-8")
-        target = ["-cubin", "-o", os.devnull, f"-arch=sm_{job.arch}", "-Xptxas", "-v"]
-        command = ["nvcc", *sources.options(job.precision), *target, str(source)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise FailedError(done.stdout + done.stderr)
-    return done.stderr
-
-
 def wheels_folder() -> Path:
     """Where the wheels of CUDA 13 put `lib` and `include`."""
     spec = importlib.util.find_spec("nvidia")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (Path(folder) / "cu13" / "lib").is_dir():
             return Path(folder) / "cu13"
-    sys.exit("no nvcc on PATH and no NVRTC: pip install nvidia-cuda-nvrtc nvidia-cuda-runtime")
+    sys.exit("no NVRTC of CUDA 13 here; type pip install nvidia-cuda-nvrtc nvidia-cuda-runtime")
 
 
-def by_nvrtc(job: Job) -> str:
+def compiled(job: Job) -> str:
+    """The compiler's log."""
     folder = wheels_folder()
     library = ctypes.CDLL(str(next((folder / "lib").glob("libnvrtc.so.*"))))
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
@@ -120,18 +104,17 @@ def uses(log: str) -> dict[str, Use]:
     return found
 
 
-def compile_one(compiler: Callable[[Job], str], job: Job) -> tuple[Job, dict[str, Use], str]:
+def compile_one(job: Job) -> tuple[Job, dict[str, Use], str]:
     """What the kernels take, or why there is no answer."""
     try:
-        return job, uses(compiler(job)), ""
+        return job, uses(compiled(job)), ""
     except FailedError as error:
         return job, {}, str(error)
 
 
 def compile_all(wanted: list[Job]) -> list[tuple[Job, dict[str, Use], str]]:
-    compiler = by_nvcc if shutil.which("nvcc") else by_nvrtc
     with ProcessPoolExecutor() as pool:
-        return list(pool.map(compile_one, [compiler] * len(wanted), wanted))
+        return list(pool.map(compile_one, wanted))
 
 
 def table(done: list[tuple[Job, dict[str, Use], str]], archs: list[int]) -> list[str]:

@@ -2,7 +2,7 @@
 # All that has to hold before a change goes in; stops at the first thing that does not.
 #
 #   scripts/test.sh                     everything, in this order
-#   scripts/test.sh lint|unit|parallel|e2e ...      these parts
+#   scripts/test.sh lint|unit|emulator|parallel|e2e ...      these parts
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -25,6 +25,11 @@ lint() {
 
 unit() { section python -m pytest tests/unit; }
 
+emulator() {
+    command -v g++ >/dev/null || refuse "the CUDA kernels run on the CPU in tests, and that takes g++: apt install g++"
+    section python -m pytest tests/emulator
+}
+
 parallel() {
     local ranks color=no # ranks cannot tell: Open MPI gives them a terminal, whatever is behind it
     [[ -t 1 ]] && color=yes
@@ -37,14 +42,14 @@ e2e() { section python -m pytest tests/e2e; }
 
 for part; do
     case $part in
-        lint | unit | parallel | e2e) ;;
-        *) refuse "no part \"$part\": lint, unit, parallel and e2e are there, or nothing for all" ;;
+        lint | unit | emulator | parallel | e2e) ;;
+        *) refuse "no part \"$part\": lint, unit, emulator, parallel and e2e are there, or nothing for all" ;;
     esac
 done
 setup test
 cd "$ROOT"
 if (($# == 0)); then
-    set -- lint unit parallel e2e
+    set -- lint unit emulator parallel e2e
 fi
 started=$SECONDS
 for part; do

@@ -528,3 +528,16 @@ def test_random_words(bench: Bench, count: int, seed: int, index: int) -> None:
     key = bench.ops.from_host(np.array([seed, Purpose.PERMUTATION, index], np.uint64))
     bench.ops.random_words(key, out)
     np.testing.assert_array_equal(bench.ops.to_host(out), words(seed, Purpose.PERMUTATION, index, count))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((64, 128), (300, 300)), ((300, 300), (64, 128)), ((31, 100), (128, 384))]
+)
+def test_losses_of_another_shape_do_not_disturb_each_other(
+    bench: Bench, first: tuple[int, int], second: tuple[int, int]
+) -> None:
+    results = []
+    for micro_batch, rows in (first, second, first):
+        logits = np.random.default_rng(rows).standard_normal((rows, 10))
+        results.append(_loss(bench, "cross_entropy", logits, np.arange(rows) % 10, micro_batch)[1])
+    np.testing.assert_array_equal(results[0], results[2])

@@ -36,7 +36,7 @@ class Cuda:
         self.activation_dtype = np.dtype(VALUE_DTYPES[precision])
         self._launch = Launcher(precision)
         self._dense = Dense(self._launch, precision)
-        self._scratches: dict[tuple[str, int], Array] = {}
+        self._scratches: dict[tuple[str, int, int], tuple[Array, Array]] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         return self._array(cupy.empty(shape, dtype))
@@ -238,12 +238,11 @@ class Cuda:
 
     def _sums(self, purpose: str, num_sums: int, num_counters: int, num_parts: int) -> tuple[Array, Array]:
         """Scratch for sums over thread blocks: the nodes of their trees, and counters, which are 0 between launches."""
-        room = num_parts + _count(num_parts, 32)
-        key = purpose, num_sums * room
+        key = purpose, num_sums, num_parts
         if key not in self._scratches:
-            self._scratches[key] = self.empty((num_sums * room,), np.float32)
-            self._scratches[f"{purpose} counters", num_sums * room] = self.zeros((num_counters,), np.int32)
-        return self._scratches[key], self._scratches[f"{purpose} counters", num_sums * room]
+            partials = self.empty((num_sums * (num_parts + _count(num_parts, 32)),), np.float32)
+            self._scratches[key] = partials, self.zeros((num_counters,), np.int32)
+        return self._scratches[key]
 
     def _array(self, array: Any) -> Array:
         """For the type checker: CuPy's arrays are used here as NumPy's are."""

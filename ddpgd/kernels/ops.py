@@ -200,11 +200,12 @@ class Ops(Protocol):
 
         The dtype of coded (n,) is the format: float16; uint16, which is bfloat16; int8. exponents int16, one e a block:
         the block's largest magnitude comes to lie in [2^14, 2^15) for float16, [1, 2) for bfloat16, [63.5, 127] for
-        int8; e lies in -126 to 126, and is 0 for a block of zeros. float16 and bfloat16 round to nearest even; int8
-        rounds down or up at random, so that its mean is exact: up where the fraction is more than a 24-bit uniform
-        draw u: the upper 24 bits of the low (even elements) or high (odd ones) half of word (first + i) // 2 of
-        `random_words`, first + i being the element's place in the whole vector, times 2^-24: floor(v 2^e + u).
-        A block that holds an infinity or a NaN has e = 127 and is decoded to NaN (int8) or as it is (the others, e = 0).
+        int8, as near as e in -126 to 126 can bring it; e is 0 for a block of zeros. float16 and bfloat16 round to
+        nearest even. int8 rounds down or up at random, so that its mean is exact to 2^-25: floor(v + u) with v the
+        scaled value to 24 binary places and u a 24-bit uniform draw, the upper bits of the low (first + i even) or high
+        (odd) half of word (first + i) // 2 of `random_words`, first + i being the element's place in the whole vector.
+        A block that holds an infinity or a NaN has e = 127 and is decoded to NaN (int8) or as it is (the others, e = 0);
+        the residual is 0 where what is decoded is not finite. Magnitudes below 2^-126 count as zeros throughout.
         """
 
     def decode(self, coded: Array, exponents: Array, values: Array) -> None:

@@ -1,4 +1,4 @@
-"""Every kernel compiles for every architecture, and none spills. Needs nvcc, or NVRTC from its wheel."""
+"""Every kernel compiles for every architecture, and none spills.""""
 
 import os
 import shutil
