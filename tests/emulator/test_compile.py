@@ -1,4 +1,4 @@
-"""Every kernel compiles for every architecture, and none spills.""""
+"""Every kernel compiles for every architecture, and none spills."""
 
 import os
 import shutil
