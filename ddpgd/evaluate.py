@@ -1,11 +1,13 @@
 """Exact distributed evaluation: every sample once, summed in canonical order, so that no decision depends on W."""
 
+import math
+
 import numpy as np
 
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
 from ddpgd.control import CONTROL_WORDS, CURSOR_WORDS, Control
-from ddpgd.data.batches import Batches, Samples
+from ddpgd.data.batches import Samples
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.model import MultilayerPerceptron
 from ddpgd.tail import Tail
@@ -25,8 +27,8 @@ class Evaluate:
         self._ops = ops
         self._model = model
         self._samples = samples
-        self._batches = Batches(num_samples, num_samples, EVALUATE_ROWS, lambda _epoch: np.arange(num_samples))
-        self._order = ops.from_host(self._batches.order(0))
+        self._num_micro_batches = math.ceil(num_samples / EVALUATE_ROWS)
+        self._order = ops.from_host(np.arange(num_samples))
         self._cursor = ops.zeros((CURSOR_WORDS,), np.int64)
         control = np.zeros(CONTROL_WORDS)
         control[Control.LOSS_SCALE] = 1
@@ -35,14 +37,14 @@ class Evaluate:
 
     def __call__(self, params: Array, weights: Array) -> tuple[float, float]:
         def leaves(micro_batches: range, _grads: Array, tails: Array) -> None:
-            offset, num_rows = self._batches.window(0, micro_batches)
             images, labels = self._samples.images, self._samples.labels
+            offset = micro_batches.start * EVALUATE_ROWS
+            num_rows = min(micro_batches.stop * EVALUATE_ROWS, len(labels)) - offset
             self._model.load(images, labels, self._order, self._cursor, offset, num_rows)
             self._model.loss(params, weights, num_rows, EVALUATE_ROWS, self._control, tails)
 
-        num_micro_batches = self._batches.num_micro_batches(0)
-        self._exchange.fold(num_micro_batches, leaves)
-        _, summed = self._exchange.combine(num_micro_batches)
+        self._exchange.fold(self._num_micro_batches, leaves)
+        _, summed = self._exchange.combine(self._num_micro_batches)
         tail = self._ops.to_host(summed)
         samples = float(tail[Tail.SAMPLES])
         return float(tail[Tail.LOSS_SUM]) / samples, float(tail[Tail.CORRECT]) / samples

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -79,7 +80,10 @@ class Step:
         self._stands_at = -1
         self._epoch = -1
         self._decided = 0
-        self._work: dict[tuple[str, int, bool, int], Callable[[], None]] = {}
+        self._parts: dict[tuple[int, bool], _Parts] = {}
+        needs_host = exchange.transport.needs_host
+        self._drive = self._around_the_host if needs_host else self._whole
+        self._most = 1 if needs_host or ops.steps_per_replay == 1 else HISTORY_ROWS
         self._last_step_s = LONGEST_RUN_S
         control = np.zeros(CONTROL_WORDS)
         control[Control.UPDATE] = updates
@@ -93,24 +97,26 @@ class Step:
         norms.
         """
         transport = self._exchange.transport
-        count = 1 if observe else self._whole_steps(step, count)
-        work = self._in_parts(step, stop, observe) if transport.needs_host else self._whole(step, count, observe)
+        samples = self._batches.samples(step)
+        parts = self._parts.get((samples, observe)) or self._prepare(samples, observe)
+        count = 1 if observe or self._most == 1 else self._whole_steps(step, count)
         bytes_before, started = transport.bytes_sent, time.perf_counter()
-        self._stand_at(step)
-        compute_s, exchange_s = work()
+        if step != self._stands_at:
+            self._move_to(step)
+        compute_s, exchange_s = self._drive(parts, count, stop)
         first = self._decided % HISTORY_ROWS
         rows = self._ops.to_host(self._history[first : first + count]).tolist()
         self._decided += count
+        self._stands_at = step + count if (step + count) % self._batches.steps_per_epoch else -1
         num_steps, halted = _until_halt(rows)
         last = rows[num_steps - 1]
-        self._stands_at = step + count
         if halted:
             self._clear_halt()
         step_s = time.perf_counter() - started
         self._last_step_s = step_s / count
         return StepResult(
             num_steps=num_steps,
-            samples=sum(round(row[Tail.SAMPLES]) for row in rows[:num_steps]),
+            samples=num_steps * samples,
             loss_sums=[row[Tail.LOSS_SUM] for row in rows[:num_steps] if row[History.APPLIED]],
             halted=halted,
             squared_norm_sum=last[Tail.SQUARED_NORM_SUM] / last[History.LOSS_SCALE] ** 2,
@@ -134,11 +140,11 @@ class Step:
 
         "micro-batch 3 (training samples 5, 17, ...), first in dense1.weight", or an empty string.
         """
-        self._stand_at(step)
+        self._move_to(step)
         grads = self._ops.zeros((1, self._model.layout.size), np.float32)
         tails = self._ops.zeros((1, TAIL_WORDS), np.float32)
         for micro_batch in self._exchange.micro_batches(self._batches.num_micro_batches(step)):
-            self._gradient(step, range(micro_batch, micro_batch + 1), grads, tails)
+            self._gradient(self._batches.samples(step), range(micro_batch, micro_batch + 1), grads, tails)
             if name := self._model.non_finite_tensor(grads[0]):
                 samples = ", ".join(map(str, self._batches.indices(step, micro_batch)[:8]))
                 return f"micro-batch {micro_batch} (training samples {samples}, ...), first in {name}"
@@ -146,17 +152,13 @@ class Step:
 
     def _whole_steps(self, step: int, count: int) -> int:
         """How many of `count` steps may run without a look of the host: full ones of one epoch, or a last, short one."""
-        if self._exchange.transport.needs_host or self._ops.steps_per_replay == 1:
-            return 1
         full = self._batches.num_full_steps(step)
         room = HISTORY_ROWS - self._decided % HISTORY_ROWS
         in_time = int(LONGEST_RUN_S / self._last_step_s)
         return max(1, min(count, full, room, in_time))
 
-    def _stand_at(self, step: int) -> None:
+    def _move_to(self, step: int) -> None:
         """Moves the cursor to `step`, and puts its epoch's order and learning rates where the backend computes."""
-        if step == self._stands_at and self._batches.epoch(step) == self._epoch:
-            return
         within = step % self._batches.steps_per_epoch
         if self._batches.epoch(step) != self._epoch:
             self._epoch = self._batches.epoch(step)
@@ -170,67 +172,64 @@ class Step:
         self._ops.upload(cursor, self._cursor)
         self._stands_at = step
 
-    def _whole(self, step: int, count: int, observe: bool) -> Callable[[], tuple[float, float]]:
+    def _prepare(self, samples: int, observe: bool) -> "_Parts":
+        """What a step of so many samples does, captured; where in the data it stands, the cursor says."""
+        num_micro_batches = -(-samples // self._batches.micro_batch)
+        fold = partial(self._fold, samples, num_micro_batches, observe)
+
+        def whole() -> None:
+            fold()
+            self._exchange.combine(num_micro_batches)
+            self._update()
+
+        def several() -> None:
+            for _ in range(self._ops.steps_per_replay):
+                whole()
+
+        capture = self._ops.capture
+        if self._exchange.transport.needs_host:
+            parts = _Parts(num_micro_batches, fold=capture(fold), update=capture(self._update))
+        else:
+            parts = _Parts(num_micro_batches, whole=capture(whole), several=capture(several))
+        self._parts[samples, observe] = parts
+        return parts
+
+    def _whole(self, parts: "_Parts", count: int, stop: bool) -> tuple[float, float]:  # noqa: ARG002
         """All of `count` steps, without the host."""
         replays, rest = divmod(count, self._ops.steps_per_replay)
-        several = self._captured(self._everything, step, observe, self._ops.steps_per_replay) if replays else None
-        single = self._captured(self._everything, step, observe) if rest else None
+        for _ in range(replays):
+            parts.several()
+        for _ in range(rest):
+            parts.whole()
+        return 0.0, 0.0
 
-        def work() -> tuple[float, float]:
-            _times(replays, several)
-            _times(rest, single)
-            return 0.0, 0.0
+    def _around_the_host(self, parts: "_Parts", count: int, stop: bool) -> tuple[float, float]:  # noqa: ARG002
+        """One step, whose exchange needs the host: seconds of computation, and of the exchange."""
+        started = time.perf_counter()
+        parts.fold()
+        self._ops.synchronize()
+        folded = time.perf_counter()
+        self._exchange.combine(parts.num_micro_batches, stop)
+        exchanged = time.perf_counter()
+        parts.update()
+        return folded - started, exchanged - folded
 
-        return work
-
-    def _in_parts(self, step: int, stop: bool, observe: bool) -> Callable[[], tuple[float, float]]:
-        """One step around an exchange that needs the host: gives seconds of computation, and of the exchange."""
-        fold = self._captured(self._fold, step, observe)
-        update = self._captured(self._update, step, observe)
-
-        def work() -> tuple[float, float]:
-            started = time.perf_counter()
-            fold()
-            self._ops.synchronize()
-            folded = time.perf_counter()
-            self._exchange.combine(self._batches.num_micro_batches(step), stop)
-            exchanged = time.perf_counter()
-            update()
-            return folded - started, exchanged - folded
-
-        return work
-
-    def _captured(
-        self, work: Callable[[int, bool], None], step: int, observe: bool, repeat: int = 1
-    ) -> Callable[[], None]:
-        """`work`, captured once for each shape of a step; where in the data a step stands, the cursor says."""
-        key = work.__name__, self._batches.samples(step), observe, repeat
-        captured = self._work.get(key)
-        if captured is None:
-            once = partial(work, step, observe)
-            captured = self._work[key] = self._ops.capture(once if repeat == 1 else partial(_times, repeat, once))
-        return captured
-
-    def _everything(self, step: int, observe: bool) -> None:
-        self._fold(step, observe)
-        self._exchange.combine(self._batches.num_micro_batches(step))
-        self._update(step, observe)
-
-    def _fold(self, step: int, observe: bool) -> None:
+    def _fold(self, samples: int, num_micro_batches: int, observe: bool) -> None:
         def leaves(micro_batches: range, grads: Array, tails: Array) -> None:
-            self._gradient(step, micro_batches, grads, tails)
+            self._gradient(samples, micro_batches, grads, tails)
             if observe:
                 self._ops.squared_norms(grads, tails[:, Tail.SQUARED_NORM_SUM])
 
-        self._exchange.fold(self._batches.num_micro_batches(step), leaves)
+        self._exchange.fold(num_micro_batches, leaves)
 
-    def _gradient(self, step: int, micro_batches: range, grads: Array, tails: Array) -> None:
-        samples, model, micro_batch = self._samples, self._model, self._batches.micro_batch
-        offset, num_rows = self._batches.window(step, micro_batches)
-        model.load(samples.images, samples.labels, self._order, self._cursor, offset, num_rows)
+    def _gradient(self, samples: int, micro_batches: range, grads: Array, tails: Array) -> None:
+        data, model, micro_batch = self._samples, self._model, self._batches.micro_batch
+        offset = micro_batches.start * micro_batch
+        num_rows = min(micro_batches.stop * micro_batch, samples) - offset
+        model.load(data.images, data.labels, self._order, self._cursor, offset, num_rows)
         model.gradient(self.params, self.weights, num_rows, micro_batch, self._control, grads, tails)
 
-    def _update(self, step: int, observe: bool) -> None:  # noqa: ARG002
+    def _update(self) -> None:
         """Divide, decide whether all is finite, clip, update."""
         grads, tail = self._exchange.result
         self._ops.decide(grads, tail, self._lrs, self._cursor, self._control, self._history, self._policy)
@@ -250,7 +249,16 @@ def _until_halt(rows: list[list[float]]) -> tuple[int, bool]:
     return len(rows), False
 
 
-def _times(repeat: int, work: Callable[[], None] | None) -> None:
-    if work is not None:
-        for _ in range(repeat):
-            work()
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The work of one shape of a step: whole, once or several times; or the parts before and after its exchange."""
+
+    num_micro_batches: int
+    whole: Callable[[], None] = _nothing
+    several: Callable[[], None] = _nothing
+    fold: Callable[[], None] = _nothing
+    update: Callable[[], None] = _nothing

@@ -53,11 +53,6 @@ class Batches:
         """How many steps from `step` to the end of its epoch hold a whole global batch."""
         return self.num_samples // self._global_batch - step % self.steps_per_epoch
 
-    def window(self, step: int, micro_batches: range) -> tuple[int, int]:
-        """Where the samples of consecutive micro-batches begin, counted from the step's first, and how many they are."""
-        start = micro_batches.start * self.micro_batch
-        return start, min(micro_batches.stop * self.micro_batch, self.samples(step)) - start
-
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The order, int64 (num_samples,), in which an epoch's steps take the samples."""
         if epoch != self._epoch:
@@ -67,9 +62,10 @@ class Batches:
 
     def indices(self, step: int, micro_batch: int) -> NDArray[np.int64]:
         """The samples, int64 (B,), of a micro-batch of `step`."""
-        offset, num_rows = self.window(step, range(micro_batch, micro_batch + 1))
-        start = step % self.steps_per_epoch * self._global_batch + offset
-        return self.order(self.epoch(step))[start : start + num_rows]
+        first = step % self.steps_per_epoch * self._global_batch
+        start = first + micro_batch * self.micro_batch
+        end = min(start + self.micro_batch, first + self.samples(step))
+        return self.order(self.epoch(step))[start:end]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The reference: every op in NumPy. It is the definition that kernels are proved against, and the CPU backend."""
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -71,17 +72,17 @@ class Reference:
         first = int(cursor[Cursor.FIRST]) + offset
         indices = order[first : first + len(y)]
         rows = self._scratch("rows", x.shape, np.uint8)
-        np.take(images, indices, axis=0, out=rows, mode="clip")
+        images.take(indices, axis=0, out=rows, mode="clip")
         np.multiply(rows, x.dtype.type(1.0 / (255.0 * std)), out=x)
         np.subtract(x, x.dtype.type(mean / std), out=x)
         picked = self._scratch("labels", y.shape, np.uint8)
-        np.take(labels, indices, out=picked, mode="clip")
+        labels.take(indices, out=picked, mode="clip")
         y[...] = picked
 
     def dense_forward(
         self, x: Array, weight: Array, bias: Array, activation: str, micro_batch: int, out: Array
     ) -> None:
-        for part in self._micro_batches(len(x), micro_batch):
+        for part in _micro_batches(len(x), micro_batch):
             np.matmul(x[part], weight, out=out[part])
         np.add(out, bias, out=out)
         if activation == "relu":
@@ -95,14 +96,14 @@ class Reference:
             np.add(out, 0.5, out=out)
 
     def dense_backward_params(self, x: Array, dout: Array, micro_batch: int, dweight: Array, dbias: Array) -> None:
-        for number, part in enumerate(self._micro_batches(len(x), micro_batch)):
+        for number, part in enumerate(_micro_batches(len(x), micro_batch)):
             np.matmul(x[part].T, dout[part], out=dweight[number])
             np.add.reduce(dout[part], axis=0, out=dbias[number])
 
     def dense_backward_input(
         self, dout: Array, weight: Array, x: Array, activation: str, micro_batch: int, dx: Array
     ) -> None:
-        for part in self._micro_batches(len(x), micro_batch):
+        for part in _micro_batches(len(x), micro_batch):
             np.matmul(dout[part], weight.T, out=dx[part])
         slope = self._scratch("slope", x.shape, bool if activation == "relu" else x.dtype)
         if activation == "relu":
@@ -120,14 +121,14 @@ class Reference:
     def cross_entropy(
         self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
     ) -> None:
-        for number, part in enumerate(self._micro_batches(len(logits), micro_batch)):
+        for number, part in enumerate(_micro_batches(len(logits), micro_batch)):
             reference_loss.cross_entropy(self._scratch, logits[part], labels[part], dlogits[part], tails[number])
         self._scale_loss(control, dlogits)
 
     def mean_squared_error(
         self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
     ) -> None:
-        for number, part in enumerate(self._micro_batches(len(logits), micro_batch)):
+        for number, part in enumerate(_micro_batches(len(logits), micro_batch)):
             reference_loss.mean_squared_error(self._scratch, logits[part], labels[part], dlogits[part], tails[number])
         self._scale_loss(control, dlogits)
 
@@ -193,15 +194,13 @@ class Reference:
     def decode(self, coded: Array, exponents: Array, values: Array) -> None:
         reference_codec.decode(coded, exponents, values)
 
-    def _micro_batches(self, num_rows: int, micro_batch: int) -> list[slice]:
-        return self._scratch.keep(_parts, num_rows, micro_batch)
-
     def _scale_loss(self, control: Array, dlogits: Array) -> None:
         loss_scale = float(control[Control.LOSS_SCALE])
         if loss_scale != 1.0:
             np.multiply(dlogits, loss_scale, out=dlogits)
 
 
-def _parts(num_rows: int, micro_batch: int) -> list[slice]:
+@cache
+def _micro_batches(num_rows: int, micro_batch: int) -> list[slice]:
     """The rows of each micro-batch."""
     return [slice(start, min(start + micro_batch, num_rows)) for start in range(0, num_rows, micro_batch)]

@@ -32,31 +32,31 @@ def decide(
     history: Array,
     policy: Policy,
 ) -> None:
-    words, state, place = tail.tolist(), control.tolist(), cursor.tolist()
-    loss_scale = state[Control.LOSS_SCALE]
+    words, (first, step, record, _) = tail.tolist(), cursor.tolist()
+    loss_scale, halted = float(control[Control.LOSS_SCALE]), bool(control[Control.HALTED])
     scale = 1.0 / (words[Tail.SAMPLES] * loss_scale)
     norm = math.sqrt(squared_norm(scratch, grads)) * scale
-    finite_loss = words[Tail.NON_FINITE] == 0
-    applied = finite_loss and math.isfinite(norm) and not state[Control.HALTED]
-    may_shrink = bool(policy.growth_interval) and loss_scale > 1 and not state[Control.HALTED]
-    overflowed = finite_loss and not math.isfinite(norm) and may_shrink
-    if applied and 0.0 < policy.clip_norm < norm:
-        scale *= policy.clip_norm / norm
-    state[Control.LR] = float(lrs[place[Cursor.STEP]])
-    state[Control.SCALE] = scale
-    state[Control.APPLY] = applied
-    state[Control.UPDATE] += applied
-    state[Control.HALTED] = state[Control.HALTED] or not (applied or overflowed)
-    _adapt_loss_scale(state, applied, overflowed, policy)
-    control[:] = state
-    row = history[place[Cursor.RECORD] % len(history)]
+    finite, finite_loss = math.isfinite(norm), words[Tail.NON_FINITE] == 0
+    applied = finite_loss and finite and not halted
+    overflowed = finite_loss and not finite and not halted and loss_scale > 1 and policy.growth_interval > 0
+    lr = float(lrs[step])
+    control[Control.LR] = lr
+    control[Control.SCALE] = scale * policy.clip_norm / norm if 0.0 < policy.clip_norm < norm else scale
+    control[Control.APPLY] = applied
+    control[Control.UPDATE] += applied
+    control[Control.HALTED] = not (applied or overflowed)
+    if policy.growth_interval:
+        _adapt_loss_scale(control, applied, overflowed, policy)
+    row = history[record % len(history)]
     row[:TAIL_WORDS] = tail
-    row[History.LR : History.LOSS_SCALE + 1] = state[Control.LR], norm, applied, overflowed, loss_scale
-    cursor[: Cursor.RECORD + 1] = (
-        place[Cursor.FIRST] + policy.global_batch,
-        place[Cursor.STEP] + 1,
-        place[Cursor.RECORD] + 1,
-    )
+    row[History.LR] = lr
+    row[History.GRAD_NORM] = norm
+    row[History.APPLIED] = applied
+    row[History.OVERFLOWED] = overflowed
+    row[History.LOSS_SCALE] = loss_scale
+    cursor[Cursor.FIRST] = first + policy.global_batch
+    cursor[Cursor.STEP] = step + 1
+    cursor[Cursor.RECORD] = record + 1
 
 
 def sgd(scratch: Scratch, params: Array, grads: Array, control: Array, weight_decay: float) -> None:
@@ -140,12 +140,12 @@ def _block_tree(num_blocks: int, dtype: DTypeLike) -> list[Array]:
     return [np.zeros(1 << level, dtype) for level in range(depth, -1, -1)]
 
 
-def _adapt_loss_scale(state: list[float], applied: bool, overflowed: bool, policy: Policy) -> None:
+def _adapt_loss_scale(control: Array, applied: bool, overflowed: bool, policy: Policy) -> None:
     if overflowed:
-        state[Control.LOSS_SCALE] /= 2
-        state[Control.GOOD_STEPS] = 0
-    elif applied and policy.growth_interval:
-        state[Control.GOOD_STEPS] += 1
-        if state[Control.GOOD_STEPS] >= policy.growth_interval:
-            state[Control.LOSS_SCALE] = min(2 * state[Control.LOSS_SCALE], policy.largest_loss_scale)
-            state[Control.GOOD_STEPS] = 0
+        control[Control.LOSS_SCALE] /= 2
+        control[Control.GOOD_STEPS] = 0
+    elif applied:
+        control[Control.GOOD_STEPS] += 1
+        if control[Control.GOOD_STEPS] >= policy.growth_interval:
+            control[Control.LOSS_SCALE] = min(2 * control[Control.LOSS_SCALE], policy.largest_loss_scale)
+            control[Control.GOOD_STEPS] = 0
