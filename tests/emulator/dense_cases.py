@@ -1,8 +1,10 @@
 """The dense layer's ops on the emulator, beside their formulas in float64 with a bound for what float32 sums may lose."""
 
 import importlib
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -10,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from emulator import fake_cupy
+from ddpgd.kernels import sources
+from emulator import compiler, fake_cupy, launcher
 
 Array = NDArray[Any]
 
@@ -44,6 +47,10 @@ class Case(NamedTuple):
     @property
     def num_micro_batches(self) -> int:
         return -(-self.num_rows // self.micro_batch)
+
+
+class StrayWriteError(Exception):
+    """A kernel changed what an op does not own."""
 
 
 class Data(NamedTuple):
@@ -97,17 +104,53 @@ def data(case: Case, precision: str, seed: int = 0) -> Data:
     return Data(store(x, precision), store(weight, precision), bias, store(dout, precision))
 
 
+def uneven(case: Case, precision: str) -> Data:
+    """Values over several orders of magnitude: sums in another order have other bits."""
+    given = data(case, precision, seed=5)
+    if precision == "bfloat16":
+        return given
+    rng = np.random.default_rng(6)
+    scaled = ((array * 4.0 ** rng.integers(-3, 3, array.shape)).astype(array.dtype) for array in given)
+    return Data(*scaled)
+
+
+def sliced_sum(left: Array, right: Array) -> Array:
+    """left (M, n) right (n, N): eight slices of n, whole sixteens, each one chain of fused multiply-adds from +0."""
+    length = left.shape[1]
+    step = -(-length // 128) * 16
+    total: Array | None = None
+    for first in range(0, length, step):
+        part = np.zeros((left.shape[0], right.shape[1]), np.float32)
+        for k in range(first, min(first + step, length)):
+            # A product of float32 is exact in float64.
+            part = (left[:, k : k + 1].astype(np.float64) * right[k].astype(np.float64) + part).astype(np.float32)
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
 @contextmanager
 def device() -> Iterator[SimpleNamespace]:
     """The binding's modules over a fake CuPy, imported for this alone."""
     names = ("cuda_launch", "cuda_blas", "cuda_dense")
     with fake_cupy.install() as cupy:
         hidden = {name: sys.modules.pop(f"ddpgd.kernels.{name}", None) for name in names}
-        yield SimpleNamespace(cupy=cupy, **{name: importlib.import_module(f"ddpgd.kernels.{name}") for name in names})
-        for name, module in hidden.items():
-            del sys.modules[f"ddpgd.kernels.{name}"]
-            if module is not None:
-                sys.modules[f"ddpgd.kernels.{name}"] = module
+        try:
+            yield SimpleNamespace(
+                cupy=cupy, **{name: importlib.import_module(f"ddpgd.kernels.{name}") for name in names}
+            )
+        finally:
+            for name, module in hidden.items():
+                sys.modules.pop(f"ddpgd.kernels.{name}", None)
+                if module is not None:
+                    sys.modules[f"ddpgd.kernels.{name}"] = module
+
+
+def compile_ahead(units: Iterable[tuple[str, str]]) -> None:
+    """Compiles texts, each for a precision, side by side, before tests ask for one after the other."""
+    compiler.scheduler()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda unit: launcher.load(unit[0], sources.options(unit[1])), units))
 
 
 def put(cupy: ModuleType, values: Array) -> Any:
@@ -130,8 +173,8 @@ def run(cupy: ModuleType, dense: Any, case: Case, given: Data) -> Results:
     dense.backward_params(x, dout, case.micro_batch, dweight, dbias)
     dense.backward_input(dout, weight, x, case.activation, case.micro_batch, dx)
     host = rows.get()
-    assert (host[:, :2] == 7.5).all(), "words before the gradient were written"
-    assert (host[:, 2 + size + case.num_outputs :] == 7.5).all(), "words behind the gradient were written"
+    if not (host[:, :2] == 7.5).all() or not (host[:, 2 + size + case.num_outputs :] == 7.5).all():
+        raise StrayWriteError("words before or behind the gradient were written")
     shape = (case.num_micro_batches, case.num_inputs, case.num_outputs)
     return Results(out.get(), host[:, 2 : 2 + size].reshape(shape), host[:, 2 + size : -3], dx.get())
 

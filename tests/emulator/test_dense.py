@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emulator import fake_nvmath
-from emulator.dense_cases import Case, Data, Results, data, device, errors, run
+from ddpgd.errors import InputError
+from ddpgd.kernels import sources
+from emulator import fake_device, fake_nvmath
+from emulator.dense_cases import Case, Data, Results, compile_ahead, data, device, errors, run, sliced_sum, uneven
 
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 TILES = ((16, 8), (16, 16), (32, 32), (64, 64), (128, 128))
@@ -31,6 +33,8 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def modules() -> Iterator[SimpleNamespace]:
+    files = ("dense.cu" if precision == "float32" else "dense_mma.cu" for precision in PRECISIONS)
+    compile_ahead((sources.joined(file), precision) for file, precision in zip(files, PRECISIONS, strict=True))
     with device() as found:
         yield found
 
@@ -54,16 +58,6 @@ def force_tile(monkeypatch: pytest.MonkeyPatch, modules: SimpleNamespace, tile: 
 def assert_same_bits(left: Results, right: Results) -> None:
     for name, one, other in zip(Results._fields, left, right, strict=True):
         assert one.tobytes() == other.tobytes(), f"{name} has other bits"
-
-
-def uneven(case: Case, precision: str) -> Data:
-    """Values over several orders of magnitude: sums in another order have other bits."""
-    given = data(case, precision, seed=5)
-    if precision == "bfloat16":
-        return given
-    rng = np.random.default_rng(6)
-    scaled = ((array * 4.0 ** rng.integers(-3, 3, array.shape)).astype(array.dtype) for array in given)
-    return Data(*scaled)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -105,20 +99,6 @@ def test_a_micro_batch_has_the_same_bits_alone_and_beside_others(
             alone = run(modules.cupy, dense, case._replace(num_rows=len(part.x)), part)
             one = slice(g, g + 1)
             assert_same_bits(Results(joined.out[rows], joined.dweight[one], joined.dbias[one], joined.dx[rows]), alone)
-
-
-def sliced_sum(left: Any, right: Any) -> Any:
-    """left (M, n) right (n, N): eight slices of n, whole sixteens, each one chain of fused multiply-adds from +0."""
-    length = left.shape[1]
-    step = -(-length // 128) * 16
-    total = None
-    for first in range(0, length, step):
-        part = np.zeros((left.shape[0], right.shape[1]), np.float32)
-        for k in range(first, min(first + step, length)):
-            # A product of float32 is exact in float64.
-            part = (left[:, k : k + 1].astype(np.float64) * right[k].astype(np.float64) + part).astype(np.float32)
-        total = part if total is None else total + part
-    return total
 
 
 def test_float32_sums_are_slices_of_fused_multiply_adds_in_ascending_order(
@@ -168,6 +148,15 @@ def test_shared_memory_fits_every_device_of_the_precision(
     for product in modules.cuda_dense.LAYOUTS:
         limit = 64 * 1024 if precision == "float32" else 99 * 1024
         assert 0 < modules.cuda_dense.shared_bytes(product, tile, precision) <= limit
+
+
+def test_precisions_of_tensor_cores_are_refused_where_there_are_none(
+    modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_device, "COMPUTE_CAPABILITY", "75")
+    modules.cuda_dense.Dense(modules.cuda_launch.Launcher("float32"), "float32")
+    with pytest.raises(InputError, match=r"precision tf32 needs .* 8\.0, this one has 7\.5: use float32"):
+        modules.cuda_dense.Dense(modules.cuda_launch.Launcher("tf32"), "tf32")
 
 
 class TestBlas:
