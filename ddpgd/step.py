@@ -201,6 +201,8 @@ class Step:
             parts.several()
         for _ in range(rest):
             parts.whole()
+        if self._most > 1:
+            self._batches.order(self._epoch + 1)  # made while the device computes
         return 0.0, 0.0
 
     def _around_the_host(self, parts: "_Parts", count: int, stop: bool) -> tuple[float, float]:  # noqa: ARG002

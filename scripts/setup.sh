@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# A virtual environment with this package and an MPI: made on the first start, found in an instant on the next.
+# A virtual environment with this package, an MPI and, where there is a GPU, CuPy: made on the first start, found in an
+# instant on the next.
 #
 #   source scripts/setup.sh
 #   setup run               or "setup test", which adds the tools and libraries of the tests
@@ -53,6 +54,18 @@ find_mpirun() {
             fi
         done < <(type -aP "$name")
     done
+}
+
+# Prints ",cuda13" or ",cuda12", the extra with CuPy that the driver wants, or nothing where there is no GPU.
+cuda_extra() {
+    local major
+    nvidia-smi -L 2>/dev/null | grep -q '^GPU ' || return 0
+    major=$(nvidia-smi | sed -n 's/.*CUDA[A-Za-z ]* Version: *\([0-9]*\)\..*/\1/p' | head -n 1)
+    if ((${major:-0} < 12)); then
+        say "the GPU's driver knows CUDA ${major:-of no version} and CuPy wants 12 or newer: CPUs alone will compute"
+        return
+    fi
+    printf ',cuda%s' "$((major > 13 ? 13 : major))"
 }
 
 choose_mpirun() {
@@ -120,10 +133,11 @@ make_venv() {
 
 # setup run|test
 setup() {
-    local test='' mpirun origin wanted stamp
+    local test='' cuda mpirun origin wanted stamp
     [[ $1 == test ]] && test=,test
     mpirun=$(find_mpirun)
-    origin="${mpirun:-Open MPI from wheels} in $ROOT"
+    cuda=$(cuda_extra)
+    origin="${mpirun:-Open MPI from wheels}${cuda/,/, } in $ROOT"
     wanted=$origin$'\n'$(<"$ROOT/pyproject.toml")
     export PATH=$VENV/bin:$PATH
 
@@ -138,9 +152,9 @@ setup() {
     fi
     if ! [[ -e $stamp && $(<"$stamp") == "$wanted" ]]; then
         if [[ -n $mpirun ]]; then
-            make_venv "mpi$test" "$origin"
+            make_venv "mpi$test$cuda" "$origin"
         else
-            make_venv "openmpi$test" "$origin"
+            make_venv "openmpi$test$cuda" "$origin"
         fi
         stamp=$SETUP_STAMP${test:+.test}
         printf '%s\n' "$wanted" >"$stamp.new"

@@ -33,8 +33,7 @@ class Batches:
         self.micro_batch = micro_batch
         self._global_batch = global_batch
         self._order_of = order
-        self._epoch = -1
-        self._order = np.empty(0, np.int64)
+        self._orders: dict[int, NDArray[np.int64]] = {}
 
     def epoch(self, step: int) -> int:
         """The epoch (from 0) that `step` (from 0) belongs to."""
@@ -54,11 +53,11 @@ class Batches:
         return self.num_samples // self._global_batch - step % self.steps_per_epoch
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """The order, int64 (num_samples,), in which an epoch's steps take the samples."""
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = self._order_of(epoch)
-        return self._order
+        """The order, int64 (num_samples,), in which an epoch's steps take the samples; two epochs' are kept."""
+        if epoch not in self._orders:
+            before = {kept: order for kept, order in self._orders.items() if kept == epoch - 1}
+            self._orders = before | {epoch: self._order_of(epoch)}
+        return self._orders[epoch]
 
     def indices(self, step: int, micro_batch: int) -> NDArray[np.int64]:
         """The samples, int64 (B,), of a micro-batch of `step`."""

@@ -1,5 +1,4 @@
 // Sums in one fixed order, whatever finishes first: within a block, over blocks by the last one, and the squared norm.
-#pragma once
 #include "pack.cuh"
 
 constexpr int BLOCK = 1024;

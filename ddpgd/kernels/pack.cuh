@@ -1,5 +1,4 @@
 // Several neighbouring elements: one memory access where they lie aligned and whole, else one by one.
-#pragma once
 
 template <class T, int N>
 struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Pack {

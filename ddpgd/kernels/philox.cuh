@@ -1,6 +1,5 @@
 // Philox 4x64-10, word for word the raw stream of NumPy that philox.py names by (seed, purpose, index).
 // Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011.
-#pragma once
 
 struct Words {
     unsigned long long at[4];

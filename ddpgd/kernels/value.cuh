@@ -1,5 +1,4 @@
 // The types of a precision: what activations and weights are stored as, and the way to float32 and back.
-#pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 

@@ -1,5 +1,4 @@
 // The words of tail, control, cursor and history, numbered as in tail.py and control.py.
-#pragma once
 
 enum Tail { LOSS_SUM, SAMPLES, CORRECT, NON_FINITE, STOP, SQUARED_NORM_SUM, TAIL_WORDS = 8 };
 enum Control { LR, SCALE, APPLY, UPDATE, LOSS_SCALE, GOOD_STEPS, HALTED, CONTROL_WORDS = 8 };
