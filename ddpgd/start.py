@@ -79,7 +79,10 @@ def _machine(config: Config, world: Transport, launch: Launch) -> Machine:
     missing = next((f"{absence} (rank {peer})" for peer, (_, absence, _) in enumerate(everybody) if absence), "")
     missing = missing if world.world_size > 1 else absence
     if missing and config.backend == "cupy":
-        raise InputError(f"--backend cupy: {missing}; or type --backend numpy to compute on CPUs")
+        raise InputError(
+            f"--backend cupy: {missing}; where there is a GPU type pip install 'ddpgd[cuda13]' (cuda12 for an older driver), "
+            "else --backend numpy"
+        )
     if device is None or missing:
         if config.precision != "float32":
             why = missing or "--backend numpy computes on CPUs"

@@ -48,6 +48,7 @@ for part; do
 done
 setup test
 cd "$ROOT"
+export CUDA_VISIBLE_DEVICES='' # these tests are of CPUs; those that want a GPU are in scripts/gpu_check.sh
 if (($# == 0)); then
     set -- lint unit emulator parallel e2e
 fi

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-PIP = "pip install 'ddpgd[cuda13]' (or [cuda12], as your driver wants)"
-
 
 @dataclass(frozen=True)
 class Device:
@@ -27,7 +25,7 @@ def select(local_rank: int) -> tuple[Device | None, str]:
         import cupy
     except ImportError as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name == "cupy"
-        return None, f"CuPy is not installed: {PIP}" if absent else f"CuPy cannot be loaded: {_first_line(error)}"
+        return None, "CuPy is not installed" if absent else f"CuPy cannot be loaded: {_first_line(error)}"
     runtime = cupy.cuda.runtime
     try:
         count = runtime.getDeviceCount()
