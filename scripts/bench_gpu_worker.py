@@ -3,6 +3,7 @@
 python bench_gpu_worker.py ddpgd|torch|compiled|jax SAMPLES.npz
 """
 
+import gc
 import importlib
 import json
 import os
@@ -47,6 +48,7 @@ class Worker:
 
     def forget(self) -> None:
         self._made.clear()
+        gc.collect()  # graphs and what they were captured from hold each other
 
     def work_of(self, case: dict) -> dict:
         return self._module.work_of(*self._task(case))
