@@ -1,12 +1,11 @@
 """The CUDA backend obeys the laws of ops on a GPU."""
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import pytest
 from op_laws import *  # noqa: F403
-from op_laws import ERRORS, Bench
+from op_laws import Bench
 
 from ddpgd.kernels.sources import PRECISIONS
 
@@ -26,13 +25,3 @@ def bench(request: pytest.FixtureRequest) -> Bench:
     made, stream = backend(request.param)
     stream.use()
     return made
-
-
-@pytest.fixture(scope="module", autouse=True)
-def largest_errors() -> Iterator[None]:
-    """Says how far each op was from its formula, which a look at the limits wants to know."""
-    yield
-    largest: dict[tuple[str, str], float] = {}
-    for (op, _, precision), error in ERRORS.items():
-        largest[op, precision] = max(error, largest.get((op, precision), 0.0))
-    print(*(f"\n{op:24} {precision:9} {error:.2e}" for (op, precision), error in sorted(largest.items())))
