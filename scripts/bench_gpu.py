@@ -35,6 +35,7 @@ from ddpgd.errors import InputError
 
 PARTS = ("steps", "profile", "epoch")
 NUM_PROFILES = 4
+LEAST_MAKE_S, MOST_MAKE_S = 30.0, 90.0
 COPY_BYTES, MATRIX_SIDE = 1 << 30, 8192
 
 
@@ -68,7 +69,9 @@ class Bench:
 
     def _case(self, case: Case) -> None:
         say(f"{case}; {self._left_s():.0f} s left")
-        measured = measure(case, self._workers, self._asked.repetitions)
+        measured = measure(
+            case, self._workers, self._asked.repetitions, min(MOST_MAKE_S, max(LEAST_MAKE_S, self._left_s()))
+        )
         work = self._tried(lambda: self._workers["ddpgd"].ask("work_of", case=asdict(case)))
         if work:
             peaks = self.found["peaks"]
@@ -84,7 +87,7 @@ class Bench:
 
     def _peaks(self, precisions: list[str]) -> dict:
         """What the machine does at its best: FLOP a second of a large product, bytes a second of a large copy."""
-        side, num_bytes = (MATRIX_SIDE, COPY_BYTES) if self._asked.peaks == "large" else (64, 1 << 16)
+        side, num_bytes = (MATRIX_SIDE, COPY_BYTES) if not self._asked.trial else (64, 1 << 16)
         by = next(library for library in ("torch", "ddpgd") if library in self._workers)
         flop = {
             precision: self._tried(lambda p=precision: self._workers[by].ask("matrix_peak", precision=p, side=side))
@@ -122,7 +125,7 @@ def bench(asked: argparse.Namespace, arguments: list[str]) -> int:
         np.savez(samples, images=data.train_images, labels=data.train_labels)
         workers = processes(asked.libraries, dict(asked.python), samples)
         try:
-            present, absent = libraries(workers)
+            present, absent = libraries(workers, asked.trial)
             if "ddpgd" in absent:
                 raise InputError(f"ddpgd computes on no GPU here: {absent['ddpgd']}")
             for library, reason in absent.items():
@@ -178,7 +181,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--parts", metavar="NAMES", type=listed(str, PARTS), default=list(PARTS), help=f"default: {','.join(PARTS)}")
     add("--python", metavar="LIBRARY=PATH", type=named_python, action="append", default=[])
     add("--data", metavar="DIR", help="folder with MNIST, or synthetic (default: $DDPGD_DATA, the cache)")
-    add("--peaks", choices=("large", "tiny"), default="large", help="tiny: for a trial of this program")
+    add("--trial", action="store_true", help="of this program: peaks of tiny arrays, and others may compute on a CPU")
     return parser.parse_args(arguments)
 
 

@@ -46,7 +46,8 @@ OTHERS = ("torch-eager", "torch-graph", "compiled", "compiled-graph", "jax")
 LIBRARIES = {
     "ddpgd": ("captured", "uncaptured", "captured-4", "captured-16"),
     "torch": ("torch-eager", "torch-graph"),
-    "compiled": ("compiled", "compiled-graph"),
+    "compiled": ("compiled",),
+    "autotuned": ("compiled-graph",),
     "jax": ("jax",),
 }
 """Each runs in a process of its own, where it can neither disturb nor take down another."""
@@ -74,4 +75,5 @@ def ordered(networks: Iterable[tuple[int, ...]], rows: Iterable[int], precisions
 
 def contestants(case: Case) -> dict[str, tuple[str, ...]]:
     """Who takes part, by library."""
-    return {library: keys for library, keys in LIBRARIES.items() if library != "compiled" or case in COMPILED}
+    slow = () if case in COMPILED else ("compiled", "autotuned")
+    return {library: keys for library, keys in LIBRARIES.items() if library not in slow}

@@ -41,14 +41,17 @@ def gpu() -> str:
     return "; ".join(done.stdout.strip().splitlines()) if done.returncode == 0 else ""
 
 
-def libraries(workers: dict[str, Process]) -> tuple[dict[str, dict], dict[str, str]]:
+def libraries(workers: dict[str, Process], cpu_too: bool) -> tuple[dict[str, dict], dict[str, str]]:
     """What each library says of itself; and why others take no part. All load side by side."""
     for worker in workers.values():
         worker.tell("facts")
     present, absent = {}, {}
     for library, worker in workers.items():
         try:
-            present[library] = worker.answer(120)
+            facts = worker.answer(120)
+            if facts["device"].lower() == "cpu" and not cpu_too:
+                raise Lost("it finds no GPU")
+            present[library] = facts
         except Lost as lost:
             absent[library] = str(lost)
     return present, absent

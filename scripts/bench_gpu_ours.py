@@ -16,6 +16,7 @@ from ddpgd.kernels.cuda_blas import open_blas
 from ddpgd.kernels.cuda_device import select
 from ddpgd.kernels.cuda_launch import Launcher
 from ddpgd.params import initialise
+from ddpgd.philox import permutation
 from ddpgd.step import Step
 
 DEVICE, ABSENCE = select(0)
@@ -134,12 +135,13 @@ def counting_launches():
         Launcher.__call__, Launcher.call = launch, call
 
 
-def work_of(case: Case, images, labels) -> dict:
-    """FLOP, bytes and launches of a step."""
+def work_of(case: Case, images, labels, clock) -> dict:
+    """FLOP, bytes and launches of a step, and what its part of drawing the epoch's order takes, on the host."""
     contestant = Ours("uncaptured", case, images, labels)
     with counting_launches() as counted:
         contestant.run(1)
-    return {**counts(case), "launches": counted[0]}
+    order_s = clock(lambda: permutation(0, 0, len(labels)), lambda: None)
+    return {**counts(case), "launches": counted[0], "order_s": order_s * case.rows / len(labels)}
 
 
 def copy_bandwidth(clock, num_bytes: int) -> float:

@@ -11,6 +11,11 @@ from pathlib import Path
 from bench_gpu_cases import NAMES
 from bench_gpu_targets import ratio, targets
 
+OWN_COLUMNS = (
+    *("rows", "precision", "ddpgd, us", "samples/s", "TFLOP/s", "of the peak"),
+    *("limit, us", "limit / ddpgd", "launches", "host's order, us"),
+)
+
 
 def report(found: dict) -> list[str]:
     return [*_heading(found), *_targets(found), *_steps(found), *_epoch(found), *_profiles(found), *_remarks(found)]
@@ -57,7 +62,8 @@ def _steps(found: dict) -> list[str]:
     lines = [
         "## Microseconds a step",
         "",
-        "Medians (min to max). Beside others: their time over ours, within a repetition.",
+        "Medians (min to max). Beside others: their time over ours, within a repetition. Host's order: what drawing an",
+        "epoch's order on the host adds to each of our steps; it is part of them.",
         "",
     ]
     for sizes in dict.fromkeys(tuple(case["sizes"]) for case in found["cases"]):
@@ -66,9 +72,8 @@ def _steps(found: dict) -> list[str]:
         lines += [
             f"**{'-'.join(map(str, sizes))}**",
             "",
-            "| rows | precision | ddpgd, us | samples/s | TFLOP/s | of the peak | limit, us | limit / ddpgd | launches | "
-            + "".join(f"{NAMES[key]} | " for key in others).rstrip(),
-            "|---" * (9 + len(others)) + "|",
+            f"| {' | '.join((*OWN_COLUMNS, *(NAMES[key] for key in others)))} |",
+            "|---" * (len(OWN_COLUMNS) + len(others)) + "|",
             *(_line(case, others, found["peaks"]) for case in own),
             "",
         ]
@@ -87,8 +92,9 @@ def _line(case: dict, others: list[str], peaks: dict) -> str:
         cells += [_between(own["us"], ",.1f"), f"{case['rows'] / us * 1e6:,.0f}", f"{flop_per_s / 1e12:.3g}"]
         cells += [f"{flop_per_s / peak:.1%}" if peak else "-"]
         cells += [f"{1e6 * limit_s:,.1f} ({what})", f"{1e6 * limit_s / us:.0%}", str(work["launches"])]
+        cells += [f"{1e6 * work['order_s']:.1f}"]
     else:
-        cells += [own.get("error", "-"), *"------"]
+        cells += [own.get("error", "-"), *"-------"]
     for key in others:
         ratios = ratio(own, _row(case, key))
         theirs = _row(case, key).get("us")

@@ -16,7 +16,7 @@ from bench_gpu_clock import spread
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = Path(__file__).with_name("bench_gpu_worker.py")
-MAKE_S, ANSWER_S = 90.0, 60.0
+ANSWER_S = 60.0
 
 
 class Lost(Exception):
@@ -81,9 +81,9 @@ def processes(libraries: list[str], pythons: dict[str, str], samples: Path) -> d
     return {library: Process(library, pythons.get(library, sys.executable), samples) for library in libraries}
 
 
-def measure(case: Case, workers: dict[str, Process], repetitions: int) -> dict:
-    """Every contestant's time of a step in each repetition, or why there is none."""
-    found, library_of = _made(case, workers)
+def measure(case: Case, workers: dict[str, Process], repetitions: int, make_s: float) -> dict:
+    """Every contestant's time of a step in each repetition, or why there is none; made within `make_s` seconds."""
+    found, library_of = _made(case, workers, make_s)
 
     def ask(key: str, do: str, **arguments):
         """The answer; None and a reason in its row where there is none."""
@@ -107,13 +107,22 @@ def measure(case: Case, workers: dict[str, Process], repetitions: int) -> dict:
         row = found[key]
         row["last_loss"] = ask(key, "loss")
         row["us"] = spread([1e6 * taken / row["steps"] for taken in row["seconds"]])
-    for library in contestants(case).keys() & workers:
-        with suppress(Lost):
-            workers[library].ask("forget")
+    for library, keys in contestants(case).items():
+        if library in workers:
+            _clear(workers[library], failed=any("error" in found[key] for key in keys))
     return {**asdict(case), "name": str(case), "contestants": found}
 
 
-def _made(case: Case, workers: dict[str, Process]) -> tuple[dict[str, dict], dict[str, str]]:
+def _clear(worker: Process, failed: bool) -> None:
+    """Makes room for the next case; after a failure in a new process, since CUDA may be of no use in the old one."""
+    if failed:
+        worker.stop()
+    else:
+        with suppress(Lost):
+            worker.ask("forget")
+
+
+def _made(case: Case, workers: dict[str, Process], make_s: float) -> tuple[dict[str, dict], dict[str, str]]:
     """All contestants, made side by side, since that takes much longer than a measurement."""
     found: dict[str, dict] = {}
     taking_part = {library: keys for library, keys in contestants(case).items() if library in workers}
@@ -124,7 +133,7 @@ def _made(case: Case, workers: dict[str, Process]) -> tuple[dict[str, dict], dic
     for library, keys in taking_part.items():
         for key in keys:
             try:
-                left_s = max(1.0, MAKE_S - (time.monotonic() - started))
+                left_s = max(1.0, make_s - (time.monotonic() - started))
                 found[key] = {"first_loss": workers[library].answer(left_s)}
             except Lost as lost:
                 found[key] = {"error": str(lost)}

@@ -1,6 +1,6 @@
 """One library in a process of its own: makes contestants, runs them, measures; a line of JSON in, a line of JSON out.
 
-python bench_gpu_worker.py ddpgd|torch|compiled|jax SAMPLES.npz
+python bench_gpu_worker.py LIBRARY SAMPLES.npz
 """
 
 import gc
@@ -17,6 +17,7 @@ MODULES = {
     "ddpgd": "bench_gpu_ours",
     "torch": "bench_gpu_torch",
     "compiled": "bench_gpu_torch",
+    "autotuned": "bench_gpu_torch",
     "jax": "bench_gpu_jax",
 }
 
@@ -51,7 +52,7 @@ class Worker:
         gc.collect()  # graphs and what they were captured from hold each other
 
     def work_of(self, case: dict) -> dict:
-        return self._module.work_of(*self._task(case))
+        return self._module.work_of(*self._task(case), clock.seconds_of)
 
     def profile(self, case: dict) -> list[dict]:
         from bench_gpu_profile import profile

@@ -48,7 +48,7 @@ PY
     fi
 }
 
-out=benchmarks
+out=$ROOT/benchmarks
 if [[ ${1:-} == --out ]]; then
     [[ -n ${2:-} ]] || refuse "--out wants a folder"
     out=$2

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "tests" / "emulator" / "site"
 BENCH = [sys.executable, str(ROOT / "scripts" / "bench_gpu.py")]
-TINY = "--networks 784-16-10 --rows 64 --precisions bfloat16 --repetitions 1 --data synthetic --peaks tiny"
+TINY = "--networks 784-16-10 --rows 64 --precisions bfloat16 --repetitions 1 --data synthetic --trial"
 
 
 def run(command: list[str], path: Path = SITE, **environment: str) -> subprocess.CompletedProcess[str]:
