@@ -62,6 +62,8 @@ class Process:
         if self._running is not None:
             self._running.kill()
             self._running.wait()
+            with suppress(BrokenPipeError):
+                self._running.stdin.close()
             self._running = None
 
     def _start(self) -> None:
@@ -142,6 +144,7 @@ def _made(case: Case, workers: dict[str, Process], make_s: float) -> tuple[dict[
 
 def _forward(source, lines: "queue.SimpleQueue[str]") -> None:
     """Line after line; an empty one at the end."""
-    for line in source:
-        lines.put(line)
+    with source:
+        for line in source:
+            lines.put(line)
     lines.put("")

@@ -93,6 +93,20 @@ def test_whole_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found["num_reached"], found["reached_s"]) == (0, None)
 
 
+def test_a_process_that_ends_costs_its_own_contestants_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    from bench_gpu_cases import Case
+    from bench_gpu_runs import measure, processes
+
+    workers = processes(["ddpgd", "jax"], {"ddpgd": "false", "jax": "false"}, tmp_path)
+    found = measure(Case((784, 16, 10), 64, "float32"), workers, repetitions=2, make_s=10)
+    assert {key: row["error"] for key, row in found["contestants"].items()} == {
+        "captured": "its process ended with code 1",
+        **dict.fromkeys(("uncaptured", "captured-4", "captured-16"), "its process ended"),
+        "jax": "its process ended with code 1",
+    }
+
+
 def test_no_cupy_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "cupy.py").write_text("raise ModuleNotFoundError(\"No module named 'cupy'\", name='cupy')")
     done = run([*BENCH, *TINY.split(), "--libraries", "ddpgd", "--out", str(tmp_path)], path=tmp_path)
