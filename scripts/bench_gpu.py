@@ -132,7 +132,13 @@ def bench(asked: argparse.Namespace, arguments: list[str]) -> int:
                 say(f"{library} takes no part: {reason}")
                 workers.pop(library).stop()
             facts = conditions(arguments, asked.repetitions)
-            found = facts | {"data": data.source, "seconds": asked.seconds, "libraries": present, "absent": absent}
+            name = "synthetic digits" if asked.data == "synthetic" else f"{len(data.train_labels):,} samples"
+            found = facts | {
+                "data": f"{name}, sha256 {data.sha256[:12]}",
+                "seconds": asked.seconds,
+                "libraries": present,
+                "absent": absent,
+            }
             running = Bench(asked, workers, found)
             running.run(ordered(asked.networks, asked.rows, asked.precisions))
         finally:

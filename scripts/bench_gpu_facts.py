@@ -12,7 +12,7 @@ from bench_runs import version_of
 
 from ddpgd.account import hardware
 
-SETTINGS = ("CUDA_", "CUPY_", "NVIDIA_", "TORCH", "PYTORCH_", "XLA_", "JAX_", "OMP_", "DDPGD_")
+SETTINGS = ("CUDA_", "CUPY_", "NVIDIA_", "TORCH", "PYTORCH_", "XLA_", "JAX_", "OMP_")
 QUERY = "name,driver_version,clocks.max.sm,clocks.max.memory,power.limit,persistence_mode,mig.mode.current"
 
 
