@@ -28,6 +28,7 @@ class Launcher:
 
         More than 48 KiB of dynamic shared memory is asked for by `shared_bytes` alone.
         """
+        assert cupy.cuda.get_current_stream() == self.stream, "another Launcher has taken this thread"
         function = self._kernels.get((file, kernel)) or self._load(file, kernel, shared_bytes)
         for argument in arguments:
             assert type(argument) not in (int, float), f"{kernel}: {argument!r} has no C type"

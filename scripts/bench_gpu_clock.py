@@ -1,0 +1,52 @@
+"""The clock: how many steps are long enough for it, and the seconds that they take, from idle to idle."""
+
+import math
+import statistics
+import time
+
+RUN_S = 0.025
+"""The least that a measured run takes."""
+WARM_S = 0.2
+
+
+def seconds(contestant, steps: int) -> float:
+    """Of so many steps. Some before them wake the device from its rest."""
+    contestant.run(_whole(contestant, steps // 4))
+    started = time.perf_counter()
+    contestant.run(steps)
+    return time.perf_counter() - started
+
+
+def warm_up(contestant, run_s: float = RUN_S, warm_s: float = WARM_S) -> int:
+    """How many steps take `run_s` or more, once all has been compiled, captured and seen."""
+    steps, taken, started = contestant.steps_at_once, 0.0, time.perf_counter()
+    while taken < run_s or time.perf_counter() - started < warm_s:
+        taken = seconds(contestant, steps)
+        if taken < run_s:
+            steps = _whole(contestant, min(8 * steps, math.ceil(1.2 * steps * run_s / taken)))
+    return steps
+
+
+def seconds_of(work, synchronize, run_s: float = 0.02, repetitions: int = 5) -> float:
+    """Of one call of `work`, among as many as take `run_s`: the least of some repetitions."""
+
+    def taken(count: int) -> float:
+        synchronize()
+        started = time.perf_counter()
+        for _ in range(count):
+            work()
+        synchronize()
+        return time.perf_counter() - started
+
+    taken(1)
+    count = max(1, math.ceil(run_s / taken(3) * 3))
+    return min(taken(count) for _ in range(repetitions)) / count
+
+
+def spread(values: list[float]) -> dict:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "all": values}
+
+
+def _whole(contestant, steps: int) -> int:
+    """At least `steps`, in as many calls as the contestant makes."""
+    return max(1, math.ceil(steps / contestant.steps_at_once)) * contestant.steps_at_once

@@ -1,0 +1,1 @@
+"""Tests that want a GPU."""
