@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from ddpgd import optim, schedule
 from ddpgd.checkpoint import Checkpoint
+from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.staged import Staged
 from ddpgd.comm.transport import Transport
 from ddpgd.config import Config, from_table
@@ -25,9 +26,10 @@ from ddpgd.kernels.reference import Reference
 from ddpgd.metrics import Counters
 from ddpgd.model import MultilayerPerceptron
 from ddpgd.optim import Optimizer
-from ddpgd.params import Layout, dense_layout
+from ddpgd.params import Layout, dense_layout, initialise
 from ddpgd.philox import permutation
 from ddpgd.schedule import Schedule
+from ddpgd.step import Step
 from ddpgd.train import Pace
 
 FIRST_LOSS_SCALE = 2.0**12
@@ -83,15 +85,58 @@ def policy(config: Config) -> Policy:
     return Policy(global_batch(config), config.clip_norm, growth_interval, LARGEST_LOSS_SCALE)
 
 
-def loss_scaling(config: Config, counters: Counters) -> tuple[float, int]:
+def _loss_scaling(config: Config, counters: Counters) -> tuple[float, int]:
     """The loss scale to go on with, and for how many steps it has held."""
     first = FIRST_LOSS_SCALE if config.precision == "float16" else 1.0
     return counters.loss_scale or first, counters.good_steps
 
 
-def num_joined(backend: Ops, micro_batch: int, size: int, num_micro_batches: int, world_size: int) -> int:
+def step(
+    backend: Ops,
+    config: Config,
+    data: Dataset,
+    transport: Transport,
+    total_steps: int,
+    saved: Checkpoint | None = None,
+    counters: Counters | None = None,
+) -> Step:
+    """One rank's steps, from the first or from where a checkpoint and its counters stand."""
+    counters = counters or Counters()
+    cut = batches(config, data)
+    size = layout(config, data.image_shape).size
+    join = _num_joined(backend, config.micro_batch, size, cut.num_micro_batches(0), transport.world_size)
+    train_rows = min(join * config.micro_batch, cut.samples(0))
+    test_rows = _num_joined_tests(backend, data, transport.world_size) * EVALUATE_ROWS
+    network = model(backend, config, data.image_shape, max(train_rows, test_rows))
+    first = restored_params(network.layout, saved) if saved else initialise(network.layout, config.init, config.seed)
+    return Step(
+        ops=backend,
+        model=network,
+        samples=Samples(backend.from_host(data.train_images), backend.from_host(data.train_labels)),
+        batches=cut,
+        exchange=Exchange(transport, backend, size, reduce=config.reduce, join=join),
+        optimizer=optimizer(backend, config, network.layout, saved),
+        schedule=learning_rates(config, total_steps),
+        params=backend.from_host(first),
+        policy=policy(config),
+        updates=counters.updates,
+        loss_scaling=_loss_scaling(config, counters),
+    )
+
+
+def evaluation(backend: Ops, step: Step, data: Dataset, transport: Transport) -> Evaluate:
+    """Evaluation on the test samples, in the buffers of `step`'s network."""
+    samples = Samples(backend.from_host(data.test_images), backend.from_host(data.test_labels))
+    return Evaluate(backend, step.model, samples, transport, _num_joined_tests(backend, data, transport.world_size))
+
+
+def _num_joined_tests(backend: Ops, data: Dataset, world_size: int) -> int:
+    return _num_joined(backend, EVALUATE_ROWS, 0, math.ceil(len(data.test_labels) / EVALUATE_ROWS), world_size)
+
+
+def _num_joined(backend: Ops, micro_batch: int, size: int, num_micro_batches: int, world_size: int) -> int:
     """How many micro-batches a rank computes side by side: a power of two, not more than it ever has."""
-    share = math.ceil(num_micro_batches / world_size)
+    share = max(1, math.ceil(num_micro_batches / world_size))
     return min(backend.num_joined(micro_batch, size), 1 << (share - 1).bit_length())
 
 

@@ -1,6 +1,5 @@
 """A run on one rank: its live objects, what it saves, what it tells; and the ranks that make a run."""
 
-import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -14,20 +13,14 @@ from ddpgd import account, build, checkpoint
 from ddpgd.checkpoint import Checkpoint
 from ddpgd.comm import threads
 from ddpgd.comm.agreement import from_root
-from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
 from ddpgd.config import Config, resolve, to_table, validate
-from ddpgd.data.batches import Samples
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
-from ddpgd.evaluate import EVALUATE_ROWS, Evaluate
 from ddpgd.kernels.cuda_device import Device
-from ddpgd.kernels.ops import Array
 from ddpgd.metrics import Counters, Record, RecordFile, read_records, write_summary
-from ddpgd.params import initialise
 from ddpgd.run_folder import RunFolder
 from ddpgd.show import Quiet
-from ddpgd.step import Step
 from ddpgd.stopping import StopRequest
 from ddpgd.train import Observer, Pace, Trainer
 
@@ -93,23 +86,13 @@ class Rank:
         self._stop = stop
         self._transport = transport
         self._counters = _counters(saved) if saved else Counters()
-        self._ops = ops = build.ops(config, machine.device)
-        self._batches = batches = build.batches(config, data)
-        size = build.layout(config, data.image_shape).size
-        world_size = transport.world_size
-        join = build.num_joined(ops, config.micro_batch, size, batches.num_micro_batches(0), world_size)
-        num_tests = math.ceil(len(data.test_labels) / EVALUATE_ROWS)
-        self._join_tests = build.num_joined(ops, EVALUATE_ROWS, 0, num_tests, world_size)
-        train_rows = min(join * config.micro_batch, batches.samples(0))
-        self._model = build.model(ops, config, data.image_shape, max(train_rows, self._join_tests * EVALUATE_ROWS))
-        self._params = ops.from_host(self._first_params(saved))
-        self._optimizer = build.optimizer(ops, config, self._model.layout, saved)
-        self._reachable = build.reaching(machine.device, ops, transport)
-        self._exchange = Exchange(self._reachable, ops, size, reduce=config.reduce, join=join)
+        self._ops = build.ops(config, machine.device)
+        self._reachable = build.reaching(machine.device, self._ops, transport)
+        self._step = build.step(self._ops, config, data, self._reachable, pace.total_steps, saved, self._counters)
 
     def train(self, show: Callable[[int, int, int], Quiet]) -> Record:
         """Trains; on rank 0 shows it, writes its records and its summary."""
-        num_epochs = -(-self._pace.total_steps // self._batches.steps_per_epoch)
+        num_epochs = -(-self._pace.total_steps // self._step.batches.steps_per_epoch)
         if self._transport.rank > 0:
             return self._run(Quiet())
         records = RecordFile(self._folder.path, self._counters.step)
@@ -128,56 +111,38 @@ class Rank:
             return self._summary(self._trainer(observer).run())
 
     def _trainer(self, observer: Observer) -> Trainer:
-        config, ops, data = self._config, self._ops, self._data
-        training = Samples(ops.from_host(data.train_images), ops.from_host(data.train_labels))
-        testing = Samples(ops.from_host(data.test_images), ops.from_host(data.test_labels))
-        step = Step(
-            ops=ops,
-            model=self._model,
-            samples=training,
-            batches=self._batches,
-            exchange=self._exchange,
-            optimizer=self._optimizer,
-            schedule=build.learning_rates(config, self._pace.total_steps),
-            params=self._params,
-            policy=build.policy(config),
-            updates=self._counters.updates,
-            loss_scaling=build.loss_scaling(config, self._counters),
-        )
         return Trainer(
-            step=step,
-            evaluate=Evaluate(ops, self._model, testing, self._reachable, self._join_tests),
-            batches=self._batches,
+            step=self._step,
+            evaluate=build.evaluation(self._ops, self._step, self._data, self._reachable),
+            batches=self._step.batches,
             transport=self._transport,
             pace=self._pace,
             counters=self._counters,
             stop=self._stop,
             save=self._save,
             observer=observer,
-            skip_non_finite=config.non_finite == "skip",
+            skip_non_finite=self._config.non_finite == "skip",
         )
 
-    def _first_params(self, saved: Checkpoint | None) -> Array:
-        if saved:
-            return build.restored_params(self._model.layout, saved)
-        return initialise(self._model.layout, self._config.init, self._config.seed)
-
     def _save(self, counters: Counters) -> None:
-        host = self._ops.to_host(self._params)
-        arrays = {f"params.{tensor.name}": tensor.view(host) for tensor in self._model.layout.tensors}
-        arrays |= {f"optimizer.{name}": self._ops.to_host(array) for name, array in self._optimizer.state.items()}
+        host = self._ops.to_host(self._step.params)
+        arrays = {f"params.{tensor.name}": tensor.view(host) for tensor in self._step.model.layout.tensors}
+        arrays |= {f"optimizer.{name}": self._ops.to_host(array) for name, array in self._step.optimizer.state.items()}
         facts = {
             "version": account.VERSION,
             "image_shape": list(self._data.image_shape),
             "data_sha256": self._data.sha256,
             "world_size": self._transport.world_size,
-            "params_sha256": self._model.layout.sha256(host),
+            "params_sha256": self._step.model.layout.sha256(host),
         }
         checkpoint.save(self._folder.checkpoints, Checkpoint(arrays, asdict(counters), to_table(self._config), facts))
 
     def _hashes(self) -> Record:
-        host = self._ops.to_host(self._params)
-        return {"params_hash": self._model.layout.sha256(host)[:16], "layer_hashes": self._model.layout.hashes(host)}
+        host = self._ops.to_host(self._step.params)
+        return {
+            "params_hash": self._step.model.layout.sha256(host)[:16],
+            "layer_hashes": self._step.model.layout.hashes(host),
+        }
 
     def _introduction(self) -> list[str]:
         config = self._config
@@ -187,8 +152,8 @@ class Rank:
             transport=self._transport.name,
             backend=f"{self._ops.name}{self._machine.choice}",
             sizes=build.sizes(config, self._data.image_shape),
-            num_params=self._model.layout.num_params,
-            num_pieces=self._exchange.num_pieces(self._batches.num_micro_batches(0)),
+            num_params=self._step.model.layout.num_params,
+            num_pieces=self._step.exchange.num_pieces(self._step.batches.num_micro_batches(0)),
             data=self._data,
             folder=str(self._folder.path),
             pace=(self._counters.step, self._pace.total_steps),
@@ -203,9 +168,9 @@ class Rank:
             transport=self._transport.name,
             backend=self._ops.name,
             device=self._ops.device,
-            wire=self._exchange.codec.name,
-            num_params=self._model.layout.num_params,
-            params_sha256=self._model.layout.sha256(self._ops.to_host(self._params)),
+            wire=self._step.exchange.codec.name,
+            num_params=self._step.model.layout.num_params,
+            params_sha256=self._step.model.layout.sha256(self._ops.to_host(self._step.params)),
         )
 
 

@@ -65,10 +65,10 @@ class Step:
         self.params = params
         self.optimizer = optimizer
         self._ops = ops
-        self._model = model
+        self.model = model
         self._samples = samples
-        self._batches = batches
-        self._exchange = exchange
+        self.batches = batches
+        self.exchange = exchange
         self._schedule = schedule
         self._policy = policy
         self.weights = ops.round_weights(params)
@@ -96,8 +96,8 @@ class Step:
         `stop`: this rank asks all ranks to stop after it. `observe`: one step, whose micro-batches report their squared
         norms.
         """
-        transport = self._exchange.transport
-        samples = self._batches.samples(step)
+        transport = self.exchange.transport
+        samples = self.batches.samples(step)
         parts = self._parts.get((samples, observe)) or self._prepare(samples, observe)
         count = 1 if observe or self._most == 1 else self._whole_steps(step, count)
         bytes_before, started = transport.bytes_sent, time.perf_counter()
@@ -107,7 +107,7 @@ class Step:
         first = self._decided % HISTORY_ROWS
         rows = self._ops.to_host(self._history[first : first + count]).tolist()
         self._decided += count
-        self._stands_at = step + count if (step + count) % self._batches.steps_per_epoch else -1
+        self._stands_at = step + count if (step + count) % self.batches.steps_per_epoch else -1
         num_steps, halted = _until_halt(rows)
         last = rows[num_steps - 1]
         if halted:
@@ -141,30 +141,30 @@ class Step:
         "micro-batch 3 (training samples 5, 17, ...), first in dense1.weight", or an empty string.
         """
         self._move_to(step)
-        grads = self._ops.zeros((1, self._model.layout.size), np.float32)
+        grads = self._ops.zeros((1, self.model.layout.size), np.float32)
         tails = self._ops.zeros((1, TAIL_WORDS), np.float32)
-        for micro_batch in self._exchange.micro_batches(self._batches.num_micro_batches(step)):
-            self._gradient(self._batches.samples(step), range(micro_batch, micro_batch + 1), grads, tails)
-            if name := self._model.non_finite_tensor(grads[0]):
-                samples = ", ".join(map(str, self._batches.indices(step, micro_batch)[:8]))
+        for micro_batch in self.exchange.micro_batches(self.batches.num_micro_batches(step)):
+            self._gradient(self.batches.samples(step), range(micro_batch, micro_batch + 1), grads, tails)
+            if name := self.model.non_finite_tensor(grads[0]):
+                samples = ", ".join(map(str, self.batches.indices(step, micro_batch)[:8]))
                 return f"micro-batch {micro_batch} (training samples {samples}, ...), first in {name}"
         return ""
 
     def _whole_steps(self, step: int, count: int) -> int:
         """How many of `count` steps may run without a look of the host: full ones of one epoch, or a last, short one."""
-        full = self._batches.num_full_steps(step)
+        full = self.batches.num_full_steps(step)
         room = HISTORY_ROWS - self._decided % HISTORY_ROWS
         in_time = int(LONGEST_RUN_S / self._last_step_s)
         return max(1, min(count, full, room, in_time))
 
     def _move_to(self, step: int) -> None:
         """Moves the cursor to `step`, and puts its epoch's order and learning rates where the backend computes."""
-        within = step % self._batches.steps_per_epoch
-        if self._batches.epoch(step) != self._epoch:
-            self._epoch = self._batches.epoch(step)
-            steps = range(step - within, step - within + self._batches.steps_per_epoch)
+        within = step % self.batches.steps_per_epoch
+        if self.batches.epoch(step) != self._epoch:
+            self._epoch = self.batches.epoch(step)
+            steps = range(step - within, step - within + self.batches.steps_per_epoch)
             self._ops.upload(np.array([self._schedule(number) for number in steps]), self._lrs)
-            self._ops.upload(self._batches.order(self._epoch), self._order)
+            self._ops.upload(self.batches.order(self._epoch), self._order)
         cursor = np.zeros(CURSOR_WORDS, np.int64)
         cursor[Cursor.FIRST] = within * self._policy.global_batch
         cursor[Cursor.STEP] = within
@@ -174,12 +174,12 @@ class Step:
 
     def _prepare(self, samples: int, observe: bool) -> "_Parts":
         """What a step of so many samples does, captured; where in the data it stands, the cursor says."""
-        num_micro_batches = -(-samples // self._batches.micro_batch)
+        num_micro_batches = -(-samples // self.batches.micro_batch)
         fold = partial(self._fold, samples, num_micro_batches, observe)
 
         def whole() -> None:
             fold()
-            self._exchange.combine(num_micro_batches)
+            self.exchange.combine(num_micro_batches)
             self._update()
 
         def several() -> None:
@@ -187,7 +187,7 @@ class Step:
                 whole()
 
         capture = self._ops.capture
-        if self._exchange.transport.needs_host:
+        if self.exchange.transport.needs_host:
             parts = _Parts(num_micro_batches, fold=capture(fold), update=capture(self._update))
         else:
             parts = _Parts(num_micro_batches, whole=capture(whole), several=capture(several))
@@ -202,7 +202,7 @@ class Step:
         for _ in range(rest):
             parts.whole()
         if self._most > 1:
-            self._batches.order(self._epoch + 1)  # made while the device computes
+            self.batches.order(self._epoch + 1)  # made while the device computes
         return 0.0, 0.0
 
     def _around_the_host(self, parts: "_Parts", count: int, stop: bool) -> tuple[float, float]:  # noqa: ARG002
@@ -211,7 +211,7 @@ class Step:
         parts.fold()
         self._ops.synchronize()
         folded = time.perf_counter()
-        self._exchange.combine(parts.num_micro_batches, stop)
+        self.exchange.combine(parts.num_micro_batches, stop)
         exchanged = time.perf_counter()
         parts.update()
         return folded - started, exchanged - folded
@@ -222,10 +222,10 @@ class Step:
             if observe:
                 self._ops.squared_norms(grads, tails[:, Tail.SQUARED_NORM_SUM])
 
-        self._exchange.fold(num_micro_batches, leaves)
+        self.exchange.fold(num_micro_batches, leaves)
 
     def _gradient(self, samples: int, micro_batches: range, grads: Array, tails: Array) -> None:
-        data, model, micro_batch = self._samples, self._model, self._batches.micro_batch
+        data, model, micro_batch = self._samples, self.model, self.batches.micro_batch
         offset = micro_batches.start * micro_batch
         num_rows = min(micro_batches.stop * micro_batch, samples) - offset
         model.load(data.images, data.labels, self._order, self._cursor, offset, num_rows)
@@ -233,7 +233,7 @@ class Step:
 
     def _update(self) -> None:
         """Divide, decide whether all is finite, clip, update."""
-        grads, tail = self._exchange.result
+        grads, tail = self.exchange.result
         self._ops.decide(grads, tail, self._lrs, self._cursor, self._control, self._history, self._policy)
         self.optimizer.update(self.params, grads, self._control, self.weights)
 

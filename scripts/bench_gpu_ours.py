@@ -8,14 +8,11 @@ from bench_gpu_limits import counts
 
 from ddpgd import build
 from ddpgd.comm.alone import Alone
-from ddpgd.comm.exchange import Exchange
 from ddpgd.config import Config, resolve
-from ddpgd.data.batches import Samples
 from ddpgd.data.mnist import Dataset
 from ddpgd.kernels.cuda_blas import open_blas
 from ddpgd.kernels.cuda_device import select
 from ddpgd.kernels.cuda_launch import Launcher
-from ddpgd.params import initialise
 from ddpgd.philox import permutation
 from ddpgd.step import Step
 
@@ -54,23 +51,10 @@ def configuration(case: Case, num_micro_batches: int) -> Config:
 
 
 def make_step(ops, config: Config, images, labels) -> Step:
-    """One rank's step over samples on the host, put together as `rank.Rank` does."""
+    """One rank's steps over samples on the host."""
     image_shape = (1, images.shape[1])
     data = Dataset(images, labels, images[:0], labels[:0], image_shape, "")
-    batches, layout, transport = build.batches(config, data), build.layout(config, image_shape), Alone()
-    join = build.num_joined(ops, config.micro_batch, layout.size, batches.num_micro_batches(0), transport.world_size)
-    return Step(
-        ops=ops,
-        model=build.model(ops, config, image_shape, min(join * config.micro_batch, batches.samples(0))),
-        samples=Samples(ops.from_host(images), ops.from_host(labels)),
-        batches=batches,
-        exchange=Exchange(transport, ops, layout.size, reduce=config.reduce, join=join),
-        optimizer=build.optimizer(ops, config, layout, None),
-        schedule=build.learning_rates(config, batches.steps_per_epoch),
-        params=ops.from_host(initialise(layout, config.init, config.seed)),
-        policy=build.policy(config),
-        loss_scaling=(build.FIRST_LOSS_SCALE if config.precision == "float16" else 1.0, 0),
-    )
+    return build.step(ops, config, data, Alone(), total_steps=1)
 
 
 def as_it_is(work):

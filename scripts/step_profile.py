@@ -9,16 +9,10 @@ import numpy as np
 from gemm_limit import products, seconds
 from threadpoolctl import threadpool_limits
 
-from ddpgd import optim, schedule
+from ddpgd import build
 from ddpgd.comm.alone import Alone
-from ddpgd.comm.exchange import Exchange
-from ddpgd.control import Policy
-from ddpgd.data.batches import Batches, Samples
+from ddpgd.config import Config
 from ddpgd.kernels.reference import Reference
-from ddpgd.model import MultilayerPerceptron
-from ddpgd.params import initialise
-from ddpgd.philox import permutation
-from ddpgd.step import Step
 
 WARM_UP_STEPS = 20
 NUM_STEPS = 200
@@ -66,19 +60,15 @@ def profile(data, sizes, global_batch, micro_batch):
 
 
 def _step(ops, data, sizes, global_batch, micro_batch):
-    model = MultilayerPerceptron(ops, sizes, "relu", "cross-entropy", micro_batch)
-    num_samples = len(data.train_labels)
-    return Step(
-        ops=ops,
-        model=model,
-        samples=Samples(data.train_images, data.train_labels),
-        batches=Batches(num_samples, global_batch, micro_batch, lambda epoch: permutation(0, epoch, num_samples)),
-        exchange=Exchange(Alone(), ops, model.layout.size),
-        optimizer=optim.make("sgd", ops, model.layout.size, 0.0, 0.0),
-        schedule=schedule.make("constant", 0.1, NUM_STEPS, 0),
-        params=initialise(model.layout, "he", 0),
-        policy=Policy(global_batch, clip_norm=0.0, growth_interval=0, largest_loss_scale=1.0),
+    config = Config(
+        hidden=sizes[1:-1],
+        global_batch=global_batch,
+        micro_batch=micro_batch,
+        optimizer="sgd",
+        weight_decay=0.0,
+        schedule="constant",
     )
+    return build.step(ops, config, data, Alone(), NUM_STEPS)
 
 
 def _table(times_s, step_s, rest_s, gemm_s):

@@ -9,10 +9,10 @@ rank = int(sys.argv[1])
 run = Step.run
 
 
-def faulty(self: Step, step: int, number: int, stop: bool, observe: bool) -> object:
-    if step == 5 and self._exchange.transport.rank == rank:
+def faulty(self: Step, step: int, count: int, stop: bool, observe: bool) -> object:
+    if step == 5 and self.exchange.transport.rank == rank:
         raise RuntimeError("planted fault")
-    return run(self, step, number, stop, observe)
+    return run(self, step, count, stop, observe)
 
 
 Step.run = faulty  # type: ignore[method-assign,assignment]
