@@ -17,7 +17,6 @@ class Launcher:
 
     def __init__(self, precision: str) -> None:
         self.stream = cupy.cuda.Stream(non_blocking=True)
-        self.stream.use()
         self._options = sources.options(precision)
         self._modules: dict[str, Any] = {}
         self._kernels: dict[tuple[str, str], Any] = {}
@@ -28,7 +27,7 @@ class Launcher:
 
         More than 48 KiB of dynamic shared memory is asked for by `shared_bytes` alone.
         """
-        assert cupy.cuda.get_current_stream() == self.stream, "another Launcher has taken this thread"
+        self.stream.use()  # another launcher may have taken the thread
         function = self._kernels.get((file, kernel)) or self._load(file, kernel, shared_bytes)
         for argument in arguments:
             assert type(argument) not in (int, float), f"{kernel}: {argument!r} has no C type"
@@ -38,6 +37,7 @@ class Launcher:
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """`work` as a CUDA graph. A rehearsal before loads all kernels and makes all scratch, which a capture forbids."""
+        self.stream.use()
         self._rehearsing = True
         try:
             work()
