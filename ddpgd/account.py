@@ -31,6 +31,7 @@ def introduction(
 ) -> list[str]:
     """What is about to run, on what. `pace`: steps done and steps in all."""
     assert config.global_batch is not None, "resolve() was not called"
+    feedback = " with error feedback" if config.error_feedback else ""
     factor = schedule.scale(config.scale_lr, config.global_batch)
     scaled = f" x {factor:g} ({config.scale_lr})" if config.scale_lr else ""
     lines = [
@@ -38,7 +39,7 @@ def introduction(
         f"data: {data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples",
         f"network {'-'.join(map(str, sizes))}: {num_params:,} params; {config.activation}, {config.loss}",
         f"{Algebra(config.global_batch, config.micro_batch, world_size)}; {config.optimizer}, lr {config.lr:g}{scaled}",
-        f"exchange: {config.reduce}, float32, at most {num_pieces} piece{'s' if num_pieces > 1 else ''} a rank",
+        f"exchange: {config.reduce}, {config.wire}{feedback}, at most {num_pieces} piece{'s' if num_pieces > 1 else ''} a rank",
         f"run folder: {folder}",
     ]
     if pace[0]:

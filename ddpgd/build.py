@@ -10,9 +10,11 @@ from threadpoolctl import threadpool_limits
 
 from ddpgd import optim, schedule
 from ddpgd.checkpoint import Checkpoint
+from ddpgd.comm.codec import BlockScaled, Float32
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.staged import Staged
 from ddpgd.comm.transport import Transport
+from ddpgd.comm.wiring import segments
 from ddpgd.config import Config, from_table
 from ddpgd.control import CURSOR_WORDS, Policy
 from ddpgd.data.batches import Batches, Samples
@@ -114,7 +116,7 @@ def step(
         model=network,
         samples=Samples(backend.from_host(data.train_images), backend.from_host(data.train_labels)),
         batches=cut,
-        exchange=Exchange(transport, backend, size, reduce=config.reduce, join=join),
+        exchange=exchange(backend, config, transport, size, join, saved),
         optimizer=optimizer(backend, config, network.layout, saved),
         schedule=learning_rates(config, total_steps),
         params=backend.from_host(first),
@@ -122,6 +124,38 @@ def step(
         updates=counters.updates,
         loss_scaling=_loss_scaling(config, counters),
     )
+
+
+def exchange(
+    backend: Ops, config: Config, transport: Transport, size: int, join: int, saved: Checkpoint | None
+) -> Exchange:
+    """The exchange of gradients, with the residuals that a checkpoint holds.
+
+    At the world size that wrote it each rank goes on with its own; at another, the owner of each segment takes the sum.
+    """
+    codec = Float32() if config.wire == "float32" else BlockScaled(backend, config.wire)
+    made = Exchange(
+        transport,
+        backend,
+        size,
+        codec,
+        reduce=config.reduce,
+        join=join,
+        error_feedback=config.error_feedback,
+        seed=config.seed,
+    )
+    if saved and made.residuals:
+        rank, own = transport.rank, segments(size, transport.world_size)[transport.rank]
+        sent = [saved.arrays[f"residual.sent.{peer}"] for peer in range(saved.facts["world_size"])]
+        owned = np.zeros(size, np.float32)
+        owned[own] = saved.arrays["residual.owned"][own]
+        if len(sent) == transport.world_size:
+            backend.upload(sent[rank], made.residuals.sent)
+        else:
+            for array in sent:
+                owned[own] += array[own]
+        backend.upload(owned, made.residuals.owned)
+    return made
 
 
 def evaluation(backend: Ops, step: Step, data: Dataset, transport: Transport) -> Evaluate:

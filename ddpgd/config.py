@@ -88,9 +88,16 @@ class Config:
     share_gpu: bool = _option(False, "machine", "let several ranks of a node compute on one GPU", bool)
     transport: str = _option("auto", "machine", "how bytes travel", choices=("auto", "alone", "threads", "mpi-host"))
     ranks: int | None = _option(None, "machine", "number of ranks of --transport threads", int)
+    wire: str = _fixed(
+        "float32",
+        "exchange",
+        "what travels; int8 is rounded at random. With a power of two for each 1,024 values",
+        choices=("float32", "float16", "bfloat16", "int8"),
+    )
+    error_feedback: bool = _fixed(False, "exchange", "add what encoding lost to what is encoded next", bool)
     reduce: str = _fixed(
         "ordered",
-        "machine",
+        "exchange",
         "sum over ranks in canonical order, for the same bits on any number, or in the transport's own",
         choices=("ordered", "fast"),
     )
@@ -193,6 +200,12 @@ def validate(config: Config) -> None:
             f"--micro-batch {config.micro_batch} is more than --global-batch {config.global_batch}; "
             f"type --micro-batch {config.global_batch} or less"
         )
+    if config.wire != "float32" and config.reduce == "fast":
+        raise InputError(
+            f"--reduce fast hands sums to the MPI library, which does not know --wire {config.wire}; type --reduce ordered"
+        )
+    if config.error_feedback and config.wire == "float32":
+        raise InputError("--error-feedback has nothing to feed back: --wire float32 loses nothing; type --wire float16")
     if config.scale_lr is not None:
         _validate_scale_lr(config.scale_lr)
     if config.ranks is not None and config.transport != "threads":

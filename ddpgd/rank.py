@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ddpgd import account, build, checkpoint
@@ -86,6 +87,9 @@ class Rank:
         self._stop = stop
         self._transport = transport
         self._counters = _counters(saved) if saved else Counters()
+        self._sums_residuals = (
+            saved is not None and config.error_feedback and saved.facts["world_size"] != transport.world_size
+        )
         self._ops = build.ops(config, machine.device)
         self._reachable = build.reaching(machine.device, self._ops, transport)
         self._step = build.step(self._ops, config, data, self._reachable, pace.total_steps, saved, self._counters)
@@ -99,6 +103,8 @@ class Rank:
         with show(self._pace.total_steps, num_epochs, self._counters.step) as shown, closing(records):
             for line in self._introduction():
                 shown.say(line)
+            if self._sums_residuals:
+                shown.say("residuals: another number of ranks than before; each owner of a segment takes their sum")
             summary = self._run(_Recorder(records, shown, self._hashes))
             for line in account.conclusion(summary, str(self._folder.path)):
                 shown.say(line)
@@ -125,9 +131,13 @@ class Rank:
         )
 
     def _save(self, counters: Counters) -> None:
+        residuals = self._residuals()
+        if self._transport.rank > 0:
+            return
         host = self._ops.to_host(self._step.params)
         arrays = {f"params.{tensor.name}": tensor.view(host) for tensor in self._step.model.layout.tensors}
         arrays |= {f"optimizer.{name}": self._ops.to_host(array) for name, array in self._step.optimizer.state.items()}
+        arrays |= residuals
         facts = {
             "version": account.VERSION,
             "image_shape": list(self._data.image_shape),
@@ -136,6 +146,17 @@ class Rank:
             "params_sha256": self._step.model.layout.sha256(host),
         }
         checkpoint.save(self._folder.checkpoints, Checkpoint(arrays, asdict(counters), to_table(self._config), facts))
+
+    def _residuals(self) -> dict[str, NDArray[np.float32]]:
+        """All ranks' residuals, as a checkpoint names them: those of what each sent, and of the sums, put together."""
+        own = self._step.exchange.residuals
+        if own is None:
+            return {}
+        # Copies: ranks that are threads go on while this one looks at their arrays.
+        both = [np.array(self._ops.to_host(vector)) for vector in (own.sent, own.owned)]
+        everybody = self._transport.all_gather_objects(both)
+        sent = {f"residual.sent.{rank}": theirs for rank, (theirs, _) in enumerate(everybody)}
+        return sent | {"residual.owned": np.sum([owned for _, owned in everybody], axis=0, dtype=np.float32)}
 
     def _hashes(self) -> Record:
         host = self._ops.to_host(self._step.params)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ddpgd.comm.codec import WireLoss
 from ddpgd.comm.exchange import Exchange
 from ddpgd.control import CONTROL_WORDS, CURSOR_WORDS, HISTORY_WORDS, Control, Cursor, History, Policy
 from ddpgd.data.batches import Batches, Samples
@@ -42,6 +43,7 @@ class StepResult(NamedTuple):
     compute_s: float
     exchange_s: float
     wire_bytes: int
+    wire_loss: WireLoss | None
 
 
 class Step:
@@ -81,7 +83,7 @@ class Step:
         self._epoch = -1
         self._decided = 0
         self._parts: dict[tuple[int, bool], _Parts] = {}
-        needs_host = exchange.transport.needs_host
+        needs_host = exchange.needs_host
         self._drive = self._around_the_host if needs_host else self._whole
         self._most = 1 if needs_host or ops.steps_per_replay == 1 else HISTORY_ROWS
         self._last_step_s = LONGEST_RUN_S
@@ -103,7 +105,8 @@ class Step:
         bytes_before, started = transport.bytes_sent, time.perf_counter()
         if step != self._stands_at:
             self._move_to(step)
-        compute_s, exchange_s = self._drive(parts, count, stop)
+        self.exchange.round = step
+        compute_s, exchange_s = self._drive(parts, count, stop, observe)
         first = self._decided % HISTORY_ROWS
         rows = self._ops.to_host(self._history[first : first + count]).tolist()
         self._decided += count
@@ -128,6 +131,7 @@ class Step:
             compute_s=compute_s or step_s,
             exchange_s=exchange_s,
             wire_bytes=(transport.bytes_sent - bytes_before) // count,
+            wire_loss=self.exchange.wire_loss,
         )
 
     def loss_scaling(self) -> tuple[float, int]:
@@ -187,14 +191,14 @@ class Step:
                 whole()
 
         capture = self._ops.capture
-        if self.exchange.transport.needs_host:
+        if self.exchange.needs_host:
             parts = _Parts(num_micro_batches, fold=capture(fold), update=capture(self._update))
         else:
             parts = _Parts(num_micro_batches, whole=capture(whole), several=capture(several))
         self._parts[samples, observe] = parts
         return parts
 
-    def _whole(self, parts: "_Parts", count: int, stop: bool) -> tuple[float, float]:  # noqa: ARG002
+    def _whole(self, parts: "_Parts", count: int, stop: bool, look: bool) -> tuple[float, float]:  # noqa: ARG002
         """All of `count` steps, without the host."""
         replays, rest = divmod(count, self._ops.steps_per_replay)
         for _ in range(replays):
@@ -205,13 +209,13 @@ class Step:
             self.batches.order(self._epoch + 1)  # made while the device computes
         return 0.0, 0.0
 
-    def _around_the_host(self, parts: "_Parts", count: int, stop: bool) -> tuple[float, float]:  # noqa: ARG002
+    def _around_the_host(self, parts: "_Parts", count: int, stop: bool, look: bool) -> tuple[float, float]:  # noqa: ARG002
         """One step, whose exchange needs the host: seconds of computation, and of the exchange."""
         started = time.perf_counter()
         parts.fold()
         self._ops.synchronize()
         folded = time.perf_counter()
-        self.exchange.combine(parts.num_micro_batches, stop)
+        self.exchange.combine(parts.num_micro_batches, stop, look)
         exchanged = time.perf_counter()
         parts.update()
         return folded - started, exchanged - folded

@@ -41,7 +41,7 @@ class Pace:
 
 
 class Trainer:
-    """Runs steps from where `counters` stands. `save(counters)` writes a checkpoint; it is called on rank 0 alone."""
+    """Runs steps from where `counters` stands. `save(counters)` writes a checkpoint; every rank calls it."""
 
     def __init__(
         self,
@@ -154,6 +154,8 @@ class Trainer:
             "wire_bytes": result.wire_bytes,
         }
         counters.log_loss_sum, counters.log_samples = 0.0, 0
+        if result.wire_loss:
+            record |= {f"wire_{name}": value for name, value in result.wire_loss._asdict().items()}
         if result.loss_scale != 1.0:
             record["loss_scale"] = result.loss_scale
         if evaluated:
@@ -161,7 +163,7 @@ class Trainer:
         self._observer.record(record)
 
     def _checkpoint(self) -> None:
-        if self._transport.rank == 0 and self._saved_at != self._counters.step:
+        if self._saved_at != self._counters.step:
             self._counters.loss_scale, self._counters.good_steps = self._step.loss_scaling()
             self._save(self._counters)
             self._saved_at = self._counters.step

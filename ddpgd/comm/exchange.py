@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddpgd.comm import tree
-from ddpgd.comm.codec import Array, Codec, Float32
+from ddpgd.comm.codec import Array, Codec, Coded, Float32, WireLoss, measure
 from ddpgd.comm.transport import Transport
-from ddpgd.comm.wiring import Wiring
+from ddpgd.comm.wiring import Pieces, Residuals, Wiring
 from ddpgd.kernels.ops import Ops
+from ddpgd.philox import Purpose
 from ddpgd.tail import TAIL_WORDS, Tail
 
 Leaf = Callable[[int, Array, Array], None]
@@ -37,10 +38,13 @@ class Exchange:
         codec: Codec | None = None,
         reduce: str = "ordered",
         join: int = 1,
+        error_feedback: bool = False,
+        seed: int = 0,
     ) -> None:
         """`size`: elements of the gradient (0: tails alone); `reduce`: "ordered" or "fast".
 
-        At most `join` micro-batches, a power of two, are computed side by side. The exchange owns a duplicate of
+        At most `join` micro-batches, a power of two, are computed side by side. `error_feedback`: what a codec loses is
+        added to what it encodes next. `seed`: of codecs that round at random. The exchange owns a duplicate of
         `transport`.
         """
         if reduce not in ("ordered", "fast"):
@@ -49,6 +53,14 @@ class Exchange:
         self.codec = codec or Float32()
         self.reduce = reduce
         self.size = size
+        self.round = 0
+        """How many sums there were: makes the random keys of each another. Whoever goes on from a checkpoint sets it."""
+        self.wire_loss: WireLoss | None = None
+        self.residuals: Residuals | None = None
+        if error_feedback and not self.codec.exact:
+            self.residuals = Residuals(*(ops.zeros((size,), np.float32) for _ in ("sent", "owned")))
+        self._seed = seed
+        self._key = ops.zeros((3,), np.uint64)
         self._ops = ops
         self._join = join
         self._slots: list[_Rows] = []
@@ -84,18 +96,28 @@ class Exchange:
             for into, other in own.additions:
                 self._add(into, other)
 
-    def combine(self, num_micro_batches: int, stop: bool = False) -> tuple[Array, Array]:
-        """The communication that turns every rank's pieces into the sum, and its result."""
+    def combine(self, num_micro_batches: int, stop: bool = False, look: bool = False) -> tuple[Array, Array]:
+        """The communication that turns every rank's pieces into the sum, and its result.
+
+        `look`: measures what encoding lost of what this rank sends, in `wire_loss`.
+        """
         plan = self._plan(num_micro_batches)
         if stop:
             self._slot(0).tail[Tail.STOP] = 1
-        if self.reduce == "fast":
+        if self._folds_whole:
             for slot in plan.piece_slots[1:]:
                 self._add(0, slot)
+        if self.reduce == "fast":
             self.transport.all_reduce(self._row(0))
         else:
-            plan.wiring.exchange()
+            plan.wiring.exchange(self._key_of, self._look if look else _look_away)
+        self.round += 1
         return self.result
+
+    @property
+    def needs_host(self) -> bool:
+        """Whether the host must take part in `combine`."""
+        return self.transport.needs_host or self.codec.random
 
     @property
     def result(self) -> tuple[Array, Array]:
@@ -108,8 +130,32 @@ class Exchange:
 
     def num_pieces(self, num_micro_batches: int) -> int:
         """The largest number of pieces that any rank sends."""
+        if self._folds_whole:
+            return 1
         world = tree.ranges(num_micro_batches, self.transport.world_size)
         return max(len(tree.pieces(num_micro_batches, own)) for own in world)
+
+    @property
+    def _folds_whole(self) -> bool:
+        """Whether a rank adds all its micro-batches before anything travels: where no order is promised across ranks."""
+        return self.reduce == "fast" or not self.codec.exact
+
+    def _pieces(self, num_micro_batches: int, own_slots: list[int]) -> Pieces:
+        world = tree.ranges(num_micro_batches, self.transport.world_size)
+        if not self._folds_whole:
+            return Pieces(num_micro_batches, [tree.pieces(num_micro_batches, own) for own in world], own_slots)
+        with_work = [rank for rank, own in enumerate(world) if own]
+        nodes = [[tree.Node(0, with_work.index(rank))] if own else [] for rank, own in enumerate(world)]
+        return Pieces(len(with_work), nodes, own_slots[:1])
+
+    def _key_of(self, stage: int) -> Array:
+        if self.codec.random:
+            index = (self.round << 17) | (stage << 16) | self.transport.rank
+            self._ops.upload(np.array([self._seed, Purpose.ENCODE, index], np.uint64), self._key)
+        return self._key
+
+    def _look(self, sent: list[Coded]) -> None:
+        self.wire_loss = measure(sent, self._ops.to_host) or self.wire_loss
 
     def _add(self, into: int, slot: int) -> None:
         self._ops.add(self._row(into), self._row(slot), self._row(into))
@@ -121,7 +167,8 @@ class Exchange:
                 raise ValueError(f"a sum of {num_micro_batches} micro-batches: there must be at least one")
             own = self.micro_batches(num_micro_batches)
             leaves, piece_slots = tree.leaves(num_micro_batches, own, self._join)
-            wiring = Wiring(self.transport, self._ops, self.codec, self.size, num_micro_batches, self._row, piece_slots)
+            pieces = self._pieces(num_micro_batches, piece_slots)
+            wiring = Wiring(self.transport, self._ops, self.codec, self.size, pieces, self._row, self.residuals)
             plan = self._plans[num_micro_batches] = _Plan(leaves, piece_slots, wiring)
         return plan
 
@@ -160,3 +207,7 @@ class _Plan:
     leaves: list[tree.Leaf]
     piece_slots: list[int]
     wiring: Wiring
+
+
+def _look_away(_sent: list[Coded]) -> None:
+    pass

@@ -9,12 +9,32 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddpgd.comm.codec import Array, Codec, Float32
+from ddpgd.comm.codec import Array, Codec, Coded, Float32
 from ddpgd.comm.transport import Transport
-from ddpgd.comm.tree import Fold, pieces, ranges
+from ddpgd.comm.tree import Fold, Node
 from ddpgd.kernels.ops import Ops
 from ddpgd.params import BLOCK
 from ddpgd.tail import TAIL_WORDS
+
+SENT, OWNED = 0, 1
+"""The two encodings of a step, whose random keys differ: of pieces on the way to their owner, and of its sum."""
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """What encodings have lost so far, float32 (size,) each: of the pieces that this rank sent, of the sums it owned."""
+
+    sent: Array
+    owned: Array
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The subtrees that travel: those of each rank, in tree order, among `num_leaves`; and the slots of this rank's own."""
+
+    num_leaves: int
+    of_ranks: list[list[Node]]
+    slots: list[int]
 
 
 @dataclass(frozen=True)
@@ -27,27 +47,11 @@ class _Window:
     is_tail: bool = False
 
 
-@dataclass(frozen=True)
-class _Coded:
-    """Values, what travels in their place, and what turns one into the other."""
-
-    values: Array
-    wire: Array
-    codec: Codec
-
-    def encode(self) -> None:
-        self.codec.encode(self.values, self.wire)
-
-    def decode(self) -> None:
-        self.codec.decode(self.wire, self.values)
-
-
 class Wiring:
-    """One rank's part of the ordered exchange of `num_micro_batches`.
+    """One rank's part of the ordered exchange of `pieces`.
 
-    `row(slot)` is the array (size + TAIL_WORDS,) of a slot; `piece_slots` are those of this rank's pieces. The result
-    lands in row(0). A rank without pieces sends its tail alone, from row(0): a zero gradient is not neutral, because
-    -0.0 + 0.0 is 0.0.
+    `row(slot)` is the array (size + TAIL_WORDS,) of a slot. The result lands in row(0). A rank without pieces sends its
+    tail alone, from row(0): a zero gradient is not neutral, because -0.0 + 0.0 is 0.0.
     """
 
     def __init__(
@@ -56,60 +60,66 @@ class Wiring:
         ops: Ops,
         codec: Codec,
         size: int,
-        num_micro_batches: int,
+        pieces: Pieces,
         row: Callable[[int], Array],
-        piece_slots: list[int],
+        residuals: Residuals | None,
     ) -> None:
         world_size = transport.world_size
         self._transport = transport
         self._ops = ops
-        self._num_micro_batches = num_micro_batches
+        self._pieces = pieces
         self._row = row
-        self._piece_slots = piece_slots
-        self._pieces = [pieces(num_micro_batches, own) for own in ranges(num_micro_batches, world_size)]
-        self._outgoing: list[list[_Coded]] = [[] for _ in range(world_size)]
-        self._incoming: list[list[_Coded]] = [[] for _ in range(world_size)]
-        self._gathered: list[list[_Coded]] = [[] for _ in range(world_size)]
+        self._residuals = residuals
+        self._outgoing: list[list[Coded]] = [[] for _ in range(world_size)]
+        self._incoming: list[list[Coded]] = [[] for _ in range(world_size)]
+        self._gathered: list[list[Coded]] = [[] for _ in range(world_size)]
         self._additions: list[tuple[Array, Array, Array]] = []
         for window in _windows(size, world_size, codec):
             if window.owner == transport.rank:
                 self._receive_and_add(window)
             else:
                 self._send(window)
-            self._gathered[window.owner].append(_coded(row(0)[window.span], window.codec))
+            owned = residuals.owned if residuals and window.owner == transport.rank else None
+            self._gathered[window.owner].append(_coded(window, row(0)[window.span], owned))
         self._sends = _wires(self._outgoing)
         self._receives = _wires(self._incoming)
         self._parts = _wires(self._gathered)
 
-    def exchange(self) -> None:
-        """Turns all ranks' pieces into their sum, in row(0) of every rank, equal bit for bit."""
+    def exchange(self, key: Callable[[int], Array], look: Callable[[list[Coded]], None]) -> None:
+        """Turns all ranks' pieces into their sum, in row(0) of every rank, equal bit for bit.
+
+        key(SENT), key(OWNED): for codecs that round at random. `look` is shown what this rank has just encoded to send.
+        """
         for coded in _flat(self._outgoing):
-            coded.encode()
+            coded.encode(key(SENT))
         self._transport.all_to_all(self._sends, self._receives)
+        look(_flat(self._outgoing))
         for coded in _flat(self._incoming):
             coded.decode()
         for left, right, out in self._additions:
             self._ops.add(left, right, out)
         for coded in self._gathered[self._transport.rank]:
-            coded.encode()
+            coded.encode(key(OWNED))
         self._transport.all_gather(self._parts)
         for coded in _flat(self._gathered):
             coded.decode()
 
     def _send(self, window: _Window) -> None:
-        slots = self._piece_slots or ([0] if window.is_tail else [])
-        self._outgoing[window.owner] += [_coded(self._row(slot)[window.span], window.codec) for slot in slots]
+        slots = self._pieces.slots or ([0] if window.is_tail else [])
+        sent = self._residuals.sent if self._residuals else None
+        self._outgoing[window.owner] += [_coded(window, self._row(slot)[window.span], sent) for slot in slots]
 
     def _receive_and_add(self, window: _Window) -> None:
         """The owner's part: all other ranks' pieces of the window arrive; all pieces are added in tree order."""
+        pieces = self._pieces
         result = self._row(0)[window.span]
-        only_piece = sum(map(len, self._pieces)) == 1
+        only_piece = sum(map(len, pieces.of_ranks)) == 1
         additions: list[tuple[Array, Array, Array]] = []
-        fold = Fold[Array](self._num_micro_batches, lambda left, right: additions.append((left, right, left)))
-        for peer, nodes in enumerate(self._pieces):
+        fold = Fold[Array](pieces.num_leaves, lambda left, right: additions.append((left, right, left)))
+        for peer, nodes in enumerate(pieces.of_ranks):
             for number, node in enumerate(nodes):
                 if peer == self._transport.rank:
-                    values = self._row(self._piece_slots[number])[window.span]
+                    values = self._row(pieces.slots[number])[window.span]
                 else:
                     values = self._arrival(peer, window, result if only_piece else None)
                 fold.push(node, values)
@@ -118,33 +128,39 @@ class Wiring:
             additions[-1] = (left, right, result)
         self._additions += additions
         if window.is_tail:
-            without_pieces = [peer for peer, nodes in enumerate(self._pieces) if not nodes]
+            without_pieces = [peer for peer, nodes in enumerate(pieces.of_ranks) if not nodes]
             self._additions += [(result, self._arrival(peer, window), result) for peer in without_pieces]
 
     def _arrival(self, peer: int, window: _Window, values: Array | None = None) -> Array:
         """Where the next piece of the window from `peer` will stand: `values`, or an array of its own."""
         if values is None:
             values = self._ops.empty((window.span.stop - window.span.start,), np.float32)
-        self._incoming[peer].append(_coded(values, window.codec))
+        self._incoming[peer].append(_coded(window, values, None))
         return values
 
 
-def _windows(size: int, world_size: int, codec: Codec) -> list[_Window]:
-    """Segments of whole blocks, as even as can be, empty ones left out; and the tail, which is never compressed."""
+def segments(size: int, world_size: int) -> list[slice]:
+    """The part of a vector that each rank owns: whole blocks, as even as can be; there may be empty ones."""
     num_blocks = -(-size // BLOCK)
     bounds = [min(size, rank * num_blocks // world_size * BLOCK) for rank in range(world_size + 1)]
-    segments = [_Window(rank, slice(bounds[rank], bounds[rank + 1]), codec) for rank in range(world_size)]
+    return [slice(bounds[rank], bounds[rank + 1]) for rank in range(world_size)]
+
+
+def _windows(size: int, world_size: int, codec: Codec) -> list[_Window]:
+    """Segments, empty ones left out; and the tail, which is never compressed."""
+    windows = [_Window(rank, span, codec) for rank, span in enumerate(segments(size, world_size))]
     tail = _Window(0, slice(size, size + TAIL_WORDS), Float32(), is_tail=True)
-    return [window for window in segments if window.span.start < window.span.stop] + [tail]
+    return [window for window in windows if window.span.start < window.span.stop] + [tail]
 
 
-def _coded(values: Array, codec: Codec) -> _Coded:
-    return _Coded(values, codec.wire(values), codec)
+def _coded(window: _Window, values: Array, residual: Array | None) -> Coded:
+    kept = residual[window.span] if residual is not None and not window.codec.exact else None
+    return window.codec.coded(values, window.span.start, kept)
 
 
-def _wires(coded_lists: list[list[_Coded]]) -> list[list[Array]]:
+def _wires(coded_lists: list[list[Coded]]) -> list[list[Array]]:
     return [[coded.wire for coded in coded_list] for coded_list in coded_lists]
 
 
-def _flat(coded_lists: list[list[_Coded]]) -> list[_Coded]:
+def _flat(coded_lists: list[list[Coded]]) -> list[Coded]:
     return [coded for coded_list in coded_lists for coded in coded_list]

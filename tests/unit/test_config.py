@@ -58,11 +58,13 @@ OTHER: dict[str, tuple[Any, str]] = {
     "share_gpu": (True, None),
     "transport": ("threads", "threads"),
     "ranks": (4, "4"),
+    "wire": ("int8", "int8"),
+    "error_feedback": (True, ""),
     "reduce": ("fast", "fast"),
 }
 FIXED = {
     *("hidden", "activation", "init", "loss", "seed", "global_batch", "micro_batch", "optimizer", "lr", "momentum"),
-    *("schedule", "warmup", "scale_lr", "weight_decay", "clip_norm", "non_finite", "precision", "reduce"),
+    *("schedule", "warmup", "scale_lr", "weight_decay", "clip_norm", "non_finite", "precision", "reduce", "wire", "error_feedback"),
 }
 
 over_options = pytest.mark.parametrize("name", OPTIONS)

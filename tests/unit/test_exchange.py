@@ -11,7 +11,6 @@ from oracles import bits, tree_fold, uneven
 
 from ddpgd.comm import threads
 from ddpgd.comm.alone import Alone
-from ddpgd.comm.codec import Codec
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.threads import Threads
 from ddpgd.kernels.reference import Reference
@@ -25,27 +24,11 @@ SIZES = (0, 1, 1000, 1024, 5000)
 COUNTS = (8, 1, 2, 3, 7, 1, 100, 8, 13, 64)
 
 
-class Half:
-    """A lossy codec: float16, in a wire array of its own."""
-
-    name = "half"
-
-    def wire(self, values: Array) -> Array:
-        return np.empty(values.shape, np.float16)
-
-    def encode(self, values: Array, wire: Array) -> None:
-        np.copyto(wire, values, casting="same_kind")
-
-    def decode(self, wire: Array, values: Array) -> None:
-        np.copyto(values, wire)
-
-
 def exchange(
     world_size: int,
     rows: Array,
     counts: Sequence[int] = (),
     reduce: str = "ordered",
-    codec: Codec | None = None,
     stops: frozenset[int] = frozenset(),
 ) -> tuple[list[Sums], list[int]]:
     """Each rank's sums of the first `count` rows, for each of `counts` (default: all); and the bytes that each sent.
@@ -55,7 +38,7 @@ def exchange(
     size = rows.shape[1] - TAIL_WORDS
 
     def work(transport: Threads) -> tuple[Sums, int]:
-        own = Exchange(transport, Reference(), size, codec, reduce)
+        own = Exchange(transport, Reference(), size, reduce=reduce)
 
         def leaf(micro_batch: int, grads: Array, tail: Array) -> None:
             assert not tail.any()
@@ -152,32 +135,13 @@ def test_stop_requests_are_counted_and_do_not_linger(world_size: int, reduce: st
         assert [tail[Tail.STOP] for _, tail in sums] == [0, 0, 0]
 
 
-@pytest.mark.parametrize("world_size", WORLD_SIZES)
-@pytest.mark.parametrize("count", [1, 3, 16])
-def test_a_lossy_codec_leaves_replicas_bit_equal_and_the_tail_alone(world_size: int, count: int) -> None:
-    size = 4000
-    rows = np.random.default_rng(3).standard_normal((count, size + TAIL_WORDS)).astype(np.float32)
-    rows[:, size + Tail.STOP] = 0
-    results, _ = exchange(world_size, rows, codec=Half())
-    exact = rows.astype(np.float64).sum(axis=0)
-    bound = np.finfo(np.float16).eps * (np.abs(rows.astype(np.float64)).sum(axis=0) + np.abs(exact))
-    for [(grads, tail)] in results:
-        np.testing.assert_array_equal(bits(grads), bits(results[0][0][0]))
-        np.testing.assert_array_equal(grads, grads.astype(np.float16))
-        assert (np.abs(grads - exact[:size]) <= bound[:size] + 1e-4).all()
-        np.testing.assert_array_equal(bits(tail), bits(tree_fold(list(rows))[size:]))
-
-
 @pytest.mark.parametrize("world_size", [1, 2, 4, 8])
 @pytest.mark.parametrize("share", [1, 4])
-@pytest.mark.parametrize(("codec", "word_bytes"), [(None, 4), (Half(), 2)])
-def test_powers_of_two_send_the_bytes_of_a_ring(
-    world_size: int, share: int, codec: Codec | None, word_bytes: int
-) -> None:
+def test_powers_of_two_send_the_bytes_of_a_ring(world_size: int, share: int) -> None:
     size = 16 * 1024
     rows = np.ones((world_size * share, size + TAIL_WORDS), np.float32)
-    _, sent = exchange(world_size, rows, codec=codec)
-    ring = 2 * (world_size - 1) * size * word_bytes // world_size
+    _, sent = exchange(world_size, rows)
+    ring = 2 * (world_size - 1) * size * 4 // world_size
     tails = [TAIL_WORDS * 4 * (world_size - 1)] + [TAIL_WORDS * 4] * (world_size - 1)
     assert sent == [ring + tail for tail in tails]
 

@@ -1,0 +1,233 @@
+"""Lossy wires: replicas stay bit-equal, what is lost stays in its bound, and residuals hold all of it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from oracles import bits, tree_fold, uneven
+from runs import digits, records, train
+
+from ddpgd.comm import threads
+from ddpgd.comm.codec import FORMATS, BlockScaled, WireLoss
+from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.threads import Threads
+from ddpgd.data import synthetic
+from ddpgd.kernels.reference import Reference
+from ddpgd.params import BLOCK
+from ddpgd.tail import TAIL_WORDS, Tail
+
+Array = NDArray[Any]
+
+WORLD_SIZES = (1, 2, 3, 4, 5, 8)
+SIZES = (1, 1000, 1024, 5000)
+ITEM_BYTES = {"float16": 2, "bfloat16": 2, "int8": 1}
+
+over_codecs = pytest.mark.parametrize("name", FORMATS)
+over_world_sizes = pytest.mark.parametrize("world_size", WORLD_SIZES)
+
+
+class Outcome:
+    """What a rank held after each of several sums, and what it kept back."""
+
+    def __init__(self, own: Exchange) -> None:
+        self.grads: list[Array] = []
+        self.tails: list[Array] = []
+        self.exchange = own
+        self.losses: list[WireLoss | None] = []
+
+
+def exchange(world_size: int, steps: list[Array], name: str, error_feedback: bool = False) -> list[Outcome]:
+    """Sums the rows of each step over threads; each rank's outcome. A row is a gradient and its tail."""
+    size = steps[0].shape[1] - TAIL_WORDS
+
+    def work(transport: Threads) -> Outcome:
+        ops = Reference()
+        own = Exchange(transport, ops, size, BlockScaled(ops, name), error_feedback=error_feedback, seed=5)
+        outcome = Outcome(own)
+        for rows in steps:
+
+            def leaves(micro_batches: range, grads: Array, tails: Array, rows: Array = rows) -> None:
+                grads[...], tails[...] = rows[list(micro_batches), :size], rows[list(micro_batches), size:]
+
+            own.fold(len(rows), leaves)
+            grads, tail = own.combine(len(rows), look=True)
+            outcome.grads.append(grads.copy())
+            outcome.tails.append(tail.copy())
+            outcome.losses.append(own.wire_loss)
+        return outcome
+
+    return threads.run(world_size, work)
+
+
+def make_steps(count: int, size: int, num_steps: int) -> list[Array]:
+    steps = [uneven(97 * number + size, count, size + TAIL_WORDS) for number in range(num_steps)]
+    for rows in steps:
+        rows[:, size:] = np.abs(rows[:, size:])
+        rows[:, size + Tail.STOP] = 0
+    return steps
+
+
+def largest_of_blocks(vector: Array) -> Array:
+    """For each element, the largest magnitude in its block of 1,024."""
+    padded = np.zeros(-(-len(vector) // BLOCK) * BLOCK)
+    padded[: len(vector)] = np.abs(vector)
+    return np.repeat(padded.reshape(-1, BLOCK).max(axis=1), BLOCK)[: len(vector)]
+
+
+@over_codecs
+@over_world_sizes
+@pytest.mark.parametrize("error_feedback", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", [1, 3, 8, 13])
+def test_replicas_are_equal_and_errors_within_the_bound(
+    name: str, world_size: int, error_feedback: bool, size: int, count: int
+) -> None:
+    steps = make_steps(count, size, 3)
+    outcomes = exchange(world_size, steps, name, error_feedback)
+    for number, rows in enumerate(steps):
+        for outcome in outcomes:
+            np.testing.assert_array_equal(bits(outcome.grads[number]), bits(outcomes[0].grads[number]))
+            np.testing.assert_array_equal(bits(outcome.tails[number]), bits(outcomes[0].tails[number]))
+        np.testing.assert_allclose(outcomes[0].tails[number], rows[:, size:].sum(axis=0), rtol=1e-5)
+    # Without residuals, or before there are any: each piece and the sum lose at most the bound, of their largest.
+    exact = steps[0][:, :size].astype(np.float64)
+    largest = np.sum([largest_of_blocks(row) for row in exact], axis=0)
+    bound = 2 * FORMATS[name].bound * largest * (1 + FORMATS[name].bound) + 1e-6 * largest
+    assert (np.abs(outcomes[0].grads[0] - exact.sum(axis=0)) <= bound).all()
+
+
+@over_codecs
+@over_world_sizes
+@pytest.mark.parametrize("count", [1, 3, 8, 13])
+def test_what_was_meant_minus_what_was_applied_is_in_the_residuals(name: str, world_size: int, count: int) -> None:
+    size = 5000
+    steps = make_steps(count, size, 6)
+    outcomes = exchange(world_size, steps, name, error_feedback=True)
+    meant = np.sum([rows[:, :size].astype(np.float64).sum(axis=0) for rows in steps], axis=0)
+    applied = np.sum([grads.astype(np.float64) for grads in outcomes[0].grads], axis=0)
+    kept = np.zeros(size)
+    for outcome in outcomes:
+        assert outcome.exchange.residuals
+        kept += outcome.exchange.residuals.sent.astype(np.float64) + outcome.exchange.residuals.owned
+    scale = np.sum([np.abs(rows[:, :size]).sum(axis=0) for rows in steps], axis=0) + np.abs(kept)
+    assert (np.abs(meant - applied - kept) <= 8 * np.finfo(np.float32).eps * largest_of_blocks(scale)).all()
+    assert np.abs(kept).max() > 0
+
+
+@over_codecs
+def test_without_feedback_nothing_is_kept(name: str) -> None:
+    assert all(outcome.exchange.residuals is None for outcome in exchange(3, make_steps(8, 1000, 1), name))
+
+
+@over_codecs
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_bytes_are_those_of_a_ring_whatever_the_number_of_micro_batches(name: str, world_size: int) -> None:
+    size = 12 * BLOCK
+    for count in (world_size, 13):
+        outcomes = exchange(world_size, make_steps(count, size, 1), name)
+        ring = 2 * (world_size - 1) * size // world_size * ITEM_BYTES[name]
+        exponents = 2 * (world_size - 1) * size // BLOCK // world_size * 2
+        tails = [TAIL_WORDS * 4 * (world_size - 1)] + [TAIL_WORDS * 4] * (world_size - 1)
+        sent = [outcome.exchange.transport.bytes_sent for outcome in outcomes]
+        assert sent == [ring + exponents + tail for tail in tails]
+        assert outcomes[0].exchange.num_pieces(count) == 1
+
+
+@over_codecs
+def test_what_was_lost_is_measured(name: str) -> None:
+    size = 4 * BLOCK
+    rows = np.random.default_rng(1).standard_normal((2, size + TAIL_WORDS)).astype(np.float32)
+    rows[:, size + Tail.STOP] = 0
+    rows[0, 10:60] = 1e-30
+    loss = exchange(2, [rows], name)[0].losses[0]
+    assert loss
+    typical = {"float16": 2e-4, "bfloat16": 1.7e-3, "int8": 1e-2}[name]
+    assert typical / 2 < loss.relative_error < 2 * typical
+    # Rank 0 sends the second half: the tiny values lie in the first, which it owns.
+    assert loss.flushed_share < 0.02
+    other = exchange(2, [rows[::-1].copy()], name)[1].losses[0]
+    assert other
+    flushed = 0 if name == "bfloat16" else 50 / (2 * BLOCK)
+    assert other.flushed_share == pytest.approx(flushed, abs=0.02 if name == "int8" else 1e-9)
+
+
+def test_rounding_at_random_depends_on_seed_and_round_and_rank_and_has_the_right_mean() -> None:
+    size, value = 2 * BLOCK, 0.3
+    rows = np.full((1, size + TAIL_WORDS), value, np.float32)
+    rows[:, ::BLOCK] = 127
+    rows[:, size:] = 0
+    outcomes = exchange(1, [rows] * 4, "int8")
+    grads = outcomes[0].grads
+    assert not np.array_equal(grads[0], grads[1])
+    inner = np.concatenate([grad[1:BLOCK] for grad in grads])
+    assert set(np.unique(inner)) == {0, 1}
+    assert inner.mean() == pytest.approx(value, abs=4 * np.sqrt(0.21 / len(inner)))
+
+
+@pytest.fixture
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "make", digits)
+
+
+@over_codecs
+@pytest.mark.usefixtures("few_digits")
+def test_a_run_learns_as_with_float32(name: str, tmp_path: Path) -> None:
+    given = {"steps": 24, "error_feedback": False}
+    exact = train(tmp_path / "float32", 3, **given)
+    given["error_feedback"] = name == "int8"
+    lossy = train(tmp_path / name, 3, wire=name, **given)
+    assert lossy["wire"] == name
+    assert lossy["wire_bytes_per_step"] < 0.6 * exact["wire_bytes_per_step"]
+    assert lossy["test_loss_mean"] == pytest.approx(exact["test_loss_mean"], rel={"int8": 0.05}.get(name, 0.01))
+    line = records(tmp_path / name)[3]
+    assert 0 < line["wire_relative_error"] < 0.05
+    assert 0 <= line["wire_flushed_norm_share"] <= line["wire_flushed_share"] < 1
+
+
+@over_codecs
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (3, 3), (2, 3), (3, 1)])
+@pytest.mark.usefixtures("few_digits")
+def test_residuals_survive_a_resume(
+    name: str, before: int, after: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"wire": name, "error_feedback": True, "steps": 12, "schedule": "constant"}
+    whole = train(tmp_path / "whole", before, **given)
+    train(tmp_path / "cut", before, **given | {"steps": 5})
+    resumed = train(tmp_path / "cut", after, resume=str(tmp_path / "cut"), steps=12, quiet=False)
+    told = "residuals: another number of ranks" in capsys.readouterr().out
+    assert told == (before != after)
+    if before == after:
+        assert resumed["params_sha256"] == whole["params_sha256"]
+    else:
+        assert resumed["test_loss_mean"] == pytest.approx(whole["test_loss_mean"], rel=0.05)
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_no_residual_is_lost_where_ranks_are_fewer_or_more(tmp_path: Path) -> None:
+    """What a checkpoint of 3 ranks holds, 2 ranks hold after they have read it: element by element."""
+    from ddpgd import build, checkpoint
+    from ddpgd.config import from_table
+
+    train(tmp_path / "run", 3, wire="float16", error_feedback=True, steps=4)
+    _, saved = checkpoint.find(tmp_path / "run", print)
+    names = [name for name in saved.arrays if name.startswith("residual.")]
+    assert len(names) == 4
+    total = np.sum([saved.arrays[name].astype(np.float64) for name in names], axis=0)
+    config = from_table(saved.config)
+
+    def work(transport: Threads) -> Array:
+        made = build.exchange(Reference(), config, transport, len(total), 1, saved)
+        assert made.residuals
+        return made.residuals.sent.astype(np.float64) + made.residuals.owned
+
+    held = np.sum(threads.run(2, work), axis=0)
+    np.testing.assert_allclose(held, total, rtol=0, atol=1e-6 * np.abs(total).max())
+    assert np.abs(total).max() > 0
+
+
+def test_the_tail_is_never_compressed() -> None:
+    steps = make_steps(4, 1000, 1)
+    for outcome in exchange(4, steps, "int8"):
+        np.testing.assert_array_equal(bits(outcome.tails[0]), bits(tree_fold(list(steps[0]))[1000:]))
