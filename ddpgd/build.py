@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from ddpgd import optim, schedule
 from ddpgd.checkpoint import Checkpoint
+from ddpgd.comm.capabilities import refusal
 from ddpgd.comm.codec import BlockScaled, Float32
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.staged import Staged
@@ -52,16 +53,14 @@ def mpi_world(wanted_by: str) -> Transport:
     return world()
 
 
-def transport(config: Config, world: Transport) -> Transport:
-    """The transport that --transport names, or the launcher's. InputError: they contradict each other."""
-    if config.transport in ("auto", world.name):
+def transport(config: Config, world: Transport, device: Device | None) -> Transport:
+    """The ranks of --transport: as `world`, or started here. InputError: it cannot serve."""
+    if config.transport == "auto":
         return world
-    if world.world_size > 1:
-        raise InputError(
-            f"--transport {config.transport}: mpirun started {world.world_size} ranks, which need mpi-host; "
-            "drop the flag, or start without mpirun"
-        )
-    return mpi_world("--transport mpi-host needs MPI") if config.transport == "mpi-host" else world
+    if why := refusal(config.transport, world.world_size, device is not None, config.share_gpu):
+        raise InputError(f"--transport {config.transport}: {why}")
+    wants_mpi = config.transport.startswith("mpi") and world.name == "alone"
+    return mpi_world(f"--transport {config.transport} needs MPI") if wants_mpi else world
 
 
 def ops(config: Config, device: Device | None) -> Ops:
@@ -73,9 +72,19 @@ def ops(config: Config, device: Device | None) -> Ops:
     return Cuda(device.index, config.precision)
 
 
-def reaching(device: Device | None, backend: Ops, transport: Transport) -> Transport:
-    """`transport` for the arrays of `backend`, which lie on `device`."""
-    return Staged(transport, backend) if device and transport.needs_host else transport
+def reaching(config: Config, device: Device | None, backend: Ops, world: Transport) -> Transport:
+    """The transport for the arrays of `backend`, which lie on `device`, between the ranks of `world`."""
+    if device is None:
+        return world
+    if config.transport == "mpi-cuda":
+        from ddpgd.comm.mpi_cuda import MpiCuda
+
+        return MpiCuda(world, backend.synchronize)
+    if config.transport == "nccl":
+        from ddpgd.comm.nccl import Nccl
+
+        return Nccl(world, backend.stream)
+    return Staged(world, backend) if world.needs_host else world
 
 
 def policy(config: Config) -> Policy:

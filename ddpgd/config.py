@@ -12,6 +12,7 @@ from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ddpgd.comm.capabilities import TRANSPORTS
 from ddpgd.errors import InputError
 
 
@@ -86,7 +87,7 @@ class Config:
         choices=("float32", "tf32", "float16", "bfloat16"),
     )
     share_gpu: bool = _option(False, "machine", "let several ranks of a node compute on one GPU", bool)
-    transport: str = _option("auto", "machine", "how bytes travel", choices=("auto", "alone", "threads", "mpi-host"))
+    transport: str = _option("auto", "machine", "how bytes travel", choices=("auto", *TRANSPORTS))
     ranks: int | None = _option(None, "machine", "number of ranks of --transport threads", int)
     wire: str = _fixed(
         "float32",

@@ -14,6 +14,7 @@ from ddpgd import account, build, checkpoint
 from ddpgd.checkpoint import Checkpoint
 from ddpgd.comm import threads
 from ddpgd.comm.agreement import from_root
+from ddpgd.comm.capabilities import why_auto
 from ddpgd.comm.transport import Transport
 from ddpgd.config import Config, resolve, to_table, validate
 from ddpgd.data.mnist import Dataset
@@ -47,7 +48,7 @@ def train(
 
     `show(total_steps, num_epochs, steps_done)` makes what rank 0 shows. Raises what `errors` lists, on all ranks alike.
     """
-    transport = build.transport(config, world)
+    transport = build.transport(config, world, machine.device)
     world_size = config.ranks or transport.world_size
     config = resolve(config, world_size)
     validate(config)
@@ -91,7 +92,7 @@ class Rank:
             saved is not None and config.error_feedback and saved.facts["world_size"] != transport.world_size
         )
         self._ops = build.ops(config, machine.device)
-        self._reachable = build.reaching(machine.device, self._ops, transport)
+        self._reachable = build.reaching(config, machine.device, self._ops, transport)
         self._step = build.step(self._ops, config, data, self._reachable, pace.total_steps, saved, self._counters)
 
     def train(self, show: Callable[[int, int, int], Quiet]) -> Record:
@@ -166,11 +167,12 @@ class Rank:
         }
 
     def _introduction(self) -> list[str]:
-        config = self._config
+        config, has_gpu = self._config, self._machine.device is not None
+        why = why_auto(self._transport.world_size, has_gpu) if config.transport == "auto" else ""
         return account.introduction(
             config,
             world_size=self._transport.world_size,
-            transport=self._transport.name,
+            transport=self._reachable.name + why,
             backend=f"{self._ops.name}{self._machine.choice}",
             sizes=build.sizes(config, self._data.image_shape),
             num_params=self._step.model.layout.num_params,
@@ -186,7 +188,7 @@ class Rank:
             config,
             figures,
             world_size=self._transport.world_size,
-            transport=self._transport.name,
+            transport=self._reachable.name,
             backend=self._ops.name,
             device=self._ops.device,
             wire=self._step.exchange.codec.name,

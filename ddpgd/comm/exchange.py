@@ -27,6 +27,10 @@ Leaves = Callable[[range, Array, Array], None]
 too hold older values."""
 
 
+ONE_SHOT_BYTES = 16 * 1024
+"""Up to so many bytes from a rank, everybody hands everybody all: where latency costs more than bytes do."""
+
+
 class Exchange:
     """Sums flat float32 gradients of any length, and their tails, over the ranks of a transport."""
 
@@ -86,7 +90,7 @@ class Exchange:
         """This rank's part: its micro-batches, added into pieces in canonical order. No communication."""
         plan = self._plan(num_micro_batches)
         if not plan.leaves:
-            self._row(0).fill(0)
+            self._slot(plan.tail_slot).whole.fill(0)
         for own in plan.leaves:
             slot, count = self._slot(own.slot), len(own.micro_batches)
             rows = slot if count == 1 else self._joined_rows(count)
@@ -103,7 +107,7 @@ class Exchange:
         """
         plan = self._plan(num_micro_batches)
         if stop:
-            self._slot(0).tail[Tail.STOP] = 1
+            self._slot(plan.tail_slot).tail[Tail.STOP] = 1
         if self._folds_whole:
             for slot in plan.piece_slots[1:]:
                 self._add(0, slot)
@@ -148,6 +152,10 @@ class Exchange:
         nodes = [[tree.Node(0, with_work.index(rank))] if own else [] for rank, own in enumerate(world)]
         return Pieces(len(with_work), nodes, own_slots[:1])
 
+    def _is_one_shot(self, num_micro_batches: int) -> bool:
+        row_bytes = 4 * (self.size + TAIL_WORDS)
+        return self.codec.exact and row_bytes * self.num_pieces(num_micro_batches) <= ONE_SHOT_BYTES
+
     def _key_of(self, stage: int) -> Array:
         if self.codec.random:
             index = (self.round << 17) | (stage << 16) | self.transport.rank
@@ -168,8 +176,10 @@ class Exchange:
             own = self.micro_batches(num_micro_batches)
             leaves, piece_slots = tree.leaves(num_micro_batches, own, self._join)
             pieces = self._pieces(num_micro_batches, piece_slots)
-            wiring = Wiring(self.transport, self._ops, self.codec, self.size, pieces, self._row, self.residuals)
-            plan = self._plans[num_micro_batches] = _Plan(leaves, piece_slots, wiring)
+            sending = self.transport, self._ops, self.codec, self.size, pieces, self._row, self.residuals
+            wiring = Wiring(*sending, self._is_one_shot(num_micro_batches))
+            tail_slot = 0 if piece_slots or self.reduce == "fast" else 1
+            plan = self._plans[num_micro_batches] = _Plan(leaves, piece_slots, tail_slot, wiring)
         return plan
 
     def _row(self, slot: int) -> Array:
@@ -206,6 +216,8 @@ class _Plan:
 
     leaves: list[tree.Leaf]
     piece_slots: list[int]
+    tail_slot: int
+    """Where a rank without micro-batches puts its tail."""
     wiring: Wiring
 
 

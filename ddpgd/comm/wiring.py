@@ -51,7 +51,9 @@ class Wiring:
     """One rank's part of the ordered exchange of `pieces`.
 
     `row(slot)` is the array (size + TAIL_WORDS,) of a slot. The result lands in row(0). A rank without pieces sends its
-    tail alone, from row(0): a zero gradient is not neutral, because -0.0 + 0.0 is 0.0.
+    tail alone, from row(1): a zero gradient is not neutral, because -0.0 + 0.0 is 0.0. `one_shot`: everybody hands
+    everybody all, and adds it up, which is more bytes in half the rounds; not for lossy codecs, where a rank would add
+    itself uncoded.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Wiring:
         pieces: Pieces,
         row: Callable[[int], Array],
         residuals: Residuals | None,
+        one_shot: bool,
     ) -> None:
         world_size = transport.world_size
         self._transport = transport
@@ -74,16 +77,14 @@ class Wiring:
         self._incoming: list[list[Coded]] = [[] for _ in range(world_size)]
         self._gathered: list[list[Coded]] = [[] for _ in range(world_size)]
         self._additions: list[tuple[Array, Array, Array]] = []
-        for window in _windows(size, world_size, codec):
-            if window.owner == transport.rank:
-                self._receive_and_add(window)
-            else:
-                self._send(window)
-            owned = residuals.owned if residuals and window.owner == transport.rank else None
-            self._gathered[window.owner].append(_coded(window, row(0)[window.span], owned))
+        if one_shot:
+            self._lay_one_shot(_windows(size, 1, codec))
+        else:
+            self._lay_segments(_windows(size, world_size, codec))
         self._sends = _wires(self._outgoing)
         self._receives = _wires(self._incoming)
         self._parts = _wires(self._gathered)
+        self._parts_travel = not one_shot
 
     def exchange(self, key: Callable[[int], Array], look: Callable[[list[Coded]], None]) -> None:
         """Turns all ranks' pieces into their sum, in row(0) of every rank, equal bit for bit.
@@ -100,14 +101,33 @@ class Wiring:
             self._ops.add(left, right, out)
         for coded in self._gathered[self._transport.rank]:
             coded.encode(key(OWNED))
-        self._transport.all_gather(self._parts)
+        if self._parts_travel:
+            self._transport.all_gather(self._parts)
         for coded in _flat(self._gathered):
             coded.decode()
 
-    def _send(self, window: _Window) -> None:
-        slots = self._pieces.slots or ([0] if window.is_tail else [])
+    def _lay_segments(self, windows: list[_Window]) -> None:
+        """Each window's owner adds it up and hands everybody the sum."""
+        residuals, rank = self._residuals, self._transport.rank
+        for window in windows:
+            if window.owner == rank:
+                self._receive_and_add(window)
+            else:
+                self._send(window, window.owner)
+            owned = residuals.owned if residuals and window.owner == rank else None
+            self._gathered[window.owner].append(_coded(window, self._row(0)[window.span], owned))
+
+    def _lay_one_shot(self, windows: list[_Window]) -> None:
+        for window in windows:
+            self._receive_and_add(window)
+            for peer in range(self._transport.world_size):
+                if peer != self._transport.rank:
+                    self._send(window, peer)
+
+    def _send(self, window: _Window, peer: int) -> None:
+        slots = self._pieces.slots or ([1] if window.is_tail else [])
         sent = self._residuals.sent if self._residuals else None
-        self._outgoing[window.owner] += [_coded(window, self._row(slot)[window.span], sent) for slot in slots]
+        self._outgoing[peer] += [_coded(window, self._row(slot)[window.span], sent) for slot in slots]
 
     def _receive_and_add(self, window: _Window) -> None:
         """The owner's part: all other ranks' pieces of the window arrive; all pieces are added in tree order."""
@@ -128,8 +148,10 @@ class Wiring:
             additions[-1] = (left, right, result)
         self._additions += additions
         if window.is_tail:
-            without_pieces = [peer for peer, nodes in enumerate(pieces.of_ranks) if not nodes]
-            self._additions += [(result, self._arrival(peer, window), result) for peer in without_pieces]
+            for peer in (peer for peer, nodes in enumerate(pieces.of_ranks) if not nodes):
+                own = peer == self._transport.rank
+                tail = self._row(1)[window.span] if own else self._arrival(peer, window)
+                self._additions.append((result, tail, result))
 
     def _arrival(self, peer: int, window: _Window, values: Array | None = None) -> Array:
         """Where the next piece of the window from `peer` will stand: `values`, or an array of its own."""

@@ -35,31 +35,31 @@ class Cuda:
         self.vector_dtype = np.dtype(np.float32)
         self.activation_dtype = np.dtype(VALUE_DTYPES[precision])
         self._launch = Launcher(precision)
-        self._stream = self._launch.stream
+        self.stream: Any = self._launch.stream
         self._dense = Dense(self._launch, precision)
         self._scratches: dict[tuple[str, int, int], tuple[Array, Array]] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        self._stream.use()
+        self.stream.use()
         return self._array(cupy.empty(shape, dtype))
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        self._stream.use()
+        self.stream.use()
         return self._array(cupy.zeros(shape, dtype))
 
     def from_host(self, values: Array) -> Array:
-        self._stream.use()
+        self.stream.use()
         return self._array(cupy.asarray(values))
 
     def to_host(self, values: Array) -> Array:
-        self._stream.use()
+        self.stream.use()
         return self._array(cupy.asnumpy(values))
 
     def upload(self, values: Array, out: Any) -> None:
-        out.set(values, stream=self._stream)
+        out.set(values, stream=self.stream)
 
     def download(self, values: Any, out: Array) -> None:
-        values.get(stream=self._stream, out=out, blocking=False)
+        values.get(stream=self.stream, out=out, blocking=False)
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         count = int(np.prod(shape))
@@ -70,7 +70,7 @@ class Cuda:
         return self._launch.capture(work)
 
     def synchronize(self) -> None:
-        self._stream.synchronize()
+        self.stream.synchronize()
 
     def num_joined(self, micro_batch: int, size: int) -> int:
         most = min(JOINED_ROWS // micro_batch, JOINED_BYTES // (4 * (size + TAIL_WORDS)))

@@ -27,6 +27,8 @@ class Ops(Protocol):
 
     name: str
     device: str
+    stream: Any
+    """Where the device does its work in order; None on a CPU."""
     vector_dtype: np.dtype[Any]
     activation_dtype: np.dtype[Any]
     """As stored: bfloat16, which NumPy does not know, as uint16."""

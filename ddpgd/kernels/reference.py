@@ -18,6 +18,7 @@ class Reference:
     name = "numpy"
     device = "CPU"
     steps_per_replay = 1
+    stream = None
 
     def __init__(self, dtype: DTypeLike = np.float32) -> None:
         """`dtype` float64 serves proofs."""

@@ -28,6 +28,7 @@ class ndarray:  # noqa: N801  CuPy's name
         )
         self.data = SimpleNamespace(ptr=view.__array_interface__["data"][0], device_id=memory.device)
         self.device = fake_device.Device(memory.device)
+        self.__cuda_array_interface__ = view.__array_interface__ | {"version": 3, "stream": None}
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         raise TypeError(

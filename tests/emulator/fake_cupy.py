@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import fake_array, fake_device, fake_raw, fake_stream
+from . import fake_array, fake_device, fake_nccl, fake_raw, fake_stream
 
 DTYPES = ["bool_", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 DTYPES += ["float16", "float32", "float64", "dtype", "newaxis"]
@@ -61,6 +61,7 @@ def build() -> dict[str, ModuleType]:
         driver=driver,
         compiler=compiler,
         stream=stream,
+        nccl=module("cupy.cuda.nccl", **{name: value for name, value in vars(fake_nccl).items() if name[0] != "_"}),
     )
     cupy = module(
         "cupy",
@@ -72,7 +73,7 @@ def build() -> dict[str, ModuleType]:
     )
     for package in (cupy, cuda):
         package.__path__ = []
-    return {made.__name__: made for made in (cupy, cuda, runtime, driver, compiler, stream)}
+    return {made.__name__: made for made in (cupy, cuda, runtime, driver, compiler, stream, cuda.nccl)}
 
 
 class Installed:

@@ -34,6 +34,31 @@ def test_ranks_that_share_a_gpu_have_the_bits_of_one(tmp_path: Path) -> None:
     assert len(hashes) == 1
 
 
+@pytest.mark.parametrize("transport", ["mpi-cuda", "nccl"])
+def test_transports_of_device_memory_have_the_bits_of_one_rank(transport: str, tmp_path: Path) -> None:
+    hashes = set()
+    for num_ranks in (0, 2, 3):
+        flags = ("--transport", transport) if num_ranks else ()
+        done = launch(num_ranks, tmp_path / str(num_ranks), "--backend", "cupy", *flags, devices="4")
+        assert done.returncode == 0, done.stderr
+        summary = json.loads((tmp_path / str(num_ranks) / "summary.json").read_text())
+        assert summary["transport"] == (transport if num_ranks else "alone")
+        assert summary["wire_bytes_per_step"] > 0 or num_ranks == 0
+        hashes.add(summary["params_sha256"])
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("wire", ["float16", "int8"])
+def test_lossy_wires_over_transports_leave_the_same_weights(wire: str, tmp_path: Path) -> None:
+    hashes = set()
+    for transport in ("mpi-host", "mpi-cuda", "nccl"):
+        flags = ("--transport", transport, "--wire", wire, "--error-feedback")
+        done = launch(2, tmp_path / transport, "--backend", "cupy", *flags, devices="2")
+        assert done.returncode == 0, done.stderr
+        hashes.add(json.loads((tmp_path / transport / "summary.json").read_text())["params_sha256"])
+    assert len(hashes) == 1
+
+
 def test_each_rank_takes_a_gpu_of_its_own_where_there_are_enough(tmp_path: Path) -> None:
     done = launch(2, tmp_path / "run", devices="2")
     assert done.returncode == 0, done.stderr
@@ -48,6 +73,8 @@ def test_each_rank_takes_a_gpu_of_its_own_where_there_are_enough(tmp_path: Path)
         (2, ("--backend", "cupy"), "0", "--backend cupy: CuPy finds no GPU"),
         (2, ("--precision", "float16"), "0", "--precision float16 needs a GPU, and CuPy finds no GPU"),
         (2, ("--precision", "tf32", "--backend", "numpy"), "1", "--precision tf32 needs a GPU"),
+        (2, ("--transport", "nccl", "--share-gpu"), "1", "--transport nccl: it wants a GPU for each rank"),
+        (2, ("--transport", "mpi-cuda"), "0", "--transport mpi-cuda: it moves arrays of GPUs"),
     ],
 )
 def test_wrong_input_gets_one_line(

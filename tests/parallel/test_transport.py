@@ -8,6 +8,7 @@ import pytest
 from mpi4py import MPI
 
 from ddpgd.comm.agreement import from_root, together
+from ddpgd.comm.mpi_cuda import MpiCuda
 from ddpgd.comm.mpi_host import MpiHost
 from ddpgd.errors import InputError, NonFiniteError, Stop
 
@@ -142,3 +143,37 @@ def test_from_root_asks_rank_0_alone(comm: MPI.Intracomm) -> None:
 def test_what_rank_0_finds_wrong_all_ranks_raise(comm: MPI.Intracomm) -> None:
     with pytest.raises(InputError, match=r"^no such flag$"):
         from_root(MpiHost(comm), raising(InputError("no such flag")))
+
+
+class OnDevice:
+    """Host memory that publishes itself as a GPU's, so that MPI is handed it as an array of CuPy would be."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+        self.nbytes = values.nbytes
+        self.__cuda_array_interface__ = values.__array_interface__ | {"version": 3, "stream": None}
+
+
+def test_arrays_of_a_device_are_handed_to_mpi_when_the_device_is_done(comm: MPI.Intracomm) -> None:
+    calls: list[str] = []
+    transport = MpiCuda(MpiHost(comm), lambda: calls.append("synchronize")).duplicate()
+    peers = [peer for peer in range(comm.size) if peer != comm.rank]
+    sends = [[OnDevice(message(comm.rank, peer))] if peer in peers else [] for peer in range(comm.size)]
+    wanted = [[message(peer, comm.rank)] if peer in peers else [] for peer in range(comm.size)]
+    receives = [[OnDevice(np.zeros_like(array)) for array in arrays] for arrays in wanted]
+    transport.all_to_all(sends, receives)  # type: ignore[arg-type]
+    parts = [
+        [OnDevice(message(peer, 0) if peer == comm.rank else np.zeros_like(message(peer, 0)))]
+        for peer in range(comm.size)
+    ]
+    transport.all_gather(parts)  # type: ignore[arg-type]
+    total = OnDevice(np.full(1000, comm.rank + 1, np.float32))
+    transport.all_reduce(total)  # type: ignore[arg-type]
+    for got, meant in zip(receives, wanted, strict=True):
+        for left, right in zip(got, meant, strict=True):
+            np.testing.assert_array_equal(left.values, right)
+    for peer, (part,) in enumerate(parts):
+        np.testing.assert_array_equal(part.values, message(peer, 0))
+    assert (total.values == comm.size * (comm.size + 1) / 2).all()
+    assert calls == ["synchronize"] * 3
+    assert transport.bytes_sent > 0 or comm.size == 1

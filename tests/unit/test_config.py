@@ -64,7 +64,18 @@ OTHER: dict[str, tuple[Any, str]] = {
 }
 FIXED = {
     *("hidden", "activation", "init", "loss", "seed", "global_batch", "micro_batch", "optimizer", "lr", "momentum"),
-    *("schedule", "warmup", "scale_lr", "weight_decay", "clip_norm", "non_finite", "precision", "reduce", "wire", "error_feedback"),
+    *(
+        "schedule",
+        "warmup",
+        "scale_lr",
+        "weight_decay",
+        "clip_norm",
+        "non_finite",
+        "precision",
+        "reduce",
+        "wire",
+        "error_feedback",
+    ),
 }
 
 over_options = pytest.mark.parametrize("name", OPTIONS)

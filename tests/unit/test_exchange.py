@@ -60,6 +60,19 @@ def make_rows(num_micro_batches: int, size: int) -> Array:
     return rows
 
 
+@pytest.fixture
+def in_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even small rows travel in segments."""
+    monkeypatch.setattr("ddpgd.comm.exchange.ONE_SHOT_BYTES", 0)
+
+
+@pytest.fixture(params=["in segments", "in one shot"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rows, small and large, travel in the one way or the other."""
+    monkeypatch.setattr("ddpgd.comm.exchange.ONE_SHOT_BYTES", 0 if request.param == "in segments" else 1 << 30)
+
+
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("world_size", WORLD_SIZES)
 @pytest.mark.parametrize("size", SIZES)
 def test_every_rank_holds_the_canonical_sum(world_size: int, size: int) -> None:
@@ -79,6 +92,7 @@ def test_the_order_matters_for_these_values() -> None:
     assert not np.array_equal(tree_fold(list(rows)), np.add.reduce(rows, axis=0))
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("world_size", WORLD_SIZES)
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_negative_zero_survives(world_size: int, count: int) -> None:
@@ -113,6 +127,7 @@ def test_fast_is_near_and_equal_on_all_ranks(world_size: int, count: int) -> Non
         np.testing.assert_array_equal(bits(tail), bits(results[0][0][1]))
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("reduce", ["ordered", "fast"])
 @pytest.mark.parametrize(
     ("world_size", "rank"), [(world_size, rank) for world_size in (1, 2, 3, 5, 8) for rank in range(world_size)]
@@ -124,6 +139,7 @@ def test_a_stop_request_of_any_rank_reaches_all(world_size: int, rank: int, coun
         assert tail[Tail.STOP] == 1
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("reduce", ["ordered", "fast"])
 @pytest.mark.parametrize("world_size", WORLD_SIZES)
 def test_stop_requests_are_counted_and_do_not_linger(world_size: int, reduce: str) -> None:
@@ -146,11 +162,19 @@ def test_powers_of_two_send_the_bytes_of_a_ring(world_size: int, share: int) -> 
     assert sent == [ring + tail for tail in tails]
 
 
+@pytest.mark.usefixtures("in_segments")
 def test_a_rank_without_micro_batches_sends_its_tail_and_the_sums_that_it_owns() -> None:
     # Two micro-batches on four ranks; the only block belongs to rank 3, the tail to rank 0.
     block, tail = 1024 * 4, TAIL_WORDS * 4
     _, sent = exchange(4, make_rows(2, 1024))
     assert sent == [block + 3 * tail, block + tail, tail, 3 * block + tail]
+
+
+def test_small_rows_travel_in_one_shot() -> None:
+    # Two micro-batches on four ranks: each piece goes to three peers, and so do the tails of ranks without one.
+    row, tail = (1024 + TAIL_WORDS) * 4, TAIL_WORDS * 4
+    _, sent = exchange(4, make_rows(2, 1024))
+    assert sent == [3 * row, 3 * row, 3 * tail, 3 * tail]
 
 
 def test_micro_batches_and_pieces_as_told() -> None:

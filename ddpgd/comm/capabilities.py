@@ -1,0 +1,40 @@
+"""What each transport can do: the table from which every refusal is worded, and `auto` chooses."""
+
+from typing import NamedTuple
+
+
+class Can(NamedTuple):
+    """`launched`: it joins ranks of a launcher. `wants_gpu`: its arrays lie on GPUs. `shares_gpu`: two ranks may use one."""
+
+    launched: bool
+    wants_gpu: bool
+    shares_gpu: bool
+
+
+TRANSPORTS = {
+    "alone": Can(launched=False, wants_gpu=False, shares_gpu=True),
+    "threads": Can(launched=False, wants_gpu=False, shares_gpu=True),
+    "mpi-host": Can(launched=True, wants_gpu=False, shares_gpu=True),
+    "mpi-cuda": Can(launched=True, wants_gpu=True, shares_gpu=True),
+    "nccl": Can(launched=True, wants_gpu=True, shares_gpu=False),
+}
+
+
+def refusal(name: str, num_launched: int, has_gpu: bool, share_gpu: bool) -> str:
+    """Why the transport `name` cannot serve, and what to type; empty where it can."""
+    can = TRANSPORTS[name]
+    if num_launched > 1 and not can.launched:
+        wanted = " or ".join(other for other, its in TRANSPORTS.items() if its.launched)
+        return f"mpirun started {num_launched} ranks, which need {wanted}; drop the flag, or start without mpirun"
+    if can.wants_gpu and not has_gpu:
+        return "it moves arrays of GPUs, and the run computes on CPUs; type --transport mpi-host"
+    if share_gpu and num_launched > 1 and not can.shares_gpu:
+        return "it wants a GPU for each rank, and --share-gpu was asked for; type --transport mpi-host"
+    return ""
+
+
+def why_auto(num_launched: int, has_gpu: bool) -> str:
+    """Why `auto` takes the ranks as they came, where there is a choice: alone, or mpi-host under a launcher."""
+    if num_launched == 1 or not has_gpu:
+        return ""
+    return " (auto: any MPI moves host memory; mpi-cuda is for a CUDA-aware one, nccl for a GPU for each rank)"
