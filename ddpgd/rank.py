@@ -86,6 +86,7 @@ class Rank:
         self._stop = stop
         self._transport = transport
         self._counters = _counters(saved) if saved else Counters()
+        self._saved_by = saved.facts.get("backend") if saved else None
         self._ops = build.ops(config, machine.device)
         self._reachable = build.reaching(machine.device, self._ops, transport)
         self._step = build.step(self._ops, config, data, self._reachable, pace.total_steps, saved, self._counters)
@@ -99,6 +100,8 @@ class Rank:
         with show(self._pace.total_steps, num_epochs, self._counters.step) as shown, closing(records):
             for line in self._introduction():
                 shown.say(line)
+            if self._saved_by not in (None, self._ops.name):
+                shown.say(f"the checkpoint was computed by {self._saved_by}; {self._ops.name} has other last digits")
             summary = self._run(_Recorder(records, shown, self._hashes))
             for line in account.conclusion(summary, str(self._folder.path)):
                 shown.say(line)
@@ -130,6 +133,7 @@ class Rank:
         arrays |= {f"optimizer.{name}": self._ops.to_host(array) for name, array in self._step.optimizer.state.items()}
         facts = {
             "version": account.VERSION,
+            "backend": self._ops.name,
             "image_shape": list(self._data.image_shape),
             "data_sha256": self._data.sha256,
             "world_size": self._transport.world_size,

@@ -31,12 +31,14 @@ class Cuda:
 
     def __init__(self, device: int, precision: str) -> None:
         cupy.cuda.Device(device).use()
-        self.device: str = cupy.cuda.runtime.getDeviceProperties(device)["name"].decode()
         self.vector_dtype = np.dtype(np.float32)
         self.activation_dtype = np.dtype(VALUE_DTYPES[precision])
         self._launch = Launcher(precision)
         self._stream = self._launch.stream
         self._dense = Dense(self._launch, precision)
+        name = cupy.cuda.runtime.getDeviceProperties(device)["name"].decode()
+        products = "cuBLAS for large products" if self._dense.has_library else "own products"
+        self.device = f"{name}, CUDA {cupy.cuda.runtime.runtimeGetVersion()}, CuPy {cupy.__version__}, {products}"
         self._scratches: dict[tuple[str, int, int], tuple[Array, Array]] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
