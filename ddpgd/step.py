@@ -184,10 +184,10 @@ class Step:
 
     def _whole(self, parts: "_Parts", count: int, stop: bool) -> tuple[None, float]:  # noqa: ARG002
         """All of `count` steps, without the host: no exchange, and no time of the computation apart."""
-        replays, rest = divmod(count, self._ops.steps_per_replay)
-        for _ in range(replays):
+        while parts.several is not None and count >= self._ops.steps_per_replay:
             parts.several()
-        for _ in range(rest):
+            count -= self._ops.steps_per_replay
+        for _ in range(count):
             parts.whole()
         if self._most > 1:
             self._place.make_next_order()  # made while the device computes
@@ -249,6 +249,6 @@ class _Parts:
 
     num_micro_batches: int
     whole: Callable[[], None] = _nothing
-    several: Callable[[], None] = _nothing
+    several: Callable[[], None] | None = None
     fold: Callable[[], None] = _nothing
     update: Callable[[], None] = _nothing

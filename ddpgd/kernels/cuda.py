@@ -55,12 +55,15 @@ class Cuda:
 
     def to_host(self, values: Array) -> Array:
         self._stream.use()
-        return self._array(cupy.asnumpy(values))
+        # A window is made whole here: CuPy's own `get` of one leaves the thread on the null stream (cupy/cupy#8377).
+        whole = values if values.flags.c_contiguous else cupy.ascontiguousarray(values)
+        return self._array(cupy.asnumpy(whole))
 
     def upload(self, values: Array, out: Any) -> None:
         out.set(values, stream=self._stream)
 
     def download(self, values: Any, out: Array) -> None:
+        assert values.flags.c_contiguous, "not contiguous"
         values.get(stream=self._stream, out=out, blocking=False)
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:

@@ -45,8 +45,9 @@ def select(local_rank: int) -> tuple[Device | None, str]:
     except runtime.CUDARuntimeError as error:
         return None, f"CuPy finds no GPU: {_first_line(error)}"
     capability = 10 * int(properties["major"]) + int(properties["minor"])
-    # Slices of one GPU (MIG) have its address, and identifiers of their own.
-    identity = f"{cupy.cuda.Device(index).pci_bus_id} {bytes(properties.get('uuid', b'')).hex()}"
+    # Slices of one GPU (MIG) have its address, and identifiers of their own: 16 bytes, which CuPy reads up to a zero,
+    # even beyond them.
+    identity = f"{cupy.cuda.Device(index).pci_bus_id} {bytes(properties.get('uuid', b''))[:16].hex()}"
     return Device(index, properties["name"].decode(), identity, capability, find_spec("nvmath") is not None), ""
 
 

@@ -1,6 +1,7 @@
 """Devices of the fake CuPy, what they can do, and copies by address."""
 
 import ctypes
+import os
 import weakref
 from typing import Any
 
@@ -67,6 +68,7 @@ def get_device_properties(device: int) -> dict[str, Any]:
         raise CUDARuntimeError(101, "cudaErrorInvalidDevice: invalid device ordinal")
     return {
         "name": b"Emulated device",
+        "uuid": bytes(range(1, 17)) + os.urandom(3).replace(b"\0", b"\1"),  # and what lies behind, up to a zero
         "major": int(COMPUTE_CAPABILITY[:-1]),
         "minor": int(COMPUTE_CAPABILITY[-1]),
         "totalGlobalMem": 1 << 30,
