@@ -101,7 +101,7 @@ def _check_alike(devices: list[Device], precision: str) -> None:
     weakest = min(devices, key=lambda device: device.capability)
     if precision != "float32" and weakest.capability < MATRIX_CAPABILITY:
         raise InputError(
-            f"--precision {precision} needs GPUs of compute capability {MATRIX_CAPABILITY / 10}, and a {weakest.name} has "
+            f"--precision {precision} needs GPUs of compute capability {MATRIX_CAPABILITY / 10}, and {weakest.name} has "
             f"{weakest.capability / 10}; type --precision float32"
         )
     if len({device.has_library for device in devices}) > 1:

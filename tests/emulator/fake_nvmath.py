@@ -28,7 +28,7 @@ class cuBLASError(Exception):  # noqa: N801  nvmath's name
 class Library:
     """One handle, and a record of how it was set up: (name of the call, its last argument)."""
 
-    cuBLASError = cuBLASError
+    cuBLASError = cuBLASError  # noqa: N815
 
     def __init__(self) -> None:
         self.stream = 0
