@@ -37,7 +37,7 @@ def introduction(
     lines = [
         f"ddpgd {VERSION}: {_ranks(world_size)} over {transport}, backend {backend}",
         f"data: {data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples",
-        f"network {'-'.join(map(str, sizes))}: {num_params:,} params; {config.activation}, {config.loss}",
+        f"network {'-'.join(map(str, sizes))}: {num_params:,} params; {config.activation}, {config.loss}, {config.precision}",
         f"{Algebra(config.global_batch, config.micro_batch, world_size)}; {config.optimizer}, lr {config.lr:g}{scaled}",
         f"exchange: {config.reduce}, {config.wire}{feedback}, at most {num_pieces} piece{'s' if num_pieces > 1 else ''} a rank",
         f"run folder: {folder}",

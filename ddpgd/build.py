@@ -117,7 +117,8 @@ def step(
     size = layout(config, data.image_shape).size
     join = _num_joined(backend, config.micro_batch, size, cut.num_micro_batches(0), transport.world_size)
     train_rows = min(join * config.micro_batch, cut.samples(0))
-    test_rows = _num_joined_tests(backend, data, transport.world_size) * EVALUATE_ROWS
+    joined_tests = _num_joined_tests(backend, data, transport.world_size) * EVALUATE_ROWS
+    test_rows = min(joined_tests, max(EVALUATE_ROWS, len(data.test_labels)))
     network = model(backend, config, data.image_shape, max(train_rows, test_rows))
     first = restored_params(network.layout, saved) if saved else initialise(network.layout, config.init, config.seed)
     return Step(

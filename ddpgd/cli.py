@@ -56,9 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _may_use_gpu(arguments: list[str]) -> bool:
-    """Before MPI starts, and so before rank 0 parses flags for all: does this command want a GPU, for all we know?"""
+    """Before MPI starts, and so before rank 0 parses flags for all: does this command want a GPU, as far as its flags tell?"""
     numpy_asked = "--backend=numpy" in arguments or ["--backend", "numpy"] in map(list, pairwise(arguments))
-    return arguments[:1] == ["train"] and not numpy_asked
+    helped = not {"-h", "--help"}.isdisjoint(arguments)
+    return arguments[:1] == ["train"] and not numpy_asked and not helped
 
 
 class _Shown(Stop):

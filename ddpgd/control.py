@@ -20,7 +20,7 @@ class Control(IntEnum):
     """Number of the last update that was applied, from 1."""
     LOSS_SCALE = 4
     GOOD_STEPS = 5
-    """Steps since the loss scale last changed."""
+    """Applied steps since the loss scale last changed, or was found at its largest."""
     HALTED = 6
     """1: a gradient was not finite, and nothing is applied any more."""
 

@@ -91,6 +91,7 @@ class Rank:
         self._sums_residuals = (
             saved is not None and config.error_feedback and saved.facts["world_size"] != transport.world_size
         )
+        self._saved_by = saved.facts.get("backend") if saved else None
         self._ops = build.ops(config, machine.device)
         self._reachable = build.reaching(config, machine.device, self._ops, transport)
         self._step = build.step(self._ops, config, data, self._reachable, pace.total_steps, saved, self._counters)
@@ -106,6 +107,8 @@ class Rank:
                 shown.say(line)
             if self._sums_residuals:
                 shown.say("residuals: another number of ranks than before; each owner of a segment takes their sum")
+            if self._saved_by not in (None, self._ops.name):
+                shown.say(f"the checkpoint was computed by {self._saved_by}; {self._ops.name} has other last digits")
             summary = self._run(_Recorder(records, shown, self._hashes))
             for line in account.conclusion(summary, str(self._folder.path)):
                 shown.say(line)
@@ -141,6 +144,7 @@ class Rank:
         arrays |= residuals
         facts = {
             "version": account.VERSION,
+            "backend": self._ops.name,
             "image_shape": list(self._data.image_shape),
             "data_sha256": self._data.sha256,
             "world_size": self._transport.world_size,

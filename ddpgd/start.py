@@ -22,7 +22,7 @@ from ddpgd.data import fetch, mnist, synthetic
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError, Stop
 from ddpgd.kernels import cuda_device
-from ddpgd.kernels.cuda_device import Device
+from ddpgd.kernels.cuda_device import MATRIX_CAPABILITY, Device
 from ddpgd.metrics import Record
 from ddpgd.rank import Machine
 from ddpgd.show import Bar, Lines, Quiet
@@ -52,11 +52,11 @@ def join(launch: Launch, may_use_gpu: bool = False) -> Transport:
 def train(given: Mapping[str, Any], world: Transport, launch: Launch, stop: StopRequest) -> Record:
     """Trains as the options in `given` say, on all ranks; returns the summary. `resume` may be "".
 
-    `stop` is asked, before each step, whether to write a checkpoint and end.
+    `stop` is asked, before one or more steps, whether to write a checkpoint and end.
     """
     config, resumed = from_root(world, lambda: _configure(given))
     console = _console(launch)
-    machine = _machine(config, world, launch)
+    machine = _machine(config, resumed is not None, world, launch)
     quiet = config.quiet or world.rank > 0
     data = load_data(config.data, world, launch, _silent if quiet else say)
 
@@ -70,14 +70,14 @@ def train(given: Mapping[str, Any], world: Transport, launch: Launch, stop: Stop
     return rank.train(config, resumed, data, world, machine, stop, show)
 
 
-def _machine(config: Config, world: Transport, launch: Launch) -> Machine:
+def _machine(config: Config, resumed: bool, world: Transport, launch: Launch) -> Machine:
     """What each rank computes on. InputError: not what --backend or --precision need, or a GPU is shared unasked."""
     device, absence = None, ""
     if config.backend != "numpy":
         device, absence = cuda_device.select(launch.local_rank)
     everybody = world.all_gather_objects((device, absence, node()))
-    missing = next((f"{absence} (rank {peer})" for peer, (_, absence, _) in enumerate(everybody) if absence), "")
-    missing = missing if world.world_size > 1 else absence
+    where = " (rank {})" if world.world_size > 1 else ""
+    missing = next((absence + where.format(peer) for peer, (_, absence, _) in enumerate(everybody) if absence), "")
     if missing and config.backend == "cupy":
         raise InputError(
             f"--backend cupy: {missing}; where there is a GPU type pip install 'ddpgd[cuda13]' (cuda12 for an older driver), "
@@ -86,16 +86,28 @@ def _machine(config: Config, world: Transport, launch: Launch) -> Machine:
     if device is None or missing:
         if config.precision != "float32":
             why = missing or "--backend numpy computes on CPUs"
-            raise InputError(f"--precision {config.precision} needs a GPU, and {why}; type --precision float32")
+            remedy = "go on where there is one" if resumed else "type --precision float32"
+            raise InputError(f"--precision {config.precision} needs a GPU, and {why}; {remedy}")
         return Machine(None, f" (auto: {missing})" if missing else "")
-    if config.precision != "float32" and device.capability < 80:
-        raise InputError(
-            f"--precision {config.precision} needs a GPU of compute capability 8.0 or more, and {device.name} has "
-            f"{device.capability / 10}; type --precision float32"
-        )
+    devices = [(host, theirs) for theirs, _, host in everybody if theirs]
+    _check_alike([theirs for _, theirs in devices], config.precision)
     if not config.share_gpu:
-        _check_own_gpu([(host, device) for device, _, host in everybody if device])
+        _check_own_gpu(devices)
     return Machine(device, f" on {device.name}")
+
+
+def _check_alike(devices: list[Device], precision: str) -> None:
+    """InputError, on all ranks: not every GPU can do what is asked, or not all would compute the same bits."""
+    weakest = min(devices, key=lambda device: device.capability)
+    if precision != "float32" and weakest.capability < MATRIX_CAPABILITY:
+        raise InputError(
+            f"--precision {precision} needs GPUs of compute capability {MATRIX_CAPABILITY / 10}, and {weakest.name} has "
+            f"{weakest.capability / 10}; type --precision float32"
+        )
+    if len({device.has_library for device in devices}) > 1:
+        raise InputError(
+            "some ranks have nvmath-python, and others not: type pip install 'ddpgd[cuda13]' on every node"
+        )
 
 
 def _check_own_gpu(devices: list[tuple[str, Device]]) -> None:
@@ -105,7 +117,7 @@ def _check_own_gpu(devices: list[tuple[str, Device]]) -> None:
             if devices[other][1].identity == device.identity and devices[other][0] == host:
                 raise InputError(
                     f"ranks {other} and {peer} share one {device.name} of {host}: start at most one rank a GPU "
-                    "(mpirun -n), or type --share-gpu"
+                    "(mpirun -n), type --share-gpu, or --backend numpy"
                 )
 
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from ddpgd.comm.codec import WireLoss
 from ddpgd.comm.exchange import Exchange
-from ddpgd.control import CONTROL_WORDS, CURSOR_WORDS, HISTORY_WORDS, Control, Cursor, History, Policy
+from ddpgd.control import CONTROL_WORDS, HISTORY_WORDS, Control, History, Policy
 from ddpgd.data.batches import Batches, Samples
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.model import MultilayerPerceptron
 from ddpgd.optim import Optimizer
+from ddpgd.place import Place
 from ddpgd.schedule import Schedule
 from ddpgd.tail import TAIL_WORDS, Tail
 
@@ -27,7 +28,7 @@ class StepResult(NamedTuple):
     """What one or more steps did: equal on all ranks but for the times (seconds) and the bytes (sent by this rank).
 
     `halted`: the gradient of the last of them was not finite. `loss_sums` are those of the updates that were applied;
-    `stop`, `lr`, `loss_scale`, `grad_norm` and `squared_norm_sum` are those of the last step.
+    `loss_scale` is None where it is fixed; it, `stop`, `lr`, `grad_norm` and `squared_norm_sum` are those of the last step.
     """
 
     num_steps: int
@@ -37,7 +38,7 @@ class StepResult(NamedTuple):
     squared_norm_sum: float
     stop: bool
     lr: float
-    loss_scale: float
+    loss_scale: float | None
     grad_norm: float
     step_s: float
     compute_s: float
@@ -71,19 +72,18 @@ class Step:
         self._samples = samples
         self.batches = batches
         self.exchange = exchange
-        self._schedule = schedule
         self._policy = policy
         self.weights = ops.round_weights(params)
-        self._order = ops.empty((batches.num_samples,), np.int64)
-        self._lrs = ops.empty((batches.steps_per_epoch,), np.float64)
-        self._cursor = ops.zeros((CURSOR_WORDS,), np.int64)
+        self._place = Place(ops, batches, schedule)
         self._control = ops.zeros((CONTROL_WORDS,), np.float64)
         self._history = ops.zeros((HISTORY_ROWS, HISTORY_WORDS), np.float64)
-        self._stands_at = -1
-        self._epoch = -1
         self._decided = 0
+        self._probe: tuple[Array, Array] | None = None
         self._parts: dict[tuple[int, bool], _Parts] = {}
         needs_host = exchange.needs_host
+        # Ranks that go on without the host would have to agree on how many steps, and on when to stop.
+        assert needs_host or exchange.transport.world_size == 1
+        self._drive: Callable[[_Parts, int, bool, bool], tuple[float | None, float]]
         self._drive = self._around_the_host if needs_host else self._whole
         self._most = 1 if needs_host or ops.steps_per_replay == 1 else HISTORY_ROWS
         self._last_step_s = LONGEST_RUN_S
@@ -101,16 +101,15 @@ class Step:
         transport = self.exchange.transport
         samples = self.batches.samples(step)
         parts = self._parts.get((samples, observe)) or self._prepare(samples, observe)
-        count = 1 if observe or self._most == 1 else self._whole_steps(step, count)
+        count = 1 if stop or observe or self._most == 1 else self._whole_steps(step, count)
         bytes_before, started = transport.bytes_sent, time.perf_counter()
-        if step != self._stands_at:
-            self._move_to(step)
+        self._place.move_to(step, self._decided)
         self.exchange.round = step
         compute_s, exchange_s = self._drive(parts, count, stop, observe)
         first = self._decided % HISTORY_ROWS
         rows = self._ops.to_host(self._history[first : first + count]).tolist()
         self._decided += count
-        self._stands_at = step + count if (step + count) % self.batches.steps_per_epoch else -1
+        self._place.moved(count)
         num_steps, halted = _until_halt(rows)
         last = rows[num_steps - 1]
         if halted:
@@ -125,10 +124,10 @@ class Step:
             squared_norm_sum=last[Tail.SQUARED_NORM_SUM] / last[History.LOSS_SCALE] ** 2,
             stop=stop or last[Tail.STOP] > 0,
             lr=last[History.LR],
-            loss_scale=last[History.LOSS_SCALE],
+            loss_scale=last[History.LOSS_SCALE] if self._policy.growth_interval else None,
             grad_norm=last[History.GRAD_NORM],
             step_s=step_s,
-            compute_s=compute_s or step_s,
+            compute_s=step_s if compute_s is None else compute_s,
             exchange_s=exchange_s,
             wire_bytes=(transport.bytes_sent - bytes_before) // count,
             wire_loss=self.exchange.wire_loss,
@@ -144,9 +143,11 @@ class Step:
 
         "micro-batch 3 (training samples 5, 17, ...), first in dense1.weight", or an empty string.
         """
-        self._move_to(step)
-        grads = self._ops.zeros((1, self.model.layout.size), np.float32)
-        tails = self._ops.zeros((1, TAIL_WORDS), np.float32)
+        self._place.move_to(step, self._decided)
+        if self._probe is None:
+            shapes = (1, self.model.layout.size), (1, TAIL_WORDS)
+            self._probe = self._ops.zeros(shapes[0], np.float32), self._ops.zeros(shapes[1], np.float32)
+        grads, tails = self._probe
         for micro_batch in self.exchange.micro_batches(self.batches.num_micro_batches(step)):
             self._gradient(self.batches.samples(step), range(micro_batch, micro_batch + 1), grads, tails)
             if name := self.model.non_finite_tensor(grads[0]):
@@ -160,21 +161,6 @@ class Step:
         room = HISTORY_ROWS - self._decided % HISTORY_ROWS
         in_time = int(LONGEST_RUN_S / self._last_step_s)
         return max(1, min(count, full, room, in_time))
-
-    def _move_to(self, step: int) -> None:
-        """Moves the cursor to `step`, and puts its epoch's order and learning rates where the backend computes."""
-        within = step % self.batches.steps_per_epoch
-        if self.batches.epoch(step) != self._epoch:
-            self._epoch = self.batches.epoch(step)
-            steps = range(step - within, step - within + self.batches.steps_per_epoch)
-            self._ops.upload(np.array([self._schedule(number) for number in steps]), self._lrs)
-            self._ops.upload(self.batches.order(self._epoch), self._order)
-        cursor = np.zeros(CURSOR_WORDS, np.int64)
-        cursor[Cursor.FIRST] = within * self._policy.global_batch
-        cursor[Cursor.STEP] = within
-        cursor[Cursor.RECORD] = self._decided
-        self._ops.upload(cursor, self._cursor)
-        self._stands_at = step
 
     def _prepare(self, samples: int, observe: bool) -> "_Parts":
         """What a step of so many samples does, captured; where in the data it stands, the cursor says."""
@@ -193,21 +179,23 @@ class Step:
         capture = self._ops.capture
         if self.exchange.needs_host:
             parts = _Parts(num_micro_batches, fold=capture(fold), update=capture(self._update))
+        elif observe or samples < self._policy.global_batch or self._most == 1:
+            parts = _Parts(num_micro_batches, whole=capture(whole))
         else:
             parts = _Parts(num_micro_batches, whole=capture(whole), several=capture(several))
         self._parts[samples, observe] = parts
         return parts
 
-    def _whole(self, parts: "_Parts", count: int, stop: bool, look: bool) -> tuple[float, float]:  # noqa: ARG002
-        """All of `count` steps, without the host."""
-        replays, rest = divmod(count, self._ops.steps_per_replay)
-        for _ in range(replays):
+    def _whole(self, parts: "_Parts", count: int, stop: bool, look: bool) -> tuple[None, float]:  # noqa: ARG002
+        """All of `count` steps, without the host: no exchange, and no time of the computation apart."""
+        while parts.several is not None and count >= self._ops.steps_per_replay:
             parts.several()
-        for _ in range(rest):
+            count -= self._ops.steps_per_replay
+        for _ in range(count):
             parts.whole()
         if self._most > 1:
-            self.batches.order(self._epoch + 1)  # made while the device computes
-        return 0.0, 0.0
+            self._place.make_next_order()  # made while the device computes
+        return None, 0.0
 
     def _around_the_host(self, parts: "_Parts", count: int, stop: bool, look: bool) -> tuple[float, float]:  # noqa: ARG002
         """One step, whose exchange needs the host: seconds of computation, and of the exchange."""
@@ -232,13 +220,13 @@ class Step:
         data, model, micro_batch = self._samples, self.model, self.batches.micro_batch
         offset = micro_batches.start * micro_batch
         num_rows = min(micro_batches.stop * micro_batch, samples) - offset
-        model.load(data.images, data.labels, self._order, self._cursor, offset, num_rows)
+        model.load(data.images, data.labels, self._place.order, self._place.cursor, offset, num_rows)
         model.gradient(self.params, self.weights, num_rows, micro_batch, self._control, grads, tails)
 
     def _update(self) -> None:
         """Divide, decide whether all is finite, clip, update."""
         grads, tail = self.exchange.result
-        self._ops.decide(grads, tail, self._lrs, self._cursor, self._control, self._history, self._policy)
+        self._ops.decide(grads, tail, self._place.lrs, self._place.cursor, self._control, self._history, self._policy)
         self.optimizer.update(self.params, grads, self._control, self.weights)
 
     def _clear_halt(self) -> None:
@@ -265,6 +253,6 @@ class _Parts:
 
     num_micro_batches: int
     whole: Callable[[], None] = _nothing
-    several: Callable[[], None] = _nothing
+    several: Callable[[], None] | None = None
     fold: Callable[[], None] = _nothing
     update: Callable[[], None] = _nothing

@@ -20,7 +20,7 @@ class Observer(Protocol):
     """Sees what a run tells."""
 
     def step(self, counters: Counters) -> None:
-        """After every step; must be cheap."""
+        """After one or more steps; must be cheap."""
 
     def record(self, record: Record) -> None:
         """After every logged step and evaluation."""
@@ -156,7 +156,7 @@ class Trainer:
         counters.log_loss_sum, counters.log_samples = 0.0, 0
         if result.wire_loss:
             record |= {f"wire_{name}": value for name, value in result.wire_loss._asdict().items()}
-        if result.loss_scale != 1.0:
+        if result.loss_scale is not None:
             record["loss_scale"] = result.loss_scale
         if evaluated:
             record |= {"test_loss_mean": counters.test_loss_mean, "test_accuracy": counters.test_accuracy}
@@ -208,13 +208,13 @@ class Trainer:
 
 
 class _Costs:
-    """What this process's steps cost on this rank; times in seconds, or whole microseconds a step."""
+    """What this process's steps cost on this rank; times in seconds, or microseconds a step."""
 
     def __init__(self) -> None:
         self.samples = 0
         self.step_s = self.compute_s = self.update_s = 0.0
-        self.step_us = array("Q")
-        self.exchange_us = array("Q")
+        self.step_us = array("d")
+        self.exchange_us = array("d")
         self.wire_bytes = 0
         self._last_samples, self._last_s = 0, 0.0
 
@@ -224,8 +224,8 @@ class _Costs:
         self.compute_s += result.compute_s
         self.update_s += result.step_s - result.compute_s - result.exchange_s
         for _ in range(result.num_steps):
-            self.step_us.append(round(result.step_s / result.num_steps * 1e6))
-            self.exchange_us.append(round(result.exchange_s * 1e6))
+            self.step_us.append(result.step_s / result.num_steps * 1e6)
+            self.exchange_us.append(result.exchange_s * 1e6)
         self.wire_bytes = max(self.wire_bytes, result.wire_bytes)
 
     def samples_per_s_since_last(self) -> float:
@@ -239,8 +239,8 @@ def _next(step: int, every: int) -> int:
     return (step // every + 1) * every
 
 
-def _median_us(values: "array[int]") -> float | None:
-    return statistics.median(values) if values else None
+def _median_us(values: "array[float]") -> float | None:
+    return round(statistics.median(values), 2) if values else None
 
 
 def _finite(value: float) -> float | None:

@@ -73,7 +73,7 @@ def command(competitor: str, work: Workload, epochs: int, python: str, data: str
     flags = (
         f"--hidden {','.join(map(str, work.sizes[1:-1]))} --global-batch {work.global_batch} "
         f"--micro-batch {work.micro_batch} --optimizer sgd --lr {LR} --weight-decay 0 --schedule constant "
-        f"--reduce {competitor} --epochs {epochs} --evaluate-every 1000000 --log-every 1000000 --quiet"
+        f"--backend numpy --reduce {competitor} --epochs {epochs} --evaluate-every 1000000 --log-every 1000000 --quiet"
     )
     return [*start, "-m", "ddpgd", "train", *flags.split(), "--data", data, "--run-dir", folder]
 

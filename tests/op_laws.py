@@ -340,6 +340,14 @@ def test_add_into_either_side_or_elsewhere(bench: Bench, length: int, target: st
     np.testing.assert_array_equal(bench.ops.to_host(there[target]), left + right)
 
 
+def test_a_window_comes_to_the_host_and_ops_go_on(bench: Bench) -> None:
+    leaves = uneven(1, 3, 40).astype(bench.ops.vector_dtype)
+    rows, out = bench.vector(leaves), bench.nans((40,), bench.ops.vector_dtype)
+    np.testing.assert_array_equal(bench.ops.to_host(rows[:, 3:7]), leaves[:, 3:7])
+    bench.ops.add(rows[0], rows[1], out)
+    np.testing.assert_array_equal(bench.ops.to_host(out), leaves[0] + leaves[1])
+
+
 @pytest.mark.parametrize("groups", [1, 2, 3, 4, 5, 7, 8, 13, 16, 33])
 @pytest.mark.parametrize("length", [1, 33, 1032])
 @pytest.mark.parametrize("in_place", [True, False])

@@ -31,7 +31,7 @@ class Batches:
         self.num_samples = num_samples
         self.steps_per_epoch = -(-num_samples // global_batch)
         self.micro_batch = micro_batch
-        self._global_batch = global_batch
+        self.global_batch = global_batch
         self._order_of = order
         self._orders: dict[int, NDArray[np.int64]] = {}
 
@@ -41,8 +41,8 @@ class Batches:
 
     def samples(self, step: int) -> int:
         """Number of samples in `step`."""
-        first = step % self.steps_per_epoch * self._global_batch
-        return min(self._global_batch, self.num_samples - first)
+        first = step % self.steps_per_epoch * self.global_batch
+        return min(self.global_batch, self.num_samples - first)
 
     def num_micro_batches(self, step: int) -> int:
         """Number of micro-batches in `step`, over all ranks."""
@@ -50,7 +50,7 @@ class Batches:
 
     def num_full_steps(self, step: int) -> int:
         """How many steps from `step` to the end of its epoch hold a whole global batch."""
-        return self.num_samples // self._global_batch - step % self.steps_per_epoch
+        return self.num_samples // self.global_batch - step % self.steps_per_epoch
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The order, int64 (num_samples,), in which an epoch's steps take the samples; two epochs' are kept."""
@@ -61,7 +61,7 @@ class Batches:
 
     def indices(self, step: int, micro_batch: int) -> NDArray[np.int64]:
         """The samples, int64 (B,), of a micro-batch of `step`."""
-        first = step % self.steps_per_epoch * self._global_batch
+        first = step % self.steps_per_epoch * self.global_batch
         start = first + micro_batch * self.micro_batch
         end = min(start + self.micro_batch, first + self.samples(step))
         return self.order(self.epoch(step))[start:end]

@@ -31,12 +31,14 @@ class Cuda:
 
     def __init__(self, device: int, precision: str) -> None:
         cupy.cuda.Device(device).use()
-        self.device: str = cupy.cuda.runtime.getDeviceProperties(device)["name"].decode()
         self.vector_dtype = np.dtype(np.float32)
         self.activation_dtype = np.dtype(VALUE_DTYPES[precision])
         self._launch = Launcher(precision)
         self.stream: Any = self._launch.stream
         self._dense = Dense(self._launch, precision)
+        name = cupy.cuda.runtime.getDeviceProperties(device)["name"].decode()
+        products = "cuBLAS for large products" if self._dense.has_library else "own products"
+        self.device = f"{name}, CUDA {cupy.cuda.runtime.runtimeGetVersion()}, CuPy {cupy.__version__}, {products}"
         self._scratches: dict[tuple[str, int, int], tuple[Array, Array]] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -53,12 +55,15 @@ class Cuda:
 
     def to_host(self, values: Array) -> Array:
         self.stream.use()
-        return self._array(cupy.asnumpy(values))
+        # A window is made whole here: CuPy's own `get` of one leaves the thread on the null stream (cupy/cupy#8377).
+        whole = values if values.flags.c_contiguous else cupy.ascontiguousarray(values)
+        return self._array(cupy.asnumpy(whole))
 
     def upload(self, values: Array, out: Any) -> None:
         out.set(values, stream=self.stream)
 
     def download(self, values: Any, out: Array) -> None:
+        assert values.flags.c_contiguous, "not contiguous"
         values.get(stream=self.stream, out=out, blocking=False)
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:

@@ -27,8 +27,11 @@ def open_blas(launch: Launcher, precision: str) -> "Blas | None":
     """None where nvmath-python, or the library that it looks for, is not installed."""
     try:
         library = importlib.import_module("nvmath.bindings.cublas")
+    except (ImportError, OSError):
+        return None
+    try:
         handle = library.create()
-    except (ImportError, RuntimeError, OSError):
+    except (RuntimeError, OSError, library.cuBLASError):
         return None
     return Blas(launch, precision, library, handle)
 
@@ -96,7 +99,8 @@ class Blas:
             *(address(left), self._data_type, left.shape[1], self._zero.ctypes.data),
             *(address(out), FLOAT32, out.shape[1], self._compute_type, int(self._library.GemmAlgo.DEFAULT)),
         )
-        self._launch.call(lambda: self._library.gemm_ex(*arguments))
+        # In a rehearsal too: the library loads its kernels at the first call of a shape, which a capture forbids.
+        self._library.gemm_ex(*arguments)
 
     def _sums(self, out: Array) -> Array:
         """Where a product's sums go: `out` itself, or scratch where it has 16 bits."""

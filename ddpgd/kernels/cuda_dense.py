@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import cupy
 import numpy as np
 
-from ddpgd.errors import InputError
 from ddpgd.kernels.cuda_blas import Blas, address, open_blas
 from ddpgd.kernels.cuda_launch import Launcher
 from ddpgd.kernels.ops import Array
@@ -21,8 +19,6 @@ NARROWEST = {"float32": 8, "tf32": 16, "float16": 16, "bfloat16": 16}
 LAYOUTS = {"forward": (True, False), "params": (False, False), "input": (True, True)}
 
 BLOCK = (256,)
-MATRIX_CAPABILITY = 80
-"""From which compute capability on `dense_mma.cu` has kernels."""
 NUM_SMS = 132
 BLAS_FROM = 1 << 28
 """From how many multiplications of a micro-batch the library computes them, where there is one. Not yet measured."""
@@ -62,17 +58,12 @@ class Dense:
     """
 
     def __init__(self, launch: Launcher, precision: str) -> None:
-        capability = int(cupy.cuda.Device().compute_capability)
-        if precision != "float32" and capability < MATRIX_CAPABILITY:
-            needed, found = (f"{number // 10}.{number % 10}" for number in (MATRIX_CAPABILITY, capability))
-            raise InputError(
-                f"precision {precision} needs a GPU of compute capability {needed}, this one has {found}: use float32"
-            )
         self._launch = launch
         self._precision = precision
         self._file = "dense.cu" if precision == "float32" else "dense_mma.cu"
         self._value = np.dtype(VALUE_DTYPES[precision])
         self._blas = open_blas(launch, precision)
+        self.has_library = self._blas is not None
 
     def forward(self, x: Array, weight: Array, bias: Array, activation: str, micro_batch: int, out: Array) -> None:
         num_rows, num_inputs, num_outputs = self._check_product(x, weight, micro_batch)

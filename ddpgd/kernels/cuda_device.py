@@ -1,17 +1,25 @@
 """The GPU of a rank: chosen from its local rank, before MPI starts, or the reason why there is none."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
+
+MATRIX_CAPABILITY = 80
+"""From which compute capability on tensor cores take tf32 and bfloat16."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU: its index in this process, its name, what tells it from all others, and its compute capability, as in 90."""
+    """A GPU: its index in this process, its name, what tells it from all others, its compute capability, as in 90.
+
+    `has_library`: cuBLAS can be reached, and computes large products.
+    """
 
     index: int
     name: str
     identity: str
     capability: int
+    has_library: bool
 
 
 def select(local_rank: int) -> tuple[Device | None, str]:
@@ -37,9 +45,10 @@ def select(local_rank: int) -> tuple[Device | None, str]:
     except runtime.CUDARuntimeError as error:
         return None, f"CuPy finds no GPU: {_first_line(error)}"
     capability = 10 * int(properties["major"]) + int(properties["minor"])
-    # Slices of one GPU (MIG) have its address, and identifiers of their own.
-    identity = f"{cupy.cuda.Device(index).pci_bus_id} {bytes(properties.get('uuid', b'')).hex()}"
-    return Device(index, properties["name"].decode(), identity, capability), ""
+    # Slices of one GPU (MIG) have its address, and identifiers of their own: 16 bytes, which CuPy reads up to a zero,
+    # even beyond them.
+    identity = f"{cupy.cuda.Device(index).pci_bus_id} {bytes(properties.get('uuid', b''))[:16].hex()}"
+    return Device(index, properties["name"].decode(), identity, capability, find_spec("nvmath") is not None), ""
 
 
 def _first_line(error: Exception) -> str:

@@ -44,8 +44,10 @@ class Launcher:
         finally:
             self._rehearsing = False
         self.stream.begin_capture()
-        work()
-        graph = self.stream.end_capture()
+        try:
+            work()
+        finally:
+            graph = self.stream.end_capture()
 
         def replay() -> None:
             graph.launch(self.stream)
@@ -53,11 +55,6 @@ class Launcher:
         # The graph knows addresses only: what `work` holds must live as long as it does.
         replay.work = work  # type: ignore[attr-defined]
         return replay
-
-    def call(self, function: Callable[[], None]) -> None:
-        """Calls a library's function that works on the stream, unless this is a rehearsal."""
-        if not self._rehearsing:
-            function()
 
     def _load(self, file: str, kernel: str, shared_bytes: int) -> Any:
         if file not in self._modules:

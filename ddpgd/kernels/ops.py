@@ -57,7 +57,8 @@ class Ops(Protocol):
         """Uninitialised host memory that upload and download reach fastest."""
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """A function that does what `work` does, as fast as can be. `work` calls ops only, always the same ones."""
+        """A function that does what `work` does, as fast as can be. `work` calls ops, always the same ones,
+        and the `fill` of arrays; no transfer, and nothing that waits."""
 
     def synchronize(self) -> None:
         """Returns when everything asked for is done."""

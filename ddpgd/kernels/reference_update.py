@@ -41,7 +41,7 @@ def decide(
     overflowed = finite_loss and not finite and not halted and loss_scale > 1 and policy.growth_interval > 0
     lr = float(lrs[step])
     control[Control.LR] = lr
-    control[Control.SCALE] = scale * policy.clip_norm / norm if 0.0 < policy.clip_norm < norm else scale
+    control[Control.SCALE] = scale * (policy.clip_norm / norm) if 0.0 < policy.clip_norm < norm else scale
     control[Control.APPLY] = applied
     control[Control.UPDATE] += applied
     control[Control.HALTED] = not (applied or overflowed)

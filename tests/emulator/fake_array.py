@@ -100,8 +100,8 @@ class ndarray:  # noqa: N801  CuPy's name
         if not (self.flags.c_contiguous or self.flags.f_contiguous):
             raise RuntimeError("Cannot set to non-contiguous array")
         queue = stream or get_current_stream()
+        queue.refuse_capture("copy from the host")
         if not (arr.flags.c_contiguous and fake_device.is_pinned(arr.ctypes.data, arr.nbytes)):
-            queue.refuse_capture("copy from pageable memory")
             arr = arr.copy()
         queue.enqueue(lambda: np.copyto(self._view, arr))  # holds the array, because NumPy cannot survive a fault
 
@@ -119,6 +119,9 @@ class ndarray:  # noqa: N801  CuPy's name
             raise ValueError(f"Shape mismatch. Expected shape: {self.shape}, actual shape: {out.shape}")
         elif not out.flags.c_contiguous:
             raise ValueError("the output array must be C-contiguous")
+        if not self.flags.c_contiguous:
+            with queue:  # as CuPy, which copies in a `with` that forgets the stream in use
+                pass
         queue.enqueue(lambda: np.copyto(out, self._view))
         if blocking or not fake_device.is_pinned(out.ctypes.data, out.nbytes):
             queue.drain()
@@ -182,6 +185,10 @@ def asnumpy(values: Any, stream: Any = None, order: str = "C", out: Any = None) 
     if isinstance(values, ndarray):
         return values.get(stream=stream, out=out)
     return np.asarray(values)
+
+
+def ascontiguousarray(values: ndarray) -> ndarray:
+    return values if values.flags.c_contiguous else values.copy()
 
 
 def copyto(dst: ndarray, src: Any) -> None:

@@ -10,7 +10,7 @@ from . import fake_array, fake_device, fake_nccl, fake_raw, fake_stream
 
 DTYPES = ["bool_", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 DTYPES += ["float16", "float32", "float64", "dtype", "newaxis"]
-ARRAYS = ["ndarray", "empty", "zeros", "array", "asarray", "asnumpy", "copyto"]
+ARRAYS = ["ndarray", "empty", "zeros", "array", "asarray", "asnumpy", "ascontiguousarray", "copyto"]
 
 
 def module(name: str, **contents: Any) -> ModuleType:

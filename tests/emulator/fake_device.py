@@ -1,6 +1,7 @@
 """Devices of the fake CuPy, what they can do, and copies by address."""
 
 import ctypes
+import os
 import weakref
 from typing import Any
 
@@ -67,6 +68,7 @@ def get_device_properties(device: int) -> dict[str, Any]:
         raise CUDARuntimeError(101, "cudaErrorInvalidDevice: invalid device ordinal")
     return {
         "name": b"Emulated device",
+        "uuid": bytes(range(1, 17)) + os.urandom(3).replace(b"\0", b"\1"),  # and what lies behind, up to a zero
         "major": int(COMPUTE_CAPABILITY[:-1]),
         "minor": int(COMPUTE_CAPABILITY[-1]),
         "totalGlobalMem": 1 << 30,
@@ -92,11 +94,16 @@ def alloc_pinned_memory(nbytes: int) -> Any:
 
 
 def is_pinned(address: int, nbytes: int) -> bool:
-    return any(start <= address and address + nbytes <= start + len(b) for start, b in list(pinned.items()))
+    return any(b.ptr <= address and address + nbytes <= b.ptr + len(b) for b in _alive(pinned))
 
 
 def is_on_device(address: int, nbytes: int) -> bool:
-    return any(m.ptr <= address and address + nbytes <= m.ptr + m.nbytes for m in list(Memory.live.values()))
+    return any(m.ptr <= address and address + nbytes <= m.ptr + m.nbytes for m in _alive(Memory.live))
+
+
+def _alive(held: "weakref.WeakValueDictionary[int, Any]") -> list[Any]:
+    """The values that are still there; ranks in other threads may add some meanwhile, which `values` cannot bear."""
+    return [value for reference in held.valuerefs() if (value := reference()) is not None]
 
 
 HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE, DEFAULT = 1, 2, 3, 4

@@ -21,8 +21,14 @@ GemmAlgo = IntEnum("GemmAlgo", {"DEFAULT": -1})
 DTYPES = {0: ("float32", np.float32), 2: ("float16", np.float16), 14: ("bfloat16", np.uint16)}
 
 
+class cuBLASError(Exception):  # noqa: N801  nvmath's name
+    """What the bindings raise."""
+
+
 class Library:
     """One handle, and a record of how it was set up: (name of the call, its last argument)."""
+
+    cuBLASError = cuBLASError  # noqa: N815
 
     def __init__(self) -> None:
         self.stream = 0

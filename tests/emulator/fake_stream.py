@@ -64,14 +64,15 @@ class Stream:
         self.captured: list[Callable[[], None]] | None = None
         self.pending: deque[tuple[Callable[[], None], Any]] = deque()
         self.by_ptr.setdefault(self.ptr, self)
-        self.before: list[Stream] = []
 
     def __enter__(self) -> "Stream":
-        self.before.append(get_current_stream())
+        entered().append((current_device(), self))
         return self.use()
 
     def __exit__(self, *_: object) -> None:
-        streams()[current_device()] = self.before.pop()
+        """As CuPy does: back to the stream of the `with` around this one, else to the null stream; `use` is forgotten."""
+        device = entered().pop()[0]
+        streams()[device] = next((stream for place, stream in reversed(entered()) if place == device), Stream.null)
 
     def use(self) -> "Stream":
         if self.device_id not in {-1, current_device()}:
@@ -227,6 +228,14 @@ def streams() -> dict[int, Stream]:
     if not hasattr(current, "streams"):
         current.streams = {}
     found: dict[int, Stream] = current.streams
+    return found
+
+
+def entered() -> list[tuple[int, Stream]]:
+    """The streams of this thread's `with` blocks and their devices, the innermost last."""
+    if not hasattr(current, "entered"):
+        current.entered = []
+    found: list[tuple[int, Stream]] = current.entered
     return found
 
 

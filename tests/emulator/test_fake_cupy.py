@@ -103,6 +103,34 @@ def test_capture(cupy: Any, kernels: Any) -> None:
         cupy.cuda.Stream.null.begin_capture()
 
 
+def test_a_with_block_forgets_the_stream_in_use(cupy: Any) -> None:
+    before = cupy.cuda.get_current_stream()
+    used, other = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+    try:
+        with other:
+            with used:
+                pass
+            assert cupy.cuda.get_current_stream() == other
+        x = cupy.zeros((4, 6), np.float32)
+        used.use()
+        x[1].get()
+        assert cupy.cuda.get_current_stream() == used
+        x[:, 1:3].get()  # copies in a `with`
+        assert cupy.cuda.get_current_stream() == cupy.cuda.Stream.null
+    finally:
+        before.use()
+
+
+def test_no_copy_from_the_host_while_a_stream_captures(cupy: Any) -> None:
+    x, pinned = cupy.zeros(4, np.float32), np.frombuffer(cupy.cuda.alloc_pinned_memory(16), np.float32, 4)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(RuntimeError):
+            x.set(pinned)
+        stream.end_capture()
+
+
 def test_arrays(cupy: Any) -> None:
     host = np.arange(24, dtype=np.float32).reshape(4, 6)
     x = cupy.asarray(host)

@@ -65,6 +65,15 @@ def test_each_rank_takes_a_gpu_of_its_own_where_there_are_enough(tmp_path: Path)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["backend"] == "cupy"
 
 
+def test_a_gpu_of_one_rank_that_is_too_old_is_told_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPGD_EMULATOR_CAPABILITIES", "80,70")
+    done = launch(2, tmp_path / "run", "--precision", "float16", devices="2")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("ddpgd: ")]
+    assert done.returncode == 2
+    assert len(lines) == 1
+    assert "needs GPUs of compute capability 8.0, and Emulated device has 7.0" in lines[0]
+
+
 @pytest.mark.parametrize(
     ("num_ranks", "flags", "devices", "wanted"),
     [

@@ -104,6 +104,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert records(tmp_path / "cut") == records(tmp_path / "whole")
 
 
+def test_a_resume_on_another_backend_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path / "run", backend="numpy", steps=3)
+    gpu(tmp_path / "run", resume=str(tmp_path / "run"), steps=5, quiet=False)
+    assert "the checkpoint was computed by numpy; cupy has other last digits" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_a_loss_scale_that_is_too_large_is_halved_by_all(
     world_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,7 @@ NETWORKS = {
     "small": {"hidden": "16", "global_batch": "90", "micro_batch": "16", "steps": "12"},
     "large": {"hidden": "512,512", "global_batch": "1000", "micro_batch": "128", "optimizer": "adam", "lr": "0.001"}
     | {"steps": "60"},
+    "library": {"hidden": "512,512", "global_batch": "4096", "micro_batch": "1024", "steps": "20"},
 }
 TOLERANCES = {"float32": (1e-5, 1e-3), "tf32": (5e-3, 0.1), "float16": (5e-3, 0.1), "bfloat16": (1e-2, 0.1)}
 """Of mean training losses, relative: the first, over three steps, and all; runs that begin alike part with time."""

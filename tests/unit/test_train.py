@@ -28,6 +28,7 @@ from ddpgd.kernels.reference import Reference
 from ddpgd.model import PIXEL_MEAN, PIXEL_STD, MultilayerPerceptron
 from ddpgd.params import dense_layout, initialise
 from ddpgd.philox import permutation
+from ddpgd.step import Step
 from ddpgd.stopping import StopRequest
 
 WORLD_SIZES = (1, 2, 3, 5, 7, 8, 64)
@@ -204,6 +205,21 @@ def test_skipped_updates_are_counted_and_change_nothing(world_size: int, tmp_pat
     for before, after in itertools.pairwise(lines):
         assert (before["params_hash"] == after["params_hash"]) == (after["grad_norm"] is None)
     assert summary["steps"] == 8
+
+
+def test_looking_for_what_is_not_finite_holds_on_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = []
+    find = Step.non_finite
+
+    def counted(self: Step, step: int) -> str:
+        found = find(self, step)
+        held.append(len(self.model._views))
+        return found
+
+    monkeypatch.setattr(Step, "non_finite", counted)
+    train(tmp_path / "run", **EXPLODING, non_finite="skip", steps=30)
+    assert len(held) > 10
+    assert held[0] == held[-1]
 
 
 def test_json_is_strict(tmp_path: Path) -> None:
