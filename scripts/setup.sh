@@ -76,6 +76,7 @@ choose_mpirun() {
     MPIRUN_LIVE=() # read by launch/local.sh
     if [[ $version == *"Open MPI"* ]]; then
         MPIRUN+=(--oversubscribe) # more ranks than cores may start; Open MPI then binds none of them
+        MPIRUN+=(--mca btl_tcp_links 2) # between hosts: one connection reaches about half of what a slow TCP link can
         if [[ $version == *"(Open MPI) 4."* ]]; then
             MPIRUN+=(--quiet) # no notice of seven lines when ranks leave with 2 or 75; lost in 5.0 (open-mpi/ompi#12216)
         else

@@ -64,7 +64,7 @@ def test_a_run_follows_that_of_the_reference(precision: str, tolerance: float, t
         assert ours["lr"] == theirs["lr"]
 
 
-@pytest.mark.parametrize("given", [{}, {"precision": "float16"}])
+@pytest.mark.parametrize("given", [{}, {"precision": "float16"}, {"wire": "bfloat16", "error_feedback": True}])
 def test_steps_that_run_without_the_host_have_the_bits_of_single_ones(given: Record, tmp_path: Path) -> None:
     """A record every step lets no two steps run together; none but the last lets whole epochs do so."""
     given |= {"global_batch": 20, "steps": 60, "evaluate_every": 1000}
@@ -136,6 +136,16 @@ def test_a_gradient_that_is_not_finite_stops_all_and_is_placed(world_size: int, 
     assert lines[0] == lines[1]
     skipping = gpu(tmp_path / "skip", world_size, **exploding, non_finite="skip")
     assert 0 < skipping["skipped_updates"] < skipping["steps"] == 9
+
+
+@pytest.mark.parametrize("wire", ["float16", "int8"])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_lossy_wire_follows_that_of_the_reference(wire: str, world_size: int, tmp_path: Path) -> None:
+    given = {"wire": wire, "error_feedback": True}
+    reference = train(tmp_path / "numpy", world_size, backend="numpy", **given)
+    summary = gpu(tmp_path / "cupy", world_size, **given)
+    assert summary["wire_bytes_per_step"] == reference["wire_bytes_per_step"]
+    assert summary["test_loss_mean"] == pytest.approx(reference["test_loss_mean"], rel=0.02)
 
 
 def test_fast_is_near(tmp_path: Path) -> None:
