@@ -13,7 +13,7 @@ INTERFACE = "eth0"
 MAX_HOSTS = 99
 
 _FRAME_BYTES = 1514
-_BURST_S = 0.0005  # what a link lets through at once after a rest; a longer one makes short messages too fast
+_BURST_S = 0.0007  # what a link lets through at once after a rest; a longer one makes short messages too fast
 _QUEUE_BYTES = 256 * 1024  # what a port holds before it drops, as a small switch does
 _QUEUE_S = 0.02
 _UNITS = {"kbit": 1_000, "mbit": 1_000_000, "gbit": 1_000_000_000}
