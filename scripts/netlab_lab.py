@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import netlab_remains as remains
 from netlab_hosts import INTERFACE, MAX_HOSTS, NETWORK, Hosts, LabError, parse_latency, parse_rate
@@ -23,6 +24,7 @@ OUT_OF_PATIENCE = 124
 
 Command = list[str]
 Done = subprocess.CompletedProcess[str]
+Sink = IO[bytes] | None
 
 
 @dataclass(frozen=True)
@@ -128,15 +130,15 @@ class Lab:
                 texts = ["".join(Path(pair[k].name).read_text(errors="replace") for pair in outputs) for k in (0, 1)]
         return subprocess.CompletedProcess(starts[0][1], code, *texts)
 
-    def _files(self, files: contextlib.ExitStack, name: str) -> tuple:
+    def _files(self, files: contextlib.ExitStack, name: str) -> tuple[IO[bytes], ...]:
         folder = self._hosts.folder
         return tuple(files.enter_context((folder / f"{name}.{kind}").open("wb")) for kind in ("out", "err"))
 
-    def _start(self, host: int, command: Command, env: dict[str, str], out, err) -> subprocess.Popen[bytes]:
+    def _start(self, host: int, command: Command, env: dict[str, str], out: Sink, err: Sink) -> subprocess.Popen[bytes]:
         # A session of its own: the terminal's Ctrl-C reaches the lab alone, which then ends all in order.
         return subprocess.Popen(
             [*self._hosts.entry(host), *command],
-            env=os.environ | env,
+            env=os.environ | {"NETLAB": self._hosts.name} | env,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
