@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from ddpgd import optim, schedule
 from ddpgd.checkpoint import Checkpoint
 from ddpgd.comm.capabilities import refusal
-from ddpgd.comm.codec import BlockScaled, Float32
+from ddpgd.comm.codec import BlockScaled, Codec, Float32
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.staged import Staged
 from ddpgd.comm.transport import Transport
@@ -136,6 +136,11 @@ def step(
     )
 
 
+def codec(wire: str, backend: Ops) -> Codec:
+    """What --wire names."""
+    return Float32() if wire == "float32" else BlockScaled(backend, wire)
+
+
 def exchange(
     backend: Ops, config: Config, transport: Transport, size: int, join: int, saved: Checkpoint | None
 ) -> Exchange:
@@ -143,12 +148,11 @@ def exchange(
 
     At the world size that wrote it each rank goes on with its own; at another, the owner of each segment takes the sum.
     """
-    codec = Float32() if config.wire == "float32" else BlockScaled(backend, config.wire)
     made = Exchange(
         transport,
         backend,
         size,
-        codec,
+        codec(config.wire, backend),
         reduce=config.reduce,
         join=join,
         error_feedback=config.error_feedback,

@@ -4,7 +4,7 @@ import os
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from ddpgd import start
+from ddpgd import build, start
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.world import launch
 from ddpgd.config import OPTIONS, Config, coerce
@@ -38,11 +38,17 @@ def train(config: Config) -> dict[str, Any]:
             return start.train(changed, world, launched, stop)
 
 
-def exchange(comm: "MPI.Intracomm", size: int, reduce: str = "ordered") -> Exchange:
-    """An `Exchange` of gradients of `size` float32 elements over a duplicate of an mpi4py communicator, host memory."""
+def exchange(
+    comm: "MPI.Intracomm", size: int, reduce: str = "ordered", wire: str = "float32", error_feedback: bool = False
+) -> Exchange:
+    """An `Exchange` of gradients of `size` float32 elements over a duplicate of an mpi4py communicator, host memory.
+
+    `wire` and `error_feedback` are those of `ddpgd train`.
+    """
     from ddpgd.comm.mpi_host import MpiHost
 
-    return Exchange(MpiHost(comm), Reference(), size, reduce=reduce)
+    ops = Reference()
+    return Exchange(MpiHost(comm), ops, size, build.codec(wire, ops), reduce, error_feedback=error_feedback)
 
 
 _DEFAULT = Config()

@@ -41,3 +41,10 @@ def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 def from_bfloat16(words: NDArray[np.uint16]) -> NDArray[np.float32]:
     """What bfloat16 words mean."""
     return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def largest_of_blocks(vector: NDArray[Any]) -> NDArray[np.float64]:
+    """For each element, the largest magnitude in its block of 1,024."""
+    padded = np.zeros(-(-len(vector) // 1024) * 1024)
+    padded[: len(vector)] = np.abs(vector)
+    return np.repeat(padded.reshape(-1, 1024).max(axis=1), 1024)[: len(vector)]

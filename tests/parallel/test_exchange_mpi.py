@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 from numpy.typing import NDArray
-from oracles import bits, tree_fold, uneven
+from oracles import bits, largest_of_blocks, tree_fold, uneven
 
 import ddpgd
+from ddpgd.comm.codec import FORMATS, BlockScaled
 from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.mpi_cuda import MpiCuda
+from ddpgd.comm.mpi_host import MpiHost
+from ddpgd.kernels.reference import Reference
 from ddpgd.tail import TAIL_WORDS, Tail
 
 Array = NDArray[Any]
@@ -107,3 +111,35 @@ def test_part_of_the_world(comm: MPI.Intracomm) -> None:
     rows = make_rows(6 + comm.rank % 2, 1200)
     np.testing.assert_array_equal(sums(ddpgd.exchange(part, 1200), rows)[0], tree_fold(list(rows))[:1200])
     part.Free()
+
+
+TRANSPORTS = {"mpi-host": MpiHost, "mpi-cuda": lambda comm: MpiCuda(MpiHost(comm), lambda: None)}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("error_feedback", [False, True])
+@pytest.mark.parametrize("size", [1, 1000, 5000])
+def test_lossy_wires_leave_replicas_equal_within_their_bound_and_lose_nothing(
+    comm: MPI.Intracomm, transport: str, name: str, error_feedback: bool, size: int
+) -> None:
+    ops = Reference()
+    codec = BlockScaled(ops, name)
+    exchange = Exchange(TRANSPORTS[transport](comm), ops, size, codec, error_feedback=error_feedback, seed=3)
+    meant, applied = np.zeros(size), np.zeros(size)
+    scale = np.zeros(size)
+    for number, count in enumerate((1, 3, 8, 13)):
+        rows = make_rows(count, size)
+        grads, tail = sums(exchange, rows)
+        assert len(set(comm.allgather(grads.tobytes() + tail.tobytes()))) == 1
+        exact = rows[:, :size].astype(np.float64)
+        meant, applied, scale = meant + exact.sum(axis=0), applied + grads, scale + np.abs(exact).sum(axis=0)
+        if number == 0:
+            # Two encodings at most, each within the bound of the largest of its block.
+            largest = largest_of_blocks(np.abs(exact).sum(axis=0))
+            assert (np.abs(grads - exact.sum(axis=0)) <= 2.1 * FORMATS[name].bound * largest).all()
+    if error_feedback:
+        assert exchange.residuals
+        kept = comm.allreduce(exchange.residuals.sent.astype(np.float64) + exchange.residuals.owned)
+        limit = 16 * np.finfo(np.float32).eps * largest_of_blocks(scale + np.abs(kept))
+        assert (np.abs(meant - applied - kept) <= limit).all()

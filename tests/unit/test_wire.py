@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from oracles import bits, tree_fold, uneven
+from oracles import bits, largest_of_blocks, tree_fold, uneven
 from runs import digits, records, train
 
 from ddpgd.comm import threads
@@ -67,13 +67,6 @@ def make_steps(count: int, size: int, num_steps: int) -> list[Array]:
         rows[:, size:] = np.abs(rows[:, size:])
         rows[:, size + Tail.STOP] = 0
     return steps
-
-
-def largest_of_blocks(vector: Array) -> Array:
-    """For each element, the largest magnitude in its block of 1,024."""
-    padded = np.zeros(-(-len(vector) // BLOCK) * BLOCK)
-    padded[: len(vector)] = np.abs(vector)
-    return np.repeat(padded.reshape(-1, BLOCK).max(axis=1), BLOCK)[: len(vector)]
 
 
 @over_codecs
