@@ -84,7 +84,7 @@ class Lab:
         """Runs the command under mpirun across the hosts; `links` TCP connections join two ranks."""
         # Ranks of one host talk through its memory, as they would; those of two through TCP alone.
         transports = "tcp,self" if self._ranks_per_host == 1 else "tcp,self,sm"
-        words = f"--prtemca plm_ssh_agent {self._hosts.agent} --prtemca prte_if_include {NETWORK} "
+        words = f"--prtemca prte_if_include {NETWORK} "
         words += f"--prtemca prte_tmpdir_base {self._hosts.folder} --bind-to none --mca pml ob1 --mca btl {transports} "
         words += f"--mca btl_tcp_if_include {NETWORK} --mca btl_tcp_links {links} "
         num_ranks = self._ranks_per_host * len(self._hosts.names)
@@ -93,7 +93,15 @@ class Lab:
         slots = ",".join(f"{name}:{self._ranks_per_host}" for name in self._hosts.names)
         words += f"--host {slots} -n {num_ranks}"
         as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-        full = [find_mpirun(), *words.split(), *(options or []), *command]
+        full = [
+            find_mpirun(),
+            "--prtemca",
+            "plm_ssh_agent",
+            self._hosts.agent,
+            *words.split(),
+            *(options or []),
+            *command,
+        ]
         return self._run([(0, full, as_root | (env or {}))], cut, timeout, capture)
 
     def each(

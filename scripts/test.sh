@@ -23,11 +23,12 @@ lint() {
     section lint-imports
 }
 
-unit() { section python -m pytest tests/unit; }
+# On two processes, each with one BLAS thread.
+unit() { OPENBLAS_NUM_THREADS=1 section python -m pytest -n 2 tests/unit; }
 
 emulator() {
     command -v g++ >/dev/null || refuse "the CUDA kernels run on the CPU in tests, and that takes g++: apt install g++"
-    section python -m pytest tests/emulator
+    OPENBLAS_NUM_THREADS=1 section python -m pytest -n 2 --maxschedchunk 8 tests/emulator
 }
 
 parallel() {

@@ -1,6 +1,7 @@
 """What pytest says at the end of a run of the laws of ops: the largest errors, and all of them in a file for --op-errors."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from op_laws import ERRORS
@@ -8,6 +9,19 @@ from op_laws import ERRORS
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--op-errors", metavar="FILE.md", help="write the largest error of each op, shape and precision")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What a worker of pytest-xdist saw goes to the process that reports."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["op_errors"] = [[*key, error] for key, error in ERRORS.items()]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    for *key, error in getattr(node, "workeroutput", {}).get("op_errors", ()):
+        place = tuple(key)
+        ERRORS[place] = max(error, ERRORS.get(place, 0.0))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from op_report import pytest_addoption, pytest_terminal_summary  # noqa: F401 - hooks
+from op_report import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown  # noqa: F401 - hooks
 
 from emulator import fake_cupy
 

@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from op_report import pytest_addoption, pytest_terminal_summary  # noqa: F401 - hooks
+from op_report import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown  # noqa: F401 - hooks
 
 from ddpgd.kernels.cuda_device import select
 
