@@ -28,7 +28,7 @@ unit() { OPENBLAS_NUM_THREADS=1 section python -m pytest -n 2 tests/unit; }
 
 emulator() {
     command -v g++ >/dev/null || refuse "the CUDA kernels run on the CPU in tests, and that takes g++: apt install g++"
-    OPENBLAS_NUM_THREADS=1 section python -m pytest -n 2 --maxschedchunk 8 tests/emulator
+    OPENBLAS_NUM_THREADS=1 section python -m pytest -n 2 --dist loadfile tests/emulator
 }
 
 parallel() {
