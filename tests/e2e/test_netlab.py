@@ -65,7 +65,6 @@ WRONG: list[tuple[str, str]] = [
     ("--ranks-per-host 1.5 -- true", "--ranks-per-host: '1.5'"),
     ("--links 0 -- true", "--links: '0'"),
     ("--cut 5 -- true", "--cut: '5' is not a cut"),
-    ("--cut 5:never -- true", "as in 5:3"),
     ("--patience soon -- true", "--patience: 'soon'"),
     ("--speed 5 -- true", "--speed"),
     ("--each --links 2 -- true", "leave them out with --each"),
@@ -75,7 +74,12 @@ WRONG: list[tuple[str, str]] = [
 
 def lab(*arguments: str, command: list[str] | None = None, timeout: float = 30) -> subprocess.CompletedProcess[str]:
     """Runs netlab.py; whatever comes of it, nothing may be left of it."""
-    full = [*NETLAB, *arguments, "--", *(command or ["true"])]
+    full = [
+        *NETLAB,
+        *arguments,
+        "--",
+        *(command or ["sleep", "0.5"]),
+    ]  # Open MPI can hang on a command that ends at once
     process = subprocess.Popen(full, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         said, complained = process.communicate(timeout=timeout)
@@ -198,7 +202,7 @@ def test_latency_is_added_or_refused() -> None:
 
 @pytest.mark.usefixtures("open_mpi")
 def test_exit_codes_are_passed_on() -> None:
-    assert lab(command=["sh", "-c", "exit 7"]).returncode == 7
+    assert lab(command=["sh", "-c", "sleep 0.5; exit 7"]).returncode == 7
     started = time.monotonic()
     assert lab("--each", command=["sh", "-c", "test $RANK = 1 && exit 5; sleep 60"]).returncode == 5
     assert lab("--each", command=["sh", "-c", "kill -9 $$"]).returncode == 128 + 9
