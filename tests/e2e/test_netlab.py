@@ -63,7 +63,6 @@ WRONG: list[tuple[str, str]] = [
     ("--hosts 0 -- true", "--hosts: '0' is not a whole number from 1"),
     ("--hosts 100 -- true", "1 to 99 hosts"),
     ("--ranks-per-host 1.5 -- true", "--ranks-per-host: '1.5'"),
-    ("--links 0 -- true", "--links: '0'"),
     ("--cut 5 -- true", "--cut: '5' is not a cut"),
     ("--patience soon -- true", "--patience: 'soon'"),
     ("--speed 5 -- true", "--speed"),
@@ -128,8 +127,7 @@ def open_mpi(hosts: None) -> None:  # noqa: ARG001
 
 @pytest.mark.parametrize(("arguments", "line"), WRONG, ids=[arguments for arguments, _ in WRONG])
 def test_wrong_input_is_one_line(arguments: str, line: str) -> None:
-    done = subprocess.run([*NETLAB, *arguments.split()], capture_output=True, text=True, check=False)
-    refused(done, line)
+    refused(subprocess.run([*NETLAB, *arguments.split()], capture_output=True, text=True, check=False), line)
 
 
 def test_who_is_not_root_is_told() -> None:
@@ -186,9 +184,8 @@ def test_a_lab_from_python_changes_its_rate() -> None:
 @pytest.mark.usefixtures("hosts")
 def test_a_link_limits_what_leaves_its_host() -> None:
     done = lab("--hosts", "2", "--rate", "100mbit", "--each", command=[*STREAM, "3000000"])
-    num_bytes, taken_s = map(float, done.stdout.split())
-    limit_s = 8 * num_bytes / (100e6 * TCP_SHARE)
-    assert 0.95 * limit_s < taken_s < 3 * limit_s
+    limit_s = 8 * 3_000_000 / (100e6 * TCP_SHARE)
+    assert 0.95 * limit_s < float(done.stdout.split()[1]) < 3 * limit_s
 
 
 @pytest.mark.usefixtures("hosts")
@@ -248,8 +245,6 @@ def test_a_run_survives_a_cut() -> None:
 
 @pytest.mark.usefixtures("open_mpi")
 def test_a_run_cut_for_ever_is_ended() -> None:
-    started = time.monotonic()
-    done = lab("--cut", "1:forever", "--patience", "1", command=[sys.executable, "-c", TALK, "60"])
+    done = lab("--cut", "1:forever", "--patience", "1", command=[sys.executable, "-c", TALK, "60"], timeout=12)
     assert done.returncode == 124
     assert "has not ended 1 s after its link went down for ever" in done.stderr
-    assert time.monotonic() - started < 2 + 8
