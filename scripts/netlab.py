@@ -47,6 +47,7 @@ What it cannot show:
   - growth of compute: all hosts share this machine's cores, caches and memory bandwidth, so compute slows as hosts are
     added; with more ranks than cores, measured times are mostly of the scheduler
   - a busy switch: each link is limited, the switch between them is not
+A command that ends at once, such as true, can make Open MPI itself hang under mpirun; one of 0.3 s does not.
 The rate counts Ethernet frames without preamble and gap: of 100 Mbit/s a TCP stream gets at most 95.6.
 """
 
