@@ -76,7 +76,9 @@ choose_mpirun() {
     MPIRUN_LIVE=() # read by launch/local.sh
     if [[ $version == *"Open MPI"* ]]; then
         MPIRUN+=(--oversubscribe) # more ranks than cores may start; Open MPI then binds none of them
-        MPIRUN+=(--mca btl_tcp_links 2) # between hosts: one connection reaches about half of what a slow TCP link can
+        # Between hosts over TCP: what is larger than the eager limit (64 KB) waits for the receiver's word behind data of
+        # the other direction, and reaches about half of what a slow link can.
+        MPIRUN+=(--mca btl_tcp_eager_limit 524288 --mca btl_tcp_max_send_size 524288)
         if [[ $version == *"(Open MPI) 4."* ]]; then
             MPIRUN+=(--quiet) # no notice of seven lines when ranks leave with 2 or 75; lost in 5.0 (open-mpi/ompi#12216)
         else
