@@ -41,6 +41,11 @@ class Cuda:
         self.device = f"{name}, CUDA {cupy.cuda.runtime.runtimeGetVersion()}, CuPy {cupy.__version__}, {products}"
         self._scratches: dict[tuple[str, int, int], tuple[Array, Array]] = {}
 
+    @property
+    def num_launches(self) -> int:
+        """How many kernels were launched, or captured, so far."""
+        return self._launch.num_launches
+
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         self.stream.use()
         return self._array(cupy.empty(shape, dtype))

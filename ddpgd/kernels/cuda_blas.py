@@ -101,6 +101,7 @@ class Blas:
         )
         # In a rehearsal too: the library loads its kernels at the first call of a shape, which a capture forbids.
         self._library.gemm_ex(*arguments)
+        self._launch.num_launches += 1
 
     def _sums(self, out: Array) -> Array:
         """Where a product's sums go: `out` itself, or scratch where it has 16 bits."""

@@ -17,6 +17,8 @@ class Launcher:
 
     def __init__(self, precision: str) -> None:
         self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.num_launches = 0
+        """Of kernels, and calls of a library: what a step's price is made of where it is small."""
         self._options = sources.options(precision)
         self._modules: dict[str, Any] = {}
         self._kernels: dict[tuple[str, str], Any] = {}
@@ -32,6 +34,7 @@ class Launcher:
         for argument in arguments:
             assert type(argument) not in (int, float), f"{kernel}: {argument!r} has no C type"
         if not self._rehearsing:
+            self.num_launches += 1
             pointers = tuple(NULL if argument is None else argument for argument in arguments)
             function(grid, block, pointers, shared_mem=shared_bytes)
 
