@@ -34,7 +34,8 @@ from ddpgd.comm.exchange import ONE_SHOT_BYTES
 from ddpgd.errors import InputError
 
 PATIENCE = 3
-"""How many times its seconds a start may take before it is ended."""
+"""How many times its seconds, and PATIENCE_S more, a start may take before it is ended."""
+PATIENCE_S = 30
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 START_S = 3.0
 """What a lab and an mpirun take, about."""
@@ -65,15 +66,16 @@ def measure(group: Group, asked: argparse.Namespace, seconds: float) -> dict:
         out = Path(folder) / "found.jsonl"
         given = {"link": group.link, "seconds": seconds, "sizes": asked.sizes, "repetitions": asked.repetitions}
         words = json.dumps(given | {"out": str(out)})
-        command = [sys.executable, str(SCRIPTS / "bench_exchange_worker.py"), words]
+        # By mpi4py's own runner: a rank that fails ends all.
+        command = [sys.executable, "-m", "mpi4py", str(SCRIPTS / "bench_exchange_worker.py"), words]
         try:
-            done = start(group, command, PATIENCE * seconds + 60)
+            start(group, command, PATIENCE * seconds + PATIENCE_S)
         except subprocess.TimeoutExpired:
-            raise BenchError(f"{name(group)}: not over after {PATIENCE} times its time") from None
-        if done.returncode:
-            said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
-            raise BenchError(f"{said}\n{name(group)}: exit code {done.returncode}")
-        link, *found = map(json.loads, out.read_text(encoding="utf-8").splitlines())
+            say(f"{name(group)}: ended, not over after {PATIENCE} times its time; what was measured is kept")
+        lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
+    if not lines:
+        raise BenchError(f"{name(group)}: nothing was measured")
+    link, *found = map(json.loads, lines)
     return {
         "link": group.link,
         "num_ranks": group.num_ranks,
@@ -83,15 +85,29 @@ def measure(group: Group, asked: argparse.Namespace, seconds: float) -> dict:
     }
 
 
-def start(group: Group, command: list[str], timeout: float) -> subprocess.CompletedProcess:
-    """The ranks: of this machine, or one on each host of a lab."""
+def start(group: Group, command: list[str], timeout: float) -> None:
+    """The ranks: of this machine, or one on each host of a lab. BenchError: they failed."""
     if group.link == SHARED_MEMORY:
         crowded = ["--oversubscribe"] if group.num_ranks > len(os.sched_getaffinity(0)) else []
-        full = ["mpirun", *crowded, "-n", str(group.num_ranks), *command]
-        quiet = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, "check": False}
-        return subprocess.run(full, env=os.environ | ONE_THREAD, timeout=timeout, **quiet)
-    with Lab(hosts=group.num_ranks, rate=group.link) as lab:
-        return lab.mpirun(command, links=TCP_CONNECTIONS, env=ONE_THREAD, timeout=timeout, capture=True)
+        done = run_for(["mpirun", *crowded, "-n", str(group.num_ranks), *command], timeout)
+    else:
+        with Lab(hosts=group.num_ranks, rate=group.link) as lab:
+            done = lab.mpirun(command, links=TCP_CONNECTIONS, env=ONE_THREAD, timeout=timeout, capture=True)
+    if done.returncode:
+        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
+        raise BenchError(f"{said}\n{name(group)}: exit code {done.returncode}")
+
+
+def run_for(command: list[str], timeout: float) -> subprocess.CompletedProcess:
+    """As `subprocess.run`; at the end of its time mpirun is asked to end its ranks."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=os.environ | ONE_THREAD, **pipes) as process:
+        try:
+            said = process.communicate(timeout=timeout)
+        except BaseException:
+            process.terminate()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, *said)
 
 
 def conditions(arguments: list[str]) -> dict:

@@ -67,7 +67,8 @@ def group_lines(group: dict, found: dict) -> list[str]:
 
 
 def title(group: dict) -> str:
-    link = "shared memory" if group["link"] == "shm" else f"a link of {group['link']}/s"
+    speed = group["link"].replace("gbit", " Gbit/s").replace("mbit", " Mbit/s")
+    link = "shared memory" if group["link"] == "shm" else f"links of {speed}"
     return f"{link}, {group['num_ranks']} ranks, {aligned(group['num_ranks'])} micro-batches"
 
 

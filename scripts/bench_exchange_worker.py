@@ -29,6 +29,8 @@ from ddpgd.kernels.reference import Reference
 
 SHARE_OF_A_CASE = 0.12
 """No case takes more than this share of the group's time, where its fewest repetitions fit."""
+LATE = 2
+"""A case is cut short when it takes so many times what it should, as on a busy machine."""
 LARGE_BYTES = 256 << 10
 """From such a case on, the next one's time is guessed from this one's."""
 PING_PONG_S = 0.1
@@ -185,14 +187,18 @@ def measure(comm, transport, case: Case, most_s: float, wanted: int | None) -> d
     fitting = int(most_s / round_s)
     least = LEAST_REPETITIONS if fitting >= LEAST_REPETITIONS else FEWEST_REPETITIONS
     repetitions = wanted or max(least, min(MOST_REPETITIONS, fitting))
-    rounds += [one_round(comm, contestants, number) for number in range(2, repetitions + 1)]
+    for number in range(2, repetitions + 1):
+        late = comm.bcast(time.perf_counter() - started > LATE * most_s)
+        if late and number > FEWEST_REPETITIONS and not wanted:
+            break
+        rounds.append(one_round(comm, contestants, number))
     everybody = comm.allgather(rounds)
     return {
         "size_bytes": case.size_bytes,
         "num_micro_batches": case.num_micro_batches,
         "contestants": {
             name: {
-                "times_s": [max(own[number][name][0] for own in everybody) for number in range(repetitions)],
+                "times_s": [max(own[number][name][0] for own in everybody) for number in range(len(rounds))],
                 "bytes_sent_by_rank": [own[-1][name][1] for own in everybody],
                 "num_pieces": contestants[name].num_pieces,
                 "one_shot": contestants[name].one_shot,
