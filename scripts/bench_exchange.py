@@ -54,7 +54,7 @@ def bench(asked: argparse.Namespace, arguments: list[str]) -> dict:
             say(f"{name(group)}: left out, the time is over")
             continue
         say(f"{name(group)}: {seconds:.0f} s")
-        facts["groups"].append(measure(group, asked, seconds if not asked.repetitions else 1e6))
+        facts["groups"].append(measure(group, asked, seconds if not asked.repetitions else 1e5))
         if asked.out:
             asked.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
