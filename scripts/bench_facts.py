@@ -23,7 +23,7 @@ def conditions(arguments: list[str], competitors: list[str], repetitions: int) -
         "command": shlex.join(["python", "scripts/bench_cpu.py", *arguments]),
         "commit": commit(),
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "hardware": hardware(),
+        "hardware": hardware("CPU"),
         "num_cores": os.cpu_count(),
         "system": platform.platform(),
         "cores_of_ranks": sorted(bound.split("\n")[:NUM_RANKS]),

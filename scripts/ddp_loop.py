@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
@@ -34,15 +36,22 @@ def tensors(pixels, labels):
     return images, torch.from_numpy(labels.copy()).long()
 
 
-def train(network, images, labels, epochs, global_batch, lr):
-    """Trains `network`; the mean loss over the last epoch."""
+def train(network, images, labels, epochs, global_batch, lr, most_steps=math.inf, half=False):
+    """Trains `network`, in an epoch `most_steps` at most; the mean loss over the last epoch.
+
+    `half`: gradients travel as float16, by PyTorch's own hook.
+    """
     rank, world_size = dist.get_rank(), dist.get_world_size()
     model = DistributedDataParallel(network, gradient_as_bucket_view=True)
+    if half:
+        model.register_comm_hook(None, fp16_compress_hook)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     random = torch.Generator().manual_seed(0)
     for _ in range(epochs):
         order, loss_sum = torch.randperm(len(images), generator=random), torch.zeros(())
-        for start in range(0, len(order), global_batch):
+        for step, start in enumerate(range(0, len(order), global_batch)):
+            if step >= most_steps:
+                break
             own = order[start : start + global_batch][rank::world_size]
             optimizer.zero_grad()
             loss = cross_entropy(model(images[own]), labels[own])
@@ -53,6 +62,14 @@ def train(network, images, labels, epochs, global_batch, lr):
     return loss_sum.item() / len(images)
 
 
+def ranks(environment):
+    """Rank and world size: those of PyTorch's own variables, or of the launcher."""
+    if "RANK" in environment:
+        return int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    launched = launch(environment)
+    return launched.rank, launched.world_size
+
+
 def main():
     """Trains, and prints the figures as JSON."""
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS)
@@ -61,19 +78,21 @@ def main():
     parser.add_argument("epochs", type=int)
     parser.add_argument("global_batch", type=int)
     parser.add_argument("meeting_point", type=Path, help="a file that does not exist yet")
+    parser.add_argument("--steps", type=int, default=math.inf, help="of an epoch, at most")
+    parser.add_argument("--half", action="store_true", help="gradients travel as float16")
     asked = parser.parse_args()
-    launched, data = launch(os.environ), mnist.load(asked.data)
+    (rank, world_size), data = ranks(os.environ), mnist.load(asked.data)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     place = f"file://{asked.meeting_point.resolve()}"
-    dist.init_process_group("gloo", init_method=place, rank=launched.rank, world_size=launched.world_size)
+    dist.init_process_group("gloo", init_method=place, rank=rank, world_size=world_size)
     network = make_network([int(size) for size in asked.sizes.split(",")])
     images, labels = tensors(data.train_images, data.train_labels)
-    train_loss_mean = train(network, images, labels, asked.epochs, asked.global_batch, lr=0.1)
+    train_loss_mean = train(network, images, labels, asked.epochs, asked.global_batch, 0.1, asked.steps, asked.half)
     tests, test_labels = tensors(data.test_images, data.test_labels)
     with torch.no_grad():
         logits = network(tests)
-    if launched.rank == 0:
+    if rank == 0:
         figures = {
             "train_loss_mean": train_loss_mean,
             "test_loss_mean": cross_entropy(logits, test_labels).item(),

@@ -1,0 +1,94 @@
+"""The benchmark of the exchange: a trial makes JSON, tables and plots; wrong input is one line."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import PYTHON
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+SIZES = (4096, 16384)
+CONTESTANTS = {"library", "fast", "ordered", "one shot", "segments", "float16", "float16+", "bfloat16", "int8"}
+
+
+def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [*PYTHON, str(SCRIPTS / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A trial's folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("trial")
+    given = ["--links", "shm", "--ranks", "2", "--sizes", ",".join(map(str, SIZES)), "--repetitions", "2"]
+    done = run("bench_exchange.py", *given, "--out", folder / "found.json")
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_the_json_holds_every_measurement(trial: tuple[Path, str]) -> None:
+    found = json.loads((trial[0] / "found.json").read_text())
+    assert {"command", "commit", "hardware", "versions", "environment"} <= found.keys()
+    (group,) = found["groups"]
+    assert (group["link"], group["num_ranks"], group["left_out"]) == ("shm", 2, [])
+    assert group["ping_pong"]["alpha_s"] > 0 < group["ping_pong"]["bytes_per_s"]
+    plain = [case for case in group["cases"] if case["num_micro_batches"] == 2]
+    assert [case["size_bytes"] for case in plain] == list(SIZES)
+    for case in plain:
+        assert case["contestants"].keys() == CONTESTANTS
+        assert all(len(one["times_s"]) == 2 for one in case["contestants"].values())
+        # Half the vector to its owner, and half to everybody, and the tail of 32 bytes.
+        assert case["contestants"]["segments"]["bytes_sent_by_rank"] == [case["size_bytes"] + 32] * 2
+        assert max(case["contestants"]["float16"]["bytes_sent_by_rank"]) < 0.6 * case["size_bytes"]
+    ragged = [case for case in group["cases"] if case["num_micro_batches"] == 18]
+    assert max(case["contestants"]["ordered"]["num_pieces"] for case in ragged) > 1
+
+
+def test_the_tables_are_printed_and_written_into_a_page(trial: tuple[Path, str]) -> None:
+    folder, printed = trial
+    assert "**shared memory, 2 ranks, 2 micro-batches**" in printed
+    assert "| 4 KiB | 2 (few) |" in printed
+    page = folder / "page.md"
+    page.write_text("before\n<!-- exchange -->\nold\n<!-- end of exchange -->\nafter\n")
+    done = run("bench_exchange_report.py", folder / "found.json", "--page", page)
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert text.startswith("before\n<!-- exchange -->\n\n- command: ")
+    assert text.endswith("<!-- end of exchange -->\nafter\n")
+    assert "old" not in text
+    assert printed.strip() in text
+
+
+def test_the_plot_is_drawn(trial: tuple[Path, str]) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install 'ddpgd[plots]')")
+    folder, _ = trial
+    done = run("bench_exchange_plot.py", folder / "found.json", folder)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "exchange-shm-2.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "wanted"),
+    [
+        ("bench_exchange.py", ("--links", "wifi"), "--links: 'wifi' is none of shm, 1gbit"),
+        ("bench_exchange.py", ("--ranks", "5"), "--ranks: '5' is none of 2, 3, 4"),
+        ("bench_exchange.py", ("--sizes", "7"), "--sizes: '7' is not a list of bytes"),
+        ("bench_exchange.py", ("--seconds", "0"), "--seconds: '0' is not a number above 0"),
+        ("bench_exchange.py", ("--out", "/no/such/folder/a.json"), "cannot be written"),
+        ("bench_exchange.py", ("--plots", "/no/such/folder"), "is no folder"),
+        ("bench_exchange.py", ("--linkz", "shm"), "--linkz"),
+        ("bench_exchange_report.py", ("/no/such.json",), "/no/such.json"),
+        ("bench_exchange_plot.py", ("/no/such.json", "."), "/no/such.json"),
+        ("bench_steps.py", ("--networks", "784-1"), "--networks: '784-1' is none of"),
+        ("wire_accuracy.py", ("--ranks", "0"), "--ranks: '0' is not a number above 0"),
+    ],
+)
+def test_wrong_input_is_one_line(script: str, arguments: tuple[str, ...], wanted: str) -> None:
+    if script == "bench_exchange_plot.py":
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install 'ddpgd[plots]')")
+    done = run(script, *arguments)
+    assert done.returncode == 2
+    assert wanted in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert not done.stdout
