@@ -4,7 +4,6 @@ import ipaddress
 import re
 import shlex
 import subprocess
-from pathlib import Path
 
 import netlab_remains as remains
 
@@ -55,7 +54,10 @@ class Hosts:
         self._latency_s = 0.0
 
     def open(self) -> None:
-        self.folder.mkdir(mode=0o755)
+        try:
+            self.folder.mkdir(mode=0o755)
+        except OSError as error:
+            raise LabError(f"no folder for the lab: {error}") from error
         self._write_entry()
         switch = f"{self.name}-switch"
         self._make_namespace(switch)
@@ -76,12 +78,12 @@ class Hosts:
 
     def entry(self, host: int) -> list[str]:
         """What stands before a command to run it on that host."""
-        return [str(self.folder / "enter"), self.names[host]]
+        return ["sh", str(self.folder / "enter"), self.names[host]]
 
     @property
-    def agent(self) -> Path:
-        """What `ssh` is to mpirun: a host, then words for that host's shell."""
-        return self.folder / "agent"
+    def agent(self) -> str:
+        """What `ssh` is to mpirun: before a host, and words for that host's shell."""
+        return f"sh {self.folder / 'agent'}"
 
     def set_latency(self, latency_s: float) -> None:
         """Every packet leaves its host so much later; once, before the first `set_rate`."""
@@ -120,11 +122,9 @@ class Hosts:
             f'mount --bind {self.folder}/hosts /etc/hosts && exec "$@"'
         )
         enter = f'exec setpriv --pdeathsig TERM ip netns exec "{self.name}-$1" unshare --uts sh -c {shlex.quote(inside)} "$@"'
-        agent = f'host=$1\nshift\nexec {self.folder}/enter "$host" sh -c "$*"'
+        agent = f'host=$1\nshift\nexec sh {self.folder}/enter "$host" sh -c "$*"'
         for name, text in (("enter", enter), ("agent", agent)):
-            script = self.folder / name
-            script.write_text(f"#!/bin/sh\n{text}\n")
-            script.chmod(0o755)
+            (self.folder / name).write_text(text + "\n")  # for sh, since files in /run may not be executable
 
 
 def ip(namespace: str, words: str) -> None:

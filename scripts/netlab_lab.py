@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import netlab_remains as remains
 from netlab_hosts import INTERFACE, MAX_HOSTS, NETWORK, Hosts, LabError, parse_latency, parse_rate
@@ -23,6 +24,7 @@ OUT_OF_PATIENCE = 124
 
 Command = list[str]
 Done = subprocess.CompletedProcess[str]
+Sink = IO[bytes] | None
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Lab:
         """Runs the command under mpirun across the hosts; `links` TCP connections join two ranks."""
         # Ranks of one host talk through its memory, as they would; those of two through TCP alone.
         transports = "tcp,self" if self._ranks_per_host == 1 else "tcp,self,sm"
-        words = f"--prtemca plm_ssh_agent {self._hosts.agent} --prtemca prte_if_include {NETWORK} "
+        words = f"--prtemca prte_if_include {NETWORK} "
         words += f"--prtemca prte_tmpdir_base {self._hosts.folder} --bind-to none --mca pml ob1 --mca btl {transports} "
         words += f"--mca btl_tcp_if_include {NETWORK} --mca btl_tcp_links {links} "
         num_ranks = self._ranks_per_host * len(self._hosts.names)
@@ -91,7 +93,15 @@ class Lab:
         slots = ",".join(f"{name}:{self._ranks_per_host}" for name in self._hosts.names)
         words += f"--host {slots} -n {num_ranks}"
         as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-        full = [find_mpirun(), *words.split(), *(options or []), *command]
+        full = [
+            find_mpirun(),
+            "--prtemca",
+            "plm_ssh_agent",
+            self._hosts.agent,
+            *words.split(),
+            *(options or []),
+            *command,
+        ]
         return self._run([(0, full, as_root | (env or {}))], cut, timeout, capture)
 
     def each(
@@ -128,15 +138,15 @@ class Lab:
                 texts = ["".join(Path(pair[k].name).read_text(errors="replace") for pair in outputs) for k in (0, 1)]
         return subprocess.CompletedProcess(starts[0][1], code, *texts)
 
-    def _files(self, files: contextlib.ExitStack, name: str) -> tuple:
+    def _files(self, files: contextlib.ExitStack, name: str) -> tuple[IO[bytes], ...]:
         folder = self._hosts.folder
         return tuple(files.enter_context((folder / f"{name}.{kind}").open("wb")) for kind in ("out", "err"))
 
-    def _start(self, host: int, command: Command, env: dict[str, str], out, err) -> subprocess.Popen[bytes]:
+    def _start(self, host: int, command: Command, env: dict[str, str], out: Sink, err: Sink) -> subprocess.Popen[bytes]:
         # A session of its own: the terminal's Ctrl-C reaches the lab alone, which then ends all in order.
         return subprocess.Popen(
             [*self._hosts.entry(host), *command],
-            env=os.environ | env,
+            env=os.environ | {"NETLAB": self._hosts.name} | env,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
