@@ -19,7 +19,7 @@ def page_lines(found: dict) -> list[str]:
     lines = heading(found)
     for group in found["groups"]:
         lines += group_lines(group, found)
-    return lines
+    return lines + [f"WARNING: failed: {', '.join(found['failed'])}."] * bool(found["failed"])
 
 
 def heading(found: dict) -> list[str]:

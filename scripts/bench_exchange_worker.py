@@ -112,18 +112,17 @@ def ping_pong(comm, link: str) -> dict:
     """
     nominal = LAB_LINKS.get(link)
     lengths = [int(nominal * PING_PONG_S)] if nominal else PING_PONG_BYTES
-    small = _round_trips(comm, 4, 300)
-    large = {length: _round_trips(comm, length, 5 if nominal else 15) for length in lengths}
+    small = comm.bcast(_round_trips(comm, 4, 300))
+    large = {length: comm.bcast(_round_trips(comm, length, 5 if nominal else 15)) for length in lengths}
     alpha_s = statistics.median(small) / 2
     rates = {length: length / (statistics.median(taken) / 2 - alpha_s) for length, taken in large.items()}
-    found = {
+    return {
         "alpha_s": alpha_s,
         "bytes_per_s": max(rates.values()),
         "nominal_bytes_per_s": nominal,
         "bytes_per_s_by_length": rates,
         "round_trips_s": {4: small, **large},
     }
-    return comm.bcast(found)
 
 
 def _round_trips(comm, num_bytes: int, count: int) -> list[float]:
