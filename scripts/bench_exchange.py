@@ -43,7 +43,7 @@ START_S = 3.0
 
 def bench(asked: argparse.Namespace, arguments: list[str]) -> dict:
     """All groups that fit; the JSON is written after each."""
-    facts = conditions(arguments) | {"seconds": asked.seconds, "groups": []}
+    facts = conditions(arguments) | {"seconds": asked.seconds, "groups": [], "failed": []}
     ends = time.monotonic() + asked.seconds
     wanted = groups(asked.links, asked.ranks)
     for number, group in enumerate(wanted):
@@ -54,7 +54,11 @@ def bench(asked: argparse.Namespace, arguments: list[str]) -> dict:
             say(f"{name(group)}: left out, the time is over")
             continue
         say(f"{name(group)}: {seconds:.0f} s")
-        facts["groups"].append(measure(group, asked, seconds if not asked.repetitions else 1e5))
+        try:
+            facts["groups"].append(measure(group, asked, seconds if not asked.repetitions else 1e5))
+        except BenchError as error:
+            say(str(error))
+            facts["failed"].append(name(group))
         if asked.out:
             asked.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
@@ -184,7 +188,7 @@ def say(line: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """0 done, 1 a run failed, 2 wrong usage, or a machine without what it takes."""
+    """0 done, 1 a start failed and is missing, 2 wrong usage, or a machine without what it takes."""
     try:
         asked = parse(arguments)
         if shutil.which("mpirun") is None:
@@ -201,10 +205,7 @@ def main(arguments: list[str]) -> int:
     except (InputError, LabError) as error:
         say(str(error))
         return 2
-    except BenchError as error:
-        say(str(error))
-        return 1
-    return 0
+    return 1 if found["failed"] else 0
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ TCP_CONNECTIONS = 2
 
 NETWORKS = {"784-128-10": 407_080, "784-512-512-10": 2_678_824, "784-2500-2000-1500-1000-500-10": 47890040}
 SWEEP = tuple(4 ** (1 + power) for power in range(13))
-RAGGED = (7, 13, 18)
+RAGGED = (13, 18)
+LARGE_BYTES = 4 << 20
 RAGGED_CONTESTANTS = ("ordered", "one shot", "segments", "fast", "float16")
 MOST_REPETITIONS = 51
 LEAST_REPETITIONS = 5
@@ -93,16 +94,24 @@ def aligned(num_ranks: int) -> int:
     return 1 << (num_ranks - 1).bit_length()
 
 
-def cases(num_ranks: int, sizes: list[int] | None = None) -> list[Case]:
-    """All cases of a group: the networks' sizes, the sweep, then ragged numbers of micro-batches."""
-    wanted = sizes or [*NETWORKS.values(), *SWEEP]
+def cases(link: str, num_ranks: int, sizes: list[int] | None = None) -> list[Case]:
+    """All cases of a group: the networks' sizes, the sweep, ragged numbers of micro-batches, and what is large.
+
+    The largest network comes among the first where nothing is slow: two ranks in shared memory.
+    """
+    first = [size for size in NETWORKS.values() if size < LARGE_BYTES or (link, num_ranks) == (SHARED_MEMORY, 2)]
+    wanted = sizes or list(dict.fromkeys([*first, *SWEEP, *NETWORKS.values()]))
     plain = [Case(size, aligned(num_ranks), tuple(CONTESTANTS)) for size in wanted]
-    ragged = [
-        Case(size, count, RAGGED_CONTESTANTS)
-        for size in (sizes or [*NETWORKS.values(), 4096, 65536])
-        for count in RAGGED
-    ]
-    return plain + ragged
+    uneven = sizes or [4096, 65536, *NETWORKS.values()]
+    ragged = [Case(size, count, RAGGED_CONTESTANTS) for size in uneven for count in RAGGED]
+    is_late = {case: case.size_bytes >= LARGE_BYTES and case.size_bytes not in first for case in plain + ragged}
+    return sorted(plain + ragged, key=is_late.__getitem__)
+
+
+def bytes_per_s(link: dict, num_bytes: float) -> float:
+    """The rate that a ping-pong found for messages of that length or longer: the best of them."""
+    rates = {int(length): rate for length, rate in link["bytes_per_s_by_length"].items()}
+    return max(rate for length, rate in rates.items() if length >= min(num_bytes, max(rates)))
 
 
 def wire_bytes(contestant: str, size_bytes: int) -> int:
@@ -113,18 +122,18 @@ def wire_bytes(contestant: str, size_bytes: int) -> int:
     return size * _ITEM_BYTES[codec] + scales + tail
 
 
-def limit_s(num_bytes: float, num_ranks: int, alpha_s: float, bytes_per_s: float) -> float:
+def limit_s(num_bytes: float, num_ranks: int, link: dict) -> float:
     """The least that latency and bytes allow: two rounds of segments, or, where that is less, one of everything."""
-    others = num_ranks - 1
-    segments = 2 * alpha_s + 2 * others / num_ranks * num_bytes / bytes_per_s
-    return min(segments, alpha_s + others * num_bytes / bytes_per_s)
+    others, alpha_s = num_ranks - 1, link["alpha_s"]
+    segments = 2 * alpha_s + 2 * others / num_ranks * num_bytes / bytes_per_s(link, num_bytes / num_ranks)
+    return min(segments, alpha_s + others * num_bytes / bytes_per_s(link, num_bytes))
 
 
-def guess_s(case: Case, num_ranks: int, alpha_s: float, bytes_per_s: float) -> float:
+def guess_s(case: Case, num_ranks: int, link: dict) -> float:
     """About how long one round of all contestants will take."""
     busy = max(1.0, num_ranks / (os.cpu_count() or 1))
     return sum(
-        limit_s(wire_bytes(name, case.size_bytes), num_ranks, 5 * alpha_s, bytes_per_s)
+        limit_s(wire_bytes(name, case.size_bytes), num_ranks, link)
         + busy * case.size_bytes / 4 * _SECONDS_PER_ELEMENT[CONTESTANTS[name].codec]
         for name in case.contestants
     )

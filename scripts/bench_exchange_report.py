@@ -19,7 +19,7 @@ def page_lines(found: dict) -> list[str]:
     lines = heading(found)
     for group in found["groups"]:
         lines += group_lines(group, found)
-    return lines
+    return lines + [f"WARNING: failed: {', '.join(found['failed'])}."] * bool(found["failed"])
 
 
 def heading(found: dict) -> list[str]:
@@ -41,10 +41,12 @@ def group_lines(group: dict, found: dict) -> list[str]:
     num_ranks, link = group["num_ranks"], group["ping_pong"]
     nominal = link["nominal_bytes_per_s"]
     told = f", nominally {nominal / 1e6:.4g} MB/s" if nominal else ""
+    by_length = {int(length): rate for length, rate in link["bytes_per_s_by_length"].items()}
+    rates = ", ".join(f"{rate / 1e6:,.4g} MB/s at {bytes_of(length)}" for length, rate in sorted(by_length.items()))
     lines = [
         f"**{title(group)}**",
         "",
-        f"Measured: latency {1e6 * link['alpha_s']:.3g} us, {link['bytes_per_s'] / 1e6:.4g} MB/s{told}.",
+        f"Measured: latency {1e6 * link['alpha_s']:.3g} us; {rates}{told}.",
     ]
     crowded = num_ranks > found["num_cores"]
     lines += [f"More ranks than the {found['num_cores']} cores: these times are mostly the scheduler's."] * crowded
@@ -77,7 +79,7 @@ def figures(case: dict, name: str, group: dict) -> dict:
     measured, link = case["contestants"][name], group["ping_pong"]
     pieces = measured["num_pieces"]
     sent = [number for number in measured["bytes_sent_by_rank"] if number is not None]
-    least = limit_s(wire_bytes(name, case["size_bytes"]), group["num_ranks"], link["alpha_s"], link["bytes_per_s"])
+    least = limit_s(wire_bytes(name, case["size_bytes"]), group["num_ranks"], link)
     median = statistics.median(measured["times_s"])
     return {
         "median_s": median,
@@ -156,9 +158,10 @@ def cut_over(cases: list[dict], num_ranks: int) -> list[str]:
     if not ratios:
         return []
     told = ", ".join(f"{bytes_of(size)} {ratios[size]:.2f}" for size in sorted(ratios))
-    slower = [size for size in sorted(ratios) if ratios[size] > 1]
-    first = f"from {bytes_of(slower[0])} on once" if slower else "nowhere"
-    return [f"One shot over segments, {num_ranks} ranks, median of ratios within a round: {told}. Slower {first}."]
+    faster = [size for size in ratios if ratios[size] <= 1]
+    slower = [size for size in ratios if size > max(faster, default=0)]
+    first = f"Slower throughout from {bytes_of(min(slower))} on." if slower else "Nowhere slower throughout."
+    return [f"One shot over segments, {num_ranks} ranks, median of ratios within a round: {told}. {first}"]
 
 
 def bytes_of(number: int) -> str:

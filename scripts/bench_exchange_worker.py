@@ -31,7 +31,7 @@ SHARE_OF_A_CASE = 0.12
 """No case takes more than this share of the group's time, where its fewest repetitions fit."""
 LATE = 2
 """A case is cut short when it takes so many times what it should, as on a busy machine."""
-LARGE_BYTES = 256 << 10
+TELLING_BYTES = 256 << 10
 """From such a case on, the next one's time is guessed from this one's."""
 PING_PONG_S = 0.1
 PING_PONG_BYTES = [1 << power for power in (16, 18, 20, 22, 24)]
@@ -108,22 +108,20 @@ class Ours:
 def ping_pong(comm, link: str) -> dict:
     """Latency of 4 bytes one way, and the rate of a message of many, less that latency; between ranks 0 and 1.
 
-    Of shared memory the best of several lengths, since what fits a cache travels faster.
+    Of shared memory at several lengths, since what fits a cache travels faster.
     """
     nominal = LAB_LINKS.get(link)
     lengths = [int(nominal * PING_PONG_S)] if nominal else PING_PONG_BYTES
-    small = _round_trips(comm, 4, 300)
-    large = {length: _round_trips(comm, length, 5 if nominal else 15) for length in lengths}
+    small = comm.bcast(_round_trips(comm, 4, 300))
+    large = {length: comm.bcast(_round_trips(comm, length, 5 if nominal else 15)) for length in lengths}
     alpha_s = statistics.median(small) / 2
     rates = {length: length / (statistics.median(taken) / 2 - alpha_s) for length, taken in large.items()}
-    found = {
+    return {
         "alpha_s": alpha_s,
-        "bytes_per_s": max(rates.values()),
         "nominal_bytes_per_s": nominal,
         "bytes_per_s_by_length": rates,
         "round_trips_s": {4: small, **large},
     }
-    return comm.bcast(found)
 
 
 def _round_trips(comm, num_bytes: int, count: int) -> list[float]:
@@ -224,16 +222,16 @@ def main() -> None:
 
     write({"ping_pong": link})
     pace = 1.0
-    for case in cases(comm.size, asked["sizes"]):
+    for case in cases(asked["link"], comm.size, asked["sizes"]):
         left_s = comm.bcast(asked["seconds"] - (time.perf_counter() - started))
-        round_s = pace * guess_s(case, comm.size, link["alpha_s"], link["bytes_per_s"])
+        round_s = pace * guess_s(case, comm.size, link)
         if round_s * (1 + (asked["repetitions"] or FEWEST_REPETITIONS)) > left_s:
             write({"left_out": {"size_bytes": case.size_bytes, "num_micro_batches": case.num_micro_batches}})
             continue
         most_s = min(left_s, SHARE_OF_A_CASE * asked["seconds"])
         found = measure(comm, transport, case, most_s, asked["repetitions"])
         write(found)
-        if case.size_bytes >= LARGE_BYTES:
+        if case.size_bytes >= TELLING_BYTES:
             pace *= (
                 comm.bcast(sum(statistics.median(one["times_s"]) for one in found["contestants"].values())) / round_s
             )
