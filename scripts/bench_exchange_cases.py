@@ -11,7 +11,6 @@ LAB_LINKS = {"1gbit": 1e9 / 8, "100mbit": 1e8 / 8, "10mbit": 1e7 / 8}
 """Bytes a second that each link of the lab lets through, frames included."""
 LINKS = (SHARED_MEMORY, *LAB_LINKS)
 RANKS = (2, 3, 4)
-TCP_CONNECTIONS = 2
 
 NETWORKS = {"784-128-10": 407_080, "784-512-512-10": 2_678_824, "784-2500-2000-1500-1000-500-10": 47890040}
 SWEEP = tuple(4 ** (1 + power) for power in range(13))

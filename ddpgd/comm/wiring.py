@@ -1,7 +1,8 @@
 """The ordered exchange, laid out: which windows of the row travel where, and the additions that their owners make.
 
-A row is a gradient of `size` elements followed by its tail. Every rank owns one segment of it; rank 0, which always has a
-micro-batch, owns the tail as well. A wiring is laid once for each number of micro-batches, and used every step.
+A row is a gradient of `size` elements followed by its tail. Every rank owns one segment of it; the last one owns the tail
+as well, or, where the tail travels apart, rank 0, which always has a micro-batch. A wiring is laid once for each number of
+micro-batches, and used every step.
 """
 
 from collections.abc import Callable
@@ -77,10 +78,12 @@ class Wiring:
         self._incoming: list[list[Coded]] = [[] for _ in range(world_size)]
         self._gathered: list[list[Coded]] = [[] for _ in range(world_size)]
         self._additions: list[tuple[Array, Array, Array]] = []
+        # A tail that travels as its gradient does needs no message of its own.
+        joined = codec.exact and all(pieces.of_ranks)
         if one_shot:
-            self._lay_one_shot(_windows(size, 1, codec))
+            self._lay_one_shot(_windows(size, 1, codec, joined))
         else:
-            self._lay_segments(_windows(size, world_size, codec))
+            self._lay_segments(_windows(size, world_size, codec, joined))
         self._sends = _wires(self._outgoing)
         self._receives = _wires(self._incoming)
         self._parts = _wires(self._gathered)
@@ -168,11 +171,14 @@ def segments(size: int, world_size: int) -> list[slice]:
     return [slice(bounds[rank], bounds[rank + 1]) for rank in range(world_size)]
 
 
-def _windows(size: int, world_size: int, codec: Codec) -> list[_Window]:
-    """Segments, empty ones left out; and the tail, which is never compressed."""
-    windows = [_Window(rank, span, codec) for rank, span in enumerate(segments(size, world_size))]
-    tail = _Window(0, slice(size, size + TAIL_WORDS), Float32(), is_tail=True)
-    return [window for window in windows if window.span.start < window.span.stop] + [tail]
+def _windows(size: int, world_size: int, codec: Codec, joined: bool) -> list[_Window]:
+    """Segments, empty ones left out; and the tail, never compressed: `joined` to the last segment, or apart."""
+    spans = segments(size, world_size)
+    tail = slice(size, size + TAIL_WORDS)
+    if joined:
+        spans[-1] = slice(spans[-1].start, tail.stop)
+    windows = [_Window(rank, span, codec) for rank, span in enumerate(spans) if span.start < span.stop]
+    return windows if joined else [*windows, _Window(0, tail, Float32(), is_tail=True)]
 
 
 def _coded(window: _Window, values: Array, residual: Array | None) -> Coded:

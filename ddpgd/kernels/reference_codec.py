@@ -1,5 +1,6 @@
 """The reference of the codecs and of the device's random words, in NumPy: bit for bit what the kernels make."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,9 +8,12 @@ from numpy.typing import NDArray
 
 from ddpgd.kernels.ops import Array
 from ddpgd.params import BLOCK
-from ddpgd.philox import Purpose, words
+from ddpgd.philox import WORDS_PER_BLOCK, Purpose, words
 
 _SMALLEST = np.float32(2.0**-126)
+_PART = 16 * BLOCK
+"""As many elements as stay in a core's cache with all that is made of them."""
+
 _FORMATS = {"f": "float16", "u": "bfloat16", "i": "int8"}
 
 
@@ -30,81 +34,97 @@ _LAWS = {
 
 def random_words(key: Array, out: Array) -> None:
     """The first words of stream (seed, purpose, index) = `key`."""
-    seed, purpose, index = (int(word) for word in key)
-    out[...] = words(seed, Purpose(purpose), index, out.size)
+    out[...] = _words(key, out.size)
 
 
 def encode(values: Array, residual: Array | None, key: Array, first: int, coded: Array, exponents: Array) -> None:
     """`Ops.encode`."""
     name = _FORMATS[coded.dtype.kind]
     with np.errstate(over="ignore", invalid="ignore"):
-        wanted = _flushed(values) if residual is None else _flushed(_flushed(values) + _flushed(residual))
-        exponents[...] = _exponents(wanted, _LAWS[name])
-        scaled = _flushed(wanted * _powers(exponents, 1, values.size))
-        if name == "float16":
-            coded[...] = np.where(np.isnan(scaled), np.float16(np.nan), scaled.astype(np.float16))
-        elif name == "bfloat16":
-            coded[...] = _to_bfloat16(scaled)
-        else:
-            void = _spread(exponents == _LAWS[name].of_non_finite, values.size)
-            coded[...] = _at_random(np.where(void, np.float32(0), scaled), key, first)
-        if residual is not None:
-            decode(coded, exponents, residual)
-            residual[...] = np.where(np.isfinite(residual), _flushed(wanted - residual), np.float32(0))
+        for part, blocks, shape in _parts(values.size):
+            wanted = _flush(values[part].copy())
+            if residual is not None:
+                wanted = _flush(wanted + _flush(residual[part]))
+            exponents[blocks] = _exponents(wanted.reshape(shape), _LAWS[name])
+            scaled = _flush(_times_powers(wanted, exponents[blocks], 1, shape))
+            if name == "float16":
+                coded[part] = scaled
+                np.copyto(coded[part], np.nan, where=np.isnan(scaled))  # one NaN, whatever stood there
+            elif name == "bfloat16":
+                coded[part] = _to_bfloat16(scaled)
+            else:
+                scaled.reshape(shape)[exponents[blocks] == _LAWS[name].of_non_finite] = 0
+                coded[part] = _at_random(scaled, key, first + part.start)
+            if residual is not None:
+                lost = _flush(wanted - _decoded(name, coded[part], exponents[blocks], shape))
+                np.copyto(lost, 0, where=~np.isfinite(lost))
+                residual[part] = lost
 
 
 def decode(coded: Array, exponents: Array, values: Array) -> None:
     """`Ops.decode`."""
     name = _FORMATS[coded.dtype.kind]
-    wide = (coded.astype(np.uint32) << 16).view(np.float32) if name == "bfloat16" else coded.astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        values[...] = _flushed(wide * _powers(exponents, -1, coded.size))
-    if name == "int8":
-        values[_spread(exponents == _LAWS[name].of_non_finite, coded.size)] = np.nan
+        for part, blocks, shape in _parts(values.size):
+            values[part] = _decoded(name, coded[part], exponents[blocks], shape)
 
 
-def _flushed(values: Array) -> NDArray[np.float32]:
-    """Magnitudes under 2^-126 count as 0."""
-    flushed: NDArray[np.float32] = np.where(np.abs(values) < _SMALLEST, np.float32(0), values)
-    return flushed
+def _parts(size: int) -> Iterator[tuple[slice, slice, tuple[int, int]]]:
+    """Some blocks at a time: their elements, their numbers, and (blocks, elements of each): a short one comes last, alone."""
+    whole = size // BLOCK * BLOCK
+    for start in [*range(0, whole, _PART), *([whole] if whole < size else [])]:
+        stop = min(start + _PART, whole) if start < whole else size
+        first, end = start // BLOCK, -(-stop // BLOCK)
+        yield slice(start, stop), slice(first, end), (end - first, (stop - start) // (end - first))
 
 
-def _largest(values: Array) -> NDArray[np.int64]:
-    """The bits of each block's largest magnitude, whose order is that of magnitudes, a NaN above all."""
-    magnitudes = np.zeros(-(-values.size // BLOCK) * BLOCK, np.int64)
-    magnitudes[: values.size] = values.view(np.uint32) & 0x7FFFFFFF
-    largest: NDArray[np.int64] = magnitudes.reshape(-1, BLOCK).max(axis=1)
-    return largest
+def _words(key: Array, count: int, block: int = 0) -> NDArray[np.uint64]:
+    seed, purpose, index = (int(word) for word in key)
+    return words(seed, Purpose(purpose), index, count, block)
 
 
-def _exponents(values: Array, law: _Law) -> Array:
-    largest = _largest(values)
+def _flush(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Magnitudes under 2^-126 become 0, in place."""
+    np.copyto(values, 0, where=np.abs(values) < _SMALLEST)
+    return values
+
+
+def _exponents(blocks: Array, law: _Law) -> Array:
+    """One a block (a row)."""
+    largest = np.abs(blocks).max(axis=1).view(np.uint32).astype(np.int64)
     exponents: Array = np.clip(law.to + 127 - (largest >> 23) - (largest & 0x7FFFFF > law.mantissa), -126, 126)
     exponents[largest == 0] = 0
     exponents[largest >= 0x7F800000] = law.of_non_finite
     return exponents
 
 
-def _spread(of_blocks: Array, size: int) -> Array:
-    return np.repeat(of_blocks, BLOCK)[:size]
+def _times_powers(values: Array, exponents: Array, sign: int, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """values 2^(sign e), with the e of each element's block."""
+    powers = np.ldexp(np.float32(1), sign * exponents.astype(np.int32))
+    product: NDArray[np.float32] = (values.reshape(shape) * powers[:, None]).ravel()
+    return product
 
 
-def _powers(exponents: Array, sign: int, size: int) -> Array:
-    """2^(sign e) for each element."""
-    return _spread(np.ldexp(np.float32(1), sign * exponents.astype(np.int32)), size)
+def _decoded(name: str, coded: Array, exponents: Array, shape: tuple[int, int]) -> NDArray[np.float32]:
+    wide = (coded.astype(np.uint32) << 16).view(np.float32) if name == "bfloat16" else coded.astype(np.float32)
+    values = _flush(_times_powers(wide, exponents, -1, shape))
+    if name == "int8":
+        values.reshape(shape)[exponents == _LAWS[name].of_non_finite] = np.nan
+    return values
 
 
 def _to_bfloat16(values: NDArray[np.float32]) -> NDArray[Any]:
     """The upper 16 bits, rounded to nearest even."""
-    bits = values.view(np.uint32).astype(np.uint64)
-    return np.where(np.isnan(values), 0x7FC0, bits + 0x7FFF + (bits >> 16 & 1) >> 16)
+    bits = values.view(np.uint32)
+    rounded = bits + 0x7FFF + (bits >> 16 & 1) >> 16
+    np.copyto(rounded, 0x7FC0, where=np.isnan(values))
+    return rounded
 
 
 def _at_random(scaled: Array, key: Array, first: int) -> Array:
     """floor(scaled + u), in units of 2^-24."""
-    places = first + np.arange(scaled.size)
-    raw = np.empty((first + scaled.size + 1) // 2, np.uint64)
-    random_words(key, raw)
-    draws = (raw[places // 2] >> np.where(places % 2 == 0, 8, 40).astype(np.uint64)) & np.uint64(0xFFFFFF)
+    block, skipped = divmod(first, 2 * WORDS_PER_BLOCK)
+    raw = _words(key, -(-(skipped + scaled.size) // 2), block).astype("<u8", copy=False)
+    draws = raw.view("<u4")[skipped : skipped + scaled.size] >> 8
     units = np.rint(scaled * np.float32(2.0**24)).astype(np.int64)
-    return units + draws.astype(np.int64) >> 24
+    return units + draws >> 24

@@ -66,7 +66,7 @@ WRONG: list[tuple[str, str]] = [
     ("--cut 5 -- true", "--cut: '5' is not a cut"),
     ("--patience soon -- true", "--patience: 'soon'"),
     ("--speed 5 -- true", "--speed"),
-    ("--each --links 2 -- true", "leave them out with --each"),
+    ("--each --ranks-per-host 2 -- true", "leave it out with --each"),
     ("--hosts 2", "no command: type one after --"),
 ]
 
@@ -158,7 +158,7 @@ def test_mpirun_of_another_kind_is_refused(tmp_path: Path, version: str | None) 
 
 @pytest.mark.usefixtures("open_mpi")
 def test_ranks_are_on_hosts_of_their_own() -> None:
-    done = lab("--hosts", "2", "--ranks-per-host", "2", "--links", "2", command=[sys.executable, "-c", HELLO])
+    done = lab("--hosts", "2", "--ranks-per-host", "2", command=[sys.executable, "-c", HELLO])
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == [f"4 {rank} host0 host0 host1 host1" for rank in range(4)]
 

@@ -83,7 +83,7 @@ def test_the_bytes_of_a_ring_where_all_is_a_power_of_two(comm: MPI.Intracomm) ->
     size = 16 * 1024
     exchange = ddpgd.exchange(comm, size)
     sums(exchange, make_rows(4 * comm.size, size))
-    tails = TAIL_WORDS * 4 * (comm.size - 1 if comm.rank == 0 else 1)
+    tails = TAIL_WORDS * 4 * (comm.size - 1 if comm.rank == comm.size - 1 else 1)
     assert exchange.transport.bytes_sent == 2 * (comm.size - 1) * size * 4 // comm.size + tails
 
 

@@ -158,7 +158,7 @@ def test_powers_of_two_send_the_bytes_of_a_ring(world_size: int, share: int) -> 
     rows = np.ones((world_size * share, size + TAIL_WORDS), np.float32)
     _, sent = exchange(world_size, rows)
     ring = 2 * (world_size - 1) * size * 4 // world_size
-    tails = [TAIL_WORDS * 4 * (world_size - 1)] + [TAIL_WORDS * 4] * (world_size - 1)
+    tails = [TAIL_WORDS * 4] * (world_size - 1) + [TAIL_WORDS * 4 * (world_size - 1)]
     assert sent == [ring + tail for tail in tails]
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpgd.philox import Purpose, permutation, uniforms, words
+from ddpgd.philox import WORDS_PER_BLOCK, Purpose, permutation, uniforms, words
 
 LARGEST_SEED = 2**64 - 1
 
@@ -21,6 +21,13 @@ FROZEN = [
 @pytest.mark.parametrize(("seed", "purpose", "stream", "wanted"), FROZEN)
 def test_frozen_words(seed: int, purpose: Purpose, stream: int, wanted: list[int]) -> None:
     assert words(seed, purpose, stream, len(wanted)).tolist() == wanted
+
+
+@given(st.integers(0, LARGEST_SEED), st.sampled_from(Purpose), st.integers(0, 9), st.integers(1, 9))
+def test_words_may_begin_at_any_block(seed: int, purpose: Purpose, block: int, count: int) -> None:
+    skipped = WORDS_PER_BLOCK * block
+    wanted = words(seed, purpose, 3, skipped + count)[skipped:]
+    assert words(seed, purpose, 3, count, block).tolist() == wanted.tolist()
 
 
 @pytest.mark.parametrize(
