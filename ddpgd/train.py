@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import time
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -146,6 +147,8 @@ class Trainer:
             "step": counters.step,
             "epoch": self._batches.epoch(counters.step - 1) + 1,
             "samples": counters.samples,
+            "time": time.time(),
+            "train_s": counters.train_s,
             "train_loss_mean": counters.log_loss_sum / counters.log_samples if counters.log_samples else None,
             "lr": result.lr,
             "grad_norm": _finite(result.grad_norm),

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def tensors(pixels, labels):
 
 
 def train(network, images, labels, epochs, global_batch, lr, most_steps=math.inf, half=False):
-    """Trains `network`, in an epoch `most_steps` at most; the mean loss over the last epoch.
+    """Trains `network`, in an epoch `most_steps` at most; the mean loss over the last epoch, and when each step ended (s).
 
     `half`: gradients travel as float16, by PyTorch's own hook.
     """
@@ -46,7 +47,7 @@ def train(network, images, labels, epochs, global_batch, lr, most_steps=math.inf
     if half:
         model.register_comm_hook(None, fp16_compress_hook)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
-    random = torch.Generator().manual_seed(0)
+    random, ends = torch.Generator().manual_seed(0), []
     for _ in range(epochs):
         order, loss_sum = torch.randperm(len(images), generator=random), torch.zeros(())
         for step, start in enumerate(range(0, len(order), global_batch)):
@@ -58,8 +59,9 @@ def train(network, images, labels, epochs, global_batch, lr, most_steps=math.inf
             loss.backward()
             optimizer.step()
             loss_sum += loss.detach() * len(own)
+            ends.append(time.perf_counter())
     dist.all_reduce(loss_sum)
-    return loss_sum.item() / len(images)
+    return loss_sum.item() / len(images), ends
 
 
 def ranks(environment):
@@ -88,13 +90,17 @@ def main():
     dist.init_process_group("gloo", init_method=place, rank=rank, world_size=world_size)
     network = make_network([int(size) for size in asked.sizes.split(",")])
     images, labels = tensors(data.train_images, data.train_labels)
-    train_loss_mean = train(network, images, labels, asked.epochs, asked.global_batch, 0.1, asked.steps, asked.half)
+    train_loss_mean, ends = train(
+        network, images, labels, asked.epochs, asked.global_batch, 0.1, asked.steps, asked.half
+    )
+    half = len(ends) // 2
     tests, test_labels = tensors(data.test_images, data.test_labels)
     with torch.no_grad():
         logits = network(tests)
     if rank == 0:
         figures = {
             "train_loss_mean": train_loss_mean,
+            "step_s": (ends[-1] - ends[half - 1]) / (len(ends) - half),
             "test_loss_mean": cross_entropy(logits, test_labels).item(),
             "test_accuracy": (logits.argmax(dim=1) == test_labels).float().mean().item(),
         }

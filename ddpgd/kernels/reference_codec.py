@@ -11,24 +11,28 @@ from ddpgd.params import BLOCK
 from ddpgd.philox import WORDS_PER_BLOCK, Purpose, words
 
 _SMALLEST = np.float32(2.0**-126)
-_PART = 16 * BLOCK
+_PART = 64 * BLOCK
 """As many elements as stay in a core's cache with all that is made of them."""
 
 _FORMATS = {"f": "float16", "u": "bfloat16", "i": "int8"}
 
 
 class _Law(NamedTuple):
-    """Where the largest magnitude of a block is brought: below 2^(1 + to), or by one less above `mantissa`."""
+    """Where the largest magnitude of a block is brought: below 2^(1 + to), or by one less above `mantissa`.
+
+    `least`: the smallest magnitude but 0 of a code.
+    """
 
     to: int
     mantissa: int
     of_non_finite: int
+    least: float
 
 
 _LAWS = {
-    "float16": _Law(14, 0x7FFFFF, 0),
-    "bfloat16": _Law(0, 0x7FFFFF, 0),
-    "int8": _Law(6, 0x7E0000, 127),
+    "float16": _Law(14, 0x7FFFFF, 0, 2.0**-24),
+    "bfloat16": _Law(0, 0x7FFFFF, 0, 2.0**-126),
+    "int8": _Law(6, 0x7E0000, 127, 1.0),
 }
 
 
@@ -45,11 +49,13 @@ def encode(values: Array, residual: Array | None, key: Array, first: int, coded:
             wanted = _flush(values[part].copy())
             if residual is not None:
                 wanted = _flush(wanted + _flush(residual[part]))
-            exponents[blocks] = _exponents(wanted.reshape(shape), _LAWS[name])
-            scaled = _flush(_times_powers(wanted, exponents[blocks], 1, shape))
+            largest = np.abs(wanted).reshape(shape).max(axis=1)
+            exponents[blocks] = _exponents(largest, _LAWS[name])
+            scaled = _times_powers(wanted, exponents[blocks], shape, 2.0**-126)
             if name == "float16":
                 coded[part] = scaled
-                np.copyto(coded[part], np.nan, where=np.isnan(scaled))  # one NaN, whatever stood there
+                if not np.isfinite(largest).all():
+                    np.copyto(coded[part], np.nan, where=np.isnan(scaled))  # one NaN, whatever stood there
             elif name == "bfloat16":
                 coded[part] = _to_bfloat16(scaled)
             else:
@@ -89,25 +95,28 @@ def _flush(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return values
 
 
-def _exponents(blocks: Array, law: _Law) -> Array:
-    """One a block (a row)."""
-    largest = np.abs(blocks).max(axis=1).view(np.uint32).astype(np.int64)
-    exponents: Array = np.clip(law.to + 127 - (largest >> 23) - (largest & 0x7FFFFF > law.mantissa), -126, 126)
-    exponents[largest == 0] = 0
-    exponents[largest >= 0x7F800000] = law.of_non_finite
+def _exponents(largest: NDArray[np.float32], law: _Law) -> Array:
+    """From the largest magnitude of each block, whose bits are in the order of magnitudes, a NaN above all."""
+    bits = largest.view(np.uint32).astype(np.int64)
+    exponents: Array = np.clip(law.to + 127 - (bits >> 23) - (bits & 0x7FFFFF > law.mantissa), -126, 126)
+    exponents[bits == 0] = 0
+    exponents[bits >= 0x7F800000] = law.of_non_finite
     return exponents
 
 
-def _times_powers(values: Array, exponents: Array, sign: int, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """values 2^(sign e), with the e of each element's block."""
-    powers = np.ldexp(np.float32(1), sign * exponents.astype(np.int32))
+def _times_powers(values: Array, exponents: Array, shape: tuple[int, int], least: float) -> NDArray[np.float32]:
+    """values 2^e, with the e of each element's block, flushed; values but 0 have a magnitude of at least `least`."""
+    powers = np.ldexp(np.float32(1), exponents)
     product: NDArray[np.float32] = (values.reshape(shape) * powers[:, None]).ravel()
+    if powers.min() * least < _SMALLEST:
+        return _flush(product)
+    product += 0  # -0.0 counts as 0 as well
     return product
 
 
 def _decoded(name: str, coded: Array, exponents: Array, shape: tuple[int, int]) -> NDArray[np.float32]:
     wide = (coded.astype(np.uint32) << 16).view(np.float32) if name == "bfloat16" else coded.astype(np.float32)
-    values = _flush(_times_powers(wide, exponents, -1, shape))
+    values = _times_powers(wide, -exponents, shape, _LAWS[name].least)
     if name == "int8":
         values.reshape(shape)[exponents == _LAWS[name].of_non_finite] = np.nan
     return values

@@ -38,13 +38,6 @@ def summary(folder: Path) -> dict[str, Any]:
     return loaded
 
 
-def records(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run without what a clock or a world size puts into them."""
-    varying = ("samples_per_s", "wire_bytes")
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in varying} for line in lines]
-
-
 @pytest.fixture(scope="session")
 def mnist() -> str:
     """The real MNIST: where DDPGD_DATA says, or fetched into the user's cache."""

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import DDPGD, records, run_ddpgd, summary, under_mpirun
+from conftest import DDPGD, run_ddpgd, summary, under_mpirun
+from runs import records
 
 TRAIN = (
     *("train", "--data", "synthetic", "--hidden", "32", "--global-batch", "100", "--micro-batch", "24"),

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import records, summary
+from conftest import summary
+from runs import records
 
 ROOT = Path(__file__).parents[2]
 LOCAL = str(ROOT / "launch" / "local.sh")

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from conftest import records, run_ddpgd, summary
+from conftest import run_ddpgd, summary
+from runs import records
 
 CONFIGURATIONS = {
     "784-128-10, global 512, micro 64": ("--hidden", "128", "--global-batch", "512", "--micro-batch", "64"),

@@ -1,6 +1,5 @@
 """Whole runs over MPI equal the run of one rank, bit for bit; and end alike on all ranks."""
 
-import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 from mpi4py import MPI
+from runs import records
 
 from ddpgd import checkpoint, start
 from ddpgd.comm.alone import Alone
@@ -23,7 +23,6 @@ Record = dict[str, Any]
 
 pytestmark = pytest.mark.mpi
 
-OF_THE_MACHINE = {"samples_per_s", "wire_bytes"}
 EXPLODING = {"lr": 1e30, "optimizer": "sgd", "schedule": "constant"}
 make_digits = synthetic.make
 
@@ -63,11 +62,6 @@ def train(comm: MPI.Intracomm) -> Callable[..., Record]:
         return comm.bcast(on(Alone()) if comm.rank == 0 else None)
 
     return run
-
-
-def records(path: Path) -> list[Record]:
-    lines = (path / "metrics.jsonl").read_text().splitlines()
-    return [{name: value for name, value in json.loads(line).items() if name not in OF_THE_MACHINE} for line in lines]
 
 
 CONFIGURATIONS: dict[str, Record] = {
