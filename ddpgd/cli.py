@@ -14,13 +14,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ddpgd import build, checkpoint, predict, start
+from ddpgd import checkpoint, predict, start, trained
 from ddpgd.account import VERSION
+from ddpgd.coerce import coerce
 from ddpgd.comm.agreement import from_root
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.world import Launch, launch
 from ddpgd.compare import compare
-from ddpgd.config import ALTERNATIVES, OPTIONS, coerce, flag, read_toml
+from ddpgd.config import ALTERNATIVES, OPTIONS, flag, read_toml
 from ddpgd.errors import InputError, Stop
 from ddpgd.stopping import StopRequest
 
@@ -169,7 +170,7 @@ def _train(parsed: dict[str, Any], world: Transport, launched: Launch, stop: Sto
 def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
     _, saved = from_root(world, lambda: checkpoint.find(Path(parsed["checkpoint"]), start.say))
     data = start.load_data(parsed.get("data", saved.config.get("data")), world, launched, start.say)
-    loss_mean, accuracy = build.evaluate(saved, data, world)
+    loss_mean, accuracy = trained.evaluate(saved, data, world)
     if world.rank == 0:
         figures = {
             "step": saved.counters["step"],
@@ -187,7 +188,7 @@ def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop:
         _, saved = checkpoint.find(Path(parsed["checkpoint"]), start.say)
         shape = tuple(saved.facts["image_shape"])
         images = np.stack([predict.prepare(Path(image), shape) for image in parsed["images"]])
-        for name, row in zip(parsed["images"], build.probabilities(saved, images), strict=True):
+        for name, row in zip(parsed["images"], trained.probabilities(saved, images), strict=True):
             shares = "  ".join(f"{digit}: {100 * share:.1f} %" for digit, share in enumerate(row))
             print(f"{name}: {row.argmax()}  ({shares})")
 

@@ -1,17 +1,15 @@
 """What a run is: one frozen dataclass, from which flags, TOML files, checkpoints and `--help` are generated.
 
-What a value must look like stands in `coerce`; which values go together, in `validate`; what follows, in `resolve`.
+What a value must look like stands in `coerce`; which values go together, in `rules`; what follows, in `resolve`.
 """
 
-import difflib
-import math
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ddpgd.coerce import close, coerce
 from ddpgd.comm.capabilities import TRANSPORTS
 from ddpgd.errors import InputError
 
@@ -114,29 +112,6 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def coerce(option: Field[Any], value: Any, where: str) -> Any:
-    """`value`, from a command line (text) or TOML, as the option's type; InputError names `where` it was found."""
-    kind, choices = option.metadata["kind"], option.metadata["choices"]
-    value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if kind is int:
-        return _number(value, int, where, "a whole number", "64")
-    if kind is float:
-        return _number(value, float, where, "a finite number", "0.1")
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise InputError(f"{where}: {value!r} is not true or false")
-        return value
-    if kind is tuple:
-        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
-        widths = tuple(_number(part, int, where, "widths joined by commas", "512,512") for part in parts)
-        return () if widths == (0,) else widths
-    if not isinstance(value, str) or not value:
-        raise InputError(f"{where}: {value!r} is not a text")
-    if choices and value not in choices:
-        raise InputError(f"{where}: {value!r} is not known; type one of {', '.join(choices)}{_close(value, choices)}")
-    return value
-
-
 def read_toml(path: str) -> dict[str, Any]:
     """The options in a TOML file, each coerced. InputError: unreadable, not TOML, unknown name, or wrong value."""
     try:
@@ -148,8 +123,8 @@ def read_toml(path: str) -> dict[str, Any]:
         raise InputError(f"--config {path}: not TOML: {error}") from None
     for name in table:
         if name not in OPTIONS:
-            close = _close(name, tuple(OPTIONS))
-            raise InputError(f"--config {path}: there is no option {name!r}{close}; `ddpgd train --help` lists them")
+            near = close(name, tuple(OPTIONS))
+            raise InputError(f"--config {path}: there is no option {name!r}{near}; `ddpgd train --help` lists them")
     return {name: coerce(OPTIONS[name], value, f"--config {path}: {name}") for name, value in table.items()}
 
 
@@ -167,54 +142,6 @@ def from_table(table: Mapping[str, Any]) -> Config:
     return Config(**{name: coerce(OPTIONS[name], value, name) for name, value in table.items()})
 
 
-def continued(saved: Config, given: Mapping[str, Any]) -> Config:
-    """The configuration of a resumed run: `saved`, with what is `given` now. InputError: that changes the weights."""
-    if "accumulate" in given:
-        raise InputError("--accumulate fixes the global batch at the first start alone; drop it with --resume")
-    for name, value in given.items():
-        before = getattr(saved, name)
-        if OPTIONS[name].metadata["fixed"] and value != before:
-            raise InputError(
-                f"{flag(name)} {_text(value)}: the checkpoint was trained with {_text(before)}, and going on keeps that; "
-                "drop the flag, or start a new run without --resume"
-            )
-    length = (
-        {} if given.keys().isdisjoint(("epochs", "steps")) else dict.fromkeys(("epochs", "steps", "until_accuracy"))
-    )
-    this_start = {name: OPTIONS[name].default for name in _OF_ONE_START}
-    return replace(saved, **{**length, **this_start, **given})
-
-
-def validate(config: Config) -> None:
-    """InputError for the first value that is out of range or contradicts another; the line says what to type."""
-    for name, (lowest, highest, text) in _RANGES.items():
-        value = getattr(config, name)
-        if value is not None and not lowest <= value <= highest:
-            raise InputError(f"{flag(name)} {value}: must be {text}")
-    if any(not 1 <= width <= 1_000_000 for width in config.hidden):
-        raise InputError(f"--hidden {','.join(map(str, config.hidden))}: each width must be 1 to 1000000")
-    for first, second in ALTERNATIVES:
-        if getattr(config, first) is not None and getattr(config, second) is not None:
-            raise InputError(f"{flag(first)} and {flag(second)} say the same in two ways; type one of them")
-    if config.global_batch is not None and config.micro_batch > config.global_batch:
-        raise InputError(
-            f"--micro-batch {config.micro_batch} is more than --global-batch {config.global_batch}; "
-            f"type --micro-batch {config.global_batch} or less"
-        )
-    if config.wire != "float32" and config.reduce == "fast":
-        raise InputError(
-            f"--reduce fast hands sums to the MPI library, which does not know --wire {config.wire}; type --reduce ordered"
-        )
-    if config.error_feedback and config.wire == "float32":
-        raise InputError("--error-feedback has nothing to feed back: --wire float32 loses nothing; type --wire float16")
-    if config.scale_lr is not None:
-        _validate_scale_lr(config.scale_lr)
-    if config.ranks is not None and config.transport != "threads":
-        raise InputError("--ranks counts threads; type --transport threads with it, or start ranks with mpirun -n")
-    if config.transport == "threads" and config.ranks is None:
-        raise InputError("--transport threads needs a number of ranks; type for example --ranks 4")
-
-
 def resolve(config: Config, world_size: int) -> Config:
     """`config` with defaults filled in and --accumulate turned into the global batch: W * accumulate * micro_batch."""
     if config.accumulate is not None:
@@ -225,55 +152,3 @@ def resolve(config: Config, world_size: int) -> Config:
     if config.epochs is None and config.steps is None:
         config = replace(config, epochs=10)
     return config
-
-
-_OF_ONE_START = ("resume", "max_time", "quiet", "backend", "share_gpu", "transport", "ranks")
-"""Options that say how one start goes, not what the run is: a resume begins with their defaults."""
-
-_HUGE = 2**53
-_RANGES: dict[str, tuple[float, float, str]] = {
-    "seed": (0, 2**64 - 1, "0 to 2^64 - 1"),
-    "epochs": (1, _HUGE, "at least 1"),
-    "steps": (1, _HUGE, "at least 1"),
-    "until_accuracy": (1e-9, 1.0, "above 0 and at most 1, as in 0.98"),
-    "max_time": (1e-9, math.inf, "above 0 seconds"),
-    "global_batch": (1, 2**24, "1 to 2^24"),
-    "micro_batch": (1, 2**24, "1 to 2^24"),
-    "accumulate": (1, 2**20, "1 to 2^20"),
-    "lr": (1e-300, math.inf, "above 0"),
-    "momentum": (0, 1 - 1e-9, "at least 0 and below 1"),
-    "warmup": (0, _HUGE, "at least 0"),
-    "weight_decay": (0, math.inf, "at least 0"),
-    "clip_norm": (0, math.inf, "at least 0"),
-    "evaluate_every": (1, _HUGE, "at least 1"),
-    "checkpoint_every": (1, _HUGE, "at least 1"),
-    "log_every": (1, _HUGE, "at least 1"),
-    "ranks": (1, 1024, "1 to 1024"),
-}
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) or "0" if isinstance(value, tuple) else str(value)
-
-
-def _number(value: Any, kind: type, where: str, wanted: str, example: str) -> Any:
-    is_number = isinstance(value, str | int | kind) and not isinstance(value, bool)
-    try:
-        number = kind(value) if is_number else math.nan
-        finite = math.isfinite(number)
-    except (ValueError, OverflowError):
-        finite = False
-    if not finite:
-        raise InputError(f"{where}: {value!r} is not {wanted}; type for example {example}")
-    return number
-
-
-def _validate_scale_lr(rule: str) -> None:
-    kind, _, base = rule.partition(":")
-    if kind not in ("linear", "sqrt") or not base.isdecimal() or int(base) == 0:
-        raise InputError(f"--scale-lr {rule}: type linear:BASE_BATCH or sqrt:BASE_BATCH, as in linear:256")
-
-
-def _close(name: str, names: tuple[str, ...]) -> str:
-    matches = difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {matches[0]}?)" if matches else ""

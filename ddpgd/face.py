@@ -5,9 +5,10 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from ddpgd import build, start
+from ddpgd.coerce import coerce
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.world import launch
-from ddpgd.config import OPTIONS, Config, coerce
+from ddpgd.config import OPTIONS, Config
 from ddpgd.kernels.reference import Reference
 from ddpgd.stopping import StopRequest
 from ddpgd.tail import Tail

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,23 +16,17 @@ from ddpgd.comm import threads
 from ddpgd.comm.agreement import from_root
 from ddpgd.comm.capabilities import why_auto
 from ddpgd.comm.transport import Transport
-from ddpgd.config import Config, resolve, to_table, validate
+from ddpgd.config import Config, resolve, to_table
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
-from ddpgd.kernels.cuda_device import Device
+from ddpgd.machine import Machine
 from ddpgd.metrics import Counters, Record, RecordFile, read_records, write_summary
+from ddpgd.rules import validate
 from ddpgd.run_folder import RunFolder
 from ddpgd.show import Quiet
 from ddpgd.stopping import StopRequest
 from ddpgd.train import Observer, Pace, Trainer
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What this rank computes on: a GPU, or None, the CPU; and how that came about, for the first line of a run."""
-
-    device: Device | None
-    choice: str
+from ddpgd.trained import check_same_data
 
 
 def train(
@@ -48,13 +42,13 @@ def train(
 
     `show(total_steps, num_epochs, steps_done)` makes what rank 0 shows. Raises what `errors` lists, on all ranks alike.
     """
-    transport = build.transport(config, world, machine.device)
+    transport = machine.transport(config, world)
     world_size = config.ranks or transport.world_size
     config = resolve(config, world_size)
     validate(config)
     counters = _counters(resumed[1]) if resumed else Counters()
     if resumed:
-        build.check_same_data(*resumed, data)
+        check_same_data(*resumed, data)
     pace = build.pace(config, data, counters.step)
     folder = from_root(world, lambda: _open(config, resumed and resumed[0]))
     config = replace(config, run_dir=str(folder.path))
@@ -92,8 +86,8 @@ class Rank:
             saved is not None and config.error_feedback and saved.facts["world_size"] != transport.world_size
         )
         self._saved_by = saved.facts.get("backend") if saved else None
-        self._ops = build.ops(config, machine.device)
-        self._reachable = build.reaching(config, machine.device, self._ops, transport)
+        self._ops = machine.ops(config)
+        self._reachable = machine.reaching(config, self._ops, transport)
         self._step = build.step(self._ops, config, data, self._reachable, pace.total_steps, saved, self._counters)
 
     def train(self, show: Callable[[int, int, int], Quiet]) -> Record:

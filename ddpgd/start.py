@@ -11,20 +11,20 @@ from typing import Any
 
 from rich.console import Console
 
-from ddpgd import build, checkpoint, rank
+from ddpgd import checkpoint, rank
 from ddpgd.checkpoint import Checkpoint
 from ddpgd.comm.agreement import from_root, together
 from ddpgd.comm.alone import Alone
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.world import Launch, node
-from ddpgd.config import Config, continued, from_table, validate
+from ddpgd.config import Config, from_table
 from ddpgd.data import fetch, mnist, synthetic
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError, Stop
 from ddpgd.kernels import cuda_device
-from ddpgd.kernels.cuda_device import MATRIX_CAPABILITY, Device
+from ddpgd.machine import agree, mpi_world
 from ddpgd.metrics import Record
-from ddpgd.rank import Machine
+from ddpgd.rules import continued, validate
 from ddpgd.show import Bar, Lines, Quiet
 from ddpgd.stopping import StopRequest
 
@@ -40,7 +40,7 @@ def join(launch: Launch, may_use_gpu: bool = False) -> Transport:
         cuda_device.select(launch.local_rank)
     if launch.world_size == 1:
         return Alone()
-    transport = build.mpi_world(f"{launch.launcher} started {launch.world_size} ranks")
+    transport = mpi_world(f"{launch.launcher} started {launch.world_size} ranks")
     if transport.world_size != launch.world_size:
         raise InputError(
             f"{launch.launcher} started {launch.world_size} ranks, but the MPI library of mpi4py sees "
@@ -56,7 +56,7 @@ def train(given: Mapping[str, Any], world: Transport, launch: Launch, stop: Stop
     """
     config, resumed = from_root(world, lambda: _configure(given))
     console = _console(launch)
-    machine = _machine(config, resumed is not None, world, launch)
+    machine = agree(config, resumed is not None, world, launch.local_rank)
     quiet = config.quiet or world.rank > 0
     data = load_data(config.data, world, launch, _silent if quiet else say)
 
@@ -68,57 +68,6 @@ def train(given: Mapping[str, Any], world: Transport, launch: Launch, stop: Stop
         return Lines(console, total_steps, num_epochs)
 
     return rank.train(config, resumed, data, world, machine, stop, show)
-
-
-def _machine(config: Config, resumed: bool, world: Transport, launch: Launch) -> Machine:
-    """What each rank computes on. InputError: not what --backend or --precision need, or a GPU is shared unasked."""
-    device, absence = None, ""
-    if config.backend != "numpy":
-        device, absence = cuda_device.select(launch.local_rank)
-    everybody = world.all_gather_objects((device, absence, node()))
-    where = " (rank {})" if world.world_size > 1 else ""
-    missing = next((absence + where.format(peer) for peer, (_, absence, _) in enumerate(everybody) if absence), "")
-    if missing and config.backend == "cupy":
-        raise InputError(
-            f"--backend cupy: {missing}; where there is a GPU type pip install 'ddpgd[cuda13]' (cuda12 for an older driver), "
-            "else --backend numpy"
-        )
-    if device is None or missing:
-        if config.precision != "float32":
-            why = missing or "--backend numpy computes on CPUs"
-            remedy = "go on where there is one" if resumed else "type --precision float32"
-            raise InputError(f"--precision {config.precision} needs a GPU, and {why}; {remedy}")
-        return Machine(None, f" (auto: {missing})" if missing else "")
-    devices = [(host, theirs) for theirs, _, host in everybody if theirs]
-    _check_alike([theirs for _, theirs in devices], config.precision)
-    if not config.share_gpu:
-        _check_own_gpu(devices)
-    return Machine(device, f" on {device.name}")
-
-
-def _check_alike(devices: list[Device], precision: str) -> None:
-    """InputError, on all ranks: not every GPU can do what is asked, or not all would compute the same bits."""
-    weakest = min(devices, key=lambda device: device.capability)
-    if precision != "float32" and weakest.capability < MATRIX_CAPABILITY:
-        raise InputError(
-            f"--precision {precision} needs GPUs of compute capability {MATRIX_CAPABILITY / 10}, and {weakest.name} has "
-            f"{weakest.capability / 10}; type --precision float32"
-        )
-    if len({device.has_library for device in devices}) > 1:
-        raise InputError(
-            "some ranks have nvmath-python, and others not: type pip install 'ddpgd[cuda13]' on every node"
-        )
-
-
-def _check_own_gpu(devices: list[tuple[str, Device]]) -> None:
-    """InputError: two ranks have the same GPU."""
-    for peer, (host, device) in enumerate(devices):
-        for other in range(peer):
-            if devices[other][1].identity == device.identity and devices[other][0] == host:
-                raise InputError(
-                    f"ranks {other} and {peer} share one {device.name} of {host}: start at most one rank a GPU "
-                    "(mpirun -n), type --share-gpu, or --backend numpy"
-                )
 
 
 def load_data(choice: str | None, world: Transport, launch: Launch, report: Say) -> Dataset:

@@ -11,6 +11,7 @@ from ddpgd.data.mnist import Dataset
 from ddpgd.kernels.cuda_blas import open_blas
 from ddpgd.kernels.cuda_device import select
 from ddpgd.kernels.cuda_launch import Launcher
+from ddpgd.machine import Machine
 from ddpgd.philox import permutation
 from ddpgd.step import Step
 
@@ -69,7 +70,7 @@ class Ours:
     def __init__(self, key: str, case: Case, images, labels) -> None:
         name, _, number = key.partition("-")
         config = configuration(case, int(number or 1))
-        self.ops = ops = build.ops(config, DEVICE)
+        self.ops = ops = Machine(DEVICE, "").ops(config)
         self._stream = cupy.cuda.get_current_stream()
         if name == "uncaptured":
             ops.capture = as_it_is
@@ -124,7 +125,7 @@ def matrix_peak(clock, precision: str, side: int) -> float | None:
     """FLOP a second of a large product by cuBLAS (and the sums of its columns); None: it is not installed."""
     if open_blas(Launcher(precision), precision) is None:
         return None
-    ops = build.ops(Config(precision=precision), DEVICE)
+    ops = Machine(DEVICE, "").ops(Config(precision=precision))
     factors = [ops.zeros((side, side), ops.activation_dtype) for _ in range(2)]
     dweight, dbias = ops.zeros((1, side, side), "float32"), ops.zeros((1, side), "float32")
     return 2 * side**3 / clock(lambda: ops.dense_backward_params(*factors, side, dweight, dbias), ops.synchronize)

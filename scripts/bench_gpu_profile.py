@@ -6,7 +6,7 @@ from functools import partial
 from bench_gpu_cases import Case
 from bench_gpu_ours import DEVICE, as_it_is, configuration, make_step
 
-from ddpgd import build
+from ddpgd.machine import Machine
 
 REPEAT = 20
 MOST_STEPS = 1 << 20
@@ -36,7 +36,7 @@ class Recorded:
 def profile(case: Case, images, labels, clock) -> list[dict]:
     """Each op with its shapes, calls a step and microseconds of a call, most expensive first."""
     config = configuration(case, 1)
-    ops = build.ops(config, DEVICE)
+    ops = Machine(DEVICE, "").ops(config)
     capture, ops.capture = ops.capture, as_it_is
     recorded = Recorded(ops)
     step = make_step(recorded, config, images, labels)

@@ -534,7 +534,7 @@ def _stored(bench: Bench, params: Array) -> Array:
 def test_random_words(bench: Bench, count: int, seed: int, index: int) -> None:
     out = bench.nans((count,), np.uint64)
     key = bench.ops.from_host(np.array([seed, Purpose.PERMUTATION, index], np.uint64))
-    bench.ops.random_words(key, out)
+    bench.ops.wire.random_words(key, out)
     np.testing.assert_array_equal(bench.ops.to_host(out), words(seed, Purpose.PERMUTATION, index, count))
 
 

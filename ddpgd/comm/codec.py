@@ -24,7 +24,7 @@ class Coded(Protocol):
     residual: Array | None
 
     def encode(self, key: Array) -> None:
-        """Fills `wire` from `values`. key uint64 (3,), of `Ops.random_words`, for codecs that round at random."""
+        """Fills `wire` from `values`. key uint64 (3,), of `WireOps.random_words`, for codecs that round at random."""
 
     def decode(self) -> None:
         """Fills `values` from `wire`."""
@@ -89,7 +89,7 @@ FORMATS = {
 
 
 class BlockScaled:
-    """float16, bfloat16 or int8, with a power of two for each block of 1,024 values: nothing overflows. See Ops.encode."""
+    """float16, bfloat16 or int8, with a power of two for each block of 1,024 values: nothing overflows. See WireOps.encode."""
 
     exact = False
 
@@ -118,10 +118,10 @@ class _Scaled:
         self._exponents = self.wire[exponents_at:].view(np.int16)
 
     def encode(self, key: Array) -> None:
-        self._ops.encode(self.values, self.residual, key, self._first, self._coded, self._exponents)
+        self._ops.wire.encode(self.values, self.residual, key, self._first, self._coded, self._exponents)
 
     def decode(self) -> None:
-        self._ops.decode(self._coded, self._exponents, self.values)
+        self._ops.wire.decode(self._coded, self._exponents, self.values)
 
 
 class WireLoss(NamedTuple):

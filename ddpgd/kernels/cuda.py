@@ -9,12 +9,12 @@ from numpy.typing import DTypeLike
 
 from ddpgd.control import HISTORY_WORDS, Policy
 from ddpgd.kernels.cuda_dense import VALUE_DTYPES, Dense
-from ddpgd.kernels.cuda_launch import Launcher
+from ddpgd.kernels.cuda_launch import THREADS, Launcher, by_fours, check, count_of
+from ddpgd.kernels.cuda_wire import CudaWire
 from ddpgd.kernels.ops import Array
 from ddpgd.params import BLOCK
 from ddpgd.tail import TAIL_WORDS
 
-THREADS = 256
 LOSS_ROWS = 128
 """Rows that a thread block of a loss takes; `loss.cu` says the same."""
 
@@ -36,6 +36,7 @@ class Cuda:
         self._launch = Launcher(precision)
         self.stream: Any = self._launch.stream
         self._dense = Dense(self._launch, precision)
+        self.wire = CudaWire(self._launch)
         name = cupy.cuda.runtime.getDeviceProperties(device)["name"].decode()
         products = "cuBLAS for large products" if self._dense.has_library else "own products"
         self.device = f"{name}, CUDA {cupy.cuda.runtime.runtimeGetVersion()}, CuPy {cupy.__version__}, {products}"
@@ -90,7 +91,7 @@ class Cuda:
         if self.activation_dtype == self.vector_dtype:
             return params
         weights = self.empty(params.shape, self.activation_dtype)
-        self._launch("optimizer.cu", "round_weights", *_by_fours(params), params, weights, _long(params.size))
+        self._launch("optimizer.cu", "round_weights", *by_fours(params), params, weights, np.int64(params.size))
         return weights
 
     def gather_normalise(
@@ -106,12 +107,12 @@ class Cuda:
         y: Array,
     ) -> None:
         num_rows, num_pixels = x.shape
-        _check(x, self.activation_dtype)
+        check(x, self.activation_dtype)
         assert y.dtype == np.int64
-        grid = _count(num_rows * _count(num_pixels, 16), THREADS)
+        grid = count_of(num_rows * count_of(num_pixels, 16), THREADS)
         factors = np.float32(1.0 / (255.0 * std)), np.float32(mean / std)
         sizes = np.int32(num_rows), np.int32(num_pixels)
-        samples = images, labels, order, cursor, _long(offset)
+        samples = images, labels, order, cursor, np.int64(offset)
         self._launch("gather.cu", "gather_normalise", (grid,), (THREADS,), *samples, *factors, x, y, *sizes)
 
     def dense_forward(
@@ -139,26 +140,26 @@ class Cuda:
 
     def add(self, left: Array, right: Array, out: Array) -> None:
         for array in (left, right, out):
-            _check(array, np.float32)
-        self._launch("reduce.cu", "add", *_by_fours(out), left, right, out, _long(out.size))
+            check(array, np.float32)
+        self._launch("reduce.cu", "add", *by_fours(out), left, right, out, np.int64(out.size))
 
     def tree_sum(self, rows: Array, out: Array) -> None:
-        _check(out, np.float32)
-        stride, groups = _long(_stride(rows)), np.int32(len(rows))
-        self._launch("reduce.cu", "tree_sum", *_by_fours(out), rows, stride, groups, out, _long(out.size))
+        check(out, np.float32)
+        stride, groups = np.int64(_stride(rows)), np.int32(len(rows))
+        self._launch("reduce.cu", "tree_sum", *by_fours(out), rows, stride, groups, out, np.int64(out.size))
 
     def squared_norms(self, rows: Array, out: Array) -> None:
         groups, num_blocks = len(rows), rows.shape[1] // BLOCK
         partials, counters = self._sums("norms", groups, groups, num_blocks)
-        strides = _long(_stride(rows)), np.int32(num_blocks)
-        out_stride = _long(out.strides[0] // out.itemsize)
+        strides = np.int64(_stride(rows)), np.int32(num_blocks)
+        out_stride = np.int64(out.strides[0] // out.itemsize)
         where = (num_blocks, groups), (THREADS,)
         self._launch("reduce.cu", "squared_norms", *where, rows, *strides, partials, counters, out, out_stride)
 
     def decide(
         self, grads: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
     ) -> None:
-        _check(grads, np.float32)
+        check(grads, np.float32)
         assert history.shape[1] == HISTORY_WORDS
         num_blocks = grads.size // BLOCK
         partials, counter = self._sums("decide", 1, 1, num_blocks)
@@ -204,34 +205,16 @@ class Cuda:
         factors = np.float64(beta1), np.float64(beta2), np.float32(epsilon)
         self._update("adam", [params, grads, first, second], control, weight_decay, factors, weights)
 
-    def random_words(self, key: Array, out: Array) -> None:
-        grid = _count(out.size, 4 * THREADS)
-        self._launch("philox.cu", "random_words", (grid,), (THREADS,), key, out, _long(out.size))
-
-    def encode(
-        self, values: Array, residual: Array | None, key: Array, first: int, coded: Array, exponents: Array
-    ) -> None:
-        _check(values, np.float32)
-        form = _FORMATS[coded.dtype]
-        coded = _words(coded)
-        draws = (key, _long(first)) if form == "int8" else ()
-        arguments = values, residual, *draws, coded, exponents, _long(values.size)
-        self._launch("codec.cu", f"encode_{form}", (len(exponents),), (THREADS,), *arguments)
-
-    def decode(self, coded: Array, exponents: Array, values: Array) -> None:
-        form, where = _FORMATS[coded.dtype], ((len(exponents),), (THREADS,))
-        self._launch("codec.cu", f"decode_{form}", *where, _words(coded), exponents, values, _long(values.size))
-
     def _loss(
         self, kernel: str, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
     ) -> None:
         num_rows, num_classes = logits.shape
-        _check(logits, np.float32)
-        _check(dlogits, self.activation_dtype)
-        groups, chunks = len(tails), _count(min(micro_batch, num_rows), LOSS_ROWS)
+        check(logits, np.float32)
+        check(dlogits, self.activation_dtype)
+        groups, chunks = len(tails), count_of(min(micro_batch, num_rows), LOSS_ROWS)
         partials, counters = self._sums("loss", 2 * groups, groups, chunks)
         sizes = np.int32(num_rows), np.int32(num_classes), np.int32(micro_batch)
-        outputs = dlogits, tails, _long(_stride(tails)), partials, counters
+        outputs = dlogits, tails, np.int64(_stride(tails)), partials, counters
         where = (chunks, groups), (LOSS_ROWS,)
         self._launch("loss.cu", kernel, *where, logits, labels, *sizes, control, *outputs)
 
@@ -246,16 +229,16 @@ class Cuda:
     ) -> None:
         params = vectors[0]
         for vector in vectors:
-            _check(vector, np.float32)
+            check(vector, np.float32)
         copy = None if weights is params else weights
-        arguments = *vectors, control, np.float32(weight_decay), *factors, copy, _long(params.size)
-        self._launch("optimizer.cu", kernel, *_by_fours(params), *arguments)
+        arguments = *vectors, control, np.float32(weight_decay), *factors, copy, np.int64(params.size)
+        self._launch("optimizer.cu", kernel, *by_fours(params), *arguments)
 
     def _sums(self, purpose: str, num_sums: int, num_counters: int, num_parts: int) -> tuple[Array, Array]:
         """Scratch for sums over thread blocks: the nodes of their trees, and counters, which are 0 between launches."""
         key = purpose, num_sums, num_parts
         if key not in self._scratches:
-            partials = self.empty((num_sums * (num_parts + _count(num_parts, 32)),), np.float32)
+            partials = self.empty((num_sums * (num_parts + count_of(num_parts, 32)),), np.float32)
             self._scratches[key] = partials, self.zeros((num_counters,), np.int32)
         return self._scratches[key]
 
@@ -264,34 +247,7 @@ class Cuda:
         return array  # type: ignore[no-any-return]
 
 
-_FORMATS = {np.dtype(np.float16): "float16", np.dtype(np.uint16): "bfloat16", np.dtype(np.int8): "int8"}
-
-
-def _words(coded: Array) -> Array:
-    """16-bit formats as the words that kernels take and give."""
-    return coded.view(np.uint16) if coded.dtype == np.float16 else coded
-
-
-def _check(array: Array, dtype: DTypeLike) -> None:
-    """Kernels look neither at types nor at strides."""
-    assert array.dtype == dtype, f"dtype {array.dtype}, wanted {dtype}"
-    assert array.flags.c_contiguous, "not contiguous"
-
-
 def _stride(rows: Array) -> int:
     """Elements from one row of a matrix to the next."""
     assert rows.strides[1] == rows.itemsize, "rows that are not contiguous"
     return rows.strides[0] // rows.itemsize
-
-
-def _by_fours(vector: Array) -> tuple[tuple[int], tuple[int]]:
-    """Grid and block of a kernel whose threads take four neighbouring elements each."""
-    return (_count(vector.size, 4 * THREADS),), (THREADS,)
-
-
-def _count(size: int, part: int) -> int:
-    return -(-size // part)
-
-
-def _long(value: int) -> np.int64:
-    return np.int64(value)

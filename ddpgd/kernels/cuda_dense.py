@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ddpgd.kernels.cuda_blas import Blas, address, open_blas
-from ddpgd.kernels.cuda_launch import Launcher
+from ddpgd.kernels.cuda_launch import Launcher, count_of
 from ddpgd.kernels.ops import Array
 
 ACTIVATIONS = {"relu": 0, "tanh": 1, "sigmoid": 2, "identity": 3}
@@ -32,7 +32,7 @@ def pick_tile(precision: str, num_rows: int, num_columns: int, num_products: int
 
     def cost(tile: Tile) -> float:
         rows, columns = tile
-        num_blocks = _count(num_rows, rows) * _count(num_columns, columns) * num_products
+        num_blocks = count_of(num_rows, rows) * count_of(num_columns, columns) * num_products
         return max(1.0, num_blocks / NUM_SMS) * (rows * columns + 32 * (rows + columns))
 
     return min((tile for tile in TILES if tile[1] >= NARROWEST[precision]), key=cost)
@@ -74,13 +74,13 @@ class Dense:
             blas.forward(x, weight, bias, ACTIVATIONS[activation], micro_batch, out)
             return
         tile = pick_tile(self._precision, num_rows, num_outputs, 1)
-        grid = (_count(num_rows, tile[0]), _count(num_outputs, tile[1]))
+        grid = (count_of(num_rows, tile[0]), count_of(num_outputs, tile[1]))
         sizes = (num_rows, num_inputs, num_outputs, ACTIVATIONS[activation])
         self._start("forward", tile, grid, x, weight, bias, out, *map(np.int32, sizes))
 
     def backward_params(self, x: Array, dout: Array, micro_batch: int, dweight: Array, dbias: Array) -> None:
         (num_rows, num_inputs), num_outputs = x.shape, dout.shape[1]
-        num_micro_batches = _count(num_rows, micro_batch)
+        num_micro_batches = count_of(num_rows, micro_batch)
         self._check(x, (num_rows, num_inputs), self._value)
         self._check(dout, (num_rows, num_outputs), self._value)
         assert num_micro_batches <= 65535, f"{num_micro_batches} micro-batches are more than a grid is deep"
@@ -91,7 +91,7 @@ class Dense:
             blas.backward_params(x, dout, micro_batch, dweight, dbias)
             return
         tile = pick_tile(self._precision, num_inputs, num_outputs, num_micro_batches)
-        grid = (_count(num_inputs, tile[0]), _count(num_outputs, tile[1]), num_micro_batches)
+        grid = (count_of(num_inputs, tile[0]), count_of(num_outputs, tile[1]), num_micro_batches)
         sizes = map(np.int32, (num_rows, micro_batch, num_inputs, num_outputs))
         strides = (np.int64(array.strides[0] // 4) for array in (dweight, dbias))
         self._start("params", tile, grid, x, dout, dweight, dbias, *sizes, *strides)
@@ -108,7 +108,7 @@ class Dense:
             blas.backward_input(dout, weight, x, ACTIVATIONS[activation], micro_batch, dx)
             return
         tile = pick_tile(self._precision, num_rows, num_inputs, 1)
-        grid = (_count(num_rows, tile[0]), _count(num_inputs, tile[1]))
+        grid = (count_of(num_rows, tile[0]), count_of(num_inputs, tile[1]))
         sizes = (num_rows, num_inputs, num_outputs, ACTIVATIONS[activation])
         self._start("input", tile, grid, dout, weight, x, dx, *map(np.int32, sizes))
 
@@ -138,7 +138,3 @@ class Dense:
         assert array.dtype == np.float32, f"dtype {array.dtype}, wanted float32"
         assert array[0].flags.c_contiguous, "rows that are not contiguous"
         assert array.strides[0] % 4 == 0, "rows at a distance that is no whole number of elements"
-
-
-def _count(size: int, part: int) -> int:
-    return -(-size // part)

@@ -5,11 +5,15 @@ from typing import Any
 
 import cupy
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ddpgd.kernels import sources
+from ddpgd.kernels.ops import Array
 
 Grid = tuple[int, ...]
 NULL = np.intp(0)
+THREADS = 256
+"""Of a block, where a kernel has no reason for another number."""
 
 
 class Launcher:
@@ -67,3 +71,19 @@ class Launcher:
             function.max_dynamic_shared_size_bytes = shared_bytes
         self._kernels[file, kernel] = function
         return function
+
+
+def check(array: Array, dtype: DTypeLike) -> None:
+    """Kernels look neither at types nor at strides."""
+    assert array.dtype == dtype, f"dtype {array.dtype}, wanted {dtype}"
+    assert array.flags.c_contiguous, "not contiguous"
+
+
+def by_fours(vector: Array) -> tuple[Grid, Grid]:
+    """Grid and block of a kernel whose threads take four neighbouring elements each."""
+    return (count_of(vector.size, 4 * THREADS),), (THREADS,)
+
+
+def count_of(size: int, part: int) -> int:
+    """How many parts hold `size`, the last one perhaps in part."""
+    return -(-size // part)

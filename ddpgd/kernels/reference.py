@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ddpgd.control import Control, Cursor, Policy
-from ddpgd.kernels import reference_codec, reference_loss, reference_update
+from ddpgd.kernels import reference_loss, reference_update
 from ddpgd.kernels.ops import Array
+from ddpgd.kernels.reference_wire import ReferenceWire
 from ddpgd.kernels.scratch import Scratch
 
 
@@ -23,6 +24,7 @@ class Reference:
     def __init__(self, dtype: DTypeLike = np.float32) -> None:
         """`dtype` float64 serves proofs."""
         self.vector_dtype = self.activation_dtype = np.dtype(dtype)
+        self.wire = ReferenceWire()
         self._scratch = Scratch()
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -183,17 +185,6 @@ class Reference:
     ) -> None:
         factors = weight_decay, beta1, beta2, epsilon
         reference_update.adam(self._scratch, params, grads, first, second, control, *factors)
-
-    def random_words(self, key: Array, out: Array) -> None:
-        reference_codec.random_words(key, out)
-
-    def encode(
-        self, values: Array, residual: Array | None, key: Array, first: int, coded: Array, exponents: Array
-    ) -> None:
-        reference_codec.encode(values, residual, key, first, coded, exponents)
-
-    def decode(self, coded: Array, exponents: Array, values: Array) -> None:
-        reference_codec.decode(coded, exponents, values)
 
     def _scale_loss(self, control: Array, dlogits: Array) -> None:
         loss_scale = float(control[Control.LOSS_SCALE])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.wire_ops import Array
 from ddpgd.params import BLOCK
 from ddpgd.philox import WORDS_PER_BLOCK, Purpose, words
 
@@ -42,7 +42,7 @@ def random_words(key: Array, out: Array) -> None:
 
 
 def encode(values: Array, residual: Array | None, key: Array, first: int, coded: Array, exponents: Array) -> None:
-    """`Ops.encode`."""
+    """`WireOps.encode`."""
     name = _FORMATS[coded.dtype.kind]
     with np.errstate(over="ignore", invalid="ignore"):
         for part, blocks, shape in _parts(values.size):
@@ -68,7 +68,7 @@ def encode(values: Array, residual: Array | None, key: Array, first: int, coded:
 
 
 def decode(coded: Array, exponents: Array, values: Array) -> None:
-    """`Ops.decode`."""
+    """`WireOps.decode`."""
     name = _FORMATS[coded.dtype.kind]
     with np.errstate(over="ignore", invalid="ignore"):
         for part, blocks, shape in _parts(values.size):

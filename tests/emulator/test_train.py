@@ -167,8 +167,8 @@ def test_codecs_have_the_bits_of_the_reference() -> None:
             residual = ops.from_host(values[::-1].copy() / 64)
             coded, exponents = ops.zeros((length,), dtype), ops.zeros((3,), np.int16)
             decoded = ops.zeros((length,), np.float32)
-            ops.encode(ops.from_host(values.copy()), residual, ops.from_host(key), 1024, coded, exponents)
-            ops.decode(coded, exponents, decoded)
+            ops.wire.encode(ops.from_host(values.copy()), residual, ops.from_host(key), 1024, coded, exponents)
+            ops.wire.decode(coded, exponents, decoded)
             results.append([np.array(ops.to_host(array)) for array in (coded, exponents, residual, decoded)])
         for ours, theirs in zip(*results, strict=True):
             np.testing.assert_array_equal(ours.view(np.uint8), theirs.view(np.uint8))

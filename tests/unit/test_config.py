@@ -8,20 +8,19 @@ import pytest
 import tomli_w
 
 from ddpgd import cli
+from ddpgd.coerce import coerce
 from ddpgd.config import (
     ALTERNATIVES,
     OPTIONS,
     Config,
-    coerce,
-    continued,
     flag,
     from_table,
     read_toml,
     resolve,
     to_table,
-    validate,
 )
 from ddpgd.errors import InputError
+from ddpgd.rules import continued, validate
 
 # For every option, a value that is not its default, and the text that its flag takes for it.
 OTHER: dict[str, tuple[Any, str]] = {

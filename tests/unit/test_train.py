@@ -13,7 +13,7 @@ import pytest
 from runs import Record, digits, make_digits, records, train
 
 import ddpgd
-from ddpgd import build, checkpoint, start
+from ddpgd import checkpoint, start, trained
 from ddpgd.comm import threads
 from ddpgd.comm.alone import Alone
 from ddpgd.comm.threads import Threads
@@ -276,7 +276,7 @@ def test_the_checkpoint_holds_the_params_of_the_summary(tmp_path: Path) -> None:
     summary = train(tmp_path / "run", 2)
     _, saved = checkpoint.find(tmp_path / "run", print)
     assert saved.facts["params_sha256"] == summary["params_sha256"]
-    assert build.evaluate(saved, digits(), Alone()) == (summary["test_loss_mean"], summary["test_accuracy"])
+    assert trained.evaluate(saved, digits(), Alone()) == (summary["test_loss_mean"], summary["test_accuracy"])
 
 
 def test_the_learning_rate_is_scaled_once(tmp_path: Path) -> None:
