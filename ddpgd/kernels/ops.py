@@ -35,8 +35,10 @@ class Ops(Protocol):
     """As stored: bfloat16, which NumPy does not know, as uint16."""
     steps_per_replay: int
     """How many steps may run before the host looks, where no transport needs it: 1 on a CPU."""
-    wire: WireOps
-    """What codecs are made of."""
+
+    @property
+    def wire(self) -> WireOps:
+        """What codecs are made of."""
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """An uninitialised array where the backend computes."""
