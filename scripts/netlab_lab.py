@@ -27,9 +27,13 @@ OPEN_MPI = {
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "OMPI_MCA_btl_tcp_eager_limit": str(8 << 20),
     "OMPI_MCA_btl_tcp_rndv_eager_limit": str(8 << 20),
+    "PRTE_MCA_oob_tcp_keepalive_time": "20",
+    "PRTE_MCA_oob_tcp_keepalive_intvl": "5",
+    "PRTE_MCA_oob_tcp_keepalive_probes": "4",
 }
 """What runs find in their environment, where the caller's does not say otherwise. Above its eager limit, 64 KiB by
-default, Open MPI asks the receiver first, whose answer waits behind the data that flow the other way."""
+default, Open MPI asks the receiver first, whose answer waits behind the data that flow the other way. A host that has
+not answered for 40 s ends the run; by default it takes 8 minutes."""
 
 Command = list[str]
 Done = subprocess.CompletedProcess[str]

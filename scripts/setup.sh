@@ -84,6 +84,9 @@ choose_mpirun() {
         else
             # shellcheck disable=SC2034
             MPIRUN_LIVE=(--stream-buffering 0) # 5.0 holds back a line until it ends
+            # A host that has not answered for 40 s ends the run; by default it takes 8 minutes.
+            MPIRUN+=(--prtemca oob_tcp_keepalive_time 20 --prtemca oob_tcp_keepalive_intvl 5)
+            MPIRUN+=(--prtemca oob_tcp_keepalive_probes 4)
         fi
         if ((EUID == 0)); then
             export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import summary
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NETLAB = [sys.executable, str(SCRIPTS / "netlab.py")]
@@ -248,3 +249,43 @@ def test_a_run_cut_for_ever_is_ended() -> None:
     done = lab("--cut", "1:forever", "--patience", "1", command=[sys.executable, "-c", TALK, "60"], timeout=12)
     assert done.returncode == 124
     assert "has not ended 1 s after its link went down for ever" in done.stderr
+
+
+RUN = [
+    "train",
+    "--data",
+    "synthetic",
+    "--hidden",
+    "64",
+    "--global-batch",
+    "64",
+    "--micro-batch",
+    "32",
+    "--quiet",
+    "--run-dir",
+]
+
+
+@pytest.mark.usefixtures("open_mpi")
+def test_training_goes_on_after_a_cut_with_the_same_bits(tmp_path: Path) -> None:
+    train = [sys.executable, "-m", "ddpgd", *RUN]
+    done = lab(
+        "--rate", "100mbit", "--cut", "3:3", command=[*train, str(tmp_path / "cut"), "--epochs", "3"], timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the link of host1 is down\nnetlab: the link of host1 is up\n" in done.stderr
+    subprocess.run([*train, str(tmp_path / "alone"), "--epochs", "3"], check=True)
+    cut, alone = (summary(tmp_path / name) for name in ("cut", "alone"))
+    assert cut["world_size"] == 2
+    assert cut["params_sha256"] == alone["params_sha256"]
+
+
+@pytest.mark.usefixtures("open_mpi")
+def test_training_cut_for_ever_ends_by_itself_with_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("time", "2"), ("intvl", "1"), ("probes", "2")):
+        monkeypatch.setenv(f"PRTE_MCA_oob_tcp_keepalive_{name}", value)
+    train = [sys.executable, "-m", "ddpgd", *RUN, str(tmp_path / "run"), "--epochs", "1000"]
+    done = lab("--rate", "100mbit", "--cut", "4:forever", "--patience", "40", command=train, timeout=60)
+    assert done.returncode != 124
+    assert "lost communication with a remote daemon" in done.stderr
+    assert not (tmp_path / "run" / "summary.json").exists()  # Open MPI's own exit code is 0
