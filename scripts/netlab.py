@@ -28,7 +28,7 @@ LIMITS = f"""
 Exit code: that of COMMAND (128 + N when signal N ended it); 2 wrong input, or a machine without what it takes;
 {OUT_OF_PATIENCE} ended by --patience. More options of Open MPI go through its environment.
 
-Open MPI finds OMPI_MCA_btl_tcp_eager_limit and OMPI_MCA_btl_tcp_rndv_eager_limit of 8 MiB in its environment, or what
+Open MPI finds OMPI_MCA_btl_tcp_eager_limit and OMPI_MCA_btl_tcp_rndv_eager_limit of 32 MiB in its environment, or what
 you set there: with its own 64 KiB, ranks that send to each other reach about half of what a slow link can. So it is with
 PRTE_MCA_oob_tcp_keepalive_time, _intvl and _probes of 20, 5 and 4: a host that is silent for 40 s ends the run.
 

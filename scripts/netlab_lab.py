@@ -25,8 +25,8 @@ OUT_OF_PATIENCE = 124
 OPEN_MPI = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_btl_tcp_eager_limit": str(8 << 20),
-    "OMPI_MCA_btl_tcp_rndv_eager_limit": str(8 << 20),
+    "OMPI_MCA_btl_tcp_eager_limit": str(32 << 20),
+    "OMPI_MCA_btl_tcp_rndv_eager_limit": str(32 << 20),
     "PRTE_MCA_oob_tcp_keepalive_time": "20",
     "PRTE_MCA_oob_tcp_keepalive_intvl": "5",
     "PRTE_MCA_oob_tcp_keepalive_probes": "4",

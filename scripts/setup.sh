@@ -78,7 +78,7 @@ choose_mpirun() {
         MPIRUN+=(--oversubscribe) # more ranks than cores may start; Open MPI then binds none of them
         # Between hosts over TCP: what is larger than the eager limit (64 KB) waits for the receiver's word behind data of
         # the other direction, and reaches about half of what a slow link can.
-        MPIRUN+=(--mca btl_tcp_eager_limit 8388608 --mca btl_tcp_rndv_eager_limit 8388608)
+        MPIRUN+=(--mca btl_tcp_eager_limit 33554432 --mca btl_tcp_rndv_eager_limit 33554432)
         if [[ $version == *"(Open MPI) 4."* ]]; then
             MPIRUN+=(--quiet) # no notice of seven lines when ranks leave with 2 or 75; lost in 5.0 (open-mpi/ompi#12216)
         else

@@ -1,5 +1,6 @@
 """Lossy wires: replicas stay bit-equal, what is lost stays in its bound, and residuals hold all of it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from oracles import bits, largest_of_blocks, tree_fold, uneven
 from runs import digits, records, train
 
 from ddpgd.comm import threads
+from ddpgd.comm.alone import Alone
 from ddpgd.comm.codec import FORMATS, BlockScaled, WireLoss
 from ddpgd.comm.exchange import Exchange
-from ddpgd.comm.threads import Threads
+from ddpgd.comm.transport import Transport
 from ddpgd.data import synthetic
 from ddpgd.kernels.reference import Reference
 from ddpgd.params import BLOCK
@@ -40,9 +42,14 @@ class Outcome:
 
 def exchange(world_size: int, steps: list[Array], name: str, error_feedback: bool = False) -> list[Outcome]:
     """Sums the rows of each step over threads; each rank's outcome. A row is a gradient and its tail."""
+    return threads.run(world_size, working(steps, name, error_feedback))
+
+
+def working(steps: list[Array], name: str, error_feedback: bool) -> Callable[[Transport], Outcome]:
+    """What one rank does in `exchange`."""
     size = steps[0].shape[1] - TAIL_WORDS
 
-    def work(transport: Threads) -> Outcome:
+    def work(transport: Transport) -> Outcome:
         ops = Reference()
         own = Exchange(transport, ops, size, BlockScaled(ops, name), error_feedback=error_feedback, seed=5)
         outcome = Outcome(own)
@@ -58,7 +65,7 @@ def exchange(world_size: int, steps: list[Array], name: str, error_feedback: boo
             outcome.losses.append(own.wire_loss)
         return outcome
 
-    return threads.run(world_size, work)
+    return work
 
 
 def make_steps(count: int, size: int, num_steps: int) -> list[Array]:
@@ -89,6 +96,22 @@ def test_replicas_are_equal_and_errors_within_the_bound(
     largest = np.sum([largest_of_blocks(row) for row in exact], axis=0)
     bound = 2 * FORMATS[name].bound * largest * (1 + FORMATS[name].bound) + 1e-6 * largest
     assert (np.abs(outcomes[0].grads[0] - exact.sum(axis=0)) <= bound).all()
+
+
+@over_codecs
+@pytest.mark.parametrize("error_feedback", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", [1, 3, 8, 13])
+def test_alone_has_the_bits_of_a_single_thread(name: str, error_feedback: bool, size: int, count: int) -> None:
+    steps = make_steps(count, size, 3)
+    alone = working(steps, name, error_feedback)(Alone())
+    [single] = exchange(1, steps, name, error_feedback)
+    for own, other in ((alone.grads, single.grads), (alone.tails, single.tails)):
+        np.testing.assert_array_equal([bits(array) for array in own], [bits(array) for array in other])
+    assert (alone.exchange.residuals is None) == (not error_feedback)
+    if alone.exchange.residuals and single.exchange.residuals:
+        for kept in ("sent", "owned"):
+            np.testing.assert_array_equal(getattr(alone.exchange.residuals, kept), getattr(single.exchange.residuals, kept))
 
 
 @over_codecs
@@ -210,7 +233,7 @@ def test_no_residual_is_lost_where_ranks_are_fewer_or_more(tmp_path: Path) -> No
     total = np.sum([saved.arrays[name].astype(np.float64) for name in names], axis=0)
     config = from_table(saved.config)
 
-    def work(transport: Threads) -> Array:
+    def work(transport: Transport) -> Array:
         made = build.exchange(Reference(), config, transport, len(total), 1, saved)
         assert made.residuals
         return made.residuals.sent.astype(np.float64) + made.residuals.owned
