@@ -182,12 +182,13 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("found", metavar="JSON", type=Path)
     parser.add_argument("--page", metavar="FILE", type=Path, help="puts the tables into this page")
+    parser.add_argument("--place", metavar="NAME", default="exchange", help="of the page; default: exchange")
     asked = parser.parse_args(arguments)
     try:
         found = json.loads(asked.found.read_text(encoding="utf-8"))
         lines = page_lines(found)
         if asked.page:
-            fill(asked.page, "exchange", lines)
+            fill(asked.page, asked.place, lines)
         else:
             print("\n".join(lines))
     except (OSError, ValueError, KeyError, PageError) as error:
