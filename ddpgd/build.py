@@ -6,12 +6,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpgd import optim, schedule
-from ddpgd.checkpoint import Checkpoint
-from ddpgd.comm.codec import BlockScaled, Codec, Float32
+from ddpgd import optim, schedule, wires
+from ddpgd.comm.apart import Apart
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
-from ddpgd.comm.wiring import segments
 from ddpgd.config import Config
 from ddpgd.control import Policy
 from ddpgd.data.batches import Batches, Samples
@@ -19,7 +17,7 @@ from ddpgd.data.idx import NUM_CLASSES
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
 from ddpgd.evaluate import EVALUATE_ROWS, Evaluate
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.ops import Ops
 from ddpgd.metrics import Counters
 from ddpgd.model import MultilayerPerceptron
 from ddpgd.optim import Optimizer
@@ -27,7 +25,8 @@ from ddpgd.params import Layout, dense_layout, initialise
 from ddpgd.philox import permutation
 from ddpgd.schedule import Schedule
 from ddpgd.step import Step
-from ddpgd.train import Pace
+from ddpgd.sync import LocalUpdates
+from ddpgd.train import Pace, Sync
 
 FIRST_LOSS_SCALE = 2.0**12
 LARGEST_LOSS_SCALE = 2.0**15
@@ -38,10 +37,12 @@ LOSS_SCALE_GROWTH_STEPS = 1000
 def policy(config: Config) -> Policy:
     """How steps decide. Only float16 knows overflow where float32 does not: its loss scale adapts itself.
 
+    With --wire topk each rank clips what it adds.
     Micikevicius et al., "Mixed precision training", 2018.
     """
     growth_interval = LOSS_SCALE_GROWTH_STEPS if config.precision == "float16" else 0
-    return Policy(global_batch(config), config.clip_norm, growth_interval, LARGEST_LOSS_SCALE)
+    clip_norm = 0.0 if config.wire == "topk" and config.sync == "every-step" else config.clip_norm
+    return Policy(global_batch(config), clip_norm, growth_interval, LARGEST_LOSS_SCALE)
 
 
 def _loss_scaling(config: Config, counters: Counters) -> tuple[float, int]:
@@ -50,77 +51,84 @@ def _loss_scaling(config: Config, counters: Counters) -> tuple[float, int]:
     return counters.loss_scale or first, counters.good_steps
 
 
-def step(
+def sync(
     backend: Ops,
     config: Config,
     data: Dataset,
     transport: Transport,
     total_steps: int,
-    saved: Checkpoint | None = None,
+    first: NDArray[np.float32] | None = None,
     counters: Counters | None = None,
-) -> Step:
-    """One rank's steps, from the first or from where a checkpoint and its counters stand."""
+) -> Sync:
+    """One rank's steps, as --sync has them; from `first`, params on the host, and counters on, or from the beginning."""
     counters = counters or Counters()
+    cut, tensors = batches(config, data), layout(config, data.image_shape)
+    join = _num_joined(backend, config.micro_batch, tensors.size, cut.num_micro_batches(0), transport.world_size)
+    made = wires.of_gradients(backend, config, transport, tensors, cut, join)
+    together = _step(backend, config, data, made, join, total_steps, first, counters)
+    if config.sync == "every-step":
+        return together
+    apart = Exchange(transport, backend, tensors.size, join=join, compressor=Apart())
+    rule = "nesterov" if config.outer_momentum else "sgd"
+    return LocalUpdates(
+        backend,
+        together,
+        apart=_step(backend, config, data, apart, join, total_steps, first, counters, together),
+        exchange=wires.of_changes(backend, config, transport, tensors, cut),
+        outer=optim.make(rule, backend, tensors.size, 0.0, config.outer_momentum),
+        outer_lr=config.outer_lr,
+        local_steps=config.local_steps,
+        local_after=config.local_after,
+        total_steps=total_steps,
+    )
+
+
+def _step(
+    backend: Ops,
+    config: Config,
+    data: Dataset,
+    exchange: Exchange,
+    join: int,
+    total_steps: int,
+    first: NDArray[np.float32] | None,
+    counters: Counters,
+    beside: Step | None = None,
+) -> Step:
+    """Steps through `exchange`; `beside` others, on their params, network and optimizer."""
     cut = batches(config, data)
-    size = layout(config, data.image_shape).size
-    join = _num_joined(backend, config.micro_batch, size, cut.num_micro_batches(0), transport.world_size)
-    train_rows = min(join * config.micro_batch, cut.samples(0))
-    joined_tests = _num_joined_tests(backend, data, transport.world_size) * EVALUATE_ROWS
-    test_rows = min(joined_tests, max(EVALUATE_ROWS, len(data.test_labels)))
-    network = model(backend, config, data.image_shape, max(train_rows, test_rows))
-    first = restored_params(network.layout, saved) if saved else initialise(network.layout, config.init, config.seed)
+    if beside is None:
+        joined_tests = _num_joined_tests(backend, data, exchange.transport.world_size) * EVALUATE_ROWS
+        test_rows = min(joined_tests, max(EVALUATE_ROWS, len(data.test_labels)))
+        train_rows = min(join * config.micro_batch, cut.samples(0))
+        network = model(backend, config, data.image_shape, max(train_rows, test_rows))
+        vector = initialise(network.layout, config.init, config.seed) if first is None else first
+        samples = Samples(backend.from_host(data.train_images), backend.from_host(data.train_labels))
+        params, weights, rule = backend.from_host(vector), None, optimizer(backend, config, network.layout.size)
+    else:
+        network, samples, params, weights, rule = (
+            beside.model,
+            beside.samples,
+            beside.params,
+            beside.weights,
+            beside.optimizer,
+        )
     return Step(
         ops=backend,
         model=network,
-        samples=Samples(backend.from_host(data.train_images), backend.from_host(data.train_labels)),
+        samples=samples,
         batches=cut,
-        exchange=exchange(backend, config, transport, size, join, saved),
-        optimizer=optimizer(backend, config, network.layout, saved),
+        exchange=exchange,
+        optimizer=rule,
         schedule=learning_rates(config, total_steps),
-        params=backend.from_host(first),
+        params=params,
         policy=policy(config),
         updates=counters.updates,
         loss_scaling=_loss_scaling(config, counters),
+        weights=weights,
     )
 
 
-def codec(wire: str, backend: Ops) -> Codec:
-    """What --wire names."""
-    return Float32() if wire == "float32" else BlockScaled(backend, wire)
-
-
-def exchange(
-    backend: Ops, config: Config, transport: Transport, size: int, join: int, saved: Checkpoint | None
-) -> Exchange:
-    """The exchange of gradients, with the residuals that a checkpoint holds.
-
-    At the world size that wrote it each rank goes on with its own; at another, the owner of each segment takes the sum.
-    """
-    made = Exchange(
-        transport,
-        backend,
-        size,
-        codec(config.wire, backend),
-        reduce=config.reduce,
-        join=join,
-        error_feedback=config.error_feedback,
-        seed=config.seed,
-    )
-    if saved and made.residuals:
-        rank, own = transport.rank, segments(size, transport.world_size)[transport.rank]
-        sent = [saved.arrays[f"residual.sent.{peer}"] for peer in range(saved.facts["world_size"])]
-        owned = np.zeros(size, np.float32)
-        owned[own] = saved.arrays["residual.owned"][own]
-        if len(sent) == transport.world_size:
-            backend.upload(sent[rank], made.residuals.sent)
-        else:
-            for array in sent:
-                owned[own] += array[own]
-        backend.upload(owned, made.residuals.owned)
-    return made
-
-
-def evaluation(backend: Ops, step: Step, data: Dataset, transport: Transport) -> Evaluate:
+def evaluation(backend: Ops, step: Sync, data: Dataset, transport: Transport) -> Evaluate:
     """Evaluation on the test samples, in the buffers of `step`'s network."""
     samples = Samples(backend.from_host(data.test_images), backend.from_host(data.test_labels))
     return Evaluate(backend, step.model, samples, transport, _num_joined_tests(backend, data, transport.world_size))
@@ -152,27 +160,17 @@ def model(backend: Ops, config: Config, image_shape: tuple[int, int], max_rows: 
     return MultilayerPerceptron(backend, sizes(config, image_shape), config.activation, config.loss, max_rows)
 
 
-def optimizer(backend: Ops, config: Config, layout: Layout, saved: Checkpoint | None) -> Optimizer:
-    """The update rule, remembering what it remembered when the checkpoint was written."""
-    rule = optim.make(config.optimizer, backend, layout.size, config.weight_decay, config.momentum)
-    if saved:
-        for name in rule.state:
-            backend.upload(saved.arrays[f"optimizer.{name}"], rule.state[name])
-    return rule
+def optimizer(backend: Ops, config: Config, size: int) -> Optimizer:
+    """The update rule; plain SGD where the wire has the momentum, with the weight decay that momentum would multiply."""
+    if momentum := wires.momentum_of_wire(config):
+        return optim.make("sgd", backend, size, config.weight_decay / (1 - momentum), 0.0)
+    return optim.make(config.optimizer, backend, size, config.weight_decay, config.momentum)
 
 
 def learning_rates(config: Config, total_steps: int) -> Schedule:
     """step -> learning rate, scaled to the global batch where that is asked for."""
     peak_lr = config.lr * schedule.scale(config.scale_lr, global_batch(config))
     return schedule.make(config.schedule, peak_lr, total_steps, config.warmup)
-
-
-def restored_params(layout: Layout, saved: Checkpoint) -> Array:
-    """The params of a checkpoint, float32 (layout.size,), on the host."""
-    params = np.zeros(layout.size, np.float32)
-    for tensor in layout.tensors:
-        tensor.view(params)[...] = saved.arrays[f"params.{tensor.name}"]
-    return params
 
 
 def batches(config: Config, data: Dataset) -> Batches:

@@ -63,9 +63,9 @@ class Config:
         None, "batch", "instead of --global-batch: micro-batches per rank and update, at the first start", int
     )
 
-    optimizer: str = _fixed("momentum", "optimizer", "update rule", choices=("sgd", "momentum", "adam"))
+    optimizer: str = _fixed("momentum", "optimizer", "update rule", choices=("sgd", "momentum", "nesterov", "adam"))
     lr: float = _fixed(0.1, "optimizer", "learning rate", float)
-    momentum: float = _fixed(0.9, "optimizer", "factor of --optimizer momentum", float)
+    momentum: float = _fixed(0.9, "optimizer", "factor of --optimizer momentum and nesterov", float)
     schedule: str = _fixed("cosine", "optimizer", "learning rate over the run", choices=("constant", "cosine"))
     warmup: int = _fixed(0, "optimizer", "steps of linear warm-up", int)
     scale_lr: str | None = _fixed(
@@ -90,9 +90,13 @@ class Config:
     wire: str = _fixed(
         "float32",
         "exchange",
-        "what travels; int8 is rounded at random. With a power of two for each 1,024 values",
-        choices=("float32", "float16", "bfloat16", "int8"),
+        "what travels: values, 16 or 8 bits scaled by blocks; the largest alone; or products of narrow matrices",
+        choices=("float32", "float16", "bfloat16", "int8", "topk", "powersgd"),
     )
+    topk_density: float = _fixed(0.01, "exchange", "share of elements that --wire topk sends", float)
+    topk_warmup: int = _fixed(0, "exchange", "epochs in which --wire topk sends more, fewer each epoch", int)
+    topk_masking: bool = _fixed(False, "exchange", "of --wire topk: elements that are sent lose their momentum", bool)
+    powersgd_rank: int = _fixed(2, "exchange", "columns of the narrow matrices of --wire powersgd", int)
     error_feedback: bool = _fixed(False, "exchange", "add what encoding lost to what is encoded next", bool)
     reduce: str = _fixed(
         "ordered",
@@ -100,6 +104,16 @@ class Config:
         "sum over ranks in canonical order, for the same bits on any number, or in the transport's own",
         choices=("ordered", "fast"),
     )
+    sync: str = _fixed(
+        "every-step",
+        "exchange",
+        "combine gradients every step, or, after some local steps, what ranks changed in their params",
+        choices=("every-step", "local"),
+    )
+    local_steps: int = _fixed(8, "exchange", "steps of --sync local between two combinations", int)
+    local_after: int = _fixed(0, "exchange", "first step of --sync local; before, gradients are combined", int)
+    outer_lr: float = _fixed(1.0, "exchange", "of --sync local: learning rate for the mean change", float)
+    outer_momentum: float = _fixed(0.0, "exchange", "of --sync local: Nesterov momentum for the mean change", float)
 
 
 ALTERNATIVES = (("epochs", "steps"), ("global_batch", "accumulate"))

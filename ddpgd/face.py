@@ -4,7 +4,7 @@ import os
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from ddpgd import build, start
+from ddpgd import start, wires
 from ddpgd.coerce import coerce
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.world import launch
@@ -49,7 +49,7 @@ def exchange(
     from ddpgd.comm.mpi_host import MpiHost
 
     ops = Reference()
-    return Exchange(MpiHost(comm), ops, size, build.codec(wire, ops), reduce, error_feedback=error_feedback)
+    return Exchange(MpiHost(comm), ops, size, wires.codec(wire, ops), reduce, error_feedback=error_feedback)
 
 
 _DEFAULT = Config()

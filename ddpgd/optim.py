@@ -41,6 +41,20 @@ class Momentum:
         self._ops.momentum(params, grads, velocity, control, self._weight_decay, self._momentum, weights)
 
 
+class Nesterov:
+    """velocity = momentum velocity + g; params -= lr (g + momentum velocity). See Ops.nesterov."""
+
+    def __init__(self, ops: Ops, size: int, weight_decay: float, momentum: float) -> None:
+        self.state = {"velocity": ops.zeros((size,), ops.vector_dtype)}
+        self._ops = ops
+        self._weight_decay = weight_decay
+        self._momentum = momentum
+
+    def update(self, params: Array, grads: Array, control: Array, weights: Array) -> None:
+        velocity = self.state["velocity"]
+        self._ops.nesterov(params, grads, velocity, control, self._weight_decay, self._momentum, weights)
+
+
 class Adam:
     """Steps by running means of the gradient and its square. Kingma, Ba, "Adam", 2015; beta 0.9, 0.999, epsilon 1e-8."""
 
@@ -59,6 +73,7 @@ def make(name: str, ops: Ops, size: int, weight_decay: float, momentum: float) -
     rules: dict[str, Callable[[], Optimizer]] = {
         "sgd": lambda: Sgd(ops, weight_decay),
         "momentum": lambda: Momentum(ops, size, weight_decay, momentum),
+        "nesterov": lambda: Nesterov(ops, size, weight_decay, momentum),
         "adam": lambda: Adam(ops, size, weight_decay),
     }
     return rules[name]()

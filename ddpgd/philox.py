@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     PERMUTATION = 2
     SYNTHETIC = 3
     ENCODE = 4
+    LOW_RANK = 5
 
 
 WORDS_PER_BLOCK = 4

@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from ddpgd import account, build, checkpoint
+from ddpgd import account, build, checkpoint, state
 from ddpgd.checkpoint import Checkpoint
 from ddpgd.comm import threads
 from ddpgd.comm.agreement import from_root
@@ -82,13 +81,13 @@ class Rank:
         self._stop = stop
         self._transport = transport
         self._counters = _counters(saved) if saved else Counters()
-        self._sums_residuals = (
-            saved is not None and config.error_feedback and saved.facts["world_size"] != transport.world_size
-        )
-        self._saved_by = saved.facts.get("backend") if saved else None
+        self._saved = saved
         self._ops = machine.ops(config)
         self._reachable = machine.reaching(config, self._ops, transport)
-        self._step = build.step(self._ops, config, data, self._reachable, pace.total_steps, saved, self._counters)
+        first = None if saved is None else state.params(build.layout(config, data.image_shape), saved.arrays)
+        self._step = build.sync(self._ops, config, data, self._reachable, pace.total_steps, first, self._counters)
+        if saved:
+            state.restore(self._ops, transport, self._step, saved.arrays, saved.facts["world_size"])
 
     def train(self, show: Callable[[int, int, int], Quiet]) -> Record:
         """Trains; on rank 0 shows it, writes its records and its summary."""
@@ -99,15 +98,24 @@ class Rank:
         with show(self._pace.total_steps, num_epochs, self._counters.step) as shown, closing(records):
             for line in self._introduction():
                 shown.say(line)
-            if self._sums_residuals:
-                shown.say("residuals: another number of ranks than before; each owner of a segment takes their sum")
-            if self._saved_by not in (None, self._ops.name):
-                shown.say(f"the checkpoint was computed by {self._saved_by}; {self._ops.name} has other last digits")
+            for line in self._changes():
+                shown.say(line)
             summary = self._run(_Recorder(records, shown, self._hashes))
             for line in account.conclusion(summary, str(self._folder.path)):
                 shown.say(line)
         write_summary(self._folder.path, summary)
         return summary
+
+    def _changes(self) -> list[str]:
+        """In what a run that goes on differs from the one before."""
+        if self._saved is None:
+            return []
+        before, now = self._saved.facts["world_size"], self._transport.world_size
+        lines = [f"{before} ranks before, {now} now: {text}" for text in state.how_shared(self._step) if before != now]
+        if self._saved.facts.get("backend") not in (None, self._ops.name):
+            saved_by = self._saved.facts["backend"]
+            lines.append(f"the checkpoint was computed by {saved_by}; {self._ops.name} has other last digits")
+        return lines
 
     def _run(self, observer: Observer) -> Record:
         # Every step looks whether its gradient is finite, so NumPy need not warn of what it overflowed in.
@@ -129,33 +137,19 @@ class Rank:
         )
 
     def _save(self, counters: Counters) -> None:
-        residuals = self._residuals()
+        layout = self._step.model.layout
+        arrays = state.gather(self._ops, self._transport, layout, self._step.params, self._step)
         if self._transport.rank > 0:
             return
-        host = self._ops.to_host(self._step.params)
-        arrays = {f"params.{tensor.name}": tensor.view(host) for tensor in self._step.model.layout.tensors}
-        arrays |= {f"optimizer.{name}": self._ops.to_host(array) for name, array in self._step.optimizer.state.items()}
-        arrays |= residuals
         facts = {
             "version": account.VERSION,
             "backend": self._ops.name,
             "image_shape": list(self._data.image_shape),
             "data_sha256": self._data.sha256,
             "world_size": self._transport.world_size,
-            "params_sha256": self._step.model.layout.sha256(host),
+            "params_sha256": layout.sha256(self._ops.to_host(self._step.params)),
         }
         checkpoint.save(self._folder.checkpoints, Checkpoint(arrays, asdict(counters), to_table(self._config), facts))
-
-    def _residuals(self) -> dict[str, NDArray[np.float32]]:
-        """All ranks' residuals, as a checkpoint names them: those of what each sent, and of the sums, put together."""
-        own = self._step.exchange.residuals
-        if own is None:
-            return {}
-        # Copies: ranks that are threads go on while this one looks at their arrays.
-        both = [np.array(self._ops.to_host(vector)) for vector in (own.sent, own.owned)]
-        everybody = self._transport.all_gather_objects(both)
-        sent = {f"residual.sent.{rank}": theirs for rank, (theirs, _) in enumerate(everybody)}
-        return sent | {"residual.owned": np.sum([owned for _, owned in everybody], axis=0, dtype=np.float32)}
 
     def _hashes(self) -> Record:
         host = self._ops.to_host(self._step.params)
@@ -189,7 +183,7 @@ class Rank:
             transport=self._reachable.name,
             backend=self._ops.name,
             device=self._ops.device,
-            wire=self._step.exchange.codec.name,
+            wire=self._step.exchange.wire,
             num_params=self._step.model.layout.num_params,
             params_sha256=self._step.model.layout.sha256(self._ops.to_host(self._step.params)),
         )

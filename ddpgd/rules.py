@@ -11,6 +11,13 @@ from ddpgd.errors import InputError
 _OF_ONE_START = ("resume", "max_time", "quiet", "backend", "share_gpu", "transport", "ranks")
 """Options that say how one start goes, not what the run is: a resume begins with their defaults."""
 
+_BELONGING = {
+    ("wire", "topk"): ("topk_density", "topk_warmup", "topk_masking"),
+    ("wire", "powersgd"): ("powersgd_rank",),
+    ("sync", "local"): ("local_steps", "local_after", "outer_lr", "outer_momentum"),
+}
+"""Options that mean nothing without the value of another."""
+
 _HUGE = 2**53
 _RANGES: dict[str, tuple[float, float, str]] = {
     "seed": (0, 2**64 - 1, "0 to 2^64 - 1"),
@@ -27,6 +34,13 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "weight_decay": (0, math.inf, "at least 0"),
     "clip_norm": (0, math.inf, "at least 0"),
     "evaluate_every": (1, _HUGE, "at least 1"),
+    "topk_density": (1e-6, 1, "above 0 and at most 1, as in 0.01"),
+    "topk_warmup": (0, _HUGE, "at least 0"),
+    "powersgd_rank": (1, 32, "1 to 32"),
+    "local_steps": (1, _HUGE, "at least 1"),
+    "local_after": (0, _HUGE, "at least 0"),
+    "outer_lr": (1e-300, math.inf, "above 0"),
+    "outer_momentum": (0, 1 - 1e-9, "at least 0 and below 1"),
     "checkpoint_every": (1, _HUGE, "at least 1"),
     "log_every": (1, _HUGE, "at least 1"),
     "ranks": (1, 1024, "1 to 1024"),
@@ -71,6 +85,7 @@ def validate(config: Config) -> None:
         raise InputError(
             f"--reduce fast hands sums to the MPI library, which does not know --wire {config.wire}; type --reduce ordered"
         )
+    _validate_exchange(config)
     if config.error_feedback and config.wire == "float32":
         raise InputError("--error-feedback has nothing to feed back: --wire float32 loses nothing; type --wire float16")
     if config.scale_lr is not None:
@@ -79,6 +94,32 @@ def validate(config: Config) -> None:
         raise InputError("--ranks counts threads; type --transport threads with it, or start ranks with mpirun -n")
     if config.transport == "threads" and config.ranks is None:
         raise InputError("--transport threads needs a number of ranks; type for example --ranks 4")
+
+
+def _validate_exchange(config: Config) -> None:
+    """What wires that keep most back, and local updates, do not go with."""
+    for (name, wanted), belonging in _BELONGING.items():
+        for other in belonging:
+            if getattr(config, name) != wanted and getattr(config, other) != OPTIONS[other].default:
+                raise InputError(f"{flag(other)} is for {flag(name)} {wanted}; type that as well, or drop it")
+    keeps = config.wire in ("topk", "powersgd")
+    if keeps and config.error_feedback:
+        raise InputError(
+            f"--error-feedback: --wire {config.wire} keeps what it does not send in any case; drop the flag"
+        )
+    if config.wire == "topk" and config.optimizer == "nesterov" and config.sync == "every-step":
+        raise InputError(
+            "--optimizer nesterov: --wire topk takes over plain momentum alone; type --optimizer momentum, sgd or adam"
+        )
+    if not keeps and config.sync == "every-step":
+        return
+    who = f"--wire {config.wire}" if keeps else "--sync local"
+    if config.precision == "float16":
+        raise InputError(
+            f"--precision float16 changes its loss scale, which {who} cannot follow; type --precision bfloat16"
+        )
+    if config.non_finite == "skip":
+        raise InputError(f"--non-finite skip cannot undo what {who} has kept on one rank; type --non-finite stop")
 
 
 def _validate_scale_lr(rule: str) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ddpgd.comm.apart import Apart
 from ddpgd.comm.codec import WireLoss
 from ddpgd.comm.exchange import Exchange
 from ddpgd.control import CONTROL_WORDS, HISTORY_WORDS, Control, History, Policy
@@ -27,6 +28,8 @@ LONGEST_RUN_S = 0.1
 class StepResult(NamedTuple):
     """What one or more steps did: equal on all ranks but for the times (seconds) and the bytes (sent by this rank).
 
+    `residual_norm`: of what rank 0 keeps back, in units of the mean gradient, at observed steps. `drift`: how far ranks
+    were from their mean before they combined params, over how far that mean had moved.
     `halted`: the gradient of the last of them was not finite. `loss_sums` are those of the updates that were applied;
     `loss_scale` is None where it is fixed; it, `stop`, `lr`, `grad_norm` and `squared_norm_sum` are those of the last step.
     """
@@ -45,6 +48,8 @@ class StepResult(NamedTuple):
     exchange_s: float
     wire_bytes: int
     wire_loss: WireLoss | None
+    residual_norm: float | None = None
+    drift: float | None = None
 
 
 class Step:
@@ -63,17 +68,21 @@ class Step:
         policy: Policy,
         updates: int = 0,
         loss_scaling: tuple[float, int] = (1.0, 0),
+        weights: Array | None = None,
     ) -> None:
-        """`updates`: how many were applied before. `loss_scaling`: the loss scale, and for how many steps it held."""
+        """`updates`: how many were applied before. `loss_scaling`: the loss scale, and for how many steps it held.
+
+        `weights`: what `Ops.round_weights` made of params for another object that updates them too.
+        """
         self.params = params
         self.optimizer = optimizer
         self._ops = ops
         self.model = model
-        self._samples = samples
+        self.samples = samples
         self.batches = batches
         self.exchange = exchange
         self._policy = policy
-        self.weights = ops.round_weights(params)
+        self.weights = ops.round_weights(params) if weights is None else weights
         self._place = Place(ops, batches, schedule)
         self._control = ops.zeros((CONTROL_WORDS,), np.float64)
         self._history = ops.zeros((HISTORY_ROWS, HISTORY_WORDS), np.float64)
@@ -82,7 +91,7 @@ class Step:
         self._parts: dict[tuple[int, bool], _Parts] = {}
         needs_host = exchange.needs_host
         # Ranks that go on without the host would have to agree on how many steps, and on when to stop.
-        assert needs_host or exchange.transport.world_size == 1
+        assert needs_host or exchange.transport.world_size == 1 or isinstance(exchange.compressor, Apart)
         self._drive: Callable[[_Parts, int, bool, bool], tuple[float | None, float]]
         self._drive = self._around_the_host if needs_host else self._whole
         self._most = 1 if needs_host or ops.steps_per_replay == 1 else HISTORY_ROWS
@@ -98,11 +107,10 @@ class Step:
         `stop`: this rank asks all ranks to stop after it. `observe`: one step, whose micro-batches report their squared
         norms.
         """
-        transport = self.exchange.transport
         samples = self.batches.samples(step)
         parts = self._parts.get((samples, observe)) or self._prepare(samples, observe)
         count = 1 if stop or observe or self._most == 1 else self._whole_steps(step, count)
-        bytes_before, started = transport.bytes_sent, time.perf_counter()
+        bytes_before, started = self.exchange.bytes_sent, time.perf_counter()
         self._place.move_to(step, self._decided)
         self.exchange.round = step
         compute_s, exchange_s = self._drive(parts, count, stop, observe)
@@ -129,9 +137,22 @@ class Step:
             step_s=step_s,
             compute_s=step_s if compute_s is None else compute_s,
             exchange_s=exchange_s,
-            wire_bytes=(transport.bytes_sent - bytes_before) // count,
+            wire_bytes=(self.exchange.bytes_sent - bytes_before) // count,
             wire_loss=self.exchange.wire_loss,
+            residual_norm=self._residual_norm() if observe else None,
         )
+
+    @property
+    def shared(self) -> dict[str, Array]:
+        """What a checkpoint must hold beside params, by name: vectors that are equal on all ranks."""
+        compressor = self.exchange.compressor
+        state = {f"wire.{name}": vector for name, vector in (compressor.shared if compressor else {}).items()}
+        return state | {f"optimizer.{name}": vector for name, vector in self.optimizer.state.items()}
+
+    @property
+    def own(self) -> dict[str, Array]:
+        """The same: vectors of which each rank has its own."""
+        return {f"residual.{name}": vector for name, vector in self.exchange.residuals.items()}
 
     def loss_scaling(self) -> tuple[float, int]:
         """The loss scale, and for how many steps it has held: what a checkpoint must know."""
@@ -217,7 +238,7 @@ class Step:
         self.exchange.fold(num_micro_batches, leaves)
 
     def _gradient(self, samples: int, micro_batches: range, grads: Array, tails: Array) -> None:
-        data, model, micro_batch = self._samples, self.model, self.batches.micro_batch
+        data, model, micro_batch = self.samples, self.model, self.batches.micro_batch
         offset = micro_batches.start * micro_batch
         num_rows = min(micro_batches.stop * micro_batch, samples) - offset
         model.load(data.images, data.labels, self._place.order, self._place.cursor, offset, num_rows)
@@ -229,6 +250,11 @@ class Step:
         self._ops.decide(grads, tail, self._place.lrs, self._place.cursor, self._control, self._history, self._policy)
         self.optimizer.update(self.params, grads, self._control, self.weights)
 
+    def _residual_norm(self) -> float | None:
+        """In units of the mean gradient of a full step."""
+        norm = self.exchange.residual_norm()
+        return None if norm is None else norm / self._policy.global_batch
+
     def _clear_halt(self) -> None:
         control = np.array(self._ops.to_host(self._control))
         control[Control.HALTED] = 0
@@ -238,7 +264,7 @@ class Step:
 def _until_halt(rows: list[list[float]]) -> tuple[int, bool]:
     """How many steps there are up to the first whose gradient was not finite, that one included; and is there one?"""
     for number, row in enumerate(rows, start=1):
-        if not row[History.APPLIED] and not row[History.OVERFLOWED]:
+        if not row[History.APPLIED] and not row[History.OVERFLOWED] and row[Tail.SAMPLES]:
             return number, True
     return len(rows), False
 

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
 from ddpgd.data.batches import Batches
 from ddpgd.errors import Interrupted, NonFiniteError
 from ddpgd.evaluate import Evaluate
+from ddpgd.kernels.ops import Array
 from ddpgd.metrics import Counters, Record
-from ddpgd.step import Step, StepResult
+from ddpgd.model import MultilayerPerceptron
+from ddpgd.step import StepResult
 from ddpgd.stopping import StopRequest
 
 
@@ -28,6 +31,33 @@ class Observer(Protocol):
 
     def say(self, line: str) -> None:
         """Something that happened."""
+
+
+class Sync(Protocol):
+    """What ranks combine, and when: `Step` gradients, every step; `sync.LocalUpdates` params, after some."""
+
+    params: Array
+    weights: Array
+    model: MultilayerPerceptron
+    batches: Batches
+    exchange: Exchange
+
+    @property
+    def shared(self) -> dict[str, Array]:
+        """What a checkpoint must hold beside params, by name: vectors that are equal on all ranks."""
+
+    @property
+    def own(self) -> dict[str, Array]:
+        """The same: vectors of which each rank has its own."""
+
+    def run(self, step: int, count: int, stop: bool, observe: bool) -> StepResult:
+        """One or more steps, to a point where ranks are equal: at most `count`, or as many as that takes."""
+
+    def loss_scaling(self) -> tuple[float, int]:
+        """The loss scale, and for how many steps it has held."""
+
+    def non_finite(self, step: int) -> str:
+        """Where this rank first finds a gradient of `step` that is not finite; empty: nowhere."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +76,7 @@ class Trainer:
 
     def __init__(
         self,
-        step: Step,
+        step: Sync,
         evaluate: Evaluate,
         batches: Batches,
         transport: Transport,
@@ -82,19 +112,20 @@ class Trainer:
     def _loop(self) -> None:
         counters, pace = self._counters, self._pace
         while counters.step < pace.total_steps and not self._reached():
+            before = counters.step
             count, observe = self._until_due()
             result = self._step.run(counters.step, count, bool(self._stop), observe)
             if result.halted:
                 self._not_finite(counters.step + result.num_steps - 1)
             self._count(result, observe)
             last = counters.step == pace.total_steps
-            evaluated = last or counters.step % pace.evaluate_every == 0
+            evaluated = last or _passed(before, counters.step, pace.evaluate_every)
             if evaluated:
                 self._test()
-            if evaluated or observe:
+            if evaluated or observe or _passed(before, counters.step, pace.log_every):
                 self._log(result, evaluated)
             self._observer.step(counters)
-            if pace.checkpoint_every and counters.step % pace.checkpoint_every == 0:
+            if pace.checkpoint_every and _passed(before, counters.step, pace.checkpoint_every):
                 self._checkpoint()
             if result.stop and not last and not self._reached():
                 self._interrupt()
@@ -124,9 +155,10 @@ class Trainer:
 
     def _count(self, result: StepResult, observe: bool) -> None:
         counters = self._counters
-        if counters.step % self._batches.steps_per_epoch == 0:
+        last_step = counters.step + result.num_steps - 1
+        if self._batches.epoch(last_step) > self._batches.epoch(counters.step - 1):
             counters.epoch_loss_sum, counters.epoch_samples = 0.0, 0
-        if observe:
+        if observe and result.squared_norm_sum:
             num_micro_batches = self._batches.num_micro_batches(counters.step)
             counters.see_noise(result.squared_norm_sum, num_micro_batches, result.grad_norm, result.samples)
         counters.step += result.num_steps
@@ -159,6 +191,11 @@ class Trainer:
         counters.log_loss_sum, counters.log_samples = 0.0, 0
         if result.wire_loss:
             record |= {f"wire_{name}": value for name, value in result.wire_loss._asdict().items()}
+        if result.wire_bytes:
+            record["wire_compression"] = self._step.exchange.ring_bytes / result.wire_bytes
+        for name in ("residual_norm", "drift"):
+            if getattr(result, name) is not None:
+                record[name] = getattr(result, name)
         if result.loss_scale is not None:
             record["loss_scale"] = result.loss_scale
         if evaluated:
@@ -206,6 +243,7 @@ class Trainer:
             "step_us_median": _median_us(own.step_us),
             "exchange_us_median": _median_us(own.exchange_us),
             "wire_bytes_per_step": max(wire_bytes),
+            "wire_compression": self._step.exchange.ring_bytes / max(wire_bytes) if max(wire_bytes) else None,
             "one_rank_s_estimate": one_rank_share * counters.train_s,
         }
 
@@ -228,7 +266,7 @@ class _Costs:
         self.update_s += result.step_s - result.compute_s - result.exchange_s
         for _ in range(result.num_steps):
             self.step_us.append(result.step_s / result.num_steps * 1e6)
-            self.exchange_us.append(result.exchange_s * 1e6)
+            self.exchange_us.append(result.exchange_s / result.num_steps * 1e6)
         self.wire_bytes = max(self.wire_bytes, result.wire_bytes)
 
     def samples_per_s_since_last(self) -> float:
@@ -240,6 +278,11 @@ class _Costs:
 def _next(step: int, every: int) -> int:
     """The first multiple of `every` after `step`."""
     return (step // every + 1) * every
+
+
+def _passed(before: int, now: int, every: int) -> bool:
+    """Whether a multiple of `every` lies after `before`, and not after `now`."""
+    return now // every > before // every
 
 
 def _median_us(values: "array[float]") -> float | None:

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from ddpgd.build import model, restored_params
+from ddpgd import state
+from ddpgd.build import model
 from ddpgd.checkpoint import Checkpoint
 from ddpgd.comm.transport import Transport
 from ddpgd.config import from_table
@@ -28,7 +29,7 @@ def evaluate(saved: Checkpoint, data: Dataset, world: Transport) -> tuple[float,
     with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
         backend = Reference()
         network = model(backend, from_table(saved.config), saved.facts["image_shape"], EVALUATE_ROWS)
-        params = restored_params(network.layout, saved)
+        params = state.params(network.layout, saved.arrays)
         return Evaluate(backend, network, Samples(data.test_images, data.test_labels), world)(params, params)
 
 
@@ -36,7 +37,7 @@ def probabilities(saved: Checkpoint, images: NDArray[np.uint8]) -> NDArray[np.fl
     """Class probabilities, float64 (num_images, C), that a checkpoint's network gives to uint8 (num_images, K) images."""
     num_rows = len(images)
     network = model(Reference(), from_table(saved.config), saved.facts["image_shape"], num_rows)
-    params = restored_params(network.layout, saved)
+    params = state.params(network.layout, saved.arrays)
     no_labels, cursor = np.zeros(num_rows, np.uint8), np.zeros(CURSOR_WORDS, np.int64)
     network.load(images, no_labels, np.arange(num_rows), cursor, 0, num_rows)
     logits = network.forward(params, params, num_rows, num_rows).astype(np.float64)

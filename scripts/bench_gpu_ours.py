@@ -53,7 +53,7 @@ def make_step(ops, config: Config, images, labels) -> Step:
     """One rank's steps over samples on the host."""
     image_shape = (1, images.shape[1])
     data = Dataset(images, labels, images[:0], labels[:0], image_shape, "")
-    return build.step(ops, config, data, Alone(), total_steps=1)
+    return build.sync(ops, config, data, Alone(), total_steps=1)
 
 
 def as_it_is(work):

@@ -68,7 +68,7 @@ def _step(ops, data, sizes, global_batch, micro_batch):
         weight_decay=0.0,
         schedule="constant",
     )
-    return build.step(ops, config, data, Alone(), NUM_STEPS)
+    return build.sync(ops, config, data, Alone(), NUM_STEPS)
 
 
 def _table(times_s, step_s, rest_s, gemm_s):

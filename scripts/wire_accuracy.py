@@ -46,7 +46,7 @@ def gradients(data, num_ranks: int, updates: tuple[int, ...]) -> dict:
     found = {}
     ops = Reference()
     config = resolve(Config(hidden=HIDDEN, global_batch=256, micro_batch=ROWS), 1)
-    step = build.step(ops, config, data, Alone(), total_steps=max(updates))
+    step = build.sync(ops, config, data, Alone(), total_steps=max(updates))
     for number in range(max(updates)):
         step.run(number, 1, False, False)
         if number + 1 in updates:
@@ -59,7 +59,7 @@ def _gradients_at(params, data, num_ranks: int):
     rows = []
     ops = Reference()
     config = resolve(Config(hidden=HIDDEN, global_batch=num_ranks * ROWS, micro_batch=ROWS, seed=1), 1)
-    step = build.step(ops, config, data, Alone(), total_steps=1)
+    step = build.sync(ops, config, data, Alone(), total_steps=1)
     step.params[...] = params
     fold = step.exchange.fold
 

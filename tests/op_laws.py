@@ -15,7 +15,6 @@ from ddpgd.control import CONTROL_WORDS, CURSOR_WORDS, HISTORY_WORDS, Control, C
 from ddpgd.kernels.ops import Ops
 from ddpgd.model import PIXEL_MEAN, PIXEL_STD
 from ddpgd.params import BLOCK
-from ddpgd.philox import Purpose, words
 from ddpgd.tail import TAIL_WORDS, Tail
 
 Array = NDArray[Any]
@@ -456,6 +455,22 @@ def test_decide_applies_nothing_once_halted(bench: Bench) -> None:
 SCALING = POLICY._replace(growth_interval=3)
 
 
+@pytest.mark.parametrize("halted", [0, 1])
+@pytest.mark.parametrize("why", [{"fill": 0.0}, {}, {"fill": np.inf}, {"tail": {Tail.NON_FINITE: 1}}])
+def test_decide_without_samples_applies_nothing_and_halts_nothing(
+    bench: Bench, halted: int, why: dict[str, Any]
+) -> None:
+    tail = {Tail.LOSS_SUM: 0, Tail.SAMPLES: 0} | why.get("tail", {})
+    with np.errstate(over="ignore", invalid="ignore"):
+        state = {"HALTED": halted, "UPDATE": 4, "LOSS_SCALE": 64, "GOOD_STEPS": 2, "SCALE": 9}
+        done = Decision(bench, SCALING, **why | {"tail": tail}, **state)
+    words_left = [Control.SCALE, Control.APPLY, Control.UPDATE, Control.HALTED, Control.LOSS_SCALE, Control.GOOD_STEPS]
+    assert done.control[words_left].tolist() == [0, 0, 4, halted, 64, 2]
+    assert done.row[[Tail.SAMPLES, History.APPLIED, History.OVERFLOWED, History.LOSS_SCALE]].tolist() == [0, 0, 0, 64]
+    assert why.get("fill") == np.inf or done.row[History.GRAD_NORM] == 0
+    assert done.cursor[:3].tolist() == [200, 4, 7]
+
+
 def test_decide_halves_a_loss_scale_that_overflows(bench: Bench) -> None:
     done = Decision(bench, SCALING, fill=np.inf, LOSS_SCALE=1024, GOOD_STEPS=2, UPDATE=4)
     words_left = [Control.APPLY, Control.UPDATE, Control.HALTED, Control.LOSS_SCALE, Control.GOOD_STEPS]
@@ -487,7 +502,7 @@ def _update(
     ops = bench.ops
     there = [bench.vector(vector.copy()) for vector in vectors]
     weights = ops.round_weights(there[0])
-    scalars = {"sgd": (), "momentum": (0.9,), "adam": (0.9, 0.999, 1e-8)}[name]
+    scalars = {"sgd": (), "momentum": (0.9,), "nesterov": (0.9,), "adam": (0.9, 0.999, 1e-8)}[name]
     getattr(ops, name)(*there, bench.control(**control), weight_decay, *scalars, weights)
     return [bench.values(vector) for vector in there], bench.values(weights)
 
@@ -502,16 +517,19 @@ def _wanted_update(
     if name == "momentum":
         velocity = 0.9 * state[0] + g
         return [params - lr * velocity, grads, velocity]
+    if name == "nesterov":
+        velocity = 0.9 * state[0] + g
+        return [params - lr * (g + 0.9 * velocity), grads, velocity]
     first, second = 0.9 * state[0] + 0.1 * g, 0.999 * state[1] + 0.001 * g**2
     change = lr * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
     return [params - change, grads, first, second]
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam"])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
 @over_lengths
 def test_updates(bench: Bench, rng: np.random.Generator, name: str, weight_decay: float, length: int) -> None:
-    count = {"sgd": 2, "momentum": 3, "adam": 4}[name]
+    count = {"sgd": 2, "momentum": 3, "nesterov": 3, "adam": 4}[name]
     vectors = list(rng.standard_normal((count, length)).astype(bench.ops.vector_dtype))
     if name == "adam":
         vectors[3] **= 2
@@ -527,15 +545,6 @@ def test_updates(bench: Bench, rng: np.random.Generator, name: str, weight_decay
 def _stored(bench: Bench, params: Array) -> Array:
     """As weights are stored: tf32 is rounded by products alone."""
     return params.astype(np.float64) if bench.precision == "tf32" else bench.rounded(params)
-
-
-@pytest.mark.parametrize("count", [1, 4, 31, 1000])
-@pytest.mark.parametrize(("seed", "index"), [(0, 0), (5, 3), (2**64 - 1, 2**40)])
-def test_random_words(bench: Bench, count: int, seed: int, index: int) -> None:
-    out = bench.nans((count,), np.uint64)
-    key = bench.ops.from_host(np.array([seed, Purpose.PERMUTATION, index], np.uint64))
-    bench.ops.wire.random_words(key, out)
-    np.testing.assert_array_equal(bench.ops.to_host(out), words(seed, Purpose.PERMUTATION, index, count))
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("largest errors, relative to the largest element of a result")
     terminalreporter.write_line(f"{'':24}" + "".join(f"{precision:>12}" for precision in precisions))
     for op in ops:
-        largest = (max(error for key, error in ERRORS.items() if key[::2] == (op, name)) for name in precisions)
-        terminalreporter.write_line(f"{op:24}" + "".join(f"{error:12.1e}" for error in largest))
+        found = ([error for key, error in ERRORS.items() if key[::2] == (op, name)] for name in precisions)
+        cells = (f"{max(errors):.1e}" if errors else "-" for errors in found)
+        terminalreporter.write_line(f"{op:24}" + "".join(f"{cell:>12}" for cell in cells))
     if file := config.getoption("--op-errors"):
         Path(file).write_text("\n".join(_table(precisions)) + "\n", encoding="utf-8")
 

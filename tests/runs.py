@@ -15,7 +15,7 @@ from ddpgd.stopping import StopRequest
 
 Record = dict[str, Any]
 
-OF_THE_MACHINE = {"time", "train_s", "samples_per_s", "wire_bytes"}
+OF_THE_MACHINE = {"time", "train_s", "samples_per_s", "wire_bytes", "wire_compression"}
 make_digits = synthetic.make
 
 

@@ -3,8 +3,10 @@
 Ordered form: each rank folds its micro-batches into the maximal subtrees that it covers (pieces); all_to_all hands every
 rank all pieces of the segment that it owns; it adds them in tree order; all_gather gives everybody all segments.
 Fast form: each rank folds all its pieces into one, and the transport's own all_reduce adds those in an order of its own.
+Compressed form: the same, and a compressor sums those about.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from ddpgd.comm import tree
 from ddpgd.comm.codec import Array, Codec, Coded, Float32, WireLoss, measure
+from ddpgd.comm.compressor import Compressor
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.wiring import Pieces, Residuals, Wiring
 from ddpgd.kernels.ops import Ops
@@ -44,12 +47,13 @@ class Exchange:
         join: int = 1,
         error_feedback: bool = False,
         seed: int = 0,
+        compressor: Compressor | None = None,
     ) -> None:
         """`size`: elements of the gradient (0: tails alone); `reduce`: "ordered" or "fast".
 
         At most `join` micro-batches, a power of two, are computed side by side. `error_feedback`: what a codec loses is
-        added to what it encodes next. `seed`: of codecs that round at random. The exchange owns a duplicate of
-        `transport`.
+        added to what it encodes next. `seed`: of codecs that round at random. A `compressor` sums in the codec's stead.
+        The exchange owns a duplicate of `transport`.
         """
         if reduce not in ("ordered", "fast"):
             raise ValueError(f"reduce is {reduce!r}; it must be 'ordered' or 'fast'")
@@ -60,9 +64,10 @@ class Exchange:
         self.round = 0
         """How many sums there were: makes the random keys of each another. Whoever goes on from a checkpoint sets it."""
         self.wire_loss: WireLoss | None = None
-        self.residuals: Residuals | None = None
+        self.compressor = compressor
+        self._residuals: Residuals | None = None
         if error_feedback and not self.codec.exact:
-            self.residuals = Residuals(*(ops.zeros((size,), np.float32) for _ in ("sent", "owned")))
+            self._residuals = Residuals(*(ops.zeros((size,), np.float32) for _ in ("sent", "owned")))
         self._seed = seed
         self._key = ops.zeros((3,), np.uint64)
         self._ops = ops
@@ -111,7 +116,9 @@ class Exchange:
         if self._folds_whole:
             for slot in plan.piece_slots[1:]:
                 self._add(0, slot)
-        if self.reduce == "fast":
+        if self.compressor:
+            self.compressor.combine(self.round, *self.result)
+        elif plan.wiring is None:
             self.transport.all_reduce(self._row(0))
         else:
             plan.wiring.exchange(self._key_of, self._look if look else _look_away)
@@ -121,7 +128,26 @@ class Exchange:
     @property
     def needs_host(self) -> bool:
         """Whether the host must take part in `combine`."""
+        if self.compressor:
+            return self.compressor.needs_host
         return self.transport.needs_host or self.codec.random
+
+    @property
+    def wire(self) -> str:
+        """What `--wire` calls the form of what travels."""
+        return self.compressor.name if self.compressor else self.codec.name
+
+    @property
+    def bytes_sent(self) -> int:
+        """By this rank, in all sums so far."""
+        return self.transport.bytes_sent + (self.compressor.bytes_sent if self.compressor else 0)
+
+    @property
+    def residuals(self) -> dict[str, Array]:
+        """What this rank has kept back, float32 (size,), by name: sums over ranks that must survive."""
+        if self.compressor:
+            return self.compressor.residuals
+        return {} if self._residuals is None else {"sent": self._residuals.sent, "owned": self._residuals.owned}
 
     @property
     def result(self) -> tuple[Array, Array]:
@@ -140,9 +166,24 @@ class Exchange:
         return max(len(tree.pieces(num_micro_batches, own)) for own in world)
 
     @property
+    def ring_bytes(self) -> int:
+        """What a rank would send in a sum of float32 by a ring: 2 (W - 1) / W of the vector."""
+        return 2 * (self.transport.world_size - 1) * 4 * self.size // self.transport.world_size
+
+    def residual_norm(self) -> float | None:
+        """The L2 norm of what this rank has kept back of gradients; None where nothing is."""
+        kept = [vector for name, vector in self.residuals.items() if name != "velocity"]
+        return math.hypot(*(np.linalg.norm(self._ops.to_host(vector)) for vector in kept)) if kept else None
+
+    @property
+    def _sums_whole(self) -> bool:
+        """Whether what sums takes one row of each rank."""
+        return self.compressor is not None or self.reduce == "fast"
+
+    @property
     def _folds_whole(self) -> bool:
         """Whether a rank adds all its micro-batches before anything travels: where no order is promised across ranks."""
-        return self.reduce == "fast" or not self.codec.exact
+        return self._sums_whole or not self.codec.exact
 
     def _pieces(self, num_micro_batches: int, own_slots: list[int]) -> Pieces:
         world = tree.ranges(num_micro_batches, self.transport.world_size)
@@ -176,9 +217,9 @@ class Exchange:
             own = self.micro_batches(num_micro_batches)
             leaves, piece_slots = tree.leaves(num_micro_batches, own, self._join)
             pieces = self._pieces(num_micro_batches, piece_slots)
-            sending = self.transport, self._ops, self.codec, self.size, pieces, self._row, self.residuals
-            wiring = Wiring(*sending, self._is_one_shot(num_micro_batches))
-            tail_slot = 0 if piece_slots or self.reduce == "fast" else 1
+            sending = self.transport, self._ops, self.codec, self.size, pieces, self._row, self._residuals
+            wiring = None if self._sums_whole else Wiring(*sending, self._is_one_shot(num_micro_batches))
+            tail_slot = 0 if piece_slots or self._sums_whole else 1
             plan = self._plans[num_micro_batches] = _Plan(leaves, piece_slots, tail_slot, wiring)
         return plan
 
@@ -218,7 +259,7 @@ class _Plan:
     piece_slots: list[int]
     tail_slot: int
     """Where a rank without micro-batches puts its tail."""
-    wiring: Wiring
+    wiring: Wiring | None
 
 
 def _look_away(_sent: list[Coded]) -> None:

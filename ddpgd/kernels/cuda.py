@@ -52,8 +52,7 @@ class Cuda:
         return self._array(cupy.empty(shape, dtype))
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        self.stream.use()
-        return self._array(cupy.zeros(shape, dtype))
+        return self._launch.zeros(shape, dtype)
 
     def from_host(self, values: Array) -> Array:
         self.stream.use()
@@ -188,6 +187,19 @@ class Cuda:
     ) -> None:
         vectors = [params, grads, velocity]
         self._update("momentum", vectors, control, weight_decay, (np.float32(momentum),), weights)
+
+    def nesterov(
+        self,
+        params: Array,
+        grads: Array,
+        velocity: Array,
+        control: Array,
+        weight_decay: float,
+        momentum: float,
+        weights: Array,
+    ) -> None:
+        vectors = [params, grads, velocity]
+        self._update("nesterov", vectors, control, weight_decay, (np.float32(momentum),), weights)
 
     def adam(
         self,

@@ -42,6 +42,11 @@ class Launcher:
             pointers = tuple(NULL if argument is None else argument for argument in arguments)
             function(grid, block, pointers, shared_mem=shared_bytes)
 
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """An array of zeros on the device."""
+        self.stream.use()
+        return cupy.zeros(shape, dtype)  # type: ignore[no-any-return]
+
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """`work` as a CUDA graph. A rehearsal before loads all kernels and makes all scratch, which a capture forbids."""
         self.stream.use()

@@ -38,13 +38,17 @@ __device__ __forceinline__ void decide_alone(
     double* row)
 {
     const double loss_scale = control[LOSS_SCALE];
-    const double scale = 1 / (tail[SAMPLES] * loss_scale);
+    const bool idle = tail[SAMPLES] == 0;
+    const double scale = idle ? 0 : 1 / (tail[SAMPLES] * loss_scale);
     const double norm = sqrt(squared) * scale;
     const double lr = lrs[cursor[STEP]];
     const bool finite = norm <= LARGEST, told = tail[NON_FINITE] == 0, running = control[HALTED] == 0;
-    const bool applied = finite && told && running;
+    const bool applied = finite && told && running && !idle;
     bool overflowed = false;
-    if (applied) {
+    if (idle) {
+        control[SCALE] = 0;
+        control[APPLY] = 0;
+    } else if (applied) {
         control[LR] = lr;
         control[SCALE] = policy.clip_norm > 0 && norm > policy.clip_norm ? scale * (policy.clip_norm / norm) : scale;
         control[APPLY] = 1;

@@ -152,6 +152,7 @@ class Ops(Protocol):
         and the run not HALTED: APPLY = 1, UPDATE grows by 1, SCALE = scale, times clip_norm / norm where that is
         less than 1; LR = lrs[cursor[STEP]], lrs float64. Else APPLY = 0, and, where only the norm is not finite and the
         loss scale may and can (> 1) be halved, it is; else HALTED = 1, and nothing is applied until the host clears it.
+        With SAMPLES 0, where a rank updates by itself and has none: scale 0, APPLY = 0, and HALTED stays as it is.
         history[cursor[RECORD] % its rows] tells the step; cursor moves on: FIRST by global_batch, STEP and RECORD by 1.
         control float64 (CONTROL_WORDS,), history float64 (rows, HISTORY_WORDS), whose other words are left as they are.
         """
@@ -174,6 +175,22 @@ class Ops(Protocol):
         weights: Array,
     ) -> None:
         """g as for sgd; velocity = momentum velocity + g; params -= LR velocity. Polyak, "Some methods", 1964."""
+
+    def nesterov(
+        self,
+        params: Array,
+        grads: Array,
+        velocity: Array,
+        control: Array,
+        weight_decay: float,
+        momentum: float,
+        weights: Array,
+    ) -> None:
+        """velocity = momentum velocity + g; params -= LR (g + momentum velocity). Arguments as for `momentum`.
+
+        Nesterov, "A method of solving a convex programming problem with convergence rate O(1/k^2)", 1983, as rewritten by
+        Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and momentum in deep learning", 2013.
+        """
 
     def adam(
         self,

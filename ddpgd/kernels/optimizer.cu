@@ -73,6 +73,27 @@ extern "C" __global__ void __launch_bounds__(256) momentum(
     store_weights(param, weights, first, n);
 }
 
+extern "C" __global__ void __launch_bounds__(256) nesterov(
+    float* params, const float* grads, float* velocities, const double* control, float weight_decay, float momentum,
+    Value* weights, long long n)
+{
+    const long long first = 4 * (256LL * blockIdx.x + threadIdx.x);
+    if (first >= n || control[APPLY] == 0) return;
+    const Update update(control, weight_decay);
+    Four param = load<4>(params, first, n), velocity = load<4>(velocities, first, n);
+    const Four grad = load<4>(grads, first, n);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        const float g = update.gradient(grad.at[j], param.at[j]);
+        velocity.at[j] = __fadd_rn(__fmul_rn(momentum, velocity.at[j]), g);
+        const float ahead = __fadd_rn(g, __fmul_rn(momentum, velocity.at[j]));
+        param.at[j] = __fsub_rn(param.at[j], __fmul_rn(update.lr, ahead));
+    }
+    store<4>(velocity, velocities, first, n);
+    store<4>(param, params, first, n);
+    store_weights(param, weights, first, n);
+}
+
 extern "C" __global__ void __launch_bounds__(256) adam(
     float* params, const float* grads, float* firsts, float* seconds, const double* control, float weight_decay,
     double beta1, double beta2, float epsilon, Value* weights, long long n)

@@ -170,6 +170,18 @@ class Reference:
     ) -> None:
         reference_update.momentum(self._scratch, params, grads, velocity, control, weight_decay, momentum)
 
+    def nesterov(
+        self,
+        params: Array,
+        grads: Array,
+        velocity: Array,
+        control: Array,
+        weight_decay: float,
+        momentum: float,
+        weights: Array,  # noqa: ARG002
+    ) -> None:
+        reference_update.nesterov(self._scratch, params, grads, velocity, control, weight_decay, momentum)
+
     def adam(
         self,
         params: Array,

@@ -34,17 +34,19 @@ def decide(
 ) -> None:
     words, (first, step, record, _) = tail.tolist(), cursor.tolist()
     loss_scale, halted = float(control[Control.LOSS_SCALE]), bool(control[Control.HALTED])
-    scale = 1.0 / (words[Tail.SAMPLES] * loss_scale)
+    idle = words[Tail.SAMPLES] == 0
+    scale = 0.0 if idle else 1.0 / (words[Tail.SAMPLES] * loss_scale)
     norm = math.sqrt(squared_norm(scratch, grads)) * scale
     finite, finite_loss = math.isfinite(norm), words[Tail.NON_FINITE] == 0
-    applied = finite_loss and finite and not halted
-    overflowed = finite_loss and not finite and not halted and loss_scale > 1 and policy.growth_interval > 0
+    applied = finite_loss and finite and not halted and not idle
+    refused = finite_loss and not finite and not halted and not idle
+    overflowed = refused and loss_scale > 1 and policy.growth_interval > 0
     lr = float(lrs[step])
     control[Control.LR] = lr
     control[Control.SCALE] = scale * (policy.clip_norm / norm) if 0.0 < policy.clip_norm < norm else scale
     control[Control.APPLY] = applied
     control[Control.UPDATE] += applied
-    control[Control.HALTED] = not (applied or overflowed)
+    control[Control.HALTED] = halted if idle else not (applied or overflowed)
     if policy.growth_interval:
         _adapt_loss_scale(control, applied, overflowed, policy)
     row = history[record % len(history)]
@@ -88,6 +90,27 @@ def momentum(
     np.multiply(velocity, momentum, out=velocity)
     np.add(velocity, change, out=velocity)
     np.multiply(velocity, lr, out=change)
+    np.subtract(params, change, out=params)
+
+
+def nesterov(
+    scratch: Scratch,
+    params: Array,
+    grads: Array,
+    velocity: Array,
+    control: Array,
+    weight_decay: float,
+    momentum: float,
+) -> None:
+    lr, scale, apply = control[: Control.APPLY + 1].tolist()
+    if not apply:
+        return
+    change = _gradient(scratch, params, grads, scale, weight_decay)
+    np.multiply(velocity, momentum, out=velocity)
+    np.add(velocity, change, out=velocity)
+    ahead = np.multiply(velocity, momentum, out=scratch("work", params.shape, params.dtype))
+    np.add(change, ahead, out=change)
+    np.multiply(change, lr, out=change)
     np.subtract(params, change, out=params)
 
 

@@ -34,3 +34,38 @@ class WireOps(Protocol):
 
     def decode(self, coded: Array, exponents: Array, values: Array) -> None:
         """values = coded 2^-e, float32 (n,): the inverse of `encode` but for rounding."""
+
+    def accumulate(self, values: Array, factor: float, velocity: Array | None, momentum: float, kept: Array) -> None:
+        """velocity = momentum velocity + factor values; kept = kept + velocity. velocity None: kept = kept + factor values.
+
+        values, velocity and kept (n,). Momentum correction of Lin et al., "Deep gradient compression", 2018, section 3.2.
+        """
+
+    def select(self, kept: Array, velocity: Array | None, indices: Array, values: Array) -> None:
+        """Takes the k elements of largest magnitude out of kept (n,): their places, ascending, and what stood there.
+
+        indices uint32 (k,), values (k,), 1 <= k <= n. Of equal magnitudes the first are taken; a NaN is larger than all.
+        At these places kept and, where it is given, velocity become 0: the paper's momentum factor masking, section 3.3.
+        """
+
+    def scatter_add(self, indices: Array, values: Array, factor: float, out: Array) -> None:
+        """out[indices[i]] += factor values[i]: indices uint32 (k,), all different; values (k,), out (n,)."""
+
+    def project(self, matrix: Array, right: Array, left: Array) -> None:
+        """left = matrix right. matrix (K, N), right (N, r), left (K, r); r is 1 to 32.
+
+        This and the next three are the steps of Vogels, Karimireddy, Jaggi, "PowerSGD", 2019, algorithm 1.
+        """
+
+    def orthonormalise(self, matrix: Array, spare: Array | None) -> None:
+        """Makes the columns of matrix (K, r) orthonormal, in place, one after the other: Gram and Schmidt's process, twice.
+
+        A column of which less than 2^-10 is left by that, or that was 0, becomes that of `spare` (K, r), as it stands;
+        0 where there is none. Sums are float32.
+        """
+
+    def project_back(self, matrix: Array, left: Array, right: Array) -> None:
+        """right = matrix^T left. matrix (K, N), left (K, r), right (N, r)."""
+
+    def add_product(self, left: Array, right: Array, factor: float, matrix: Array) -> None:
+        """matrix = matrix + factor left right^T. left (K, r), right (N, r), matrix (K, N)."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from runs import Record, digits, records, train
 
-from ddpgd import build, checkpoint
+from ddpgd import account, build, checkpoint
 from ddpgd.data import synthetic
 from ddpgd.errors import Interrupted, NonFiniteError
 from ddpgd.stopping import StopRequest
@@ -146,6 +146,39 @@ def test_a_lossy_wire_follows_that_of_the_reference(wire: str, world_size: int, 
     summary = gpu(tmp_path / "cupy", world_size, **given)
     assert summary["wire_bytes_per_step"] == reference["wire_bytes_per_step"]
     assert summary["test_loss_mean"] == pytest.approx(reference["test_loss_mean"], rel=0.02)
+
+
+OF_THEIR_OWN: dict[str, Record] = {
+    "topk": {"wire": "topk", "topk_density": 0.1, "topk_warmup": 1, "optimizer": "adam", "lr": 0.01},
+    "topk with momentum": {"wire": "topk", "topk_warmup": 0, "optimizer": "momentum", "clip_norm": 1.0},
+    "powersgd": {"wire": "powersgd"},
+    "local": {"sync": "local", "local_steps": 3, "outer_momentum": 0.9},
+    "local, a rank without samples": {"sync": "local", "local_steps": 3, "micro_batch": 25},
+    "local with topk": {"sync": "local", "local_steps": 3, "wire": "topk", "topk_density": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", OF_THEIR_OWN)
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_wires_that_keep_most_back_and_local_updates_leave_equal_replicas(
+    name: str, world_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summarise, replicas = account.summary, []
+
+    def summary_of(*given: Any, **facts: Any) -> Record:
+        replicas.append(facts["params_sha256"])
+        return summarise(*given, **facts)
+
+    monkeypatch.setattr(account, "summary", summary_of)
+    summary = gpu(tmp_path / "cupy", world_size, **OF_THEIR_OWN[name])
+    assert summary["steps"] == 9
+    assert replicas == [summary["params_sha256"]] * world_size
+    lines = records(tmp_path / "cupy")
+    assert lines[-1]["train_loss_mean"] < lines[0]["train_loss_mean"]
+    if name != "powersgd":
+        reference = train(tmp_path / "numpy", world_size, backend="numpy", **OF_THEIR_OWN[name])
+        assert summary["wire_bytes_per_step"] == reference["wire_bytes_per_step"]
+        assert summary["test_loss_mean"] == pytest.approx(reference["test_loss_mean"], rel=1e-4)
 
 
 def test_fast_is_near(tmp_path: Path) -> None:

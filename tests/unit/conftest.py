@@ -4,7 +4,10 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
+from runs import digits
 from threadpoolctl import threadpool_limits
+
+from ddpgd.data import synthetic
 
 # The same examples every time, and none against the clock: the machine may be busy.
 hypothesis.settings.register_profile("ddpgd", deadline=None, derandomize=True, database=None)
@@ -15,3 +18,9 @@ hypothesis.settings.load_profile("ddpgd")
 def one_blas_thread() -> Iterator[None]:
     with threadpool_limits(1, user_api="blas"):
         yield
+
+
+@pytest.fixture
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What --data synthetic then means."""
+    monkeypatch.setattr(synthetic, "make", digits)

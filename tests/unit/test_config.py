@@ -59,7 +59,16 @@ OTHER: dict[str, tuple[Any, str]] = {
     "ranks": (4, "4"),
     "wire": ("int8", "int8"),
     "error_feedback": (True, ""),
+    "topk_density": (0.125, "0.125"),
+    "topk_warmup": (2, "2"),
+    "topk_masking": (True, ""),
+    "powersgd_rank": (3, "3"),
     "reduce": ("fast", "fast"),
+    "sync": ("local", "local"),
+    "local_steps": (9, "9"),
+    "local_after": (4, "4"),
+    "outer_lr": (0.75, "0.75"),
+    "outer_momentum": (0.5, "0.5"),
 }
 FIXED = {
     *("hidden", "activation", "init", "loss", "seed", "global_batch", "micro_batch", "optimizer", "lr", "momentum"),
@@ -74,6 +83,15 @@ FIXED = {
         "reduce",
         "wire",
         "error_feedback",
+        "topk_density",
+        "topk_warmup",
+        "topk_masking",
+        "powersgd_rank",
+        "sync",
+        "local_steps",
+        "local_after",
+        "outer_lr",
+        "outer_momentum",
     ),
 }
 

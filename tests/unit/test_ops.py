@@ -75,6 +75,7 @@ def _calls(ops: Reference, rng: np.random.Generator) -> dict[str, tuple[Callable
         ),
         "sgd": (ops.sgd, [real(9), real(9), control, 0.01, real(9)], {0}),
         "momentum": (ops.momentum, [real(9), real(9), real(9), control, 0.01, 0.9, real(9)], {0, 2}),
+        "nesterov": (ops.nesterov, [real(9), real(9), real(9), control, 0.01, 0.9, real(9)], {0, 2}),
         "adam": (
             ops.adam,
             [real(9), real(9), real(9), real(9) ** 2, control, 0.01, 0.9, 0.999, 1e-8, real(9)],
@@ -154,7 +155,7 @@ def test_non_finite_tensor_names_the_first() -> None:
     assert model.non_finite_tensor(params) == "dense1.bias"
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adam"])
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
 @pytest.mark.parametrize("loss", NETWORK_LOSSES)
 def test_a_second_step_allocates_nothing(rng: np.random.Generator, activation: str, loss: str, optimizer: str) -> None:

@@ -31,12 +31,9 @@ from ddpgd.philox import permutation
 from ddpgd.step import Step
 from ddpgd.stopping import StopRequest
 
+pytestmark = pytest.mark.usefixtures("few_digits")
+
 WORLD_SIZES = (1, 2, 3, 5, 7, 8, 64)
-
-
-@pytest.fixture(autouse=True)
-def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic, "make", digits)
 
 
 CONFIGURATIONS: dict[str, Record] = {
