@@ -47,7 +47,7 @@ def command(name: str, sizes: tuple[int, ...], steps: int, python: str, data: st
         words = (
             f"{SCRIPTS / 'ddp_loop.py'} {data} {','.join(map(str, sizes))} 1 {GLOBAL_BATCH} {folder} --steps {steps}"
         )
-        return [python, *words.split(), *(["--half"] if name == "ddp-half" else [])]
+        return [python, *words.split(), *(["--hook", "fp16"] if name == "ddp-half" else [])]
     flags = (
         f"--hidden {','.join(map(str, sizes[1:-1]))} --global-batch {GLOBAL_BATCH} --micro-batch {GLOBAL_BATCH // NUM_RANKS} "
         f"--optimizer sgd --lr {LR} --weight-decay 0 --schedule constant --wire {name} --steps {steps} "

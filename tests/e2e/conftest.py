@@ -33,6 +33,12 @@ def run_ddpgd(
     )
 
 
+def run_script(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """One of scripts/, in Python."""
+    command = [*PYTHON, str(Path(__file__).parents[2] / "scripts" / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
+
+
 def summary(folder: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return loaded

@@ -1,20 +1,13 @@
 """The benchmark of the exchange: a trial makes JSON, tables and plots; wrong input is one line."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import PYTHON
+from conftest import run_script as run
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 SIZES = (4096, 16384)
 CONTESTANTS = {"library", "fast", "ordered", "one shot", "segments", "float16", "float16+", "bfloat16", "int8"}
-
-
-def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [*PYTHON, str(SCRIPTS / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
 
 
 @pytest.fixture(scope="module")
