@@ -15,7 +15,7 @@ from netlab import Lab
 
 from ddpgd.metrics import read_records
 
-PATIENCE_S = 1800.0
+PATIENCE_S = 600.0
 """After which a run is ended, and missing."""
 
 

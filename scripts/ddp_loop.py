@@ -79,7 +79,10 @@ def are_equal(asked, steps):
 def train(network, images, labels, tests, test_labels, asked):
     """Trains `network`: the mean loss over the last epoch, when each step ended (s), and evaluations, (step, accuracy)."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    model = DistributedDataParallel(network, gradient_as_bucket_view=True)
+    # PowerSGD's hook sends from callbacks, whose order over several buckets ranks do not share: gloo then aborts. With a
+    # size of their own given, buckets take 25 MB from the first on, and one holds all.
+    bucket_mb = 25 if asked.hook == "powersgd" else None
+    model = DistributedDataParallel(network, gradient_as_bucket_view=True, bucket_cap_mb=bucket_mb)
     steps_per_epoch = math.ceil(len(images) / asked.global_batch)
     optimizer, schedule = make_optimizer(model.parameters(), asked.rule, asked.epochs * steps_per_epoch)
     optimizer = hooked(model, optimizer, asked)
