@@ -228,7 +228,8 @@ class Trainer:
 
     def _figures(self) -> Record:
         counters, own = self._counters, self._costs
-        compute_s, wire_bytes = zip(*self._transport.all_gather_objects((own.compute_s, own.wire_bytes)), strict=True)
+        compute_s, sent = zip(*self._transport.all_gather_objects((own.compute_s, own.wire_bytes)), strict=True)
+        wire_bytes = round(max(sent) / max(1, len(own.step_us)))
         one_rank_share = (sum(compute_s) + own.update_s) / own.step_s if own.step_s else 1.0
         return {
             "steps": counters.step,
@@ -242,8 +243,8 @@ class Trainer:
             "samples_per_s": own.samples / own.step_s if own.step_s else None,
             "step_us_median": _median_us(own.step_us),
             "exchange_us_median": _median_us(own.exchange_us),
-            "wire_bytes_per_step": max(wire_bytes),
-            "wire_compression": self._step.exchange.ring_bytes / max(wire_bytes) if max(wire_bytes) else None,
+            "wire_bytes_per_step": wire_bytes,
+            "wire_compression": self._step.exchange.ring_bytes / wire_bytes if wire_bytes else None,
             "one_rank_s_estimate": one_rank_share * counters.train_s,
         }
 
@@ -267,7 +268,7 @@ class _Costs:
         for _ in range(result.num_steps):
             self.step_us.append(result.step_s / result.num_steps * 1e6)
             self.exchange_us.append(result.exchange_s / result.num_steps * 1e6)
-        self.wire_bytes = max(self.wire_bytes, result.wire_bytes)
+        self.wire_bytes += result.num_steps * result.wire_bytes
 
     def samples_per_s_since_last(self) -> float:
         samples, seconds = self.samples - self._last_samples, self.step_s - self._last_s

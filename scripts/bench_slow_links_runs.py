@@ -1,7 +1,6 @@
 """One run of `bench_slow_links.py`: started alone, over shared memory or on the hosts of a lab, and what it found."""
 
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,7 +32,7 @@ def curve(run: Run, data: str) -> dict:
     return {
         "curve": [(record["step"], record["test_accuracy"]) for record in records],
         "accuracy": summary["test_accuracy"],
-        "wire_bytes": statistics.mean(record["wire_bytes"] for record in records),
+        "wire_bytes": summary["wire_bytes_per_step"],
     }
 
 
