@@ -67,8 +67,8 @@ CONTESTANTS = {
     "local-64": Contestant("--sync local --local-steps 64 --wire float16", label="ddpgd, 64 local steps, float16"),
     "local-256": Contestant("--sync local --local-steps 256 --wire float16", label="ddpgd, 256 local steps, float16"),
     "outer": Contestant(
-        "--sync local --local-steps 64 --wire int8 --error-feedback --outer-lr 0.7 --outer-momentum 0.5",
-        label="ddpgd, 64 local steps, outer momentum, int8",
+        "--sync local --local-steps 48 --wire int8 --error-feedback --outer-lr 0.7 --outer-momentum 0.5",
+        label="ddpgd, 48 local steps, outer momentum, int8",
     ),
     "post-local": Contestant(
         f"--sync local --local-after {STEPS_PER_EPOCH}", label="ddpgd, 8 local steps after an epoch"
