@@ -1,6 +1,7 @@
 """NCCL between GPUs, each of them one rank's: the transport of NVLink and InfiniBand. MPI starts it, and ends it."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, Self
 
 from cupy.cuda import nccl
@@ -61,8 +62,10 @@ class Nccl:
         self._world.barrier()
 
     def duplicate(self) -> Self:
-        """This one: a stream keeps the order of all calls, so nobody's messages meet another's."""
-        return self
+        """A stream keeps the order of all calls, so nobody's messages meet another's; the count of bytes is its own."""
+        twin = copy(self)
+        twin.bytes_sent = 0
+        return twin
 
     def abort(self, exit_code: int) -> None:
         self._nccl.abort()

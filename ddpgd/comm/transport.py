@@ -43,7 +43,7 @@ class Transport(Protocol):
         """Returns when every rank has arrived."""
 
     def duplicate(self) -> Self:
-        """The same group, whose messages never meet those of this one."""
+        """The same group, whose messages never meet those of this one, and which counts its own bytes."""
 
     def abort(self, exit_code: int) -> None:
         """Ends the whole job at once because this rank failed; where that cannot be done, frees ranks that wait."""
