@@ -94,24 +94,30 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--patience", type=seconds, default=60.0, metavar="S", help="a run cut for ever is ended after S (default: 60)")
     add("--each", action="store_true", help="no mpirun: COMMAND once on each host, with RANK, WORLD_SIZE, MASTER_ADDR, "
         "MASTER_PORT and GLOO_SOCKET_IFNAME set; the first failure ends all")  # fmt: skip
+    add("--first", action="store_true", help="no mpirun: COMMAND once, on the first host; an mpirun in it reaches all hosts "
+        "by their names, host0, host1, ...")  # fmt: skip
     add("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="and its arguments")
     given = parser.parse_args(arguments)
     given.command = given.command[given.command[:1] == ["--"] :]
     if not given.command:
         parser.error("no command: type one after --, e.g. netlab.py --hosts 2 --rate 100mbit -- python program.py")
-    if given.each and given.ranks_per_host > 1:
-        parser.error("--ranks-per-host is for mpirun: leave it out with --each")
+    if (given.each or given.first) and given.ranks_per_host > 1:
+        parser.error("--ranks-per-host is for mpirun: leave it out with --each and --first")
+    if given.each and given.first:
+        parser.error("--each is on all hosts, --first on one: type one of them")
     return given
 
 
 def run(given: argparse.Namespace) -> int:
     lab = Lab(given.hosts, given.rate, given.latency, given.ranks_per_host)
-    if not given.each:
+    if not (given.each or given.first):
         find_mpirun()
     cut = given.cut and Cut(given.cut.after_s, given.cut.for_s, given.patience)
     with lab:
         if given.each:
             return lab.each(given.command, cut=cut).returncode
+        if given.first:
+            return lab.first(given.command, cut=cut).returncode
         return lab.mpirun(given.command, cut=cut).returncode
 
 

@@ -94,27 +94,40 @@ class Lab:
         capture: bool = False,
     ) -> Done:
         """Runs the command under mpirun across the hosts."""
+        num_ranks = self._ranks_per_host * len(self._hosts.names)
+        slots = ",".join(f"{name}:{self._ranks_per_host}" for name in self._hosts.names)
+        words = f"--bind-to none --host {slots} -n {num_ranks}"
+        full = [find_mpirun(), *words.split(), *(options or []), *command]
+        return self._run([(0, full, self._reaching(num_ranks) | (env or {}))], cut, timeout, capture)
+
+    def first(
+        self,
+        command: Command,
+        *,
+        env: dict[str, str] | None = None,
+        cut: Cut | None = None,
+        timeout: float | None = None,
+        capture: bool = False,
+    ) -> Done:
+        """Runs the command once, on the first host; an mpirun in it reaches all hosts by their names."""
+        return self._run([(0, command, self._reaching(len(self._hosts.names)) | (env or {}))], cut, timeout, capture)
+
+    def _reaching(self, num_ranks: int) -> dict[str, str]:
+        """The environment in which Open MPI starts ranks on the hosts, and those talk over their links."""
+        settings = {key: os.environ.get(key, value) for key, value in OPEN_MPI.items()}
+        if num_ranks > len(os.sched_getaffinity(0)):
+            # Each host takes all cores for its own, and would spin on them.
+            settings["OMPI_MCA_mpi_yield_when_idle"] = "1"
         # Ranks of one host talk through its memory, as they would; those of two through TCP alone.
         transports = "tcp,self" if self._ranks_per_host == 1 else "tcp,self,sm"
-        words = f"--prtemca prte_if_include {NETWORK} "
-        words += f"--prtemca prte_tmpdir_base {self._hosts.folder} --bind-to none --mca pml ob1 --mca btl {transports} "
-        words += f"--mca btl_tcp_if_include {NETWORK} "
-        num_ranks = self._ranks_per_host * len(self._hosts.names)
-        if num_ranks > len(os.sched_getaffinity(0)):
-            words += "--mca mpi_yield_when_idle 1 "  # each host takes all cores for its own, and would spin on them
-        slots = ",".join(f"{name}:{self._ranks_per_host}" for name in self._hosts.names)
-        words += f"--host {slots} -n {num_ranks}"
-        settings = {key: os.environ.get(key, value) for key, value in OPEN_MPI.items()}
-        full = [
-            find_mpirun(),
-            "--prtemca",
-            "plm_ssh_agent",
-            self._hosts.agent,
-            *words.split(),
-            *(options or []),
-            *command,
-        ]
-        return self._run([(0, full, settings | (env or {}))], cut, timeout, capture)
+        return settings | {
+            "PRTE_MCA_plm_ssh_agent": self._hosts.agent,
+            "PRTE_MCA_prte_if_include": NETWORK,
+            "PRTE_MCA_prte_tmpdir_base": str(self._hosts.folder),
+            "OMPI_MCA_pml": "ob1",
+            "OMPI_MCA_btl": transports,
+            "OMPI_MCA_btl_tcp_if_include": NETWORK,
+        }
 
     def each(
         self,

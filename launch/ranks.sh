@@ -1,0 +1,42 @@
+# shellcheck shell=bash
+# What the launchers share: `ddpgd train` under mpirun, for which INT, TERM and HUP mean a checkpoint and code 75.
+#
+#   source launch/ranks.sh             after scripts/setup.sh
+#   run_ranks RANKS [arguments]        with MPIRUN; the exit code is that of the ranks
+
+# mpirun kills its ranks at TERM and INT, but passes USR1 on to them.
+stop_ranks() {
+    local signal=USR1
+    interrupted=yes
+    [[ -n $launcher ]] || return 0
+    if [[ -z $stopping ]]; then
+        stopping=yes
+        say "stopping at the next step, with a checkpoint (once more: at once, without one)"
+    else
+        signal=TERM
+    fi
+    kill -"$signal" "$launcher" 2>/dev/null || true
+}
+
+run_ranks() {
+    local live=() code=0
+    stopping='' launcher='' interrupted=yes
+    trap stop_ranks INT TERM HUP
+    if [[ -t 1 ]]; then
+        # What ranks see as their stdout says nothing of ours: Open MPI gives them a terminal without columns, others a pipe.
+        DDPGD_TERMINAL=$(tput cols 2>/dev/null || echo 80)
+        export DDPGD_TERMINAL
+        live=(${MPIRUN_LIVE[@]+"${MPIRUN_LIVE[@]}"})
+    fi
+    # Job control gives mpirun a process group of its own, which the terminal's Ctrl-C does not reach.
+    set -m
+    "${MPIRUN[@]}" ${live[@]+"${live[@]}"} -n "$1" "$PYTHON" -m ddpgd train "${@:2}" </dev/null &
+    launcher=$!
+    set +m
+    # wait returns early when a trapped signal comes: ask again until it tells how mpirun ended.
+    while [[ -n $interrupted ]]; do
+        interrupted='' code=0
+        wait "$launcher" || code=$?
+    done
+    return "$code"
+}

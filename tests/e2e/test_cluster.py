@@ -1,0 +1,73 @@
+"""launch/cluster.sh, across the hosts of a lab; what it refuses, anywhere."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import summary
+from runs import records
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = str(ROOT / "launch" / "cluster.sh")
+LAB = [sys.executable, str(ROOT / "scripts" / "netlab.py"), "--hosts", "2", "--rate", "1gbit", "--first", "--"]
+SMALL = ("--data", "synthetic", "--hidden", "16", "--quiet")
+
+needs_venv = pytest.mark.skipif(
+    not (ROOT / ".venv").exists(),
+    reason="hosts of a lab have no internet: scripts/setup.sh must have made .venv before",
+)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Path:
+    done = subprocess.run([*LAB, "true"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(done.stderr.strip())
+    file = tmp_path / "hosts"
+    file.write_text("# two machines\nhost0 slots=1\n\nhost1\n")
+    return file
+
+
+@needs_venv
+def test_ranks_on_all_machines_of_the_host_file(hosts: Path, tmp_path: Path) -> None:
+    command = [*LAB, CLUSTER, str(hosts), *SMALL, "--steps", "5", "--run-dir", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert summary(tmp_path / "run")["complete"]
+    assert summary(tmp_path / "run")["world_size"] == 2
+
+
+@needs_venv
+def test_a_signal_ends_with_a_checkpoint(hosts: Path, tmp_path: Path) -> None:
+    """The launcher itself gets it: who stops the lab ends all at once."""
+    run, pid = tmp_path / "run", tmp_path / "pid"
+    script = f"echo $$ > {pid}; exec {CLUSTER} {hosts} {' '.join(SMALL)} --steps 1000000 --run-dir {run}"
+    process = subprocess.Popen([*LAB, "bash", "-c", script], stderr=subprocess.PIPE, text=True)
+    while not ((run / "metrics.jsonl").exists() and records(run)):
+        assert process.poll() is None, "ended too soon"
+        time.sleep(0.01)
+    os.kill(int(pid.read_text()), signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 75, stderr
+    assert (run / "checkpoints" / "latest").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (None, "type a host file, as in:"),
+        ("", "names no machine; type a line as: gpu-a slots=4"),
+        ("gpu-a slots=none\n", '"gpu-a slots=none" is not a machine; type a line as: gpu-a slots=4'),
+    ],
+)
+def test_a_host_file_that_is_none(text: str | None, line: str, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    if text is not None:
+        hosts.write_text(text)
+    done = subprocess.run([CLUSTER, str(hosts)], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert line in done.stderr
