@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -14,15 +14,18 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ddpgd import checkpoint, predict, start, trained
+from ddpgd import checkpoint, doctor, plan, predict, start, trained
 from ddpgd.account import VERSION
 from ddpgd.coerce import coerce
 from ddpgd.comm.agreement import from_root
+from ddpgd.comm.alone import Alone
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.world import Launch, launch
 from ddpgd.compare import compare
 from ddpgd.config import ALTERNATIVES, OPTIONS, flag, read_toml
 from ddpgd.errors import InputError, Stop
+from ddpgd.metrics import read_records
+from ddpgd.plots import draw_runs
 from ddpgd.stopping import StopRequest
 
 _EXAMPLES = {
@@ -31,6 +34,9 @@ _EXAMPLES = {
     "predict": "ddpgd predict runs/first/checkpoints/latest seven.png",
     "data": "ddpgd data",
     "compare": "ddpgd compare runs/first runs/second",
+    "doctor": "mpirun -n 2 ddpgd doctor",
+    "plot": "ddpgd plot runs/first runs/second --out runs.png",
+    "plan": "mpirun -n 2 ddpgd plan --measure --ranks 8,64,512 --ranks-per-node 8 --link 100Gbit",
 }
 
 
@@ -42,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_mine_to_tell = launched.local_rank == 0
     try:
         with stop.listening() if arguments[:1] == ["train"] else nullcontext():
-            world = start.join(launched, may_use_gpu=_may_use_gpu(arguments))
+            world, refusal = _join(launched, arguments)
             is_mine_to_tell = world.rank == 0
             with start.ending_all_on_failure(world):
                 _check_same_arguments(world, arguments)
-                parsed = from_root(world, lambda: _parse(arguments))
+                parsed = from_root(world, lambda: _parse(arguments)) | {"refusal": refusal}
                 _COMMANDS[parsed.pop("command")](parsed, world, launched, stop)
     except Stop as end:
         if is_mine_to_tell and str(end):
@@ -56,11 +62,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _join(launched: Launch, arguments: list[str]) -> tuple[Transport, str]:
+    """All ranks. Where they cannot join, the doctor goes on alone, and is told why."""
+    try:
+        return start.join(launched, may_use_gpu=_may_use_gpu(arguments)), ""
+    except InputError as refused:
+        if arguments[:1] != ["doctor"]:
+            raise
+        return Alone(), str(refused)
+
+
 def _may_use_gpu(arguments: list[str]) -> bool:
     """Before MPI starts, and so before rank 0 parses flags for all: does this command want a GPU, as far as its flags tell?"""
     numpy_asked = "--backend=numpy" in arguments or ["--backend", "numpy"] in map(list, pairwise(arguments))
     helped = not {"-h", "--help"}.isdisjoint(arguments)
-    return arguments[:1] == ["train"] and not numpy_asked and not helped
+    return (arguments[:1] in (["train"], ["doctor"]) or "--measure" in arguments) and not numpy_asked and not helped
 
 
 class _Shown(Stop):
@@ -96,6 +112,9 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         "predict": "the digit in each image, by a checkpoint",
         "data": "fetch, verify and report the data",
         "compare": "the first step and layer at which two runs differ",
+        "doctor": "what is wrong, or slow, with the ranks that mpirun started, and what to type",
+        "plot": "loss, accuracy, learning rate, gradient norm and throughput of runs, as a picture",
+        "plan": "what so many ranks would do, and what would help them",
     }
     commands = {
         name: subparsers.add_parser(name, help=text, description=text, epilog=f"example:\n  {_EXAMPLES[name]}")
@@ -107,16 +126,28 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     commands["predict"].add_argument(
         "images", metavar="IMAGE", nargs="+", help="PNG, PGM, ...: any size, dark or light"
     )
-    for name in ("evaluate", "data"):
+    commands["doctor"].add_argument("--config", metavar="FILE.toml", help="should be alike on all machines")
+    for name in ("evaluate", "data", "doctor"):
         commands[name].add_argument("--data", help=OPTIONS["data"].metadata["help"])
     commands["compare"].add_argument("runs", metavar="RUN", nargs=2, help="a run folder")
+    commands["plot"].add_argument(
+        "runs", metavar="RUN", nargs="+", help="a run folder; several are laid over each other"
+    )
+    commands["plot"].add_argument("--out", metavar="FILE", default="plot.png", help="PNG or SVG (default: plot.png)")
+    plan.add_flags(commands["plan"])
+    _add_options(commands["plan"], plan.WORK_OPTIONS)
     return parser, commands
 
 
 def _add_train_flags(parser: _Parser) -> None:
     parser.add_argument("--config", metavar="FILE.toml", help="options by name, as in a run's config.toml; flags win")
+    _add_options(parser, OPTIONS)
+
+
+def _add_options(parser: _Parser, names: Iterable[str]) -> None:
     groups: dict[str, Any] = {}
-    for name, option in OPTIONS.items():
+    for name in names:
+        option = OPTIONS[name]
         title = option.metadata["group"]
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
@@ -148,13 +179,20 @@ def _parse(arguments: list[str]) -> dict[str, Any]:
     values = {name: value for name, value in vars(parsed).items() if value is not None}
     if parsed.command == "train":
         file = values.pop("config", None)
-        flags = {name: value for name, value in values.items() if name != "command"}
-        coerced = {
-            name: value if name == "resume" else coerce(OPTIONS[name], value, flag(name))
-            for name, value in flags.items()
-        }
+        coerced = _coerced(values, OPTIONS)
         return {"command": "train", "given": _without_rivals(read_toml(file) if file else {}, coerced) | coerced}
+    if parsed.command == "plan":
+        return values | {"given": _coerced(values, plan.WORK_OPTIONS)}
     return values
+
+
+def _coerced(values: dict[str, Any], names: Container[str]) -> dict[str, Any]:
+    """Those of `names`, as the options' types."""
+    return {
+        name: value if name == "resume" else coerce(OPTIONS[name], value, flag(name))
+        for name, value in values.items()
+        if name in names
+    }
 
 
 def _without_rivals(table: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
@@ -218,6 +256,39 @@ def _compare(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop:
     from_root(world, work)
 
 
+class _Ill(Stop):
+    """The doctor found what would make a run fail, and has said so."""
+
+    exit_code = 1
+
+
+def _doctor(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
+    if file := parsed.get("config"):
+        from_root(world, lambda: read_toml(file))
+    lines, is_ill = doctor.run(world, launched, parsed["refusal"], parsed.get("config"), parsed.get("data"))
+    if launched.rank == 0:
+        print("\n".join(lines), flush=True)
+    if is_ill:
+        raise _Ill
+
+
+def _plot(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+    def work() -> None:
+        folders = [Path(run) for run in parsed["runs"]]
+        names = [folder.name for folder in folders]
+        titles = names if len(set(names)) == len(names) else parsed["runs"]
+        draw_runs({title: read_records(run) for title, run in zip(titles, folders, strict=True)}, Path(parsed["out"]))
+        print(parsed["out"])
+
+    from_root(world, work)
+
+
+def _plan(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
+    lines = plan.lines(parsed["given"], parsed, world, launched.local_rank)
+    if world.rank == 0:
+        print("\n".join(lines), flush=True)
+
+
 def _check_same_arguments(world: Transport, arguments: list[str]) -> None:
     everybody = world.all_gather_objects(arguments)
     for rank, theirs in enumerate(everybody):
@@ -228,4 +299,13 @@ def _check_same_arguments(world: Transport, arguments: list[str]) -> None:
             )
 
 
-_COMMANDS = {"train": _train, "evaluate": _evaluate, "predict": _predict, "data": _data, "compare": _compare}
+_COMMANDS = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "data": _data,
+    "compare": _compare,
+    "doctor": _doctor,
+    "plot": _plot,
+    "plan": _plan,
+}

@@ -41,6 +41,7 @@ class Config:
     checkpoint_every: int | None = _option(None, "run", "steps between checkpoints (default: at the end)", int)
     log_every: int = _option(100, "run", "steps between records in metrics.jsonl", int)
     quiet: bool = _option(False, "run", "print nothing but errors", bool)
+    tensorboard: bool = _option(False, "run", "write event files of TensorBoard as well", bool)
 
     epochs: int | None = _option(None, "length", "passes over the training samples (default: 10)", int)
     steps: int | None = _option(None, "length", "updates, instead of --epochs", int)

@@ -104,6 +104,15 @@ def _check_own_gpu(devices: list[tuple[str, Device]]) -> None:
                 )
 
 
+def mpi_library() -> str:
+    """What the MPI library calls itself; empty: there is none."""
+    try:
+        from ddpgd.comm.mpi_host import library
+    except (ImportError, RuntimeError):
+        return ""
+    return library()
+
+
 def mpi_world(wanted_by: str) -> Transport:
     """All ranks that the launcher started. InputError: MPI cannot be loaded; the line names who wanted it."""
     try:

@@ -1,7 +1,7 @@
 """A run on one rank: its live objects, what it saves, what it tells; and the ranks that make a run."""
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from ddpgd.rules import validate
 from ddpgd.run_folder import RunFolder
 from ddpgd.show import Quiet
 from ddpgd.stopping import StopRequest
+from ddpgd.tensorboard import EventFile
 from ddpgd.train import Observer, Pace, Trainer
 from ddpgd.trained import check_same_data
 
@@ -94,17 +95,22 @@ class Rank:
         num_epochs = -(-self._pace.total_steps // self._step.batches.steps_per_epoch)
         if self._transport.rank > 0:
             return self._run(Quiet())
-        records = RecordFile(self._folder.path, self._counters.step)
-        with show(self._pace.total_steps, num_epochs, self._counters.step) as shown, closing(records):
+        with ExitStack() as stack:
+            files = [stack.enter_context(closing(file)) for file in self._record_files()]
+            shown = stack.enter_context(show(self._pace.total_steps, num_epochs, self._counters.step))
             for line in self._introduction():
                 shown.say(line)
             for line in self._changes():
                 shown.say(line)
-            summary = self._run(_Recorder(records, shown, self._hashes))
+            summary = self._run(_Recorder(files, shown, self._hashes))
             for line in account.conclusion(summary, str(self._folder.path)):
                 shown.say(line)
         write_summary(self._folder.path, summary)
         return summary
+
+    def _record_files(self) -> list[RecordFile | EventFile]:
+        own = self._folder.path, self._counters.step
+        return [RecordFile(*own), *([EventFile(*own)] if self._config.tensorboard else [])]
 
     def _changes(self) -> list[str]:
         """In what a run that goes on differs from the one before."""
@@ -190,17 +196,19 @@ class Rank:
 
 
 class _Recorder:
-    """Rank 0's observer: what is recorded gets the params' hashes, goes to the file, and is shown."""
+    """Rank 0's observer: what is recorded gets the params' hashes, goes to the files, and is shown."""
 
-    def __init__(self, records: RecordFile, shown: Quiet, hashes: Callable[[], Record]) -> None:
+    def __init__(self, files: list[RecordFile | EventFile], shown: Quiet, hashes: Callable[[], Record]) -> None:
         self.step = shown.step
         self.say = shown.say
-        self._records = records
+        self._files = files
         self._shown = shown
         self._hashes = hashes
 
     def record(self, record: Record) -> None:
-        self._records.record(record | self._hashes())
+        whole = record | self._hashes()
+        for file in self._files:
+            file.record(whole)
         self._shown.record(record)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ddpgd import checkpoint, rank
+from ddpgd import checkpoint, rank, tensorboard
 from ddpgd.checkpoint import Checkpoint
 from ddpgd.comm.agreement import from_root, together
 from ddpgd.comm.alone import Alone
@@ -91,7 +91,7 @@ def _configure(given: Mapping[str, Any]) -> tuple[Config, tuple[Path, Checkpoint
     """Rank 0's part: the options, and the checkpoint to go on from."""
     if given.get("resume") is None:
         config = Config(**given)
-        validate(config)
+        _validate(config)
         return config, None
     place = given["resume"] or given.get("run_dir")
     if not place:
@@ -100,10 +100,16 @@ def _configure(given: Mapping[str, Any]) -> tuple[Config, tuple[Path, Checkpoint
     before = from_table(saved.config)
     own_folder = {} if given.get("run_dir") else {"run_dir": None}
     config = continued(before, {**own_folder, **given, "resume": None})
-    validate(config)
+    _validate(config)
     if config.schedule != "constant" and (config.epochs, config.steps) != (before.epochs, before.steps):
         say(f"the run has another length now, so the {config.schedule} schedule goes on differently")
     return config, (path, saved)
+
+
+def _validate(config: Config) -> None:
+    validate(config)
+    if config.tensorboard:
+        tensorboard.check()
 
 
 @contextmanager

@@ -1,9 +1,7 @@
 """The loop of a run: steps, evaluations, records, checkpoints, and its end."""
 
 import math
-import statistics
 import time
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +15,7 @@ from ddpgd.kernels.ops import Array
 from ddpgd.metrics import Counters, Record
 from ddpgd.model import MultilayerPerceptron
 from ddpgd.step import StepResult
+from ddpgd.step_costs import StepCosts, median_us
 from ddpgd.stopping import StopRequest
 
 
@@ -97,7 +96,7 @@ class Trainer:
         self._save = save
         self._observer = observer
         self._skip_non_finite = skip_non_finite
-        self._costs = _Costs()
+        self._costs = StepCosts()
         self._saved_at = -1
 
     def run(self) -> Record:
@@ -241,39 +240,12 @@ class Trainer:
             "test_accuracy": counters.test_accuracy,
             "train_s": counters.train_s,
             "samples_per_s": own.samples / own.step_s if own.step_s else None,
-            "step_us_median": _median_us(own.step_us),
-            "exchange_us_median": _median_us(own.exchange_us),
+            "step_us_median": median_us(own.step_us),
+            "exchange_us_median": median_us(own.exchange_us),
             "wire_bytes_per_step": wire_bytes,
             "wire_compression": self._step.exchange.ring_bytes / wire_bytes if wire_bytes else None,
             "one_rank_s_estimate": one_rank_share * counters.train_s,
         }
-
-
-class _Costs:
-    """What this process's steps cost on this rank; times in seconds, or microseconds a step."""
-
-    def __init__(self) -> None:
-        self.samples = 0
-        self.step_s = self.compute_s = self.update_s = 0.0
-        self.step_us = array("d")
-        self.exchange_us = array("d")
-        self.wire_bytes = 0
-        self._last_samples, self._last_s = 0, 0.0
-
-    def add(self, result: StepResult) -> None:
-        self.samples += result.samples
-        self.step_s += result.step_s
-        self.compute_s += result.compute_s
-        self.update_s += result.step_s - result.compute_s - result.exchange_s
-        for _ in range(result.num_steps):
-            self.step_us.append(result.step_s / result.num_steps * 1e6)
-            self.exchange_us.append(result.exchange_s / result.num_steps * 1e6)
-        self.wire_bytes += result.num_steps * result.wire_bytes
-
-    def samples_per_s_since_last(self) -> float:
-        samples, seconds = self.samples - self._last_samples, self.step_s - self._last_s
-        self._last_samples, self._last_s = self.samples, self.step_s
-        return samples / seconds
 
 
 def _next(step: int, every: int) -> int:
@@ -284,10 +256,6 @@ def _next(step: int, every: int) -> int:
 def _passed(before: int, now: int, every: int) -> bool:
     """Whether a multiple of `every` lies after `before`, and not after `now`."""
     return now // every > before // every
-
-
-def _median_us(values: "array[float]") -> float | None:
-    return round(statistics.median(values), 2) if values else None
 
 
 def _finite(value: float) -> float | None:

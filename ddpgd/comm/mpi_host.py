@@ -59,3 +59,8 @@ def _without(parts: Sequence[Sequence[Array]], rank: int) -> list[Sequence[Array
 def world() -> MpiHost:
     """All ranks that the launcher started."""
     return MpiHost(MPI.COMM_WORLD)
+
+
+def library() -> str:
+    """What MPI calls itself."""
+    return MPI.Get_library_version().splitlines()[0].partition(",")[0]

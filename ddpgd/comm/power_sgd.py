@@ -132,6 +132,13 @@ class _Whole:
     place: Window
 
 
+def num_narrow(windows: Sequence[Window], rank: int) -> tuple[int, int]:
+    """Elements of the two sums in which gradients of these tensors travel."""
+    narrowed = [window.shape for window in windows if _is_narrowed(window, rank)]
+    whole = sum(window.size for window in windows if not _is_narrowed(window, rank))
+    return whole + rank * sum(shape[0] for shape in narrowed), rank * sum(shape[1] for shape in narrowed)
+
+
 def _is_narrowed(window: Window, rank: int) -> bool:
     return len(window.shape) == 2 and rank * sum(window.shape) < window.size
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 MATRIX_CAPABILITY = 80
 """From which compute capability on tensor cores take tf32 and bfloat16."""
@@ -20,6 +20,21 @@ class Device:
     identity: str
     capability: int
     has_library: bool
+
+
+class Cuda(NamedTuple):
+    """Versions as CUDA counts them, 12080 for 12.8: the driver's, and that of the runtime that CuPy brings."""
+
+    driver: int
+    runtime: int
+
+
+def versions() -> Cuda:
+    """Where there is a GPU."""
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    return Cuda(int(runtime.driverGetVersion()), int(runtime.runtimeGetVersion()))
 
 
 def select(local_rank: int) -> tuple[Device | None, str]:

@@ -12,7 +12,7 @@ from conftest import DDPGD, MPIRUN, PYTHON, run_ddpgd, under_mpirun
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
-COMMANDS = {"train", "evaluate", "predict", "data", "compare"}
+COMMANDS = {"train", "evaluate", "predict", "data", "compare", "doctor", "plot", "plan"}
 
 
 def readme_commands() -> list[str]:
@@ -42,7 +42,8 @@ def test_readme_commands_run_in_their_order(tmp_path: Path) -> None:
 
 
 def test_readme_names_only_flags_that_exist() -> None:
-    known = set(re.findall(r"--[a-z-]+", run_ddpgd(0, "train", "--help", cwd=ROOT).stdout))
+    helps = [run_ddpgd(0, command, "--help", cwd=ROOT).stdout for command in ("train", "doctor", "plot", "plan")]
+    known = set(re.findall(r"--[a-z-]+", "".join(helps)))
     known |= {"--oversubscribe", "--help", "--mca", "--hosts", "--rate"}  # of mpirun and scripts/netlab.py
     for document in ("README.md", "CONTRIBUTING.md", "DECISIONS.md"):
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", (ROOT / document).read_text()))

@@ -59,6 +59,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "ranks": (4, "4"),
     "wire": ("int8", "int8"),
     "error_feedback": (True, ""),
+    "tensorboard": (True, ""),
     "topk_density": (0.125, "0.125"),
     "topk_warmup": (2, "2"),
     "topk_masking": (True, ""),

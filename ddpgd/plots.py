@@ -1,0 +1,106 @@
+"""Pictures of runs and of predictions, as PNG or SVG."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ddpgd.errors import InputError
+from ddpgd.metrics import Record
+from ddpgd.scaling import Prediction
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Told apart by the colour-blind too: Wong, "Points of view: color blindness", 2011."""
+
+STYLES = ("-", "--", ":", "-.")
+PANELS = (
+    ("train_loss_mean", "training loss, mean", 1.0),
+    ("test_loss_mean", "test loss, mean", 1.0),
+    ("test_accuracy", "test accuracy, %", 100.0),
+    ("lr", "learning rate", 1.0),
+    ("grad_norm", "norm of the mean gradient", 1.0),
+    ("samples_per_s", "samples/s", 1.0),
+)
+"""Of records: name, title, factor."""
+
+LOGARITHMIC = ("train_loss_mean", "test_loss_mean", "grad_norm")
+DPI = 120
+
+
+def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path) -> None:
+    """Records of runs, by title, against steps, laid over each other. InputError: as for `draw_predictions`."""
+    plt = _pyplot()
+    figure, grid = plt.subplots(3, 2, figsize=(12, 11), sharex=True, layout="constrained")
+    for axes, (name, title, factor) in zip(grid.flat, PANELS, strict=True):
+        drawn = [
+            _line(
+                axes, number, label, [(one["step"], factor * one[name]) for one in records if one.get(name) is not None]
+            )
+            for number, (label, records) in enumerate(runs.items())
+        ]
+        axes.set_title(title, fontsize=11)
+        axes.grid(visible=True, alpha=0.3)
+        if name in LOGARITHMIC and min(drawn) > 0:
+            axes.set_yscale("log")
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
+    _save(figure, path, "--out")
+
+
+def _line(axes: Any, number: int, label: str, points: list[tuple[int, float]]) -> float:
+    """The line of a run; its lowest value."""
+    steps, values = zip(*points, strict=True) if points else ((), ())
+    style, mark = STYLES[number // len(COLOURS) % len(STYLES)], "o" if len(points) < 30 else None
+    colour = COLOURS[number % len(COLOURS)]
+    axes.plot(steps, values, style, color=colour, marker=mark, markersize=3.5, linewidth=1.5, label=label)
+    return min(values, default=1.0)
+
+
+def draw_predictions(found: Sequence[Prediction], path: Path) -> None:
+    """Efficiency, and a step's parts, against ranks. InputError: matplotlib is missing, or the file cannot be written."""
+    plt = _pyplot()
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(9, 7.5), sharex=True, layout="constrained", height_ratios=(3, 2)
+    )
+    sizes = [one.world_size for one in found]
+    parts: dict[str, Callable[[Prediction], float]] = {
+        "compute": lambda one: one.compute_s,
+        "wait": lambda one: one.wait_s,
+        "exchange": lambda one: one.exchange_s,
+    }
+    above.plot(sizes, [100 * one.efficiency for one in found], marker="o", color="#0072b2")
+    above.axhline(100, color="black", linestyle=":", linewidth=1)
+    above.set(ylabel="efficiency, %", ylim=(0, 105), title="Predicted efficiency, and where a step goes")
+    shares = [[100 * part(one) / one.step_s for one in found] for part in parts.values()]
+    below.stackplot(sizes, *shares, labels=list(parts), colors=["#009e73", "#e69f00", "#d55e00"], alpha=0.85)
+    below.set(xscale="log", xlabel="ranks", ylabel="share of a step, %", ylim=(0, 100))
+    below.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    below.minorticks_off()
+    below.legend(loc="lower left")
+    for axes in (above, below):
+        axes.grid(visible=True, alpha=0.3)
+    _save(figure, path, "--plot")
+
+
+def _save(figure: Any, path: Path, flag: str) -> None:
+    """InputError: it cannot be written; the line names the flag."""
+    try:
+        figure.savefig(path, dpi=DPI)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{flag}: {str(path)!r} cannot be written ({error}); name a file as plot.png or plot.svg"
+        ) from None
+    finally:
+        _pyplot().close(figure)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise InputError("plots need matplotlib; type pip install 'ddpgd[plots]'") from None
+    mpl.use("agg")
+    from matplotlib import pyplot
+
+    return pyplot

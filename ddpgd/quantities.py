@@ -1,0 +1,59 @@
+"""Numbers with units: read from a command line, and shown."""
+
+import math
+import re
+
+from ddpgd.errors import InputError
+
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+_TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+
+
+def rate(text: str, name: str) -> float:
+    """Bytes a second of 100Gbit, 25GB."""
+    found = re.fullmatch(r"([0-9.]+)([kmgt]?)(bit|b)(?:/s|ps)?", text.lower())
+    number = positive(found[1]) if found else None
+    if not found or number is None:
+        raise InputError(f"--{name}: {text!r} is not a rate; type for example 100Gbit, or 25GB")
+    return number * _UNITS[found[2]] / (8 if found[3] == "bit" else 1)
+
+
+def duration(text: str, name: str) -> float:
+    """Seconds of 5us, 120ms."""
+    found = re.fullmatch(r"([0-9.]+)(s|ms|us|ns)", text.lower())
+    number = positive(found[1]) if found else None
+    if not found or number is None:
+        raise InputError(f"--{name}: {text!r} is not a time; type for example 5us, or 120ms")
+    return number * _TIMES[found[2]]
+
+
+def count(text: str, name: str) -> int:
+    """25600000, or 25.6M."""
+    found = re.fullmatch(r"([0-9.]+)([kmgt]?)", text.lower())
+    number = positive(found[1]) if found else None
+    if not found or number is None or number * _UNITS[found[2]] < 1:
+        raise InputError(f"--{name}: {text!r} is not a number above 0; type for example 25.6M")
+    return round(number * _UNITS[found[2]])
+
+
+def positive(text: str) -> float | None:
+    """A finite number above 0; None: it is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if 0 < number < math.inf else None
+
+
+def time_text(seconds: float) -> str:
+    for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if seconds >= unit:
+            return f"{seconds / unit:.3g} {name}" if seconds < 1000 * unit else f"{seconds / unit:,.0f} {name}"
+    return f"{seconds * 1e9:.3g} ns" if seconds else "0"
+
+
+def bytes_text(number: float) -> str:
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
+        if number >= unit:
+            return f"{number / unit:.3g} {name}"
+    return f"{number:.0f} B"

@@ -1,0 +1,51 @@
+"""`ddpgd plan` under mpirun: the link between the ranks is measured, and what it says of them is near what a run takes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import run_ddpgd, run_script, summary
+
+SHORT = ("--hidden", "64", "--micro-batch", "32", "--accumulate", "1")
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_ranks_measure_their_link(num_ranks: int, tmp_path: Path) -> None:
+    done = run_ddpgd(
+        num_ranks, "plan", "--measure", "--seconds", "1", "--ranks", "2,64", *SHORT, "--json", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["fit"]["world_size"] == num_ranks
+    assert found["fit"]["link"]["latency_s"] > 0
+    assert found["fit"]["link"]["bytes_per_s"] > 1e6
+    assert [one["world_size"] for one in found["predictions"]] == [2, 64]
+
+
+def test_a_prediction_is_of_the_order_of_a_run(tmp_path: Path) -> None:
+    """Within a factor of 5: how near it comes is measured by scripts/bench_model.py, not tested on a busy machine."""
+    done = run_ddpgd(2, "plan", "--measure", "--seconds", "1", "--ranks", "2", *SHORT, "--json", cwd=tmp_path)
+    predicted_us = 1e6 * json.loads(done.stdout)["predictions"][0]["step_s"]
+    given = ("--data", "synthetic", "--steps", "200", "--quiet", "--run-dir", tmp_path / "run")
+    assert run_ddpgd(2, "train", *SHORT, *given, cwd=tmp_path).returncode == 0
+    assert 0.2 < predicted_us / summary(tmp_path / "run")["step_us_median"] < 5
+
+
+def test_wrong_input_of_one_line_on_all_ranks(tmp_path: Path) -> None:
+    done = run_ddpgd(2, "plan", "--measure", "--link", "quick", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--link: 'quick' is not a rate" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (("--links", "wifi"), "'wifi' is none of shm, 1gbit, 100mbit"),
+        (("--repetitions", "0"), "--repetitions: '0' is not a number above 0"),
+    ],
+)
+def test_wrong_input_of_the_benchmark(arguments: tuple[str, ...], wanted: str) -> None:
+    done = run_script("bench_model.py", *arguments)
+    assert done.returncode == 2
+    assert wanted in done.stderr
+    assert len(done.stderr.splitlines()) == 1

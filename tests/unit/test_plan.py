@@ -1,0 +1,133 @@
+"""`ddpgd plan`: what it prints, draws and refuses; and what short runs tell the model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddpgd import fit
+from ddpgd.cli import main
+from ddpgd.comm import threads
+from ddpgd.comm.alone import Alone
+from ddpgd.config import Config, resolve
+from ddpgd.kernels.reference import Reference
+from ddpgd.quantities import bytes_text, count, duration, rate, time_text
+
+STATED = ("plan", "--parameters", "25.6M", "--compute-time", "120ms", "--micro-batch", "32", "--link", "25Gbit")
+SHORT = ("--measure", "--seconds", "0.2", "--hidden", "16", "--micro-batch", "8", "--link", "1Gbit")
+
+
+def test_quantities_with_units() -> None:
+    assert rate("100Gbit", "link") == 12.5e9
+    assert rate("25GB", "link") == rate("25 GB".replace(" ", ""), "link") == 25e9
+    assert rate("10mbit/s", "link") == 1.25e6
+    assert duration("5us", "latency") == pytest.approx(5e-6)
+    assert duration("0.25s", "latency") == 0.25
+    assert count("25.6M", "parameters") == 25_600_000
+    assert [time_text(seconds) for seconds in (0, 2e-8, 4.2e-5, 0.0123, 90)] == [
+        "0",
+        "20 ns",
+        "42 us",
+        "12.3 ms",
+        "90 s",
+    ]
+    assert [bytes_text(number) for number in (12, 34_000, 1.5e6, 2e9)] == ["12 B", "34 KB", "1.5 MB", "2 GB"]
+
+
+def test_a_line_for_each_number_of_ranks_and_advice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*STATED, "--ranks", "64,8", "--ranks-per-node", "8"]) == 0
+    head, eight, sixty_four, nothing, *advice = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["ranks", "batch", "step"]
+    assert eight.split()[:2] == ["8", "256"]
+    assert sixty_four.split()[:2] == ["64", "2,048"]
+    assert not nothing
+    assert [line.split(":")[0].split(" ranks ")[0] for line in advice] == ["At 8", "At 64"]
+
+
+def test_strong_scaling_keeps_the_global_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*STATED, "--ranks", "8,64", "--global-batch", "2048", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["global_batch"] for one in found["predictions"]] == [2048, 2048]
+    assert [one["world_size"] for one in found["predictions"]] == [8, 64]
+    assert found["fit"] is None
+    first, second = found["predictions"]
+    assert first["compute_s"] == pytest.approx(8 * second["compute_s"])
+    assert second["epoch_s"] == pytest.approx(60_000 / second["samples_per_s"])
+
+
+@pytest.mark.parametrize("name", ["plan.png", "plan.svg"])
+def test_it_draws(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install 'ddpgd[plots]')")
+    assert main([*STATED, "--ranks", "1,8,64", "--plot", str(tmp_path / name)]) == 0
+    assert (tmp_path / name).stat().st_size > 5000
+
+
+@pytest.mark.parametrize("wire", ["float32", "int8", "topk", "powersgd"])
+def test_short_runs_here_tell_what_computing_takes(wire: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *SHORT, "--wire", wire, "--ranks", "1,2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["fit"]["num_params"] == 785 * 16 + 17 * 10
+    assert found["fit"]["link"] is None
+    assert found["fit"]["codings"]["int8"][0] > 0
+    alone, both = found["predictions"]
+    assert 0 < alone["compute_s"] == pytest.approx(both["compute_s"])
+    assert both["coding_s"] > 0
+    assert both["step_s"] > alone["step_s"]
+
+
+def test_ranks_that_measure_get_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    config = resolve(Config(hidden=(16,), global_batch=64, micro_batch=8), 2)
+    found = threads.run(2, lambda transport: fit.fit(Reference(), config, transport, 0.2))
+    assert found[0] == found[1]
+    assert found[0].costs.micro_batch_s + found[0].costs.sample_s > 0
+    assert found[0].link is not None
+    assert found[0].link.latency_s > 0
+    assert found[0].link.bytes_per_s > 0
+    assert not capsys.readouterr().out
+
+
+def run_of(num_micro_batches: int, compute_s: float) -> Any:
+    return fit._Run(num_micro_batches, 256, compute_s, 0.0, 1e-4, 0.02, 0.0)
+
+
+def test_costs_follow_from_two_runs() -> None:
+    """256 rows in 4 micro-batches, and in 8: 2e-4 each, and 1e-5 a row."""
+    found = fit._costs(run_of(4, 4 * 2e-4 + 256e-5), run_of(8, 8 * 2e-4 + 256e-5))
+    assert (found.micro_batch_s, found.sample_s, found.update_s) == pytest.approx((2e-4, 1e-5, 1e-4))
+    noisy = fit._costs(run_of(4, 3e-3), run_of(8, 2e-3))
+    assert (noisy.micro_batch_s, noisy.sample_s) == pytest.approx((0, 3e-3 / 256))
+
+
+def test_one_rank_has_no_link() -> None:
+    config = resolve(Config(hidden=(), global_batch=16, micro_batch=8), 1)
+    assert fit.fit(Reference(), config, Alone(), 0.1).link is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--ranks", "8"), "plan: what does computing take? type --measure"),
+        (("--parameters", "1M"), "type --compute-time 120ms with it"),
+        (STATED[1:-2], "plan: how fast is the link? type --link 100Gbit"),
+        ((*STATED[1:], "--link", "fast"), "--link: 'fast' is not a rate; type for example 100Gbit"),
+        ((*STATED[1:], "--latency", "5"), "--latency: '5' is not a time; type for example 5us"),
+        ((*STATED[1:], "--compute-time", "0ms"), "--compute-time: '0ms' is not a time"),
+        ((*STATED[1:], "--ranks", "8,many"), "--ranks: 'many' is not a number above 0"),
+        ((*STATED[1:], "--overlap", "2"), "--overlap: '2' is not a share; type a number from 0 to 1"),
+        ((*STATED[1:], "--wire", "powersgd"), "which matrices --wire powersgd would send"),
+        ((*STATED[1:], "--local-steps", "16"), "--local-steps is for --sync local"),
+        ((*STATED[1:], "--plot", "/no/such/folder/a.png"), "--plot: '/no/such/folder/a.png' cannot be written"),
+        ((*STATED[1:], "--plot", "plan.txt"), "--plot: 'plan.txt' cannot be written"),
+        (("--measure", "--seconds", "soon", "--link", "1Gbit"), "--seconds: 'soon' is not a number above 0"),
+        (("--measure", "--transport", "threads", "--link", "1Gbit"), "--transport threads"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments: tuple[str, ...], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if "--plot" in arguments:
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install 'ddpgd[plots]')")
+    assert main(["plan", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert line in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert not printed.out

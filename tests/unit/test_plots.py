@@ -1,0 +1,59 @@
+"""Pictures of runs: what they are made of, in both formats, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+from runs import train
+
+from ddpgd.cli import main
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install 'ddpgd[plots]')")
+
+
+@pytest.fixture
+def two_runs(tmp_path: Path, few_digits: None) -> list[str]:  # noqa: ARG001
+    for name, lr in (("slow", 0.01), ("fast", 0.1)):
+        train(tmp_path / name, 1, steps=6, log_every=2, evaluate_every=3, lr=lr)
+    return [str(tmp_path / name) for name in ("slow", "fast")]
+
+
+@pytest.mark.parametrize("name", ["runs.png", "runs.svg"])
+def test_runs_are_laid_over_each_other(
+    name: str, two_runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / name
+    assert main(["plot", *two_runs, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    found = out.read_bytes()
+    assert found.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
+    assert len(found) > 20_000
+
+
+def test_an_svg_names_the_runs_and_panels(two_runs: list[str], tmp_path: Path) -> None:
+    assert main(["plot", *two_runs, "--out", str(tmp_path / "runs.svg")]) == 0
+    text = (tmp_path / "runs.svg").read_text()
+    for said in ("slow", "fast", "test accuracy, %", "learning rate", "norm of the mean gradient", "samples/s"):
+        assert f"<!-- {said} -->" in text
+
+
+def test_a_run_alone_is_drawn_as_well(two_runs: list[str], tmp_path: Path) -> None:
+    assert main(["plot", two_runs[0], "--out", str(tmp_path / "one.png")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("plot", "/no/such/run"), "not a run folder"),
+        (("plot",), "the following arguments are required: RUN"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments: tuple[str, ...], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(list(arguments)) == 2
+    printed = capsys.readouterr().err
+    assert line in printed
+    assert len(printed.splitlines()) == 1
+
+
+def test_a_picture_that_cannot_be_written(two_runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plot", *two_runs, "--out", "/no/such/folder/a.png"]) == 2
+    assert "--out: '/no/such/folder/a.png' cannot be written" in capsys.readouterr().err
