@@ -16,8 +16,9 @@ from bench_slow_links_figures import contestants, measured_links, measured_netwo
 mpl.use("agg")
 from matplotlib import pyplot as plt
 
-COLOURS = ("#0072b2", "#009e73", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#a5aa00", "#8c564b")
-MARKS = "osD^v<>PX"
+COLOURS = ("#0072b2", "#009e73", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#a5aa00", "#8c564b",
+           "#444444")  # fmt: skip
+MARKS = "osD^v<>PXh"
 WIDTH_PX, HEIGHT_PX, DPI = 1400, 1000, 120
 
 
@@ -47,7 +48,7 @@ def _draw_network(found: dict, network: str, links: list[str], path: Path) -> No
         axes.set_ylabel(f"s of training to {percent(target)}")
     panels[-1].set_xticks(range(len(links)), [link_title(link).removeprefix("links of ") for link in links])
     panels[-1].set_xlabel("link between two hosts")
-    figure.suptitle(f"{network} on two hosts: time to an accuracy; medians, least and most", fontsize=12)
+    panels[0].set_title(f"{network} on two hosts: time to an accuracy; medians, least and most", fontsize=12)
     by_label = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(by_label.values(), by_label, loc="outside right upper", fontsize=8, frameon=False, labelspacing=1.0)
     figure.savefig(path, dpi=DPI)

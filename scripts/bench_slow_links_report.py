@@ -47,7 +47,6 @@ def heading(found: dict) -> list[str]:
     ]
     last = found["starts"][-1]
     versions = ", ".join(f"{name} {number}" for name, number in last["versions"].items() if number)
-    seeds = len({one["seed"] for one in found["curves"]})
     repetitions = max((one["repetition"] for one in found["steps"]), default=0)
     settings = ", ".join(f"{name}={value}" for name, value in last["environment"].items()) or "none"
     return [
@@ -56,22 +55,23 @@ def heading(found: dict) -> list[str]:
         f"- settings in the environment: {settings}",
         f"- all: {found['epochs']} epochs, global batch {GLOBAL_BATCH}, micro-batch {MICRO_BATCH}, momentum 0.9, lr 0.1, "
         "cosine, weight decay 0.0005; one BLAS thread a rank",
-        f"- whole runs: {seeds} seed{'s' if seeds > 1 else ''}; steps: {repetitions} repetitions, contestants in turn",
+        f"- whole runs: {_runs_told(found)}; steps: {repetitions} repetitions, contestants in turn",
     ]
 
 
 def runs_table(found: dict, network: str) -> list[str]:
     """What no link changes."""
     lines = [
-        f"| | flags | steps to {' | steps to '.join(map(percent, TARGETS))} | accuracy at the end, % "
+        f"| | flags | seeds | steps to {' | steps to '.join(map(percent, TARGETS))} | accuracy at the end, % "
         "| points lost against one rank | MB a step sent by a rank |",
-        "|---" * (5 + len(TARGETS)) + "|",
+        "|---" * (6 + len(TARGETS)) + "|",
     ]
     for name in contestants(found, network):
         steps = [steps_to(found, network, name, target) for target in TARGETS]
         final = statistics.mean(accuracies(found, network, name).values())
         lines.append(
-            f"| {CONTESTANTS[name].label} | `{CONTESTANTS[name].whole}` | {' | '.join(map(_count, steps))} | {final:.2f} "
+            f"| {CONTESTANTS[name].label} | `{CONTESTANTS[name].whole}` | {len(accuracies(found, network, name))} "
+            f"| {' | '.join(map(_count, steps))} | {final:.2f} "
             f"| {_points(found, network, name)} | {_mb(found, network, name)} |"
         )
     return lines
@@ -122,6 +122,18 @@ def seeds_table(found: dict, network: str) -> list[str]:
             f"| {'-' if points is None else f'{points:+.2f}'} | {f'{most / sent:.1f}' if sent else '-'} |"
         )
     return [*lines, ""]
+
+
+def _runs_told(found: dict) -> str:
+    """How many seeds contestants have, and what stands for several."""
+    counts = {
+        len(accuracies(found, network, name))
+        for network in measured_networks(found)
+        for name in contestants(found, network)
+    }
+    if counts == {1}:
+        return "1 seed"
+    return f"{min(counts)} to {max(counts)} seeds; steps are medians over seeds, accuracies means"
 
 
 def _spread(values: list[float]) -> str:
