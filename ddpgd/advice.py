@@ -31,9 +31,12 @@ def _sentence(work: Work, costs: Costs, cluster: Cluster, world_size: int, codin
         for name, other, other_costs in _changes(work, costs, world_size, codings)
         if (found := predict(other, other_costs, cluster, world_size).efficiency) > now.efficiency + 0.01
     ]
-    enough = [one for one in better if one[1] >= WANTED]
-    # Of what is enough, the first costs the run least; otherwise what brings most.
-    chosen = enough[:2] or sorted(better, key=lambda one: -one[1])[:1]
+    # Of what is enough, the first of its kind costs the run least; otherwise what brings most.
+    enough: dict[str, tuple[str, float]] = {}
+    for one in better:
+        if one[1] >= WANTED:
+            enough.setdefault(one[0].split()[0], one)
+    chosen = list(enough.values())[:2] or sorted(better, key=lambda one: -one[1])[:1]
     if not chosen:
         return f"{told}; nothing this program offers would help: fewer ranks, or a faster link."
     return f"{told}; {' or '.join(f'{name} would give {percent(found)}' for name, found in chosen)}."

@@ -77,7 +77,7 @@ def draw_predictions(found: Sequence[Prediction], path: Path) -> None:
     below.set(xscale="log", xlabel="ranks", ylabel="share of a step, %", ylim=(0, 100))
     below.set_xticks(sizes, [f"{size:,}" for size in sizes])
     below.minorticks_off()
-    below.legend(loc="lower left")
+    figure.legend(*below.get_legend_handles_labels(), loc="outside lower center", ncols=len(parts), frameon=False)
     for axes in (above, below):
         axes.grid(visible=True, alpha=0.3)
     _save(figure, path, "--plot")

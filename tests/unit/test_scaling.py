@@ -152,3 +152,10 @@ def test_advice_is_what_the_model_says_of_the_change() -> None:
     better = predict(replace(WORK, global_batch=4096), COSTS, cluster, 4).efficiency
     assert np.isfinite(better)
     assert f"--accumulate 16 (a global batch of 4,096) would give {100 * better:.0f} %" in sentence
+
+
+def test_advice_names_the_least_of_each_kind() -> None:
+    cluster = Cluster(1, ALONE.between, ALONE.between)
+    (sentence,) = advise(lambda _: WORK, COSTS, cluster, [4], {})
+    assert sentence.count("--accumulate") == 1
+    assert sentence.count("--sync local") <= 1
