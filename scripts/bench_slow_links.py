@@ -41,12 +41,12 @@ KEYS = {"curves": ("network", "setting", "seed"), "steps": ("link", "network", "
 
 def bench(asked: argparse.Namespace, data: str, arguments: list[str]) -> dict:
     """What is not there yet; the JSON is written after each measurement."""
+    found = earlier(asked) or {"epochs": asked.epochs, "starts": [], "curves": [], "steps": []}
     names = [name for name in CONTESTANTS if name in (*asked.contestants, REFERENCE)]
     if not version_of("torch"):
         left_out = [name for name in names if CONTESTANTS[name].is_torch]
         names = [name for name in names if name not in left_out]
         say(f"PyTorch is not installed (pip install 'ddpgd[bench]'): without {', '.join(left_out) or 'loss'}")
-    found = earlier(asked) or {"epochs": asked.epochs, "starts": [], "curves": [], "steps": []}
     found["starts"].append(measured_by("bench_slow_links.py", arguments, (*MPI_PACKAGES, "torch")))
     found["failed"] = []
     for seed in range(asked.seeds):
