@@ -49,7 +49,7 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
     ("fast and lossy", ("train", "--wire", "float16", "--reduce", "fast"), "type --reduce ordered"),
     ("nothing to feed back", ("train", "--error-feedback"), "type --wire float16"),
     ("density without topk", ("train", "--topk-density", "0.1"), "--topk-density is for --wire topk"),
-    ("local steps every step", ("train", "--local-steps", "8"), "--local-steps is for --sync local"),
+    ("local steps every step", ("train", "--local-steps", "16"), "--local-steps is for --sync local"),
     ("unknown sync", ("train", "--sync", "sometimes"), "--sync: 'sometimes' is not known"),
     ("no CuPy, or no GPU", ("train", *SYNTHETIC, "--backend", "cupy"), "--backend cupy: CuPy "),
     ("float16 without a GPU", ("train", *SYNTHETIC, "--precision", "float16"), "--precision float16 needs a GPU, and"),
