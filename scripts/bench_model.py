@@ -79,7 +79,7 @@ def bench(asked: argparse.Namespace, arguments: list[str]) -> dict:
         for link, network in wanted:
             say(f"fit: {link}, {network}")
             words = ["plan", "--measure", "--seconds", f"{FIT_S:g}", "--ranks", "2", "--json", *work_flags(network, 1)]
-            found["fits"].append({"link": link, "network": network, **json.loads(run(link, words))["fit"]})
+            found["fits"].append({"over": link, "network": network, **json.loads(run(link, words))["fit"]})
         cases = [
             {"link": link, "network": network, "wire": wire, "accumulate": accumulate, "steps_s": []}
             for link in asked.links
@@ -104,8 +104,8 @@ def work_flags(network: str, accumulate: int) -> list[str]:
 
 def predicted(case: dict, fits: list[dict]):
     """A step of the case: costs of its network's fit, and the link of its link's."""
-    own = next(one for one in fits if (one["link"], one["network"]) == (SHARED_MEMORY, case["network"]))
-    over = own if case["link"] == SHARED_MEMORY else next(one for one in fits if one["link"] == case["link"])
+    own = next(one for one in fits if (one["over"], one["network"]) == (SHARED_MEMORY, case["network"]))
+    over = own if case["link"] == SHARED_MEMORY else next(one for one in fits if one["over"] == case["link"])
     coding = Coding(*own["codings"].get(case["wire"], (0.0, 0.0)))
     costs = replace(Costs(**own["costs"] | {"coding": coding}), jitter=0.0)
     link = Link(**over["link"])
