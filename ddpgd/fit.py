@@ -53,7 +53,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Run:
-    """Medians of a short run's parts, of the rank that takes longest, and what that rank had to do."""
+    """Means of a short run's parts, of the rank that takes longest, and what that rank had to do."""
 
     num_micro_batches: int
     num_rows: int
@@ -95,12 +95,13 @@ def _run(ops: Ops, config: Config, data: Dataset, transport: Transport, seconds:
     num_micro_batches = len(step.exchange.micro_batches(step.batches.num_micro_batches(0)))
     compute_s = [one.compute_s for one in found]
     first, middle, third = statistics.quantiles(compute_s, n=4)
+    # Means: throughput is what is predicted, and slow steps are part of it.
     own = _Run(
         num_micro_batches=num_micro_batches,
         num_rows=min(num_micro_batches * config.micro_batch, step.batches.global_batch),
-        compute_s=middle,
-        exchange_s=statistics.median(one.exchange_s for one in found),
-        update_s=statistics.median(one.step_s - one.compute_s - one.exchange_s for one in found),
+        compute_s=statistics.fmean(compute_s),
+        exchange_s=statistics.fmean(one.exchange_s for one in found),
+        update_s=statistics.fmean(one.step_s - one.compute_s - one.exchange_s for one in found),
         jitter=(third - first) / QUARTILES_IN_SD / middle,
         wire_bytes=statistics.median(one.wire_bytes for one in found),
     )
