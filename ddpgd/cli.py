@@ -2,30 +2,23 @@
 
 import argparse
 import difflib
-import json
-import math
 import os
 import sys
 from collections.abc import Container, Iterable, Sequence
 from contextlib import nullcontext
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
-from ddpgd import checkpoint, doctor, plan, predict, start, trained
+from ddpgd import plan, start
 from ddpgd.account import VERSION
 from ddpgd.coerce import coerce
 from ddpgd.comm.agreement import from_root
 from ddpgd.comm.alone import Alone
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.world import Launch, launch
-from ddpgd.compare import compare
+from ddpgd.commands import COMMANDS
 from ddpgd.config import ALTERNATIVES, OPTIONS, flag, read_toml
 from ddpgd.errors import InputError, Stop
-from ddpgd.metrics import read_records
-from ddpgd.plots import draw_runs
 from ddpgd.stopping import StopRequest
 
 _EXAMPLES = {
@@ -53,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with start.ending_all_on_failure(world):
                 _check_same_arguments(world, arguments)
                 parsed = from_root(world, lambda: _parse(arguments)) | {"refusal": refusal}
-                _COMMANDS[parsed.pop("command")](parsed, world, launched, stop)
+                COMMANDS[parsed.pop("command")](parsed, world, launched, stop)
     except Stop as end:
         if is_mine_to_tell and str(end):
             sys.stdout.flush()
@@ -201,94 +194,6 @@ def _without_rivals(table: dict[str, Any], flags: dict[str, Any]) -> dict[str, A
     return {name: value for name, value in table.items() if name not in rivals}
 
 
-def _train(parsed: dict[str, Any], world: Transport, launched: Launch, stop: StopRequest) -> None:
-    start.train(parsed["given"], world, launched, stop)
-
-
-def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
-    _, saved = from_root(world, lambda: checkpoint.find(Path(parsed["checkpoint"]), start.say))
-    data = start.load_data(parsed.get("data", saved.config.get("data")), world, launched, start.say)
-    loss_mean, accuracy = trained.evaluate(saved, data, world)
-    if world.rank == 0:
-        figures = {
-            "step": saved.counters["step"],
-            "test_loss_mean": loss_mean if math.isfinite(loss_mean) else None,
-            "test_accuracy": accuracy,
-            "test_samples": len(data.test_labels),
-            "data": data.source,
-            "world_size": world.world_size,
-        }
-        print(json.dumps(figures))
-
-
-def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
-    def work() -> None:
-        _, saved = checkpoint.find(Path(parsed["checkpoint"]), start.say)
-        shape = tuple(saved.facts["image_shape"])
-        images = np.stack([predict.prepare(Path(image), shape) for image in parsed["images"]])
-        for name, row in zip(parsed["images"], trained.probabilities(saved, images), strict=True):
-            shares = "  ".join(f"{digit}: {100 * share:.1f} %" for digit, share in enumerate(row))
-            print(f"{name}: {row.argmax()}  ({shares})")
-
-    from_root(world, work)
-
-
-def _data(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
-    data = start.load_data(parsed.get("data"), world, launched, start.say)
-    if world.rank == 0:
-        rows, cols = data.image_shape
-        print(f"{data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples,")
-        print(f"{rows}x{cols} pixels, whole and consistent; SHA-256 of all {data.sha256}")
-
-
-def _compare(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
-    def work() -> None:
-        first, second = map(Path, parsed["runs"])
-        num_steps, difference = compare(first, second)
-        if difference is None:
-            print(f"equal params, bit for bit, at all {num_steps} logged steps that both runs have")
-        else:
-            print(
-                f"params differ from logged step {difference.step} on (equal at {difference.last_equal}), "
-                f"first in {difference.tensors[0]}; in all: {', '.join(difference.tensors)}"
-            )
-
-    from_root(world, work)
-
-
-class _Ill(Stop):
-    """The doctor found what would make a run fail, and has said so."""
-
-    exit_code = 1
-
-
-def _doctor(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
-    if file := parsed.get("config"):
-        from_root(world, lambda: read_toml(file))
-    lines, is_ill = doctor.run(world, launched, parsed["refusal"], parsed.get("config"), parsed.get("data"))
-    if launched.rank == 0:
-        print("\n".join(lines), flush=True)
-    if is_ill:
-        raise _Ill
-
-
-def _plot(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
-    def work() -> None:
-        folders = [Path(run) for run in parsed["runs"]]
-        names = [folder.name for folder in folders]
-        titles = names if len(set(names)) == len(names) else parsed["runs"]
-        draw_runs({title: read_records(run) for title, run in zip(titles, folders, strict=True)}, Path(parsed["out"]))
-        print(parsed["out"])
-
-    from_root(world, work)
-
-
-def _plan(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
-    lines = plan.lines(parsed["given"], parsed, world, launched.local_rank)
-    if world.rank == 0:
-        print("\n".join(lines), flush=True)
-
-
 def _check_same_arguments(world: Transport, arguments: list[str]) -> None:
     everybody = world.all_gather_objects(arguments)
     for rank, theirs in enumerate(everybody):
@@ -297,15 +202,3 @@ def _check_same_arguments(world: Transport, arguments: list[str]) -> None:
             raise InputError(
                 f"rank {rank} was started with `{' '.join(theirs)}`, rank 0 with `{ours}`; start all ranks alike"
             )
-
-
-_COMMANDS = {
-    "train": _train,
-    "evaluate": _evaluate,
-    "predict": _predict,
-    "data": _data,
-    "compare": _compare,
-    "doctor": _doctor,
-    "plot": _plot,
-    "plan": _plan,
-}
