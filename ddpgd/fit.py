@@ -22,15 +22,13 @@ from ddpgd.data.mnist import Dataset
 from ddpgd.kernels.ops import Ops
 from ddpgd.params import Layout
 from ddpgd.philox import Purpose, uniforms
-from ddpgd.scaling import Coding, Costs, Link
+from ddpgd.scaling import Coding, Costs, Link, waits
 
 CODED = 1 << 20
 """Elements that codings are timed with, at most."""
 
 WARM_UP_STEPS = 5
 LEAST_STEPS = 15
-QUARTILES_IN_SD = 1.349
-"""The distance between the quartiles of a normal distribution, in standard deviations: what outliers do not disturb."""
 
 
 @dataclass(frozen=True)
@@ -93,22 +91,31 @@ def _run(ops: Ops, config: Config, data: Dataset, transport: Transport, seconds:
     num_steps = max(LEAST_STEPS, int(seconds / slowest_s))
     found = [step.run(WARM_UP_STEPS + number, 1, False, False) for number in range(num_steps)]
     num_micro_batches = len(step.exchange.micro_batches(step.batches.num_micro_batches(0)))
-    compute_s = [one.compute_s for one in found]
-    first, middle, third = statistics.quantiles(compute_s, n=4)
+    everybody = transport.all_gather_objects(found)
     # Means: throughput is what is predicted, and slow steps are part of it.
-    own = _Run(
+    computing = np.array([[one.compute_s for one in own] for own in everybody])
+    slowest = int(computing.mean(axis=1).argmax())
+    steps = everybody[slowest]
+    # A rank that computes faster waits in its exchange: the least of these is the exchange.
+    exchanging = np.array([[one.exchange_s for one in own] for own in everybody]).min(axis=0)
+    return _Run(
         num_micro_batches=num_micro_batches,
         num_rows=min(num_micro_batches * config.micro_batch, step.batches.global_batch),
-        compute_s=statistics.fmean(compute_s),
-        exchange_s=statistics.fmean(one.exchange_s for one in found),
-        update_s=statistics.fmean(one.step_s - one.compute_s - one.exchange_s for one in found),
-        jitter=(third - first) / QUARTILES_IN_SD / middle,
-        wire_bytes=statistics.median(one.wire_bytes for one in found),
+        compute_s=float(computing[slowest].mean()),
+        exchange_s=float(exchanging.mean()),
+        update_s=statistics.fmean(one.step_s - one.compute_s - one.exchange_s for one in steps),
+        jitter=_jitter(computing),
+        wire_bytes=statistics.median(one.wire_bytes for one in steps),
     )
-    everybody = transport.all_gather_objects(own)
-    slowest = max(everybody, key=lambda one: one.compute_s)
-    # A rank that computes faster waits in its exchange: the least of these is the exchange.
-    return replace(slowest, exchange_s=min(one.exchange_s for one in everybody))
+
+
+def _jitter(computing: np.ndarray) -> float:
+    """From seconds (ranks, steps), what ranks wait for the slowest of each step; a lone rank's steps stand for two ranks'."""
+    if len(computing) == 1:
+        computing = computing[0, : computing.size // 2 * 2].reshape(2, -1)
+    mean_s = computing.mean(axis=1).max()
+    wait_s = computing.max(axis=0).mean() - mean_s
+    return float(wait_s / (mean_s * waits(len(computing))))
 
 
 def _costs(whole: _Run, half: _Run) -> Costs:

@@ -118,7 +118,7 @@ def predict(work: Work, costs: Costs, cluster: Cluster, world_size: int) -> Pred
     one_rank_s = _compute_s(work, costs, num_micro_batches, 1)
     num_pieces = _num_pieces(work, num_micro_batches, world_size)
     sums = _sums(work, num_pieces, world_size)
-    wait_s = costs.jitter * compute_s * math.sqrt(2 * math.log(world_size) / work.local_steps)
+    wait_s = costs.jitter * compute_s * waits(world_size) / math.sqrt(work.local_steps)
     latency_s = sum(one.latency_s(cluster) for one in sums)
     transfer_s = sum(one.transfer_s(cluster) for one in sums)
     coding_s = _coding_s(work, costs, num_pieces, world_size)
@@ -146,6 +146,11 @@ def predict(work: Work, costs: Costs, cluster: Cluster, world_size: int) -> Pred
 def weak(work: Work, rows_per_rank: int, world_size: int) -> Work:
     """The same work with so many samples a rank."""
     return replace(work, global_batch=rows_per_rank * world_size)
+
+
+def waits(world_size: int) -> float:
+    """How much longer than the mean the slowest of so many ranks takes, in standard deviations: the largest of so many."""
+    return math.sqrt(2 * math.log(world_size))
 
 
 def _compute_s(work: Work, costs: Costs, num_micro_batches: int, world_size: int) -> float:

@@ -1,6 +1,6 @@
 """Steps as `ddpgd.scaling` predicts them, beside measured ones: networks, wires, accumulation, links between two hosts.
 
-Computing is fitted for each network in shared memory, and each link on the smallest network, by `ddpgd plan --measure`
+Computing is fitted for each network in shared memory, and each link on the middle one, by `ddpgd plan --measure`
 in float32 without accumulation; everything else is predicted. Links are those of a lab (scripts/netlab.py, root).
 
     python scripts/bench_model.py --out model.json --page benchmarks/scaling-model.md         all, in about 15 minutes
@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from bench_cpu import new_file, positive
@@ -33,6 +32,7 @@ from ddpgd.scaling import Cluster, Coding, Costs, Link, Work, predict
 LINKS = (SHARED_MEMORY, "1gbit", "100mbit")
 NETWORKS = {"784-128-10": 128, "784-512-512-10": 128, "784-2500-2000-1500-1000-500-10": 64}
 """Rows of a micro-batch."""
+LINKS_FITTED_ON = "784-512-512-10"
 WIRES = ("float32", "float16")
 ACCUMULATE = (1, 4)
 FIT_S = 8.0
@@ -73,9 +73,8 @@ def bench(asked: argparse.Namespace, arguments: list[str]) -> dict:
     with contextlib.ExitStack() as stack:
         lab = stack.enter_context(Lab(hosts=NUM_RANKS)) if asked.links != [SHARED_MEMORY] else None
         run = Runner(lab)
-        smallest = asked.networks[0]
         wanted = [(SHARED_MEMORY, network) for network in asked.networks]
-        wanted += [(link, smallest) for link in asked.links if link != SHARED_MEMORY]
+        wanted += [(link, LINKS_FITTED_ON) for link in asked.links if link != SHARED_MEMORY]
         for link, network in wanted:
             say(f"fit: {link}, {network}")
             words = ["plan", "--measure", "--seconds", f"{FIT_S:g}", "--ranks", "2", "--json", *work_flags(network, 1)]
@@ -107,7 +106,7 @@ def predicted(case: dict, fits: list[dict]):
     own = next(one for one in fits if (one["over"], one["network"]) == (SHARED_MEMORY, case["network"]))
     over = own if case["link"] == SHARED_MEMORY else next(one for one in fits if one["over"] == case["link"])
     coding = Coding(*own["codings"].get(case["wire"], (0.0, 0.0)))
-    costs = replace(Costs(**own["costs"] | {"coding": coding}), jitter=0.0)
+    costs = Costs(**own["costs"] | {"coding": coding})
     link = Link(**over["link"])
     rows = NETWORKS[case["network"]]
     work = Work(own["num_params"], NUM_RANKS * rows * case["accumulate"], rows, case["wire"])
@@ -129,7 +128,7 @@ def measured(case: dict, run: Runner) -> float:
 def is_fitted(case: dict) -> bool:
     """Whether its own measurement went into the model."""
     plain = (case["wire"], case["accumulate"]) == ("float32", 1)
-    return plain and (case["link"] == SHARED_MEMORY or case["network"] == "784-128-10")
+    return plain and (case["link"] == SHARED_MEMORY or case["network"] == LINKS_FITTED_ON)
 
 
 def page_lines(found: dict) -> list[str]:
