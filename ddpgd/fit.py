@@ -24,11 +24,10 @@ from ddpgd.params import Layout
 from ddpgd.philox import Purpose, uniforms
 from ddpgd.scaling import Coding, Costs, Link, waits
 
-CODED = 1 << 20
-"""Elements that codings are timed with, at most."""
-
 WARM_UP_STEPS = 5
 LEAST_STEPS = 15
+MOST_CALLS, LEAST_CALLS, TIMED = 25, 5, 1 << 24
+"""Of an op that is timed: as many as handle so many elements together."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def fit(ops: Ops, config: Config, transport: Transport, seconds: float) -> Fit:
         whole, half = (_run(ops, one, data, transport, 0.4 * seconds) for one in (config, halved))
         layout = build.layout(config, data.image_shape)
         costs = replace(_costs(whole, half), add_s=_add_s(ops, layout.size))
-        codings = _codings(ops, min(layout.size, CODED))
+        codings = _codings(ops, layout.size)
         if config.wire in wires.COMPRESSORS:
             codings[config.wire] = _compressing(ops, config, layout, build.batches(config, data))
         link = None if transport.world_size == 1 else _link(ops, transport, whole, costs, layout.size)
@@ -131,7 +130,7 @@ def _costs(whole: _Run, half: _Run) -> Costs:
 def _add_s(ops: Ops, size: int) -> float:
     """Of adding an element."""
     first, second = (ops.from_host(np.ones(size, np.float32)) for _ in range(2))
-    return _median_s(ops, lambda: ops.add(first, second, first)) / size
+    return _median_s(ops, size, lambda: ops.add(first, second, first)) / size
 
 
 def _codings(ops: Ops, size: int) -> dict[str, Coding]:
@@ -141,8 +140,8 @@ def _codings(ops: Ops, size: int) -> dict[str, Coding]:
     found = {}
     for wire in FORMATS:
         coded = wires.codec(wire, ops).coded(values, 0, None)
-        encode_s = _median_s(ops, partial(coded.encode, key)) / size
-        found[wire] = Coding(encode_s, _median_s(ops, coded.decode) / size)
+        encode_s = _median_s(ops, size, partial(coded.encode, key)) / size
+        found[wire] = Coding(encode_s, _median_s(ops, size, coded.decode) / size)
     return found
 
 
@@ -158,7 +157,8 @@ def _compressing(ops: Ops, config: Config, layout: Layout, batches: Batches) -> 
 
     compressor = exchange.compressor
     assert compressor is not None
-    return Coding(_median_s(ops, lambda: compressor.combine(0, grads, tail), fill) / layout.size, 0.0)
+    encode_s = _median_s(ops, layout.size, lambda: compressor.combine(0, grads, tail), fill)
+    return Coding(encode_s / layout.size, 0.0)
 
 
 def _link(ops: Ops, transport: Transport, whole: _Run, costs: Costs, size: int) -> Link:
@@ -169,20 +169,21 @@ def _link(ops: Ops, transport: Transport, whole: _Run, costs: Costs, size: int) 
         nothing.fold(transport.world_size, lambda _own, _grads, tails: tails.fill(0))
         nothing.combine(transport.world_size)
 
-    own_s = _median_s(ops, once, transport.barrier)
+    own_s = _median_s(ops, 0, once, transport.barrier)
     latency_s = max(transport.all_gather_objects(own_s))
     added_s = size / transport.world_size * (transport.world_size - 1) * costs.add_s
     transfer_s = max(whole.exchange_s - 2 * latency_s - added_s, 0.05 * whole.exchange_s)
     return Link(latency_s, whole.wire_bytes / transfer_s)
 
 
-def _median_s(ops: Ops, work: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:
-    """Of a call, after `before`; some tens of calls."""
+def _median_s(ops: Ops, size: int, work: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:
+    """Of a call on `size` elements, after `before`; the first of them warm up."""
     times = []
-    for _ in range(25):
+    num_calls = max(LEAST_CALLS, min(MOST_CALLS, TIMED // max(1, size)))
+    for _ in range(num_calls):
         before()
         started = time.perf_counter()
         work()
         ops.synchronize()
         times.append(time.perf_counter() - started)
-    return statistics.median(times[5:])
+    return statistics.median(times[num_calls // 5 :])

@@ -15,7 +15,7 @@ from ddpgd.kernels.ops import Array
 from ddpgd.metrics import Counters, Record
 from ddpgd.model import MultilayerPerceptron
 from ddpgd.step import StepResult
-from ddpgd.step_costs import StepCosts, median_us
+from ddpgd.step_costs import StepCosts, median_us, shares
 from ddpgd.stopping import StopRequest
 
 
@@ -227,7 +227,8 @@ class Trainer:
 
     def _figures(self) -> Record:
         counters, own = self._counters, self._costs
-        compute_s, sent = zip(*self._transport.all_gather_objects((own.compute_s, own.wire_bytes)), strict=True)
+        everybody = self._transport.all_gather_objects((own.compute_s, own.wire_bytes, own.recent()))
+        compute_s, sent, recent = zip(*everybody, strict=True)
         wire_bytes = round(max(sent) / max(1, len(own.step_us)))
         one_rank_share = (sum(compute_s) + own.update_s) / own.step_s if own.step_s else 1.0
         return {
@@ -242,6 +243,7 @@ class Trainer:
             "samples_per_s": own.samples / own.step_s if own.step_s else None,
             "step_us_median": median_us(own.step_us),
             "exchange_us_median": median_us(own.exchange_us),
+            "step_shares": shares(recent),
             "wire_bytes_per_step": wire_bytes,
             "wire_compression": self._step.exchange.ring_bytes / wire_bytes if wire_bytes else None,
             "one_rank_s_estimate": one_rank_share * counters.train_s,

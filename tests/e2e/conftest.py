@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 MPIRUN = shlex.split(os.environ.get("DDPGD_MPIRUN", "mpirun --oversubscribe"))
 PYTHON = [sys.executable]
 DDPGD = [*PYTHON, "-m", "ddpgd"]
@@ -35,8 +36,26 @@ def run_ddpgd(
 
 def run_script(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """One of scripts/, in Python."""
-    command = [*PYTHON, str(Path(__file__).parents[2] / "scripts" / script), *map(str, arguments)]
+    command = [*PYTHON, str(ROOT / "scripts" / script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
+
+
+def in_lab(command: list[str]) -> list[str]:
+    """The command on the first of two hosts that a link of 1 Gbit/s joins."""
+    return [
+        *PYTHON,
+        str(ROOT / "scripts" / "netlab.py"),
+        *["--hosts", "2", "--rate", "1gbit", "--first", "--"],
+        *command,
+    ]
+
+
+@pytest.fixture(scope="session")
+def lab() -> None:
+    """Skips the test where `in_lab` does not work."""
+    done = subprocess.run(in_lab(["true"]), capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(done.stderr.strip())
 
 
 def summary(folder: Path) -> dict[str, Any]:

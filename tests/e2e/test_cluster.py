@@ -3,17 +3,14 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import summary
+from conftest import ROOT, in_lab, summary
 from runs import records
 
-ROOT = Path(__file__).parents[2]
 CLUSTER = str(ROOT / "launch" / "cluster.sh")
-LAB = [sys.executable, str(ROOT / "scripts" / "netlab.py"), "--hosts", "2", "--rate", "1gbit", "--first", "--"]
 SMALL = ("--data", "synthetic", "--hidden", "16", "--quiet")
 
 needs_venv = pytest.mark.skipif(
@@ -23,10 +20,7 @@ needs_venv = pytest.mark.skipif(
 
 
 @pytest.fixture
-def hosts(tmp_path: Path) -> Path:
-    done = subprocess.run([*LAB, "true"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(done.stderr.strip())
+def hosts(tmp_path: Path, lab: None) -> Path:  # noqa: ARG001
     file = tmp_path / "hosts"
     file.write_text("# two machines\nhost0 slots=1\n\nhost1\n")
     return file
@@ -34,7 +28,7 @@ def hosts(tmp_path: Path) -> Path:
 
 @needs_venv
 def test_ranks_on_all_machines_of_the_host_file(hosts: Path, tmp_path: Path) -> None:
-    command = [*LAB, CLUSTER, str(hosts), *SMALL, "--steps", "5", "--run-dir", str(tmp_path / "run")]
+    command = in_lab([CLUSTER, str(hosts), *SMALL, "--steps", "5", "--run-dir", str(tmp_path / "run")])
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert summary(tmp_path / "run")["complete"]
@@ -46,7 +40,7 @@ def test_a_signal_ends_with_a_checkpoint(hosts: Path, tmp_path: Path) -> None:
     """The launcher itself gets it: who stops the lab ends all at once."""
     run, pid = tmp_path / "run", tmp_path / "pid"
     script = f"echo $$ > {pid}; exec {CLUSTER} {hosts} {' '.join(SMALL)} --steps 1000000 --run-dir {run}"
-    process = subprocess.Popen([*LAB, "bash", "-c", script], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(in_lab(["bash", "-c", script]), stderr=subprocess.PIPE, text=True)
     while not ((run / "metrics.jsonl").exists() and records(run)):
         assert process.poll() is None, "ended too soon"
         time.sleep(0.01)

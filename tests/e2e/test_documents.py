@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import DDPGD, MPIRUN, PYTHON, run_ddpgd, under_mpirun
+from conftest import DDPGD, MPIRUN, PYTHON, ROOT, run_ddpgd, under_mpirun
 
-ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 COMMANDS = {"train", "evaluate", "predict", "data", "compare", "doctor", "plot", "plan"}
 

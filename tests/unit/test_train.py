@@ -264,6 +264,8 @@ def test_the_summary_says_what_the_design_promises(tmp_path: Path) -> None:
     assert summary.keys() >= set(promised.split(", "))
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
     assert (summary["transport"], summary["wire"], summary["precision"]) == ("threads", "float32", "float32")
+    assert summary["step_shares"].keys() == {"compute", "wait", "exchange", "update"}
+    assert sum(summary["step_shares"].values()) == pytest.approx(1)
     record = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
     promised = "step, epoch, samples, train_loss_mean, lr, grad_norm, samples_per_s, wire_bytes, params_hash"
     assert json.loads(record).keys() >= set(f"{promised}, test_loss_mean, test_accuracy".split(", "))

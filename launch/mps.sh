@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Several ranks share one GPU, through NVIDIA's Multi-Process Service: to try out many ranks on one GPU, or to fill a large GPU
+# that a small network's rank leaves idle. Without it, ranks of one GPU take turns.
+#
+#   launch/mps.sh RANKS [arguments of ddpgd train]          launch/mps.sh 4 --epochs 5
+#
+# Wanted: a GPU and nvidia-cuda-mps-control, which comes with the driver. The service is started for this run, and ends with it;
+# each rank may use its share of the GPU's multiprocessors. CUDA_VISIBLE_DEVICES chooses the GPU.
+# Ctrl-C, INT, TERM, HUP or USR1: the ranks write a checkpoint and leave with code 75; once more: they end at once, without one.
+# The exit code is that of the ranks.
+set -euo pipefail
+# shellcheck source=scripts/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh"
+# shellcheck source=launch/ranks.sh
+source "$(dirname "${BASH_SOURCE[0]}")/ranks.sh"
+
+[[ ${1-} =~ ^[1-9][0-9]*$ ]] || refuse "type how many ranks share the GPU, as in: $0 4 --epochs 5"
+type -P nvidia-cuda-mps-control >/dev/null ||
+    refuse "no nvidia-cuda-mps-control here: it comes with NVIDIA's driver; without a GPU type RANKS=$1 launch/local.sh"
+
+service=$(mktemp -d -t ddpgd-mps-XXXXXX)
+end_service() {
+    echo quit | nvidia-cuda-mps-control >/dev/null 2>&1 || true
+    rm -rf "$service"
+}
+
+setup run
+export CUDA_MPS_PIPE_DIRECTORY=$service CUDA_MPS_LOG_DIRECTORY=$service
+export CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=$((100 / $1 > 0 ? 100 / $1 : 1))
+trap end_service EXIT
+nvidia-cuda-mps-control -d || refuse "nvidia-cuda-mps-control -d fails (above): is the GPU in exclusive mode, or another service running?"
+run_ranks "$1" --share-gpu "${@:2}"

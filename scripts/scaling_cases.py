@@ -1,0 +1,78 @@
+"""What `scaling_efficiency.py` measures: cases, each a way to train on so many ranks, and the one rank it is compared with."""
+
+from dataclasses import dataclass
+from itertools import product
+
+STRONG, WEAK, APART = "strong", "weak", "apart"
+MODES = {
+    STRONG: "the same global batch on any number of ranks",
+    WEAK: "a global batch that grows with the number of ranks",
+    APART: "as many one-rank runs side by side, which exchange nothing",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A way to train. `accumulate`: micro-batches a rank in weak scaling; in strong scaling, of the largest number of ranks."""
+
+    mode: str
+    num_ranks: int
+    wire: str
+    accumulate: int
+    local_steps: int
+    micro_batch: int
+    global_batch: int
+
+    @property
+    def name(self) -> str:
+        """Of this case alone: the key of what was measured."""
+        return f"{self.mode}-{self.num_ranks}-{self.wire}-x{self.accumulate}-every{self.local_steps}"
+
+    @property
+    def setting(self) -> str:
+        """What cases on a line of a plot have in common."""
+        words = [self.wire]
+        words += [f"accumulate {self.accumulate}"] * (self.accumulate > 1)
+        words += [f"{self.local_steps} local steps"] * (self.local_steps > 1)
+        return ", ".join(words)
+
+    @property
+    def flags(self) -> list[str]:
+        """Of `ddpgd train`; of a side-by-side run, those of each of its runs."""
+        rows = self.global_batch // self.num_ranks if self.mode == APART else self.global_batch
+        words = f"--global-batch {rows} --micro-batch {self.micro_batch} --wire {self.wire}"
+        if self.local_steps > 1:
+            words += f" --sync local --local-steps {self.local_steps}"
+        return words.split()
+
+
+def cases(
+    modes: list[str],
+    ranks: list[int],
+    wires: list[str],
+    accumulate: list[int],
+    local_steps: list[int],
+    micro_batch: int,
+) -> list[Case]:
+    """All that is asked for, each mode's baselines first: one rank, float32, every step."""
+    found = []
+    for mode, times in product(modes, accumulate):
+
+        def case(num_ranks: int, wire: str, every: int, mode: str = mode, times: int = times) -> Case:
+            shares = max(ranks) if mode == STRONG else num_ranks
+            return Case(mode, num_ranks, wire, times, every, micro_batch, shares * times * micro_batch)
+
+        more = [number for number in ranks if number > 1]
+        if mode != APART:
+            found.append(case(1, "float32", 1))
+            found += [case(*words) for words in product(more, wires, local_steps)]
+        else:
+            found += [case(number, "float32", 1) for number in more]
+    return found
+
+
+def baseline(case: Case, among: list[Case]) -> Case:
+    """One rank with the same work: what `case` is compared with."""
+    mode = WEAK if case.mode == APART else case.mode
+    wanted = (mode, 1, case.accumulate)
+    return next(one for one in among if (one.mode, one.num_ranks, one.accumulate) == wanted)

@@ -1,0 +1,64 @@
+"""launch/mps.sh: the service starts before the ranks and ends after them, with a stand-in for NVIDIA's control program."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, summary
+
+MPS = str(ROOT / "launch" / "mps.sh")
+STAND_IN = """#!/usr/bin/env bash
+[[ ${1-} == -d ]] || read -r word
+echo "${1-$word} $CUDA_MPS_PIPE_DIRECTORY $CUDA_MPS_ACTIVE_THREAD_PERCENTAGE" >>"$LOG"
+"""
+needs_venv = pytest.mark.skipif(
+    not (ROOT / ".venv").exists(), reason="launchers want the environment of scripts/setup.sh"
+)
+
+
+def start(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    control = folder / "nvidia-cuda-mps-control"
+    control.write_text(STAND_IN)
+    control.chmod(0o755)
+    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(folder / "log")}
+    command = [MPS, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@needs_venv
+def test_the_service_lives_as_long_as_the_ranks(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = start(
+        tmp_path, 3, "--backend", "numpy", "--data", "synthetic", "--hidden", "16", "--steps", "5", "--run-dir", run
+    )
+    assert done.returncode == 0, done.stderr
+    assert summary(run)["world_size"] == 3
+    began, ended = ((tmp_path / "log").read_text()).splitlines()
+    words = began.split()
+    assert words[0] == "-d"
+    assert words[2] == "33"
+    assert ended == f"quit {words[1]} 33"
+    assert not Path(words[1]).exists()
+
+
+@needs_venv
+def test_it_ends_after_ranks_that_fail(tmp_path: Path) -> None:
+    done = start(tmp_path, 2, "--optimizer", "none")
+    assert done.returncode == 2
+    assert (tmp_path / "log").read_text().splitlines()[-1].startswith("quit ")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--epochs", "5"), ("0",)])
+def test_the_number_of_ranks_is_wanted(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run([MPS, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "type how many ranks share the GPU, as in:" in done.stderr
+
+
+def test_without_the_driver_it_says_what_to_type() -> None:
+    done = subprocess.run(
+        [MPS, "4"], env=os.environ | {"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "without a GPU type RANKS=4 launch/local.sh" in done.stderr

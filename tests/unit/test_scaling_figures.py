@@ -1,0 +1,100 @@
+"""What scripts/scaling_efficiency.py makes of its runs: baselines, ratios, discarded runs, lost time, sentences."""
+
+from typing import Any
+
+import pytest
+import scaling_figures
+from scaling_cases import APART, STRONG, WEAK, Case, baseline, cases
+from scaling_figures import conclusion, rows, table
+
+ALL = cases([STRONG, WEAK, APART], [1, 2, 4], ["float32"], [2], [1], 64)
+
+
+def run(
+    case: Case, samples_per_s: float, repetition: int = 1, other_load: float = 0.0, **parts: float
+) -> dict[str, Any]:
+    shares = {"compute": 1.0, "update": 0.0, "wait": 0.0, "exchange": 0.0} | parts
+    return {
+        "case": case.name,
+        "repetition": repetition,
+        "samples_per_s": samples_per_s,
+        "step_s": case.global_batch / samples_per_s,
+        "shares": shares,
+        "other_load": other_load,
+        "wire_bytes": 1000,
+    }
+
+
+def of(mode: str, num_ranks: int) -> Case:
+    return next(case for case in ALL if (case.mode, case.num_ranks) == (mode, num_ranks))
+
+
+def found(*runs: dict[str, Any], targets: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
+    return {"runs": list(runs), "targets": list(targets)}
+
+
+def test_strong_scaling_keeps_the_global_batch_and_weak_scaling_the_work_of_a_rank() -> None:
+    assert {of(STRONG, number).global_batch for number in (1, 2, 4)} == {4 * 2 * 64}
+    assert [of(WEAK, number).global_batch for number in (1, 2, 4)] == [128, 256, 512]
+    # Each of those that run side by side does the work of one.
+    assert of(APART, 4).flags[:2] == ["--global-batch", "128"]
+
+
+def test_the_baseline_is_one_rank_with_the_same_work() -> None:
+    assert baseline(of(STRONG, 4), ALL) == of(STRONG, 1)
+    assert baseline(of(WEAK, 2), ALL) == baseline(of(APART, 2), ALL) == of(WEAK, 1)
+
+
+def test_efficiency_is_a_ratio_within_each_repetition() -> None:
+    """The machine is half as fast in the second repetition; the ratio does not see it."""
+    one, two = of(WEAK, 1), of(WEAK, 2)
+    made = rows(found(run(one, 1000), run(two, 1800), run(one, 500, 2), run(two, 900, 2)), ALL, 2)
+    assert made[1].efficiency == scaling_figures.Figure(0.9, 0.9, 0.9)
+    assert made[1].samples_per_s == scaling_figures.Figure(1350, 900, 1800)
+
+
+def test_disturbed_runs_are_discarded_and_counted() -> None:
+    one, two = of(WEAK, 1), of(WEAK, 2)
+    disturbed = run(two, 100, other_load=0.5)
+    (_, row) = rows(found(run(one, 1000), disturbed, run(two, 1900)), ALL, 2)
+    assert (row.num_runs, row.num_disturbed, row.efficiency.median) == (1, 1, 0.95)
+    (_, row) = rows(found(run(one, 1000), disturbed), ALL, 2)
+    assert (row.num_runs, row.efficiency.median) == (1, 0.05)
+
+
+@pytest.mark.parametrize("mode", [STRONG, WEAK])
+def test_what_is_lost_adds_up_to_what_a_step_takes_longer(mode: str) -> None:
+    one, two = of(mode, 1), of(mode, 2)
+    parts = {"compute": 0.6, "update": 0.1, "wait": 0.1, "exchange": 0.2}
+    (_, row) = rows(found(run(one, 1000), run(two, 1500, **parts)), ALL, 2)
+    assert sum(row.lost_ms.values()) == pytest.approx(row.step_ms - row.perfect_ms)
+    assert row.lost_ms["exchange"] == pytest.approx(0.2 * row.step_ms)
+    assert row.lost_ms["update"] == pytest.approx((0.05 if mode == STRONG else 0) * row.step_ms)
+
+
+def test_the_sentence_names_the_largest_loss_first_and_what_side_by_side_runs_reach() -> None:
+    one, two, apart = of(WEAK, 1), of(WEAK, 2), of(APART, 2)
+    runs = found(run(one, 1000), run(two, 1500, compute=0.7, wait=0.1, exchange=0.2), run(apart, 1900))
+    (sentence,) = conclusion(rows(runs, ALL, 2))
+    assert sentence.startswith(
+        "Weak scaling, float32, accumulate 2: 2 ranks do 1.50 times the work of one in the same time"
+    )
+    assert sentence.index("the exchange of gradients takes 34 ms") < sentence.index("waiting for the slowest rank")
+    assert "reach 95 % on this hardware; the ranks do 0.79 times their work" in sentence
+
+
+def test_oversubscribed_ranks_are_marked_and_say_nothing() -> None:
+    made = rows(found(run(of(STRONG, 1), 1000), run(of(STRONG, 2), 1990), run(of(STRONG, 4), 2000)), ALL, 2)
+    assert [row.is_oversubscribed for row in made] == [False, False, True]
+    two, four = conclusion(made)
+    assert two.endswith("an efficiency of 100 %. Nearly nothing is lost.")
+    assert "oversubscribed" in four
+
+
+def test_a_target_that_was_never_reached_is_none() -> None:
+    case = of(WEAK, 1)
+    targets = ({"case": case.name, "train_s": None}, {"case": case.name, "train_s": 3.5})
+    (row,) = table(rows(found(run(case, 1000), targets=targets), ALL, 2))
+    assert (row["target_s"], row["target_reached"]) == (3.5, 1)
+    (row,) = table(rows(found(run(case, 1000), targets=targets[:1]), ALL, 2))
+    assert (row["target_s"], row["target_reached"]) == (None, 0)
