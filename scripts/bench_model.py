@@ -118,7 +118,7 @@ def measured(case: dict, run: Runner) -> float:
     steps = round(min(MOST_STEPS, max(LEAST_STEPS, TOGETHER_S / case["predicted_s"]["step_s"]))) // 2 * 2
     with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as scratch:
         folder = Path(scratch) / "run"
-        words = ["train", *work_flags(case["network"], case["accumulate"]), "--wire", case["wire"]]
+        words = ["train", *work_flags(case["network"], case["accumulate"]), "--wire", case["wire"], "--lr", "0.01"]
         words += f"--steps {steps} --log-every {steps // 2} --evaluate-every 1000000 --quiet --run-dir {folder}".split()
         run(case["link"], words)
         first, last = read_records(folder)
