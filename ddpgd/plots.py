@@ -28,7 +28,7 @@ DPI = 120
 
 def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path) -> None:
     """Records of runs, by title, against steps, laid over each other. InputError: as for `draw_predictions`."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, grid = plt.subplots(3, 2, figsize=(12, 11), sharex=True, layout="constrained")
     for axes, (name, title, factor) in zip(grid.flat, PANELS, strict=True):
         drawn = [
@@ -59,7 +59,7 @@ def _line(axes: Any, number: int, label: str, points: list[tuple[int, float]]) -
 
 def draw_predictions(found: Sequence[Prediction], path: Path) -> None:
     """Efficiency, and a step's parts, against ranks. InputError: matplotlib is missing, or the file cannot be written."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, (above, below) = plt.subplots(
         2, 1, figsize=(9, 7.5), sharex=True, layout="constrained", height_ratios=(3, 2)
     )
@@ -92,10 +92,11 @@ def _save(figure: Any, path: Path, flag: str) -> None:
             f"{flag}: {str(path)!r} cannot be written ({error}); name a file as plot.png or plot.svg"
         ) from None
     finally:
-        _pyplot().close(figure)
+        pyplot().close(figure)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib's, which draws into files. InputError: it is not installed."""
     try:
         import matplotlib as mpl
     except ImportError:

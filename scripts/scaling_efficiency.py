@@ -29,6 +29,7 @@ from scaling_start import LOAD_LIMIT, place, throughput, time_to, trial_steps_s
 
 from ddpgd.config import OPTIONS
 from ddpgd.errors import InputError
+from ddpgd.plots import pyplot
 
 MOST_TRIES = 3
 """How often a run is made, until nothing disturbs it."""
@@ -46,7 +47,8 @@ class Measurement:
     """What is asked, and all that was found so far, in results.json."""
 
     def __init__(self, asked: argparse.Namespace, arguments: list[str]) -> None:
-        """InputError: the folder holds another measurement."""
+        """InputError: the folder holds another measurement, or plots cannot be drawn."""
+        pyplot()
         self._file = asked.out / "results.json"
         self._asked = asked
         self.cases = cases(

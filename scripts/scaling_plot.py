@@ -3,14 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib as mpl
 from scaling_cases import APART, STRONG, WEAK
 from scaling_figures import Row
 
-from ddpgd.plots import COLOURS
-
-mpl.use("agg")
-from matplotlib import pyplot as plt
+from ddpgd.plots import COLOURS, pyplot
 
 DPI = 120
 PARTS = {"compute": "#009e73", "update": "#56b4e9", "wait": "#e69f00", "exchange": "#d55e00"}
@@ -24,13 +20,13 @@ def draw(made: list[Row], folder: Path) -> list[Path]:
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=DPI)
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        plt.close(figure)
+        pyplot().close(figure)
     return [folder / f"{name}.svg" for name in figures]
 
 
 def _mode(made: list[Row], mode: str):
     """Throughput above, efficiency below, against ranks."""
-    figure, (above, below) = plt.subplots(2, 1, figsize=(5.4, 7.4), sharex=True, layout="constrained")
+    figure, (above, below) = pyplot().subplots(2, 1, figsize=(5.4, 7.4), sharex=True, layout="constrained")
     own = [row for row in made if row.case.mode == mode]
     ranks = sorted({row.case.num_ranks for row in own})
     for number, (setting, line) in enumerate(_lines(made, mode)):
@@ -46,7 +42,7 @@ def _mode(made: list[Row], mode: str):
     above.set(title=TITLES[mode], ylabel="samples/s", xscale="log", yscale="log")
     highest = max(100 * row.efficiency.most for row in own)
     below.set(xlabel="ranks", ylabel="efficiency, %", xscale="log", ylim=(0, max(110, 1.05 * highest)))
-    above.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    above.locator_params(axis="y", subs=(1, 2, 5))
     above.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     for axes in (above, below):
         axes.set_xticks(ranks, [f"{number:,}" for number in ranks])
@@ -100,7 +96,7 @@ def _mark_oversubscribed(above, below, made: list[Row], ranks: list[int]) -> Non
 def _shares(made: list[Row]):
     """Bars of milliseconds a step: each part, beside the perfect step."""
     own = [row for row in made if row.case.mode != APART]
-    figure, axes = plt.subplots(figsize=(10, 1.6 + 0.42 * len(own)), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(10, 1.6 + 0.42 * len(own)), layout="constrained")
     places = range(len(own))
     left = [0.0] * len(own)
     for part, colour in PARTS.items():

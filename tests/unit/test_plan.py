@@ -76,10 +76,11 @@ def test_short_runs_here_tell_what_computing_takes(wire: str, capsys: pytest.Cap
     assert both["step_s"] > alone["step_s"]
 
 
-def test_ranks_that_measure_get_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    config = resolve(Config(hidden=(16,), global_batch=64, micro_batch=8), 2)
-    found = threads.run(2, lambda transport: fit.fit(Reference(), config, transport, 0.2))
-    assert found[0] == found[1]
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_ranks_that_measure_get_the_same(world_size: int, capsys: pytest.CaptureFixture[str]) -> None:
+    config = resolve(Config(hidden=(16,), global_batch=64, micro_batch=8), world_size)
+    found = threads.run(world_size, lambda transport: fit.fit(Reference(), config, transport, 0.2))
+    assert all(one == found[0] for one in found)
     assert found[0].costs.micro_batch_s + found[0].costs.sample_s > 0
     assert found[0].link is not None
     assert found[0].link.latency_s > 0

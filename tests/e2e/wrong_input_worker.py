@@ -1,0 +1,39 @@
+"""Calls the program with one row of arguments after the other on the ranks that mpirun started, and tells what each rank said.
+
+mpirun -n 3 python wrong_input_worker.py ROWS.json FOUND.json        in the folder that the rows speak of
+"""
+
+import contextlib
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+from mpi4py import MPI
+
+from ddpgd.cli import main
+
+
+def snapshot() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()}
+
+
+def answers(rows: list[list[str]]) -> list[dict[str, object]]:
+    """Of each row: all ranks' exit codes and lines on stderr, seconds, and whether the folder is as it was."""
+    world, before, found = MPI.COMM_WORLD, snapshot(), []
+    for arguments in rows:
+        world.Barrier()
+        started, stderr = time.monotonic(), io.StringIO()
+        with contextlib.redirect_stderr(stderr):
+            code = main(arguments)
+        codes, said = world.allgather(code), world.allgather(stderr.getvalue())
+        took_s = time.monotonic() - started
+        found.append({"codes": codes, "stderr": "".join(said), "took_s": took_s, "unchanged": snapshot() == before})
+    return found
+
+
+if __name__ == "__main__":
+    answered = answers(json.loads(Path(sys.argv[1]).read_text()))
+    if MPI.COMM_WORLD.rank == 0:
+        Path(sys.argv[2]).write_text(json.dumps(answered))
