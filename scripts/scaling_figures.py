@@ -8,7 +8,7 @@ from scaling_start import LOAD_LIMIT
 
 CAUSES = {
     "computing": "computing that is slower than one rank's (ranks of a machine share its memory, caches and clock)",
-    "update": "the update, which every rank makes as a whole",
+    "update": "the update of all params by every rank",
     "wait": "waiting for the slowest rank of each step",
     "exchange": "the exchange of gradients",
 }
