@@ -34,14 +34,20 @@ def introduction(
     feedback = " with error feedback" if config.error_feedback else ""
     factor = schedule.scale(config.scale_lr, config.global_batch)
     scaled = f" x {factor:g} ({config.scale_lr})" if config.scale_lr else ""
+    algebra = Algebra(config.global_batch, config.micro_batch, world_size)
     lines = [
         f"ddpgd {VERSION}: {_ranks(world_size)} over {transport}, backend {backend}",
         f"data: {data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples",
         f"network {'-'.join(map(str, sizes))}: {num_params:,} params; {config.activation}, {config.loss}, {config.precision}",
-        f"{Algebra(config.global_batch, config.micro_batch, world_size)}; {config.optimizer}, lr {config.lr:g}{scaled}",
+        f"{algebra}; {config.optimizer}, lr {config.lr:g}{scaled}",
         f"exchange: {config.reduce}, {config.wire}{feedback}, at most {num_pieces} piece{'s' if num_pieces > 1 else ''} a rank",
         f"run folder: {folder}",
     ]
+    idle = world_size - algebra.num_micro_batches
+    if idle > 0:
+        lines.append(
+            f"{_ranks(idle)} of {world_size} have nothing to compute: type --accumulate 1, or a larger --global-batch"
+        )
     if pace[0]:
         lines.append(f"going on after step {pace[0]} of {pace[1]}")
     return lines

@@ -44,12 +44,14 @@ def _sentence(work: Work, costs: Costs, cluster: Cluster, world_size: int, codin
 
 def bound(now: Prediction) -> str:
     """What takes most of what a step loses."""
+    repeated_s = now.update_s * (1 - 1 / now.world_size)
     losses = {
         "the start-up of messages costs most (latency-bound)": now.latency_s,
         "the link's rate costs most (bandwidth-bound)": max(0.0, now.transfer_s - now.hidden_s),
         "encoding costs most": now.coding_s,
         "waiting for the slowest rank costs most": now.wait_s,
-        "ranks have unequal shares": now.compute_s - now.one_rank_s / now.world_size,
+        "the update, which every rank makes as a whole, costs most": repeated_s,
+        "ranks have unequal shares": now.compute_s - now.one_rank_s / now.world_size - repeated_s,
     }
     largest = max(losses, key=losses.__getitem__)
     return largest if losses[largest] > 0.02 * now.step_s else "computing is nearly all of a step"

@@ -105,7 +105,8 @@ def _gpus_shared(everybody: Everybody) -> Iterator[Finding]:
 
 def _cuda_versions(everybody: Everybody) -> Iterator[Finding]:
     for rank, facts in enumerate(everybody):
-        if facts.cuda and facts.cuda.driver // 1000 < facts.cuda.runtime // 1000:
+        is_old = facts.cuda is not None and facts.cuda.driver // 1000 < facts.cuda.runtime // 1000
+        if facts.cuda and is_old:
             driver, runtime = (f"{number // 1000}.{number % 1000 // 10}" for number in facts.cuda)
             yield Finding(
                 f"rank {rank} on {facts.host}: the driver knows CUDA {driver}, and CuPy brings {runtime}",
@@ -116,25 +117,67 @@ def _cuda_versions(everybody: Everybody) -> Iterator[Finding]:
         if len(names) > 1:
             yield Finding(
                 f"rank {rank} on {facts.host}: {_and(names)} are both installed",
-                f"pip uninstall {names[0]}",
+                f"pip uninstall {_unfit(names, facts)}",
                 is_fatal=True,
             )
-        if "cannot be loaded" in facts.gpu_absence or ("finds no GPU:" in facts.gpu_absence):
+        is_told = is_old or len(names) > 1
+        if not is_told and any(words in facts.gpu_absence for words in ("cannot be loaded", "finds no GPU:")):
             yield Finding(
                 f"rank {rank} on {facts.host}: {facts.gpu_absence}", "nvidia-smi, and the CuPy of that driver"
             )
 
 
+def _unfit(names: Sequence[str], facts: Facts) -> str:
+    """Of several CuPy packages the first that the driver is not for."""
+    known = facts.cuda.driver // 1000 if facts.cuda else 0
+    return next((name for name in names if f"cuda{known}" not in name), names[0])
+
+
 _ALIKE: tuple[tuple[str, Callable[[Facts], object], str, bool], ...] = (
     ("another ddpgd", lambda facts: facts.sources, "pip install the same ddpgd on every machine", True),
-    ("another configuration file", lambda facts: facts.configuration, "the same file for all, on a shared disk", True),
+    (
+        "another configuration file",
+        lambda facts: facts.configuration,
+        "ddpgd train --config FILE, on a disk that all machines share",
+        True,
+    ),
     ("other data", lambda facts: facts.data or facts.data_absence, "ddpgd data --data DIR on every machine", True),
-    ("other packages", lambda facts: tuple(facts.packages.items()), "pip install the same versions", False),
-    ("another Python", lambda facts: facts.python, "the same environment on every machine", False),
-    ("another CPU", lambda facts: facts.cpu, "machines of one kind, for equal bits", False),
-    ("another BLAS", lambda facts: facts.blas, "OPENBLAS_CORETYPE=Haswell on all, for equal bits", False),
-    ("another GPU model", lambda facts: facts.gpu and facts.gpu.name, "machines of one kind, for equal bits", False),
-    ("another MPI library", lambda facts: facts.library, "the same MPI on every machine", True),
+    (
+        "other packages",
+        lambda facts: tuple(facts.packages.items()),
+        "launch/local.sh --steps 1, in a folder that all machines share",
+        False,
+    ),
+    (
+        "another Python",
+        lambda facts: facts.python,
+        "launch/local.sh --steps 1, in a folder that all machines share",
+        False,
+    ),
+    (
+        "another CPU",
+        lambda facts: facts.cpu,
+        "sbatch --constraint NAME, or a host file of one kind of machines, for equal bits",
+        False,
+    ),
+    (
+        "another BLAS",
+        lambda facts: facts.blas,
+        "export OPENBLAS_CORETYPE=Haswell on every machine, for equal bits",
+        False,
+    ),
+    (
+        "another GPU model",
+        lambda facts: facts.gpu and facts.gpu.name,
+        "sbatch --constraint NAME, or a host file of one kind of machines, for equal bits",
+        False,
+    ),
+    (
+        "another MPI library",
+        lambda facts: facts.library,
+        "export MPI4PY_LIBMPI=/path/to/the/same/libmpi.so on every machine",
+        True,
+    ),
     (
         "other settings",
         lambda facts: tuple(facts.settings.items()),

@@ -1,10 +1,12 @@
 """What a process can tell of itself and its machine: what must be alike on all ranks, or fit together."""
 
+import gzip
 import hashlib
 import os
 import platform
 import subprocess
 import sys
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -18,10 +20,9 @@ from ddpgd.kernels import cuda_device
 from ddpgd.kernels.cuda_device import Cuda, Device
 
 PACKAGES = ("ddpgd", "numpy", "mpi4py", "cupy-cuda12x", "cupy-cuda13x", "nvmath-python", "safetensors")
-SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE", "CUDA_VISIBLE_DEVICES")
-LAUNCHERS = ("mpirun", "mpiexec", "prterun", "orterun", "prted", "orted", "hydra_pmi_proxy", "mpiexec.hydra", "srun",
-             "slurmstepd")  # fmt: skip
-"""Names of the programs whose children are ranks."""
+SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
+LAUNCHERS = ("mpirun", "mpiexec", "prterun", "orterun", "prted", "orted", "hydra_pmi_proxy", "mpiexec.hydra", "srun")
+"""Names of the programs whose children are ranks. Slurm's slurmstepd is none: a batch script's commands are no ranks."""
 
 PROBE = """
 import cupy
@@ -74,7 +75,7 @@ def collect(launched: Launch, library: str, config: str | None, data: str | None
         library=library,
         gpu=gpu,
         gpu_absence=absence,
-        cuda=cuda_device.versions() if gpu else None,
+        cuda=cuda_device.versions(),
         cpu=_cpu(),
         cores=tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (),
         blas=", ".join(
@@ -139,10 +140,21 @@ def _data(directory: Path | None) -> tuple[str, str]:
     """A digest of the files, or why there is none."""
     if directory is None:
         return "synthetic", ""
-    files = sorted(
-        path for name in fetch.SHA256 for path in (directory / name, directory / f"{name}.gz") if path.is_file()
-    )
-    return (_digest(files), "") if files else ("", f"no MNIST in {directory}")
+    digest, found = hashlib.sha256(), False
+    for name in fetch.SHA256:
+        plain, packed = directory / name, directory / f"{name}.gz"
+        if plain.is_file() or packed.is_file():
+            found = True
+            digest.update(plain.read_bytes() if plain.is_file() else _unpacked(packed))
+    return (digest.hexdigest()[:16], "") if found else ("", f"no MNIST in {directory}")
+
+
+def _unpacked(file: Path) -> bytes:
+    """What a gzip file holds; a damaged one, as it is."""
+    try:
+        return gzip.decompress(file.read_bytes())
+    except (OSError, EOFError, zlib.error):
+        return file.read_bytes()
 
 
 def _digest(files: list[Path]) -> str:

@@ -24,6 +24,7 @@ from ddpgd.params import Layout
 from ddpgd.philox import Purpose, uniforms
 from ddpgd.scaling import Coding, Costs, Link, waits
 
+SLOW_LR = 1e-6
 WARM_UP_STEPS = 5
 LEAST_STEPS = 15
 MOST_CALLS, LEAST_CALLS, TIMED = 25, 5, 1 << 24
@@ -82,21 +83,24 @@ def fit(ops: Ops, config: Config, transport: Transport, seconds: float) -> Fit:
 
 
 def _run(ops: Ops, config: Config, data: Dataset, transport: Transport, seconds: float) -> _Run:
-    """Steps of float32, ordered: the parts of each are timed, and the steps are the same on all ranks."""
-    plain = replace(config, wire="float32", reduce="ordered", error_feedback=False, sync="every-step")
+    """Steps of float32, ordered: the parts of each are timed, and the steps are the same on all ranks.
+
+    They learn so slowly that no network diverges: a step whose gradient is not finite would update nothing.
+    """
+    plain = replace(config, wire="float32", reduce="ordered", error_feedback=False, sync="every-step", lr=SLOW_LR)
     step = build.sync(ops, plain, data, transport, total_steps=10**9)
     found = [step.run(number, 1, False, False) for number in range(WARM_UP_STEPS)]
     slowest_s = max(transport.all_gather_objects(statistics.median(one.step_s for one in found)))
     num_steps = max(LEAST_STEPS, int(seconds / slowest_s))
     found = [step.run(WARM_UP_STEPS + number, 1, False, False) for number in range(num_steps)]
-    num_micro_batches = len(step.exchange.micro_batches(step.batches.num_micro_batches(0)))
-    everybody = transport.all_gather_objects(found)
+    own = len(step.exchange.micro_batches(step.batches.num_micro_batches(0)))
+    everybody, counts = zip(*transport.all_gather_objects((found, own)), strict=True)
     # Means: throughput is what is predicted, and slow steps are part of it.
-    computing = np.array([[one.compute_s for one in own] for own in everybody])
+    computing = np.array([[one.compute_s for one in steps] for steps in everybody])
     slowest = int(computing.mean(axis=1).argmax())
-    steps = everybody[slowest]
+    steps, num_micro_batches = everybody[slowest], counts[slowest]
     # A rank that computes faster waits in its exchange: the least of these is the exchange.
-    exchanging = np.array([[one.exchange_s for one in own] for own in everybody]).min(axis=0)
+    exchanging = np.array([[one.exchange_s for one in theirs] for theirs in everybody]).min(axis=0)
     return _Run(
         num_micro_batches=num_micro_batches,
         num_rows=min(num_micro_batches * config.micro_batch, step.batches.global_batch),

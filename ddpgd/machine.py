@@ -1,7 +1,10 @@
 """What a run runs on: the device of each rank, the backend that computes there, and the transport that reaches it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from ddpgd.comm.agreement import together
 from ddpgd.comm.capabilities import refusal
 from ddpgd.comm.staged import Staged
 from ddpgd.comm.transport import Transport
@@ -47,10 +50,19 @@ class Machine:
 
             return MpiCuda(world, backend.synchronize)
         if config.transport == "nccl":
-            from ddpgd.comm.nccl import Nccl
-
-            return Nccl(world, backend.stream)
+            return together(world, _nccl)(world, backend.stream)
         return Staged(world, backend) if world.needs_host else world
+
+
+def _nccl() -> Callable[[Transport, Any], Transport]:
+    """The transport's class. InputError: there is no NCCL."""
+    try:
+        from ddpgd.comm.nccl import Nccl
+    except ImportError as error:
+        raise InputError(
+            f"--transport nccl: CuPy finds no NCCL ({error}); type pip install nvidia-nccl-cu13, or nvidia-nccl-cu12"
+        ) from None
+    return Nccl
 
 
 def agree(config: Config, resumed: bool, world: Transport, local_rank: int) -> Machine:

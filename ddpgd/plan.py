@@ -161,11 +161,15 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, 
             raise InputError("--parameters: what does that network's computing take? type --compute-time 120ms with it")
         if config.wire == "powersgd":
             raise InputError("--parameters does not say which matrices --wire powersgd would send; type another wire")
-    fitted = _fit(config, flags, world, local_rank) if flags.get("measure") else None
+    samples = count(flags.get("samples", "60000"), "samples")
+    is_measured = bool(flags.get("measure"))
+    unmeasured = Fit(STATED, {}, INSIDE if world.world_size > 1 else None, num_params, world.world_size)
+    # What is wrong is told before anything is measured.
+    Plan(config, flags, unmeasured if is_measured else None, num_params, narrow)
+    fitted = _fit(config, flags, world, local_rank) if is_measured else None
     plan = Plan(config, flags, fitted, num_params, narrow)
     if "plot" in flags:
         from_root(world, lambda: draw_predictions(plan.predictions, Path(flags["plot"])))
-    samples = count(flags.get("samples", "60000"), "samples")
     return [as_json(plan, samples)] if flags.get("json") else [*table(plan, samples), "", *plan.advice]
 
 

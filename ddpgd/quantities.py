@@ -10,12 +10,12 @@ _TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
 def rate(text: str, name: str) -> float:
-    """Bytes a second of 100Gbit, 25GB."""
-    found = re.fullmatch(r"([0-9.]+)([kmgt]?)(bit|b)(?:/s|ps)?", text.lower())
+    """Bytes a second of 100Gbit, 100Gbps, 25GB: a small b is a bit, a large one a byte."""
+    found = re.fullmatch(r"([0-9.]+)([kKmMgGtT]?)(bit|b|B)(?:/s|ps)?", text)
     number = positive(found[1]) if found else None
     if not found or number is None:
         raise InputError(f"--{name}: {text!r} is not a rate; type for example 100Gbit, or 25GB")
-    return number * _UNITS[found[2]] / (8 if found[3] == "bit" else 1)
+    return number * _UNITS[found[2].lower()] / (1 if found[3] == "B" else 8)
 
 
 def duration(text: str, name: str) -> float:
@@ -31,9 +31,10 @@ def count(text: str, name: str) -> int:
     """25600000, or 25.6M."""
     found = re.fullmatch(r"([0-9.]+)([kmgt]?)", text.lower())
     number = positive(found[1]) if found else None
-    if not found or number is None or number * _UNITS[found[2]] < 1:
-        raise InputError(f"--{name}: {text!r} is not a number above 0; type for example 25.6M")
-    return round(number * _UNITS[found[2]])
+    total = number * _UNITS[found[2]] if found and number else 0.5
+    if total < 1 or abs(total - round(total)) > 1e-6 * total:
+        raise InputError(f"--{name}: {text!r} is not a whole number above 0; type for example 25.6M")
+    return round(total)
 
 
 def positive(text: str) -> float | None:

@@ -47,10 +47,19 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 }
 
 
-def continued(saved: Config, given: Mapping[str, Any]) -> Config:
-    """The configuration of a resumed run: `saved`, with what is `given` now. InputError: that changes the weights."""
-    if "accumulate" in given:
-        raise InputError("--accumulate fixes the global batch at the first start alone; drop it with --resume")
+def continued(saved: Config, given: Mapping[str, Any], world_size: int) -> Config:
+    """The configuration of a resumed run: `saved`, with what is `given` now. InputError: that changes the weights.
+
+    --accumulate may be given again, as by a job that is started again, where it makes the same global batch.
+    """
+    given = dict(given)
+    if accumulate := given.pop("accumulate", None):
+        global_batch = world_size * accumulate * saved.micro_batch
+        if global_batch != saved.global_batch:
+            raise InputError(
+                f"--accumulate {accumulate}: makes a global batch of {global_batch}, and the checkpoint was trained with "
+                f"{saved.global_batch}, which going on keeps; drop it with --resume"
+            )
     for name, value in given.items():
         before = getattr(saved, name)
         if OPTIONS[name].metadata["fixed"] and value != before:

@@ -88,13 +88,17 @@ class Work:
 
 
 class Prediction(NamedTuple):
-    """A step's parts, means over steps; `wire_bytes` are those of the rank that sends most, `efficiency` 1 is perfect."""
+    """A step's parts, means over steps; `wire_bytes` are those of the rank that sends most, `efficiency` 1 is perfect.
+
+    `compute_s` includes `update_s`, which every rank makes as a whole.
+    """
 
     world_size: int
     global_batch: int
     num_pieces: int
     wire_bytes: float
     compute_s: float
+    update_s: float
     wait_s: float
     latency_s: float
     transfer_s: float
@@ -131,6 +135,7 @@ def predict(work: Work, costs: Costs, cluster: Cluster, world_size: int) -> Pred
         num_pieces=num_pieces,
         wire_bytes=sum(one.wire_bytes for one in sums) / work.local_steps,
         compute_s=compute_s,
+        update_s=costs.update_s,
         wait_s=wait_s,
         latency_s=parts[0],
         transfer_s=parts[1],

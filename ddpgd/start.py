@@ -54,7 +54,7 @@ def train(given: Mapping[str, Any], world: Transport, launch: Launch, stop: Stop
 
     `stop` is asked, before one or more steps, whether to write a checkpoint and end.
     """
-    config, resumed = from_root(world, lambda: _configure(given))
+    config, resumed = from_root(world, lambda: _configure(given, given.get("ranks") or world.world_size))
     console = _console(launch)
     machine = agree(config, resumed is not None, world, launch.local_rank)
     quiet = config.quiet or world.rank > 0
@@ -87,7 +87,7 @@ def load_data(choice: str | None, world: Transport, launch: Launch, report: Say)
     return data
 
 
-def _configure(given: Mapping[str, Any]) -> tuple[Config, tuple[Path, Checkpoint] | None]:
+def _configure(given: Mapping[str, Any], world_size: int) -> tuple[Config, tuple[Path, Checkpoint] | None]:
     """Rank 0's part: the options, and the checkpoint to go on from."""
     if given.get("resume") is None:
         config = Config(**given)
@@ -99,7 +99,7 @@ def _configure(given: Mapping[str, Any]) -> tuple[Config, tuple[Path, Checkpoint
     path, saved = checkpoint.find(Path(os.path.expanduser(place)), say)
     before = from_table(saved.config)
     own_folder = {} if given.get("run_dir") else {"run_dir": None}
-    config = continued(before, {**own_folder, **given, "resume": None})
+    config = continued(before, {**own_folder, **given, "resume": None}, world_size)
     _validate(config)
     if config.schedule != "constant" and (config.epochs, config.steps) != (before.epochs, before.steps):
         say(f"the run has another length now, so the {config.schedule} schedule goes on differently")

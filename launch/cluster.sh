@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Several machines that you reach by ssh, without a scheduler.
 #
-#   launch/cluster.sh HOSTFILE [arguments of ddpgd train]       launch/cluster.sh launch/hosts.example --epochs 5
+#   launch/cluster.sh HOSTFILE [arguments of ddpgd train]       launch/cluster.sh launch/hosts.example --accumulate 1
 #   RUN=runs/first launch/cluster.sh HOSTFILE ...               in that folder, and on from its newest checkpoint
 #
 # HOSTFILE: a machine a line and its number of ranks, as in launch/hosts.example. Wanted of each machine: ssh from here without
@@ -17,7 +17,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/ranks.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/hosts.sh"
 
 hosts=${1-}
-[[ -f $hosts ]] || refuse "type a host file, as in: $0 launch/hosts.example --epochs 5"
+[[ -f $hosts ]] || refuse "type a host file, as in: $0 launch/hosts.example --accumulate 1"
 machines=$(read_hosts "$hosts")
 setup run
 place_on "$machines"

@@ -5,7 +5,7 @@
 #   launch/mps.sh RANKS [arguments of ddpgd train]          launch/mps.sh 4 --epochs 5
 #
 # Wanted: a GPU and nvidia-cuda-mps-control, which comes with the driver. The service is started for this run, and ends with it;
-# each rank may use its share of the GPU's multiprocessors. CUDA_VISIBLE_DEVICES chooses the GPU.
+# each rank may use its share of the GPU's multiprocessors. The GPU is the first of CUDA_VISIBLE_DEVICES, or GPU 0.
 # Ctrl-C, INT, TERM, HUP or USR1: the ranks write a checkpoint and leave with code 75; once more: they end at once, without one.
 # The exit code is that of the ranks.
 set -euo pipefail
@@ -23,10 +23,13 @@ end_service() {
     echo quit | nvidia-cuda-mps-control >/dev/null 2>&1 || true
     rm -rf "$service"
 }
+trap end_service EXIT
 
 setup run
 export CUDA_MPS_PIPE_DIRECTORY=$service CUDA_MPS_LOG_DIRECTORY=$service
 export CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=$((100 / $1 > 0 ? 100 / $1 : 1))
-trap end_service EXIT
-nvidia-cuda-mps-control -d || refuse "nvidia-cuda-mps-control -d fails (above): is the GPU in exclusive mode, or another service running?"
+gpu=${CUDA_VISIBLE_DEVICES:-0}
+CUDA_VISIBLE_DEVICES=${gpu%%,*} nvidia-cuda-mps-control -d ||
+    refuse "nvidia-cuda-mps-control -d fails (above): is the GPU in exclusive mode, or another service running?"
+unset CUDA_VISIBLE_DEVICES # the service shows that GPU alone, as number 0
 run_ranks "$1" --share-gpu "${@:2}"

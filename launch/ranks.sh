@@ -5,6 +5,7 @@
 #   run_ranks RANKS [arguments]        with MPIRUN; the exit code is that of the ranks
 #
 # RUN=FOLDER: the run is in that folder, and goes on with its newest checkpoint where there is one: for jobs that start again.
+# What was killed before its first checkpoint is moved aside.
 
 # mpirun kills its ranks at TERM and INT, but passes USR1 on to them.
 stop_ranks() {
@@ -34,6 +35,9 @@ run_ranks() {
         own=(--run-dir "$RUN")
         if [[ -e $RUN/checkpoints/latest ]]; then
             own+=(--resume)
+        elif [[ -e $RUN/config.toml ]]; then
+            say "$RUN has no checkpoint to go on from: it is now $RUN.lost-$$, and the run starts anew"
+            mv "$RUN" "$RUN.lost-$$"
         fi
     fi
     # Job control gives mpirun a process group of its own, which the terminal's Ctrl-C does not reach.

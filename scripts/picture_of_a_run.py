@@ -32,7 +32,9 @@ def picture(lines: list[str]) -> str:
 def main(arguments: list[str]) -> int:
     """0 done, 1 the run failed, 2 wrong usage."""
     if len(arguments) != 1:
-        print(f"picture_of_a_run: type the file, as in: {(__doc__ or '').split('    ')[1].strip()}", file=sys.stderr)
+        print(
+            "picture_of_a_run: type the file, as in: python scripts/picture_of_a_run.py docs/run.svg", file=sys.stderr
+        )
         return 2
     words = COMMAND.split()
     place = fetch.locate(None, os.environ)

@@ -44,6 +44,7 @@ def page_lines(cases: list[dict]) -> list[str]:
         source: [error for case, error in zip(cases, errors, strict=True) if case["source"] == source]
         for source in sources
     }
+    always = {guess: statistics.median(abs(guess - case["efficiency"]) for case in cases) for guess in (0.8, 0.9, 1.0)}
     certain = [error for case, error in zip(cases, errors, strict=True) if not case["doubt"]]
     lines = [
         f"**{len(cases)} cases of {len(sources)} sources: median error {_points(errors)} points, largest "
@@ -51,6 +52,9 @@ def page_lines(cases: list[dict]) -> list[str]:
         f"Median of the sources' medians: {100 * statistics.median(map(statistics.median, by_source.values())):.1f} points. "
         f"Of the {len(certain)} cases without a doubt (last column): median {_points(certain)}, largest "
         f"{100 * max(certain):.0f}.",
+        "Who always said "
+        + ", ".join(f"{100 * guess:.0f} % would be off by {100 * error:.1f}" for guess, error in always.items())
+        + " points in the median.",
         "",
         "| source | cases | median error, points | largest |",
         "|---|---|---|---|",

@@ -67,6 +67,8 @@ def cases(
             found.append(case(1, "float32", 1))
             found += [case(*words) for words in product(more, wires, local_steps)]
         else:
+            if WEAK not in modes:
+                found.append(case(1, "float32", 1, mode=WEAK))
             found += [case(number, "float32", 1) for number in more]
     return found
 

@@ -13,6 +13,7 @@ it was stopped. What stands after -- goes to `ddpgd train`.
 import argparse
 import csv
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -41,6 +42,17 @@ EPOCHS = 20
 OWN_FLAGS = {"--steps", "--epochs", "--max-time", "--until-accuracy", "--global-batch", "--micro-batch", "--accumulate"}
 OWN_FLAGS |= {"--wire", "--sync", "--local-steps", "--run-dir", "--resume", "--log-every", "--evaluate-every", "--seed"}
 """Flags of `ddpgd train` that this script sets itself."""
+
+SAME = ("place", "number of slots", "commit", "hardware", "number of cores", "set of versions", "environment")
+"""Conditions that must not change while a measurement is gone on with."""
+
+
+def _conditions(found: dict) -> dict:
+    """By their names; of the commit not whether files were changed after it, which results in the folder would be."""
+    facts = found["facts"]
+    commit = facts["commit"].split()[0]
+    machine = [facts[name] for name in ("hardware", "num_cores", "versions", "environment")]
+    return dict(zip(SAME, [found["place"], found["num_slots"], commit, *machine], strict=True))
 
 
 class Measurement:
@@ -72,11 +84,22 @@ class Measurement:
             "finished": False,
         }
         if self._file.exists():
-            before = json.loads(self._file.read_text(encoding="utf-8"))
+            before = self._before()
             if before["settings"] != settings:
                 raise InputError(f"--out: {asked.out} holds a measurement with other arguments; name another folder")
+            if other := [name for name in SAME if _conditions(before)[name] != _conditions(self.found)[name]]:
+                raise InputError(f"--out: {asked.out} holds a measurement with another {other[0]}; name another folder")
             self.found = before
             say(f"going on with {len(before['runs'])} runs that {asked.out} has already")
+
+    def _before(self) -> dict:
+        """InputError: results.json is not one of ours."""
+        try:
+            before = json.loads(self._file.read_text(encoding="utf-8"))
+            _conditions(before)
+            return {"settings": before["settings"], **before}
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"--out: {self._file} is not of this script; name another folder") from None
 
     def run(self) -> None:
         """All that is missing, repetition by repetition."""
@@ -202,10 +225,21 @@ def say(line: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """0 done, 1 a run failed, 2 wrong input, 75 interrupted: what was measured is kept."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         measurement = Measurement(parse(arguments), arguments)
+    except (InputError, OSError) as failure:
+        say(str(failure))
+        return 2
+    code = _measure(measurement)
+    print("\n".join(measurement.report()))
+    return code
+
+
+def _measure(measurement: Measurement) -> int:
+    """The exit code; what was measured until then can be reported."""
+    try:
         measurement.run()
-        print("\n".join(measurement.report()))
     except BenchError as failure:
         say(str(failure))
         return 1

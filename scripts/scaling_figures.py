@@ -1,6 +1,7 @@
 """What the runs of `scaling_efficiency.py` say of a case: medians and spreads, and in words what keeps it from being faster."""
 
 import statistics
+from collections import defaultdict
 from dataclasses import dataclass
 
 from scaling_cases import APART, STRONG, WEAK, Case, baseline
@@ -40,14 +41,16 @@ class Figure:
 class Row:
     """What was found of a case. `efficiency`: within each repetition, of throughput over that of as many baselines.
 
-    `lost_ms`: by cause, what a step takes longer than a perfect one, which takes `perfect_ms`. `apart`: the efficiency of as
-    many one-rank runs side by side, where measured; `over_apart`: throughput over theirs.
+    `lost_ms`: by cause, what a step takes longer than a perfect one, which takes `perfect_ms`. `target_s`: None unless all
+    tries reached it. `apart`: the efficiency of as many one-rank runs side by side, where measured; `over_apart`: throughput
+    over theirs.
     """
 
     case: Case
     is_oversubscribed: bool
     num_runs: int
     num_disturbed: int
+    is_disturbed: bool
     samples_per_s: Figure
     efficiency: Figure
     step_ms: float
@@ -57,6 +60,7 @@ class Row:
     lost_ms: dict[str, float]
     target_s: Figure | None
     num_reached: int
+    num_tried: int
     apart: float | None = None
     over_apart: Figure | None = None
 
@@ -88,10 +92,18 @@ def _side_by_side(case: Case, cases: list[Case], runs: dict[str, list[dict]]) ->
 
 def _ratios(own: list[dict], base: list[dict], factor: float) -> Figure:
     """Of throughputs, within repetitions; where none has both, of medians."""
-    rates = {run["repetition"]: run["samples_per_s"] for run in base}
-    pairs = [run["samples_per_s"] / (factor * rates[run["repetition"]]) for run in own if run["repetition"] in rates]
+    ours, theirs = _by_repetition(own), _by_repetition(base)
+    pairs = [ours[number] / (factor * theirs[number]) for number in ours if number in theirs]
     middle = [statistics.median(run["samples_per_s"] for run in runs) for runs in (own, base)]
     return Figure.of(pairs or [middle[0] / (factor * middle[1])])
+
+
+def _by_repetition(runs: list[dict]) -> dict[int, float]:
+    """Throughput; of several runs of a repetition, all disturbed, the median."""
+    rates = defaultdict(list)
+    for run in runs:
+        rates[run["repetition"]].append(run["samples_per_s"])
+    return {number: statistics.median(own) for number, own in rates.items()}
 
 
 def _row(found: dict, case: Case, base: Case, runs: dict, num_slots: int, apart: list[dict]) -> Row:
@@ -107,6 +119,7 @@ def _row(found: dict, case: Case, base: Case, runs: dict, num_slots: int, apart:
         is_oversubscribed=case.num_ranks > num_slots,
         num_runs=len(own),
         num_disturbed=sum(run["other_load"] > LOAD_LIMIT for run in everything),
+        is_disturbed=all(run["other_load"] > LOAD_LIMIT for run in own),
         samples_per_s=Figure.of([run["samples_per_s"] for run in own]),
         efficiency=_ratios(own, alone, case.num_ranks),
         step_ms=step_ms,
@@ -114,8 +127,9 @@ def _row(found: dict, case: Case, base: Case, runs: dict, num_slots: int, apart:
         wire_bytes=statistics.median(run["wire_bytes"] for run in own),
         shares=shares,
         lost_ms=_lost_ms(case, shares, step_ms, perfect_ms),
-        target_s=Figure.of(reached) if reached else None,
+        target_s=Figure.of(reached) if reached and len(reached) == len(times) else None,
         num_reached=len(reached),
+        num_tried=len(times),
         apart=_ratios(apart, alone, case.num_ranks).median if apart else None,
         over_apart=_ratios(own, apart, 1) if apart else None,
     )
@@ -149,6 +163,8 @@ def _sentence(row: Row) -> str:
         f"{row.efficiency.median * case.num_ranks:.2f} times the work of one in the same time, an efficiency of "
         f"{row.efficiency.text('.0f', 100)} %"
     )
+    if row.is_disturbed:
+        told += " (other programs disturbed every run: measure again on an idle machine)"
     if row.is_oversubscribed:
         return f"{told}. They share cores or GPUs here (oversubscribed), so this says nothing about scaling."
     if row.efficiency.median >= LITTLE:
@@ -193,6 +209,7 @@ def table(made: list[Row]) -> list[dict]:
                 **{f"lost_ms_{cause}": lost for cause, lost in row.lost_ms.items()},
                 **_spread("target_s", row.target_s),
                 "target_reached": row.num_reached,
+                "target_tried": row.num_tried,
             }
         )
     return flat

@@ -56,7 +56,8 @@ def page(found: dict, made: list[Row], sentences: list[str], pictures: list[Path
         "<h2>All figures</h2>",
         f'<div class="wide">{_table(made, settings["target"])}</div>',
         "<p>Medians, with the least and the most; efficiencies are ratios within a repetition. Shares of a step are means over "
-        "ranks; grey rows are oversubscribed: more ranks than cores, GPUs or slots.</p>",
+        "ranks and over a run's last 1,000 steps, those of its first half included. Grey rows are oversubscribed: more "
+        "ranks than cores, GPUs or slots.</p>",
         "<h2>What the words mean</h2><ul>",
         *[f"<li><strong>{mode}</strong>: {text}</li>" for mode, text in MODES.items()],
         "<li><strong>efficiency</strong>: samples/s, over those of one rank with the same work, times the number of ranks</li>",
@@ -82,14 +83,14 @@ def _table(made: list[Row], target: float | None) -> str:
 
 def _row(row: Row, names: tuple[str, ...]) -> str:
     case = row.case
-    reached = row.target_s.text(".3g") if row.target_s else "not reached"
+    reached = row.target_s.text(".3g") if row.target_s else f"reached {row.num_reached} of {row.num_tried} times"
     cells = {
         "scaling": case.mode,
         "ranks": f"{case.num_ranks}",
         "setting": case.setting,
         "global batch": f"{case.global_batch:,}",
         "samples/s": row.samples_per_s.text(",.0f"),
-        "efficiency, %": row.efficiency.text(".0f", 100),
+        "efficiency, %": row.efficiency.text(".0f", 100) + " disturbed" * row.is_disturbed,
         "ms a step": f"{row.step_ms:.3g}",
         **{name: f"{100 * share:.0f} %" for name, share in row.shares.items()},
         "MB sent": f"{row.wire_bytes / 1e6:.3g}",

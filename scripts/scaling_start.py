@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,13 +49,20 @@ def place(hosts: Path | None, folder: Path) -> Place:
         listed = subprocess.run([MPIRUN, *flags, "--machines"], capture_output=True, text=True, check=False)
         if listed.returncode:
             raise InputError(listed.stderr.strip().partition(": ")[2])
-        machines = dict(line.split() for line in listed.stdout.splitlines())
-        return Place(f"machines {', '.join(machines)}", sum(map(int, machines.values())), folder, flags)
+        machines = [line.split() for line in listed.stdout.splitlines()]
+        names = dict.fromkeys(name for name, _ in machines)
+        return Place(f"machines {', '.join(names)}", sum(int(slots) for _, slots in machines), folder, flags)
     if "SLURM_JOB_ID" in os.environ:
         job = os.environ
-        name = f"Slurm job {job['SLURM_JOB_ID']} on {job['SLURM_JOB_NODELIST']}"
-        return Place(name, int(job.get("SLURM_NTASKS", "1")), folder)
+        return Place(f"Slurm job on {job['SLURM_JOB_NODELIST']}", _num_tasks(job), folder)
     return Place("this machine", _num_gpus() or len(os.sched_getaffinity(0)), folder)
+
+
+def _num_tasks(job: Mapping[str, str]) -> int:
+    """Of an allocation: those asked for, as "4(x2),3"; else its cores."""
+    per_node = job.get("SLURM_TASKS_PER_NODE") or job.get("SLURM_JOB_CPUS_PER_NODE", "1")
+    counts = re.findall(r"(\d+)(?:\(x(\d+)\))?", per_node)
+    return sum(int(tasks) * int(nodes or 1) for tasks, nodes in counts)
 
 
 def _num_gpus() -> int:
@@ -85,6 +94,8 @@ def _throughput_run(case: Case, where: Place, flags: list[str], steps: int) -> d
     folders = _train(case, where, [*flags, *words])
     rates, shares, sent = [], [], []
     for records, summary in folders:
+        if len(records) != 2:
+            raise BenchError(f"{case.name}: did not make its {steps} steps; leave out what ends a run early")
         first, last = records
         rates.append((last["samples"] - first["samples"]) / (last["train_s"] - first["train_s"]))
         shares.append(summary["step_shares"])
@@ -115,28 +126,41 @@ def time_to(target: float, case: Case, where: Place, flags: list[str], seed: int
 
 def _train(case: Case, where: Place, flags: list[str]) -> list[tuple[list[dict], dict]]:
     """Records and summary of the run; of runs side by side, of each. InputError: ddpgd refuses. BenchError: it failed."""
-    with tempfile.TemporaryDirectory(prefix="run-", dir=where.folder) as scratch:
+    with tempfile.TemporaryDirectory(prefix="run-", dir=where.folder, ignore_cleanup_errors=True) as scratch:
         apart = [str(SCRIPTS / "apart.sh")] if case.mode == APART else []
         names = [f"{number}" for number in range(case.num_ranks)] if apart else ["run"]
-        own = f"{scratch}/{'RANK' if apart else 'run'}"
+        own = f"{scratch}/{'@RANK@' if apart else 'run'}"
         command = [*apart, sys.executable, "-m", "ddpgd", "train", *flags, "--quiet", "--run-dir", own]
-        done = subprocess.run(
-            where.command(case.num_ranks, command),
-            env=os.environ | ONE_THREAD,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode == 2:
-            raise InputError(
-                next((line for line in done.stderr.splitlines() if line.startswith("ddpgd: ")), done.stderr)
-            )
-        if done.returncode:
-            said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
-            raise BenchError(f"{said}\n{case.name}: exit code {done.returncode}")
-        folders = [Path(scratch) / name for name in names]
-        return [(read_records(folder), json.loads((folder / "summary.json").read_text())) for folder in folders]
+        code, stderr = _run(where.command(case.num_ranks, command))
+        if code == 2:
+            raise InputError(next((line for line in stderr.splitlines() if line.startswith("ddpgd: ")), stderr))
+        if code:
+            raise BenchError("\n".join([*stderr.strip().splitlines()[-20:], f"{case.name}: exit code {code}"]))
+        try:
+            return [_read(Path(scratch) / name) for name in names]
+        except OSError as error:
+            raise BenchError(f"{case.name}: {error}; is --out a folder that all machines see?") from None
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    """Exit code, and what it said. Where this program is interrupted, ranks are ended, and waited for."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=os.environ | ONE_THREAD, start_new_session=True, **pipes) as process:
+        try:
+            _, stderr = process.communicate()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    return process.returncode, stderr
+
+
+def _read(folder: Path) -> tuple[list[dict], dict]:
+    """Records and summary of a run that is complete. OSError: it is not there."""
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    if not summary["complete"]:
+        raise BenchError(f"{folder}: not complete")
+    return read_records(folder), summary
 
 
 def _busy_s() -> float:

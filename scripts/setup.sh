@@ -65,7 +65,7 @@ cuda_extra() {
         [[ $DDPGD_CUDA == none ]] || printf ',cuda%s' "$DDPGD_CUDA"
         return
     fi
-    nvidia-smi -L 2>/dev/null | grep -q '^GPU ' || return 0
+    [[ $(nvidia-smi -L 2>/dev/null || true) == *"GPU "* ]] || return 0
     major=$(nvidia-smi | sed -n 's/.*CUDA[A-Za-z ]* Version: *\([0-9]*\)\..*/\1/p' | head -n 1)
     if ((${major:-0} < 12)); then
         say "the GPU's driver knows CUDA ${major:-of no version} and CuPy wants 12 or newer: CPUs alone will compute"

@@ -29,12 +29,16 @@ class Cuda(NamedTuple):
     runtime: int
 
 
-def versions() -> Cuda:
-    """Where there is a GPU."""
-    import cupy
+def versions() -> Cuda | None:
+    """None: there is no CuPy, or no driver (which counts itself as 0). No GPU is needed: too old a driver shows none."""
+    try:
+        import cupy
 
-    runtime = cupy.cuda.runtime
-    return Cuda(int(runtime.driverGetVersion()), int(runtime.runtimeGetVersion()))
+        runtime = cupy.cuda.runtime
+        found = Cuda(int(runtime.driverGetVersion()), int(runtime.runtimeGetVersion()))
+    except (ImportError, RuntimeError):
+        return None
+    return found if found.driver else None
 
 
 def select(local_rank: int) -> tuple[Device | None, str]:

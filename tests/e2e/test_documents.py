@@ -15,6 +15,12 @@ ELSEWHERE = re.compile(r"```console\n(.*?)```", re.DOTALL)
 COMMANDS = {"train", "evaluate", "predict", "data", "compare", "doctor", "plot", "plan"}
 DOCUMENTS = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 
+PAGES = (
+    "CONTRIBUTING.md",
+    "ARCHITECTURE.md",
+    *(f"benchmarks/{path.name}" for path in sorted((ROOT / "benchmarks").glob("*.md"))),
+)
+
 CLUSTERS = {
     "launch/cluster.sh": "test_cluster.py",
     "launch/mpirun.sh --hosts": "test_scaling_efficiency.py",
@@ -75,7 +81,7 @@ def test_commands_for_clusters_are_those_that_tests_run(document: str) -> None:
         assert file is None or (ROOT / "tests" / "e2e" / file).exists()
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "CONTRIBUTING.md", "ARCHITECTURE.md", "benchmarks/README.md"])
+@pytest.mark.parametrize("document", [*DOCUMENTS, *PAGES])
 def test_files_that_are_named_are_there(document: str) -> None:
     text = (ROOT / document).read_text()
     linked = {target for target in re.findall(r"\]\(([^)#]+)\)", text) if not target.startswith("http")}

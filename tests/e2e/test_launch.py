@@ -33,18 +33,25 @@ def test_local_passes_exit_code_2_on(tmp_path: Path) -> None:
     assert "--lr 0.0: must be above 0" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_local_ends_with_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_to_local_ends_with_a_checkpoint_from_which_run_goes_on(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     run = tmp_path / "run"
-    command = [LOCAL, *SMALL, "--steps", "1000000", "--run-dir", str(run)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    command, environment = [LOCAL, *SMALL, "--steps", "1000000"], os.environ | {"RUN": str(run)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     while not ((run / "metrics.jsonl").exists() and records(run)):
         assert process.poll() is None, "ended too soon"
         time.sleep(0.01)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 75, stderr
-    assert (run / "checkpoints" / "latest").exists()
+    first = int((run / "checkpoints" / "latest").resolve().stem.removeprefix("step-"))
+    again = subprocess.run(
+        [*command, "--max-time", "0.2"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 75, again.stderr
+    assert int((run / "checkpoints" / "latest").resolve().stem.removeprefix("step-")) > first
 
 
 def test_same_bits_proves_and_refuses(tmp_path: Path) -> None:

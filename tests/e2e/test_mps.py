@@ -1,6 +1,7 @@
 """launch/mps.sh: the service starts before the ranks and ends after them, with a stand-in for NVIDIA's control program."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from conftest import ROOT, summary
 MPS = str(ROOT / "launch" / "mps.sh")
 STAND_IN = """#!/usr/bin/env bash
 [[ ${1-} == -d ]] || read -r word
-echo "${1-$word} $CUDA_MPS_PIPE_DIRECTORY $CUDA_MPS_ACTIVE_THREAD_PERCENTAGE" >>"$LOG"
+echo "${1-$word} ${CUDA_VISIBLE_DEVICES-none} $CUDA_MPS_PIPE_DIRECTORY $CUDA_MPS_ACTIVE_THREAD_PERCENTAGE" >>"$LOG"
 """
 needs_venv = pytest.mark.skipif(
     not (ROOT / ".venv").exists(), reason="launchers want the environment of scripts/setup.sh"
@@ -21,7 +22,11 @@ def start(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[s
     control = folder / "nvidia-cuda-mps-control"
     control.write_text(STAND_IN)
     control.chmod(0o755)
-    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(folder / "log")}
+    environment = os.environ | {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "LOG": str(folder / "log"),
+        "CUDA_VISIBLE_DEVICES": "2,3",
+    }
     command = [MPS, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
@@ -35,11 +40,10 @@ def test_the_service_lives_as_long_as_the_ranks(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert summary(run)["world_size"] == 3
     began, ended = ((tmp_path / "log").read_text()).splitlines()
-    words = began.split()
-    assert words[0] == "-d"
-    assert words[2] == "33"
-    assert ended == f"quit {words[1]} 33"
-    assert not Path(words[1]).exists()
+    start_word, gpu, folder, percentage = began.split()
+    assert (start_word, gpu, percentage) == ("-d", "2", "33")
+    assert ended == f"quit none {folder} 33"
+    assert not Path(folder).exists()
 
 
 @needs_venv
@@ -56,9 +60,10 @@ def test_the_number_of_ranks_is_wanted(arguments: tuple[str, ...]) -> None:
     assert "type how many ranks share the GPU, as in:" in done.stderr
 
 
-def test_without_the_driver_it_says_what_to_type() -> None:
-    done = subprocess.run(
-        [MPS, "4"], env=os.environ | {"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False
-    )
+def test_without_the_driver_it_says_what_to_type(tmp_path: Path) -> None:
+    for program in ("bash", "dirname"):
+        (tmp_path / program).symlink_to(str(shutil.which(program)))
+    environment = os.environ | {"PATH": str(tmp_path)}
+    done = subprocess.run([MPS, "4"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "without a GPU type RANKS=4 launch/local.sh" in done.stderr

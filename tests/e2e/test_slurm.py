@@ -17,7 +17,7 @@ pytestmark = [
 
 FUNCTIONS = """
 cd "$REPOSITORY"
-work="--data synthetic --hidden 256,256 --steps 5000 --global-batch 256 --micro-batch 64 --checkpoint-every 1000000"
+work="--data synthetic --hidden 256,256 --steps 5000 --accumulate 2 --micro-batch 64 --checkpoint-every 1000000"
 submit() { RUN=$OUT/$1 sbatch --parsable --output "$OUT/$1.out" launch/slurm.sbatch $work; }
 state() { squeue --noheader --format %T --job "$1"; }
 under_way() { until [[ -s $OUT/$1/metrics.jsonl ]]; do sleep 0.1; done; }
@@ -46,7 +46,8 @@ def test_a_preempted_job_ends_as_one_that_was_not(tmp_path: Path) -> None:
         job=$(submit stopped); under_way stopped
         sbatch --partition urgent --exclusive --output /dev/null --wrap "sleep 1" >/dev/null
         queued "$job"; now "$job"
-        until [[ $(state "$job") == RUNNING ]]; do sleep 0.1; done; sleep 2.5
+        records=$(wc -l <$OUT/stopped/metrics.jsonl)
+        until (($(wc -l <$OUT/stopped/metrics.jsonl) > records)); do sleep 0.1; done
         scancel --batch --signal=USR1 "$job"
         queued "$job"; now "$job"; gone "$job"
         plain=$(submit plain); gone "$plain"
@@ -67,11 +68,20 @@ def test_a_cancelled_job_leaves_a_checkpoint_and_is_not_queued_again(tmp_path: P
     assert not (tmp_path / "cancelled" / "summary.json").exists()
 
 
+def test_flags_of_sbatch_win_over_those_of_the_script(tmp_path: Path) -> None:
+    script = """
+        export RUN=$OUT/one
+        sbatch --wait --ntasks-per-node 1 --output "$OUT/out" launch/slurm.sbatch --data synthetic --hidden 16 --steps 5
+    """
+    in_slurm(tmp_path, script)
+    assert summary(tmp_path / "one")["world_size"] == 1
+
+
 def test_scaling_is_measured_in_an_allocation(tmp_path: Path) -> None:
     arguments = "--ranks 1,2 --modes weak --repetitions 1 --seconds 0.05 -- --data synthetic --hidden 16"
     python = " ".join(PYTHON)
     in_slurm(tmp_path, f"salloc --ntasks 2 {python} scripts/scaling_efficiency.py --out $OUT/scaling {arguments}")
-    assert "Slurm job 1 on" in (tmp_path / "scaling" / "index.html").read_text()
+    assert "Slurm job on" in (tmp_path / "scaling" / "index.html").read_text()
 
 
 def test_a_command_is_wanted() -> None:

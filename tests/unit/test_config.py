@@ -290,18 +290,23 @@ def test_what_is_fixed_is_what_defines_the_weights() -> None:
 def test_a_resumed_run_keeps_what_is_fixed(name: str) -> None:
     saved = resolve(Config(), 1)
     with pytest.raises(InputError, match=f"^{flag(name)} .*drop the flag"):
-        continued(saved, {name: OTHER[name][0]})
-    assert continued(saved, {name: getattr(saved, name)}) == saved
+        continued(saved, {name: OTHER[name][0]}, 1)
+    assert continued(saved, {name: getattr(saved, name)}, 1) == saved
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONS.keys() - FIXED - {"accumulate"}))
 def test_a_resumed_run_may_change_what_is_not(name: str) -> None:
-    assert getattr(continued(resolve(Config(), 1), {name: OTHER[name][0]}), name) == OTHER[name][0]
+    assert getattr(continued(resolve(Config(), 1), {name: OTHER[name][0]}, 1), name) == OTHER[name][0]
 
 
-def test_a_resumed_run_refuses_accumulate() -> None:
-    with pytest.raises(InputError, match="--accumulate"):
-        continued(resolve(Config(), 1), {"accumulate": 2})
+def test_a_resumed_run_takes_accumulate_that_makes_the_same_global_batch() -> None:
+    """A job that is started again comes with the same words."""
+    saved = resolve(Config(accumulate=2, micro_batch=32), 3)
+    assert continued(saved, {"accumulate": 2}, 3) == saved
+    with pytest.raises(
+        InputError, match=r"--accumulate 2: makes a global batch of 256, .* with 192, .*drop it with --resume"
+    ):
+        continued(saved, {"accumulate": 2}, 4)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +321,7 @@ def test_a_resumed_run_refuses_accumulate() -> None:
 def test_a_resumed_run_may_be_longer(
     saved: dict[str, Any], given: dict[str, Any], length: tuple[int | None, int | None]
 ) -> None:
-    config = continued(resolve(Config(**saved), 1), given)
+    config = continued(resolve(Config(**saved), 1), given, 1)
     assert (config.epochs, config.steps) == length
     validate(config)
 
@@ -324,6 +329,6 @@ def test_a_resumed_run_may_be_longer(
 @pytest.mark.parametrize("name", ["max_time", "transport", "ranks", "backend", "share_gpu"])
 def test_how_a_start_went_is_not_how_the_next_one_goes(name: str) -> None:
     saved = resolve(Config(max_time=5.0, transport="threads", ranks=4, backend="numpy"), 4)
-    config = continued(saved, {})
+    config = continued(saved, {}, 1)
     validate(config)
     assert getattr(config, name) == OPTIONS[name].default

@@ -49,6 +49,14 @@ def changed(rank: int, **changes: Any) -> list[Facts]:
     return [replace(own, **changes) if number == rank else own for number, own in enumerate(EVERYBODY)]
 
 
+OLD = {
+    "gpu": None,
+    "gpu_absence": "CuPy finds no GPU: cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime",
+    "cuda": Cuda(12080, 13000),
+}
+"""What a rank tells whose driver is too old for its CuPy."""
+
+
 def linked(slow: tuple[int, ...] = (), rate: float = 1e9, latency_s: float = 1e-5) -> list[Pair]:
     """All pairs alike but one."""
     return [
@@ -65,6 +73,7 @@ def test_nothing_is_found_where_nothing_is_wrong() -> None:
     assert report(EVERYBODY, [], linked(), [])[-1] == "nothing found"
 
 
+SHARED, ONE_KIND = "in a folder that all machines share", "host file of one kind of machines"
 NO_GPU = {"gpu": None, "gpu_absence": "CuPy finds no GPU", "cuda": None}
 
 
@@ -73,25 +82,25 @@ NO_GPU = {"gpu": None, "gpu_absence": "CuPy finds no GPU", "cuda": None}
     [
         (changed(1, gpu=EVERYBODY[0].gpu), "ranks 0 and 1 share one H200 of a", "--share-gpu", True),
         (changed(3, **NO_GPU), "ranks 0, 1 and 2 have a GPU, and 3 none (CuPy finds no GPU)", "nvidia-smi", False),
-        (changed(2, cuda=Cuda(12080, 13000)), "rank 2 on b: the driver knows CUDA 12.8, and CuPy brings 13.0",
+        (changed(2, **OLD), "rank 2 on b: the driver knows CUDA 12.8, and CuPy brings 13.0",
          "pip install 'ddpgd[cuda12]'", True),
         (changed(2, packages=EVERYBODY[0].packages | {"cupy-cuda12x": "14.0"}),
-         "rank 2 on b: cupy-cuda13x and cupy-cuda12x are both installed", "pip uninstall cupy-cuda13x", True),
+         "rank 2 on b: cupy-cuda13x and cupy-cuda12x are both installed", "pip uninstall cupy-cuda12x", True),
         (changed(1, **NO_GPU | {"gpu_absence": "CuPy cannot be loaded: libnvrtc.so.13"}),
          "rank 1 on a: CuPy cannot be loaded: libnvrtc.so.13", "nvidia-smi", False),
         (changed(1, sources="other"), "rank 1 has another ddpgd than the others (first on a): other, not abc",
          "pip install the same ddpgd", True),
         (changed(3, configuration="other"), "rank 3 has another configuration file than the others (first on b)",
-         "shared disk", True),
+         "--config FILE, on a disk that all machines share", True),
         (changed(3, data="", data_absence="no MNIST in /data"),
          "rank 3 has other data than the others (first on b): no MNIST in /data, not def", "ddpgd data --data DIR", True),
-        (changed(0, packages={"numpy": "2.3"}), "rank 0 has other packages than the others", "the same versions", False),
-        (changed(0, python="3.12.1"), "another Python than the others (first on a): 3.12.1, not 3.11.7", "environment", False),
-        (changed(3, cpu="Xeon"), "another CPU than the others (first on b): Xeon, not EPYC", "machines of one kind", False),
+        (changed(0, packages={"numpy": "2.3"}), "rank 0 has other packages than the others", SHARED, False),
+        (changed(0, python="3.12.1"), "another Python than the others (first on a): 3.12.1, not 3.11.7", SHARED, False),
+        (changed(3, cpu="Xeon"), "another CPU than the others (first on b): Xeon, not EPYC", ONE_KIND, False),
         (changed(3, blas="mkl"), "another BLAS than the others (first on b): mkl, not openblas 0.3", "CORETYPE", False),
         (changed(3, gpu=Device(1, "H100", "bus b 1", 90, True)), "another GPU model than the others (first on b): H100",
-         "machines of one kind", False),
-        (changed(2, library="MPICH"), "another MPI library than the others (first on b): MPICH", "the same MPI", True),
+         ONE_KIND, False),
+        (changed(2, library="MPICH"), "another MPI library than the others (first on b): MPICH", "export MPI4PY_LIBMPI=", True),
         (changed(2, settings={"OMP_NUM_THREADS": "8"}),
          "other settings than the others (first on b): (('OMP_NUM_THREADS', '8'),)", "mpirun -x NAME=VALUE", False),
         (changed(0, blas_threads=16), "a: 2 ranks with 16 BLAS threads each, on 8 cores", "OMP_NUM_THREADS=1", False),

@@ -13,6 +13,7 @@ from ddpgd.comm.alone import Alone
 from ddpgd.config import Config, resolve
 from ddpgd.kernels.reference import Reference
 from ddpgd.quantities import bytes_text, count, duration, rate, time_text
+from ddpgd.step import Step, StepResult
 
 STATED = ("plan", "--parameters", "25.6M", "--compute-time", "120ms", "--micro-batch", "32", "--link", "25Gbit")
 SHORT = ("--measure", "--seconds", "0.2", "--hidden", "16", "--micro-batch", "8", "--link", "1Gbit")
@@ -22,6 +23,7 @@ def test_quantities_with_units() -> None:
     assert rate("100Gbit", "link") == 12.5e9
     assert rate("25GB", "link") == rate("25 GB".replace(" ", ""), "link") == 25e9
     assert rate("10mbit/s", "link") == 1.25e6
+    assert rate("100Gbps", "link") == rate("100Gb/s", "link") == 12.5e9
     assert duration("5us", "latency") == pytest.approx(5e-6)
     assert duration("0.25s", "latency") == 0.25
     assert count("25.6M", "parameters") == 25_600_000
@@ -88,6 +90,22 @@ def test_ranks_that_measure_get_the_same(world_size: int, capsys: pytest.Capture
     assert not capsys.readouterr().out
 
 
+def test_a_network_that_would_diverge_is_timed_with_its_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the default learning rate, without warm-up, five layers soon have gradients that are not finite."""
+    applied = []
+    run = Step.run
+
+    def watched(step: Step, *words: Any) -> StepResult:
+        applied.append(run(step, *words))
+        return applied[-1]
+
+    monkeypatch.setattr(Step, "run", watched)
+    config = resolve(Config(hidden=(64,) * 5, lr=1e6, schedule="constant", global_batch=16, micro_batch=8), 1)
+    fit.fit(Reference(), config, Alone(), 0.1)
+    assert len(applied) > 30
+    assert all(one.loss_sums and not one.halted for one in applied)
+
+
 def run_of(num_micro_batches: int, compute_s: float) -> Any:
     return fit._Run(num_micro_batches, 256, compute_s, 0.0, 1e-4, 0.02, 0.0)
 
@@ -114,7 +132,12 @@ def test_one_rank_has_no_link() -> None:
         ((*STATED[1:], "--link", "fast"), "--link: 'fast' is not a rate; type for example 100Gbit"),
         ((*STATED[1:], "--latency", "5"), "--latency: '5' is not a time; type for example 5us"),
         ((*STATED[1:], "--compute-time", "0ms"), "--compute-time: '0ms' is not a time"),
-        ((*STATED[1:], "--ranks", "8,many"), "--ranks: 'many' is not a number above 0"),
+        ((*STATED[1:], "--ranks", "8,many"), "--ranks: 'many' is not a whole number above 0"),
+        ((*STATED[1:], "--ranks", "2.5"), "--ranks: '2.5' is not a whole number above 0"),
+        (
+            ("--measure", "--seconds", "1e9", "--link", "1Gbit", "--samples", "few"),
+            "--samples: 'few' is not a whole number",
+        ),
         ((*STATED[1:], "--overlap", "2"), "--overlap: '2' is not a share; type a number from 0 to 1"),
         ((*STATED[1:], "--wire", "powersgd"), "which matrices --wire powersgd would send"),
         ((*STATED[1:], "--local-steps", "16"), "--local-steps is for --sync local"),

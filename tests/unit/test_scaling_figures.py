@@ -59,7 +59,22 @@ def test_disturbed_runs_are_discarded_and_counted() -> None:
     (_, row) = rows(found(run(one, 1000), disturbed, run(two, 1900)), ALL, 2)
     assert (row.num_runs, row.num_disturbed, row.efficiency.median) == (1, 1, 0.95)
     (_, row) = rows(found(run(one, 1000), disturbed), ALL, 2)
-    assert (row.num_runs, row.efficiency.median) == (1, 0.05)
+    assert (row.num_runs, row.efficiency.median, row.is_disturbed) == (1, 0.05, True)
+    assert "measure again" in conclusion([row])[0]
+
+
+def test_several_disturbed_runs_of_a_repetition_count_as_their_median() -> None:
+    one, two = of(WEAK, 1), of(WEAK, 2)
+    tries = [run(one, rate, other_load=1.0) for rate in (900, 1000, 1200)]
+    base, row = rows(found(*tries, run(two, 1800)), ALL, 2)
+    assert (base.efficiency.median, row.efficiency.median) == (1.0, 0.9)
+
+
+def test_side_by_side_alone_has_its_baseline() -> None:
+    assert [(case.mode, case.num_ranks) for case in cases([APART], [1, 2], ["float32"], [1], [1], 64)] == [
+        (WEAK, 1),
+        (APART, 2),
+    ]
 
 
 @pytest.mark.parametrize("mode", [STRONG, WEAK])
@@ -91,10 +106,10 @@ def test_oversubscribed_ranks_are_marked_and_say_nothing() -> None:
     assert "oversubscribed" in four
 
 
-def test_a_target_that_was_never_reached_is_none() -> None:
+def test_a_target_that_was_not_always_reached_has_no_median() -> None:
     case = of(WEAK, 1)
     targets = ({"case": case.name, "train_s": None}, {"case": case.name, "train_s": 3.5})
     (row,) = table(rows(found(run(case, 1000), targets=targets), ALL, 2))
-    assert (row["target_s"], row["target_reached"]) == (3.5, 1)
-    (row,) = table(rows(found(run(case, 1000), targets=targets[:1]), ALL, 2))
-    assert (row["target_s"], row["target_reached"]) == (None, 0)
+    assert (row["target_s"], row["target_reached"], row["target_tried"]) == (None, 1, 2)
+    (row,) = table(rows(found(run(case, 1000), targets=targets[1:]), ALL, 2))
+    assert (row["target_s"], row["target_reached"], row["target_tried"]) == (3.5, 1, 1)
