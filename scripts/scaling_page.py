@@ -16,8 +16,8 @@ h1 { font-size: 1.6rem; margin: 0.5rem 0; } h2 { font-size: 1.2rem; margin: 2rem
 figure svg { width: 100%; height: auto; } figure.half { flex: 1 1 20rem; max-width: 36rem; }
 figure.whole { flex: 1 1 100%; } figure.whole svg { min-width: 40rem; max-width: 66rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.45rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; font-size: 0.8rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.3rem 0.35rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 th { border-bottom: 2px solid #888; } td:first-child, th:first-child, td.left, th.left { text-align: left; }
 tr.oversubscribed { color: #888; }
 .small { font-size: 0.85rem; color: #555; overflow-wrap: anywhere; }
