@@ -12,6 +12,7 @@ from ddpgd.config import Config
 from ddpgd.data.batches import Algebra
 from ddpgd.data.mnist import Dataset
 from ddpgd.metrics import Record
+from ddpgd.quantities import plural
 from ddpgd.show import decimals
 
 VERSION = version("ddpgd")
@@ -36,7 +37,7 @@ def introduction(
     scaled = f" x {factor:g} ({config.scale_lr})" if config.scale_lr else ""
     algebra = Algebra(config.global_batch, config.micro_batch, world_size)
     lines = [
-        f"ddpgd {VERSION}: {_ranks(world_size)} over {transport}, backend {backend}",
+        f"ddpgd {VERSION}: {plural(world_size, 'rank')} over {transport}, backend {backend}",
         f"data: {data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples",
         f"network {'-'.join(map(str, sizes))}: {num_params:,} params; {config.activation}, {config.loss}, {config.precision}",
         f"{algebra}; {config.optimizer}, lr {config.lr:g}{scaled}",
@@ -46,7 +47,7 @@ def introduction(
     idle = world_size - algebra.num_micro_batches
     if idle > 0:
         lines.append(
-            f"{_ranks(idle)} of {world_size} have nothing to compute: type --accumulate 1, or a larger --global-batch"
+            f"{plural(idle, 'rank')} of {world_size} have nothing to compute: type --accumulate 1, or a larger --global-batch"
         )
     if pace[0]:
         lines.append(f"going on after step {pace[0]} of {pace[1]}")
@@ -86,7 +87,7 @@ def summary(
 
 def conclusion(summary: Record, folder: str) -> list[str]:
     """What came out, what it cost, and what one rank would have taken: all ranks' computing and one update a step."""
-    cost = f"{summary['train_s']:.1f} s of training on {_ranks(summary['world_size'])}"
+    cost = f"{summary['train_s']:.1f} s of training on {plural(summary['world_size'], 'rank')}"
     if summary["world_size"] > 1:
         cost += f" (one would have taken about {summary['one_rank_s_estimate']:.1f} s)"
     return [
@@ -107,7 +108,3 @@ def hardware(device: str) -> str:
                 model = line.partition(":")[2].strip()
                 break
     return f"{gpu}{model}, {platform.system()} {platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}"
-
-
-def _ranks(world_size: int) -> str:
-    return f"{world_size} rank{'s' if world_size > 1 else ''}"

@@ -53,6 +53,11 @@ def time_text(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns" if seconds else "0"
 
 
+def plural(number: int, noun: str) -> str:
+    """As "1 rank", "2 ranks"."""
+    return f"{number} {noun}{'s' if number > 1 else ''}"
+
+
 def bytes_text(number: float) -> str:
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
         if number >= unit:

@@ -51,6 +51,7 @@ fi
 
 setup run
 work=$(mktemp -d "${TMPDIR:-/tmp}/same-bits.XXXXXX")
+trap 'rm -rf "$work"' EXIT
 say "ddpgd train $* on 1 to $most ranks, in $work"
 printf '%5s  %s\n' ranks params_sha256
 first=''
@@ -59,9 +60,9 @@ for ((ranks = 1; ranks <= most; ranks++)); do
     printf '%5s  %s\n' "$ranks" "$hash"
     first=${first:-$hash}
     if [[ $hash != "$first" ]]; then
+        trap - EXIT
         say "not the same bits: $ranks ranks are the first to differ from 1; the runs stay in $work"
         exit 4
     fi
 done
-rm -rf "$work"
 echo "same bits on 1..$most ranks"

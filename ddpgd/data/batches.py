@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpgd.comm.tree import ranges
+from ddpgd.quantities import plural
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,6 @@ class Algebra:
         shares = [len(share) for share in ranges(total, world_size)]
         fewest, most = min(shares), max(shares)
         accumulated = f"{most}" if fewest == most else f"{fewest} {'or' if most == fewest + 1 else 'to'} {most}"
-        ranks = f"{world_size} rank{'s' if world_size > 1 else ''}"
+        ranks = plural(world_size, "rank")
         micro_batches = f"{total} micro-batch{'es' if total > 1 else ''}"
         return f"global batch {self.global_batch} = {micro_batches} of {size} = {ranks} x {accumulated} accumulated"

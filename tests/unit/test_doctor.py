@@ -9,8 +9,9 @@ import pytest
 from ddpgd import facts
 from ddpgd.comm.alone import Alone
 from ddpgd.comm.world import Launch
-from ddpgd.doctor import Finding, examine, report, run
+from ddpgd.doctor import report, run
 from ddpgd.facts import Facts, probes_cuda_aware
+from ddpgd.findings import Finding, examine
 from ddpgd.kernels.cuda_device import Cuda, Device
 from ddpgd.pairs import Pair, measure
 
