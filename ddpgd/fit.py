@@ -27,6 +27,8 @@ from ddpgd.scaling import Coding, Costs, Link, waits
 SLOW_LR = 1e-6
 WARM_UP_STEPS = 5
 LEAST_STEPS = 15
+NUM_BLOCKS = 5
+"""Of a short run's steps."""
 MOST_CALLS, LEAST_CALLS, TIMED = 25, 5, 1 << 24
 """Of an op that is timed: as many as handle so many elements together."""
 
@@ -51,7 +53,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Run:
-    """Means of a short run's parts, of the rank that takes longest, and what that rank had to do."""
+    """What a short run's steps take, part by part, of the rank that takes longest, and what that rank had to do."""
 
     num_micro_batches: int
     num_rows: int
@@ -95,18 +97,17 @@ def _run(ops: Ops, config: Config, data: Dataset, transport: Transport, seconds:
     found = [step.run(WARM_UP_STEPS + number, 1, False, False) for number in range(num_steps)]
     own = len(step.exchange.micro_batches(step.batches.num_micro_batches(0)))
     everybody, counts = zip(*transport.all_gather_objects((found, own)), strict=True)
-    # Means: throughput is what is predicted, and slow steps are part of it.
     computing = np.array([[one.compute_s for one in steps] for steps in everybody])
-    slowest = int(computing.mean(axis=1).argmax())
+    slowest = int(_steady_s(computing).argmax())
     steps, num_micro_batches = everybody[slowest], counts[slowest]
     # A rank that computes faster waits in its exchange: the least of these is the exchange.
     exchanging = np.array([[one.exchange_s for one in theirs] for theirs in everybody]).min(axis=0)
     return _Run(
         num_micro_batches=num_micro_batches,
         num_rows=min(num_micro_batches * config.micro_batch, step.batches.global_batch),
-        compute_s=float(computing[slowest].mean()),
-        exchange_s=float(exchanging.mean()),
-        update_s=statistics.fmean(one.step_s - one.compute_s - one.exchange_s for one in steps),
+        compute_s=float(_steady_s(computing[slowest])),
+        exchange_s=float(_steady_s(exchanging)),
+        update_s=float(_steady_s(np.array([one.step_s - one.compute_s - one.exchange_s for one in steps]))),
         jitter=_jitter(computing),
         wire_bytes=statistics.median(one.wire_bytes for one in steps),
     )
@@ -116,9 +117,17 @@ def _jitter(computing: np.ndarray) -> float:
     """From seconds (ranks, steps), what ranks wait for the slowest of each step; a lone rank's steps stand for two ranks'."""
     if len(computing) == 1:
         computing = computing[0, : computing.size // 2 * 2].reshape(2, -1)
-    mean_s = computing.mean(axis=1).max()
-    wait_s = computing.max(axis=0).mean() - mean_s
-    return float(wait_s / (mean_s * waits(len(computing))))
+    longest_s = _steady_s(computing).max()
+    wait_s = max(0.0, _steady_s(computing.max(axis=0)) - longest_s)
+    return float(wait_s / (longest_s * waits(len(computing))))
+
+
+def _steady_s(times: np.ndarray) -> np.ndarray:
+    """Of seconds (..., steps), the median of means of blocks: slow steps count, as they do for throughput, but a block in
+    which something else disturbed the machine does not.
+    """
+    means = [block.mean(axis=-1) for block in np.array_split(times, NUM_BLOCKS, axis=-1)]
+    return np.asarray(np.median(means, axis=0))
 
 
 def _costs(whole: _Run, half: _Run) -> Costs:
