@@ -21,6 +21,7 @@ VERSION = version("ddpgd")
 def introduction(
     config: Config,
     world_size: int,
+    num_nodes: int,
     transport: str,
     backend: str,
     sizes: tuple[int, ...],
@@ -36,8 +37,9 @@ def introduction(
     factor = schedule.scale(config.scale_lr, config.global_batch)
     scaled = f" x {factor:g} ({config.scale_lr})" if config.scale_lr else ""
     algebra = Algebra(config.global_batch, config.micro_batch, world_size)
+    machines = f" on {num_nodes} machines" if num_nodes > 1 else ""
     lines = [
-        f"ddpgd {VERSION}: {plural(world_size, 'rank')} over {transport}, backend {backend}",
+        f"ddpgd {VERSION}: {plural(world_size, 'rank')}{machines} over {transport}, backend {backend}",
         f"data: {data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples",
         f"network {'-'.join(map(str, sizes))}: {num_params:,} params; {config.activation}, {config.loss}, {config.precision}",
         f"{algebra}; {config.optimizer}, lr {config.lr:g}{scaled}",
@@ -58,6 +60,7 @@ def summary(
     config: Config,
     figures: Record,
     world_size: int,
+    num_nodes: int,
     transport: str,
     backend: str,
     device: str,
@@ -69,6 +72,7 @@ def summary(
     return {
         "complete": True,
         "world_size": world_size,
+        "num_nodes": num_nodes,
         "global_batch": config.global_batch,
         "micro_batch": config.micro_batch,
         **figures,

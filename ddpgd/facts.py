@@ -40,9 +40,11 @@ class Facts:
     """Of one process. `parent`: the launcher among the programs that started it; empty: there is none.
 
     `gpu_absence`, `data_absence`: why there is none. `cores`: those it may run on. `blas`: build, and threads.
+    `num_allocated`: machines that Slurm gave to its job; 1 without Slurm.
     """
 
     host: str
+    num_allocated: int
     launched: Launch
     parent: str
     library: str
@@ -70,6 +72,7 @@ def collect(launched: Launch, library: str, config: str | None, data: str | None
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     return Facts(
         host=node(),
+        num_allocated=int(os.environ.get("SLURM_JOB_NUM_NODES", "1")),
         launched=launched,
         parent=_parent_launcher(),
         library=library,

@@ -29,7 +29,13 @@ Everybody = Sequence[Facts]
 
 def examine(everybody: Everybody, refusal: str, pairs: Sequence[Pair]) -> list[Finding]:
     """All findings, those that are fatal first. `refusal`: why the ranks could not join; empty: they did."""
-    checks: list[Callable[[Everybody], Iterator[Finding]]] = [_gpus_shared, _cuda_versions, _differences, _threads]
+    checks: list[Callable[[Everybody], Iterator[Finding]]] = [
+        _machines,
+        _gpus_shared,
+        _cuda_versions,
+        _differences,
+        _threads,
+    ]
     found = list(_alone(everybody, refusal))
     for check in checks:
         found += check(everybody)
@@ -51,6 +57,17 @@ def _alone(everybody: Everybody, refusal: str) -> Iterator[Finding]:
         yield Finding(
             f"every process believes to be rank 0 of 1: {own.parent} started this one, and told it nothing of others",
             "mpirun -n 2 ddpgd doctor, with the mpirun of your MPI library; under Slurm, mpirun inside the allocation",
+            is_fatal=True,
+        )
+
+
+def _machines(everybody: Everybody) -> Iterator[Finding]:
+    """Several were given, and one is used."""
+    own, hosts = everybody[0], {facts.host for facts in everybody}
+    if len(hosts) == 1 and own.num_allocated > 1 and len(everybody) >= own.num_allocated:
+        yield Finding(
+            f"Slurm gave {own.num_allocated} machines, and all {len(everybody)} ranks are on {own.host}",
+            "mpirun --map-by slot:OVERSUBSCRIBE --bind-to none, without --oversubscribe; or launch/mpirun.sh",
             is_fatal=True,
         )
 

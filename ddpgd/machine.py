@@ -19,10 +19,14 @@ from ddpgd.kernels.reference import Reference
 
 @dataclass(frozen=True)
 class Machine:
-    """What this rank computes on: a GPU, or None, the CPU; and how that came about, for the first line of a run."""
+    """What this rank computes on: a GPU, or None, the CPU; and how that came about, for the first line of a run.
+
+    `num_nodes`: machines that have ranks.
+    """
 
     device: Device | None
     choice: str
+    num_nodes: int
 
     def transport(self, config: Config, world: Transport) -> Transport:
         """The ranks of --transport: as `world`, or started here. InputError: it cannot serve."""
@@ -71,6 +75,7 @@ def agree(config: Config, resumed: bool, world: Transport, local_rank: int) -> M
     if config.backend != "numpy":
         device, absence = cuda_device.select(local_rank)
     everybody = world.all_gather_objects((device, absence, node()))
+    num_nodes = len({host for _, _, host in everybody})
     where = " (rank {})" if world.world_size > 1 else ""
     missing = next((absence + where.format(peer) for peer, (_, absence, _) in enumerate(everybody) if absence), "")
     if missing and config.backend == "cupy":
@@ -83,12 +88,12 @@ def agree(config: Config, resumed: bool, world: Transport, local_rank: int) -> M
             why = missing or "--backend numpy computes on CPUs"
             remedy = "go on where there is one" if resumed else "type --precision float32"
             raise InputError(f"--precision {config.precision} needs a GPU, and {why}; {remedy}")
-        return Machine(None, f" (auto: {missing})" if missing else "")
+        return Machine(None, f" (auto: {missing})" if missing else "", num_nodes)
     devices = [(host, theirs) for theirs, _, host in everybody if theirs]
     _check_alike([theirs for _, theirs in devices], config.precision)
     if not config.share_gpu:
         _check_own_gpu(devices)
-    return Machine(device, f" on {device.name}")
+    return Machine(device, f" on {device.name}", num_nodes)
 
 
 def _check_alike(devices: list[Device], precision: str) -> None:

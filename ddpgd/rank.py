@@ -170,6 +170,7 @@ class Rank:
         return account.introduction(
             config,
             world_size=self._transport.world_size,
+            num_nodes=self._machine.num_nodes,
             transport=self._reachable.name + why,
             backend=f"{self._ops.name}{self._machine.choice}",
             sizes=build.sizes(config, self._data.image_shape),
@@ -186,6 +187,7 @@ class Rank:
             config,
             figures,
             world_size=self._transport.world_size,
+            num_nodes=self._machine.num_nodes,
             transport=self._reachable.name,
             backend=self._ops.name,
             device=self._ops.device,

@@ -41,12 +41,14 @@ class Figure:
 class Row:
     """What was found of a case. `efficiency`: within each repetition, of throughput over that of as many baselines.
 
+    `num_nodes`: machines that ranks of a run were on; of runs side by side, 1.
     `lost_ms`: by cause, what a step takes longer than a perfect one, which takes `perfect_ms`. `target_s`: None unless all
     tries reached it. `apart`: the efficiency of as many one-rank runs side by side, where measured; `over_apart`: throughput
     over theirs.
     """
 
     case: Case
+    num_nodes: int
     is_oversubscribed: bool
     num_runs: int
     num_disturbed: int
@@ -63,6 +65,11 @@ class Row:
     num_tried: int
     apart: float | None = None
     over_apart: Figure | None = None
+
+    @property
+    def machines(self) -> str:
+        """After the number of ranks: as " on 2 machines"; of one, nothing."""
+        return f" on {self.num_nodes} machines" if self.num_nodes > 1 else ""
 
 
 def counted(runs: list[dict]) -> list[dict]:
@@ -116,6 +123,7 @@ def _row(found: dict, case: Case, base: Case, runs: dict, num_slots: int, apart:
     everything = [run for run in found["runs"] if run["case"] == case.name]
     return Row(
         case=case,
+        num_nodes=own[0]["num_nodes"],
         is_oversubscribed=case.num_ranks > num_slots,
         num_runs=len(own),
         num_disturbed=sum(run["other_load"] > LOAD_LIMIT for run in everything),
@@ -159,7 +167,7 @@ def conclusion(made: list[Row]) -> list[str]:
 def _sentence(row: Row) -> str:
     case = row.case
     told = (
-        f"{case.mode.capitalize()} scaling, {case.setting}: {case.num_ranks} ranks do "
+        f"{case.mode.capitalize()} scaling, {case.setting}: {case.num_ranks} ranks{row.machines} do "
         f"{row.efficiency.median * case.num_ranks:.2f} times the work of one in the same time, an efficiency of "
         f"{row.efficiency.text('.0f', 100)} %"
     )
@@ -193,6 +201,7 @@ def table(made: list[Row]) -> list[dict]:
             {
                 "mode": case.mode,
                 "ranks": case.num_ranks,
+                "machines": row.num_nodes,
                 "oversubscribed": row.is_oversubscribed,
                 "wire": case.wire,
                 "accumulate": case.accumulate,

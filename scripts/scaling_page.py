@@ -86,7 +86,7 @@ def _row(row: Row, names: tuple[str, ...]) -> str:
     reached = row.target_s.text(".3g") if row.target_s else f"reached {row.num_reached} of {row.num_tried} times"
     cells = {
         "scaling": case.mode,
-        "ranks": f"{case.num_ranks}",
+        "ranks": f"{case.num_ranks}{row.machines}",
         "setting": case.setting,
         "global batch": f"{case.global_batch:,}",
         "samples/s": row.samples_per_s.text(",.0f"),

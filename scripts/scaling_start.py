@@ -92,7 +92,7 @@ def throughput(case: Case, where: Place, flags: list[str], steps: int) -> dict:
 def _throughput_run(case: Case, where: Place, flags: list[str], steps: int) -> dict:
     words = [*case.flags, "--steps", str(steps), "--log-every", str(steps // 2), "--evaluate-every", NEVER]
     folders = _train(case, where, [*flags, *words])
-    rates, shares, sent = [], [], []
+    rates, shares, sent, nodes = [], [], [], []
     for records, summary in folders:
         if len(records) != 2:
             raise BenchError(f"{case.name}: did not make its {steps} steps; leave out what ends a run early")
@@ -100,12 +100,14 @@ def _throughput_run(case: Case, where: Place, flags: list[str], steps: int) -> d
         rates.append((last["samples"] - first["samples"]) / (last["train_s"] - first["train_s"]))
         shares.append(summary["step_shares"])
         sent.append(summary["wire_bytes_per_step"])
+        nodes.append(summary["num_nodes"])
     samples_per_s = sum(rates)
     return {
         "samples_per_s": samples_per_s,
         "step_s": case.global_batch / samples_per_s,
         "shares": {name: sum(one[name] for one in shares) / len(shares) for name in shares[0]},
         "wire_bytes": max(sent),
+        "num_nodes": max(nodes),
     }
 
 

@@ -81,7 +81,8 @@ choose_mpirun() {
     MPIRUN=("$launcher")
     MPIRUN_LIVE=() # read by launch/local.sh
     if [[ $version == *"Open MPI"* ]]; then
-        MPIRUN+=(--oversubscribe) # more ranks than cores may start; Open MPI then binds none of them
+        # More ranks than cores may start. Not --oversubscribe, with which Open MPI 5 starts all of them on the first machine.
+        MPIRUN+=(--map-by slot:OVERSUBSCRIBE --bind-to none)
         # Between hosts over TCP: what is larger than the eager limit (64 KB) waits for the receiver's word behind data of
         # the other direction, and reaches about half of what a slow link can.
         MPIRUN+=(--mca btl_tcp_eager_limit 33554432 --mca btl_tcp_rndv_eager_limit 33554432)

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# A Slurm of one node on this machine, for as long as a command runs: to try launch/slurm.sbatch for real.
+# A Slurm on this machine, for as long as a command runs: to try launch/slurm.sbatch for real. One node, or the hosts of a lab.
 #
 #   sudo scripts/slurm_lab.sh sbatch --wait launch/slurm.sbatch --data synthetic --steps 100
 #   sudo scripts/slurm_lab.sh bash              a shell in which sbatch, squeue, scontrol and scancel talk to it
+#   sudo python scripts/netlab.py --hosts 2 --first -- scripts/slurm_lab.sh --nodes host0,host1 sbatch --wait --nodes 2 ...
 #
 # Wanted: root, and Debian's packages (apt install slurm-wlm munge). It has two partitions, "low", the default, and "urgent", whose
 # jobs preempt those of low. All it writes is in a folder of its own, which goes when it ends; nothing in /etc is touched.
@@ -15,6 +16,13 @@ refuse() {
     exit 2
 }
 
+nodes=()
+if [[ ${1-} == --nodes ]]; then
+    IFS=, read -ra nodes <<<"${2-}"
+    shift 2 || refuse "--nodes wants the hosts of a lab, as in: --nodes host0,host1"
+    [[ ${nodes[0]-} == "$(hostname)" && -n ${PRTE_MCA_plm_ssh_agent-} ]] ||
+        refuse "--nodes wants the hosts of a lab, the first of them this one: python scripts/netlab.py --hosts 2 --first -- $0 ..."
+fi
 (($#)) || refuse "type a command, as in: $0 sbatch --wait launch/slurm.sbatch --data synthetic --steps 100"
 ((EUID == 0)) || refuse "Slurm's daemons want root: type sudo $0 ..."
 for program in slurmctld slurmd munged sbatch; do
@@ -61,14 +69,14 @@ start_munge() {
 }
 
 configure() {
-    local name cores memory
-    name=$(hostname -s)
+    local first=${nodes[0]-$(hostname -s)} address=127.0.0.1 cores memory
+    ((${#nodes[@]} == 0)) || address=$first
     cores=$(nproc)
     memory=$(awk '/^MemTotal/ { print int($2 / 1024 * 0.9) }' /proc/meminfo)
-    mkdir "$LAB/state" "$LAB/spool"
+    mkdir "$LAB/state"
     cat >"$LAB/slurm.conf" <<CONF
 ClusterName=lab
-SlurmctldHost=$name(127.0.0.1)
+SlurmctldHost=$first($address)
 SlurmUser=root
 SlurmctldPort=$1
 SlurmdPort=$2
@@ -76,11 +84,11 @@ AuthType=auth/munge
 AuthInfo=socket=$LAB/munge/socket
 CredType=cred/munge
 StateSaveLocation=$LAB/state
-SlurmdSpoolDir=$LAB/spool
+SlurmdSpoolDir=$LAB/spool-%n
 SlurmctldPidFile=$LAB/slurmctld.pid
-SlurmdPidFile=$LAB/slurmd.pid
+SlurmdPidFile=$LAB/slurmd-%n.pid
 SlurmctldLogFile=$LAB/slurmctld.log
-SlurmdLogFile=$LAB/slurmd.log
+SlurmdLogFile=$LAB/slurmd-%n.log
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -93,12 +101,21 @@ MinJobAge=3600
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
 ReturnToService=2
 MpiDefault=none
-NodeName=$name NodeAddr=127.0.0.1 CPUs=$cores RealMemory=$memory State=UNKNOWN
+NodeName=DEFAULT CPUs=$cores RealMemory=$memory State=UNKNOWN
+$(node_lines "$first" "$address")
 PartitionName=low Nodes=ALL Default=YES PriorityTier=1 State=UP
 PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=OFF State=UP
 CONF
-    : >"$LAB/cgroup.conf"
+    echo CgroupPlugin=cgroup/v1 >"$LAB/cgroup.conf" # none is used; to look for one fails in a lab, whose hosts have no /sys/fs/cgroup
     export SLURM_CONF=$LAB/slurm.conf
+}
+
+node_lines() {
+    local node
+    printf 'NodeName=%s NodeAddr=%s\n' "$1" "$2"
+    for node in "${nodes[@]:1}"; do
+        printf 'NodeName=%s NodeAddr=%s\n' "$node" "$node"
+    done
 }
 
 free_ports() {
@@ -109,7 +126,7 @@ print(*(one.getsockname()[1] for one in held))'
 }
 
 start_slurm() {
-    local ports tries
+    local ports node tries
     ports=$(free_ports)
     # shellcheck disable=SC2086
     configure $ports
@@ -117,8 +134,12 @@ start_slurm() {
     daemons+=($!)
     slurmd -D >"$LAB/slurmd.out" 2>&1 &
     daemons+=($!)
+    for node in "${nodes[@]:1}"; do
+        $PRTE_MCA_plm_ssh_agent "$node" slurmd -D >"$LAB/slurmd-$node.out" 2>&1 &
+        daemons+=($!)
+    done
     for ((tries = 0; tries < 150; tries++)); do
-        if [[ $(sinfo --noheader --format %T 2>/dev/null) == idle* ]]; then
+        if [[ $(sinfo --noheader --partition low --format %T 2>/dev/null) == idle ]]; then
             return
         fi
         sleep 0.2

@@ -1,13 +1,15 @@
 """launch/cluster.sh, across the hosts of a lab; what it refuses, anywhere."""
 
 import os
+import re
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, in_lab, summary
+from conftest import PYTHON, ROOT, in_lab, summary
+from documents import for_clusters
 from runs import records
 
 CLUSTER = str(ROOT / "launch" / "cluster.sh")
@@ -33,6 +35,35 @@ def test_ranks_on_all_machines_of_the_host_file(hosts: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert summary(tmp_path / "run")["complete"]
     assert summary(tmp_path / "run")["world_size"] == 2
+    assert summary(tmp_path / "run")["num_nodes"] == 2
+
+
+@needs_venv
+def test_what_the_documents_show(tmp_path: Path, lab: None) -> None:  # noqa: ARG001
+    """Their host file has other names, and runs are shorter."""
+    (tmp_path / "hosts").write_text(
+        re.sub(r"gpu-(a|b)", lambda name: f"host{'ab'.index(name[1])}", (ROOT / "launch" / "hosts.example").read_text())
+    )
+    instead = {
+        "launch/hosts.example": f"{tmp_path}/hosts",
+        "--epochs 5": "--data synthetic --hidden 16 --steps 5",
+        "ddpgd doctor": "ddpgd doctor --data synthetic",
+        "python": " ".join(PYTHON),
+        "--out scaling": f"--out {tmp_path}/scaling",
+        "--ranks 1,4,8": "--ranks 1,2 --modes weak --repetitions 1 --seconds 0.05 -- --data synthetic --hidden 16",
+    }
+    script = for_clusters("launch/", "python scripts/scaling_efficiency.py", instead=instead)
+    done = subprocess.run(
+        in_lab(["bash", "-euc", f"cd {ROOT}; export RUN={tmp_path}/run\n{script}"]),
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (summary(tmp_path / "run")["world_size"], summary(tmp_path / "run")["num_nodes"]) == (8, 2)
+    assert "of one machine" in done.stdout
+    assert "between machines" in done.stdout
 
 
 @needs_venv

@@ -9,12 +9,9 @@ from pathlib import Path
 
 import pytest
 from conftest import DDPGD, MPIRUN, PYTHON, ROOT, run_ddpgd, under_mpirun
+from documents import DOCUMENTS, lines_of
 
-BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
-ELSEWHERE = re.compile(r"```console\n(.*?)```", re.DOTALL)
 COMMANDS = {"train", "evaluate", "predict", "data", "compare", "doctor", "plot", "plan"}
-DOCUMENTS = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
-
 PAGES = (
     "CONTRIBUTING.md",
     "ARCHITECTURE.md",
@@ -22,26 +19,21 @@ PAGES = (
 )
 
 CLUSTERS = {
-    "launch/cluster.sh": "test_cluster.py",
-    "launch/mpirun.sh --hosts": "test_scaling_efficiency.py",
-    "python scripts/scaling_efficiency.py": "test_scaling_efficiency.py",
+    "launch/": "test_cluster.py",
+    "python scripts/scaling_efficiency.py": "test_cluster.py",
     "sbatch": "test_slurm.py",
     "salloc": "test_slurm.py",
     "sudo scripts/slurm_lab.sh": "test_slurm.py",
     "sudo python scripts/netlab.py": "test_netlab.py",
-    "docker build": None,
-    "kubectl apply": "../unit/test_kubernetes.py",
+    "kubectl": "test_kubectl.py",
+    "docker": None,
 }
-"""What takes several machines, a scheduler or root, by how it begins, and the tests that run it; None: nothing here can."""
-
-
-def lines_of(pattern: re.Pattern[str], document: str) -> list[str]:
-    return [line for block in pattern.findall((ROOT / document).read_text()) for line in block.splitlines()]
+"""How console lines begin, and the tests that run them; None: they want an image from the internet."""
 
 
 def commands(document: str) -> list[str]:
     """The lines of its bash blocks; the two scripts at README's top are tested on their own."""
-    return [line for line in lines_of(BLOCK, document) if not line.startswith("./")]
+    return [line for line in lines_of("bash", document) if not line.startswith("./")]
 
 
 def spelled_out(line: str) -> list[str]:
@@ -72,13 +64,10 @@ def test_commands_run_in_their_order(document: str, tmp_path: Path) -> None:
             assert "equal params, bit for bit" in words, line
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_commands_for_clusters_are_those_that_tests_run(document: str) -> None:
-    for line in lines_of(ELSEWHERE, document):
-        start = next((start for start in CLUSTERS if line.startswith(start)), None)
-        assert start, line
-        file = CLUSTERS[start]
-        assert file is None or (ROOT / "tests" / "e2e" / file).exists()
+def test_other_commands_have_tests_that_run_them() -> None:
+    for line in (line for document in DOCUMENTS for line in lines_of("console", document)):
+        file = next(file for start, file in CLUSTERS.items() if line.startswith(start))
+        assert file is None or "for_clusters" in (ROOT / "tests" / "e2e" / file).read_text(), line
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *PAGES])

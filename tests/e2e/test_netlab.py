@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import summary
+from conftest import DDPGD, PYTHON, ROOT, summary
+from documents import for_clusters
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NETLAB = [sys.executable, str(SCRIPTS / "netlab.py")]
@@ -162,6 +163,15 @@ def test_ranks_are_on_hosts_of_their_own() -> None:
     done = lab("--hosts", "2", "--ranks-per-host", "2", command=[sys.executable, "-c", HELLO])
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == [f"4 {rank} host0 host0 host1 host1" for rank in range(4)]
+
+
+@pytest.mark.usefixtures("open_mpi")
+def test_what_the_documents_show(tmp_path: Path) -> None:
+    shown = {"python ": f"{' '.join(PYTHON)} ", "ddpgd train": f"{' '.join(DDPGD)} train --run-dir {tmp_path}/run"}
+    script = for_clusters("python scripts/netlab.py", instead=shown)
+    done = subprocess.run(["bash", "-euc", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert summary(tmp_path / "run")["world_size"] == 2
 
 
 @pytest.mark.usefixtures("open_mpi")

@@ -106,4 +106,6 @@ def test_across_the_machines_of_a_host_file(tmp_path: Path, lab: None) -> None: 
         in_lab([*command, *SMALL, "--modes", "weak", *FLAGS]), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "Scaling of ddpgd on machines host0, host1" in (tmp_path / "out" / "index.html").read_text()
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "Scaling of ddpgd on machines host0, host1" in page
+    assert "2 ranks on 2 machines do" in page

@@ -11,7 +11,7 @@ from ddpgd.data import synthetic
 def test_ranks_without_a_micro_batch_are_told_of(world_size: int, idle: str) -> None:
     config = resolve(Config(global_batch=256, micro_batch=64), world_size)
     lines = account.introduction(
-        config, world_size, "threads", "numpy", (784, 10), 7850, 1, synthetic.make(64, 64), "runs/any", (0, 10)
+        config, world_size, 1, "threads", "numpy", (784, 10), 7850, 1, synthetic.make(64, 64), "runs/any", (0, 10)
     )
     said = [line for line in lines if "nothing to compute" in line]
     assert len(said) == bool(idle)

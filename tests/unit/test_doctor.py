@@ -21,6 +21,7 @@ def healthy(rank: int, host: str, **changes: Any) -> Facts:
     return replace(
         Facts(
             host=host,
+            num_allocated=2,
             launched=Launch("Open MPI", rank, 4, rank % 2),
             parent="prterun",
             library="Open MPI v5.0.11",
@@ -81,6 +82,8 @@ NO_GPU = {"gpu": None, "gpu_absence": "CuPy finds no GPU", "cuda": None}
 @pytest.mark.parametrize(
     ("everybody", "said", "remedy", "is_fatal"),
     [
+        ([healthy(rank, "a", num_allocated=3) for rank in range(4)],
+         "Slurm gave 3 machines, and all 4 ranks are on a", "--map-by slot:OVERSUBSCRIBE", True),
         (changed(1, gpu=EVERYBODY[0].gpu), "ranks 0 and 1 share one H200 of a", "--share-gpu", True),
         (changed(3, **NO_GPU), "ranks 0, 1 and 2 have a GPU, and 3 none (CuPy finds no GPU)", "nvidia-smi", False),
         (changed(2, **OLD), "rank 2 on b: the driver knows CUDA 12.8, and CuPy brings 13.0",

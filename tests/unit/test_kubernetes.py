@@ -1,118 +1,91 @@
-"""launch/kubernetes.yaml, against Kubernetes' published schemas, and the fields of an MPIJob v2beta1 (mpi-operator 0.6)."""
+"""launch/kubernetes.yaml obeys Kubernetes' schemas and the operator's, and names what is there."""
 
+import urllib.error
+import urllib.request
 from pathlib import Path
-from typing import Any
 
-import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
+from mpijob import INVALID, JOB, Document, check, published
 
 ROOT = Path(__file__).parents[2]
-VERSION = "1.31"
-JOB = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["apiVersion", "kind", "metadata", "spec"],
-    "properties": {
-        "apiVersion": {"const": "kubeflow.org/v2beta1"},
-        "kind": {"const": "MPIJob"},
-        "metadata": {"type": "object"},
-        "spec": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["mpiReplicaSpecs"],
-            "properties": {
-                "launcherCreationPolicy": {"enum": ["AtStartup", "WaitForWorkersReady"]},
-                "mpiImplementation": {"enum": ["OpenMPI", "Intel", "MPICH"]},
-                "runLauncherAsWorker": {"type": "boolean"},
-                "slotsPerWorker": {"type": "integer"},
-                "sshAuthMountPath": {"type": "string"},
-                "runPolicy": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "properties": {
-                        "activeDeadlineSeconds": {"type": "integer"},
-                        "backoffLimit": {"type": "integer"},
-                        "cleanPodPolicy": {"enum": ["None", "Running", "All"]},
-                        "managedBy": {"type": "string"},
-                        "schedulingPolicy": {"type": "object"},
-                        "suspend": {"type": "boolean"},
-                        "ttlSecondsAfterFinished": {"type": "integer"},
-                    },
-                },
-                "mpiReplicaSpecs": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "required": ["Launcher", "Worker"],
-                    "properties": {
-                        name: {
-                            "type": "object",
-                            "additionalProperties": False,
-                            "required": ["replicas", "restartPolicy", "template"],
-                            "properties": {
-                                "replicas": {"type": "integer"},
-                                "restartPolicy": {"enum": ["Always", "OnFailure", "Never", "ExitCode"]},
-                                "template": {"type": "object"},
-                            },
-                        }
-                        for name in ("Launcher", "Worker")
-                    },
-                },
-            },
-        },
-    },
-}
-"""Fields, types and values as the operator's API names them; the pods' templates are Kubernetes' own."""
+OPERATOR = "https://raw.githubusercontent.com/kubeflow/mpi-operator/v0.6.0/manifests/base/kubeflow.org_mpijobs.yaml"
+WRONG = [
+    ((), "slots", 2),
+    ((), "slotsPerWorker", "two"),
+    ((), "launcherCreationPolicy", "Whenever"),
+    (("runPolicy",), "cleanPodPolicy", "Sometimes"),
+    (("mpiReplicaSpecs", "Worker"), "replicas", None),
+    (("mpiReplicaSpecs", "Worker", "template", "spec"), "container", []),
+    (("mpiReplicaSpecs", "Launcher", "template", "spec"), "terminationGracePeriodSeconds", "long"),
+]
 
 
 @pytest.fixture
-def documents() -> list[dict[str, Any]]:
+def documents() -> list[Document]:
     return list(yaml.safe_load_all((ROOT / "launch" / "kubernetes.yaml").read_text()))
 
 
-def check(documents: list[dict[str, Any]]) -> None:
-    """ValidationError: a field that is none, or of a wrong type."""
-    storage, job = documents
-    kubernetes_validate.validate(storage, VERSION, strict=True)
-    jsonschema.validate(job, JOB)
-    for replica in job["spec"]["mpiReplicaSpecs"].values():
-        template = {
-            "apiVersion": "v1",
-            "kind": "PodTemplate",
-            "metadata": {"name": "any"},
-            "template": replica["template"],
-        }
-        kubernetes_validate.validate(template, VERSION, strict=True)
-
-
-def test_the_file_obeys_the_schemas(documents: list[dict[str, Any]]) -> None:
-    check(documents)
-
-
-@pytest.mark.parametrize(
-    ("path", "name", "value"),
-    [
-        ((), "slots", 2),
-        ((), "slotsPerWorker", "two"),
-        ((), "launcherCreationPolicy", "Whenever"),
-        (("runPolicy",), "cleanPodPolicy", "Sometimes"),
-        (("mpiReplicaSpecs", "Worker"), "replicas", None),
-        (("mpiReplicaSpecs", "Worker", "template", "spec"), "container", []),
-        (("mpiReplicaSpecs", "Launcher", "template", "spec"), "terminationGracePeriodSeconds", "long"),
-    ],
-)
-def test_a_wrong_field_is_found(path: tuple[str, ...], name: str, value: Any, documents: list[dict[str, Any]]) -> None:
-    """The check is no stub."""
-    place = documents[1]["spec"]
+def spoil(document: Document, path: tuple[str, ...], name: str, value: object) -> None:
+    place = document["spec"]
     for key in path:
         place = place[key]
     place[name] = value
-    with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError)):
-        check(documents)
 
 
-def test_it_names_what_is_there(documents: list[dict[str, Any]]) -> None:
+def test_the_file_obeys_the_schemas(documents: list[Document]) -> None:
+    for document in documents:
+        check(document)
+
+
+@pytest.mark.parametrize(("path", "name", "value"), WRONG)
+def test_a_wrong_field_is_found(path: tuple[str, ...], name: str, value: object, documents: list[Document]) -> None:
+    """The check is no stub."""
+    spoil(documents[1], path, name, value)
+    with pytest.raises(INVALID):
+        check(documents[1])
+
+
+@pytest.mark.parametrize(("path", "name", "value"), [*WRONG[:2], *WRONG[4:]])
+def test_a_definition_is_applied_as_a_server_does(
+    path: tuple[str, ...], name: str, value: object, documents: list[Document]
+) -> None:
+    """One with few fields, and none forbidden in so many words."""
+    count = {"type": "integer"}
+    spec = {
+        "slotsPerWorker": count,
+        "sshAuthMountPath": {"type": "string"},
+        "launcherCreationPolicy": {"type": "string"},
+        "runPolicy": {"properties": {"cleanPodPolicy": {"type": "string"}, "backoffLimit": count}},
+        "mpiReplicaSpecs": {
+            "additionalProperties": {
+                "properties": {"replicas": count, "restartPolicy": {"type": "string"}, "template": {"type": "object"}}
+            }
+        },
+    }
+    job = {name: {} for name in ("apiVersion", "kind", "metadata")} | {"spec": {"properties": spec}}
+    version = {"name": "v2beta1", "schema": {"openAPIV3Schema": {"properties": job}}}
+    schema = published({"spec": {"versions": [version]}})
+    check(documents[1], schema)
+    spoil(documents[1], path, name, value)
+    with pytest.raises(INVALID):
+        check(documents[1], schema)
+
+
+def test_the_file_obeys_what_the_operator_publishes(documents: list[Document]) -> None:
+    """Its definition itself, and all that the schema here allows is in it."""
+    try:
+        with urllib.request.urlopen(OPERATOR, timeout=10) as answer:
+            schema = published(yaml.safe_load(answer.read()))
+    except (urllib.error.URLError, TimeoutError) as error:
+        pytest.skip(f"no way to the operator's repository: {error}")
+    check(documents[1], schema)
+    here, there = (one["properties"]["spec"]["properties"] for one in (JOB, schema))
+    assert set(here) <= set(there)
+    assert set(here["runPolicy"]["properties"]) <= set(there["runPolicy"]["properties"])
+
+
+def test_it_names_what_is_there(documents: list[Document]) -> None:
     """The launcher's command is one of ours; launcher and workers share the volume that holds the run."""
     replicas = documents[1]["spec"]["mpiReplicaSpecs"]
     launcher, worker = (replicas[name]["template"]["spec"] for name in ("Launcher", "Worker"))

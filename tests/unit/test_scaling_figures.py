@@ -22,6 +22,7 @@ def run(
         "shares": shares,
         "other_load": other_load,
         "wire_bytes": 1000,
+        "num_nodes": 1,
     }
 
 
@@ -75,6 +76,12 @@ def test_side_by_side_alone_has_its_baseline() -> None:
         (WEAK, 1),
         (APART, 2),
     ]
+
+
+def test_ranks_on_several_machines_are_told() -> None:
+    one, two = of(WEAK, 1), of(WEAK, 2)
+    (sentence,) = conclusion(rows(found(run(one, 1000), run(two, 1500) | {"num_nodes": 2}), ALL, 2))
+    assert "2 ranks on 2 machines do 1.50 times" in sentence
 
 
 @pytest.mark.parametrize("mode", [STRONG, WEAK])
