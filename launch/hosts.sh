@@ -5,6 +5,9 @@
 #   machines=$(read_hosts FILE)        "NAME SLOTS" a line
 #   place_on "$machines"               makes MPIRUN start its ranks there, machine by machine, and counts them in SLOTS
 
+# What ssh does not carry to other machines, and ranks there should find as here.
+HOSTS_VARIABLES=(DDPGD_DATA DDPGD_CACHE OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS OPENBLAS_CORETYPE)
+
 # Prints "NAME SLOTS" for each machine of a host file.
 read_hosts() {
     local name rest found=''
@@ -23,14 +26,19 @@ read_hosts() {
 }
 
 place_on() {
-    local name slots list=''
+    local name slots variable list=''
     SLOTS=0
     while read -r name slots; do
         SLOTS=$((SLOTS + slots))
         list+=${list:+,}$name:$slots
     done <<<"$1"
     case $("${MPIRUN[0]}" --version 2>&1) in
-        *"Open MPI"*) MPIRUN+=(--host "$list") ;;
+        *"Open MPI"*)
+            MPIRUN+=(--host "$list")
+            for variable in "${HOSTS_VARIABLES[@]}"; do
+                [[ -z ${!variable+set} ]] || MPIRUN+=(-x "$variable")
+            done
+            ;;
         *) MPIRUN+=(-hosts "$list") ;;
     esac
 }

@@ -32,6 +32,7 @@ from ddpgd.scaling import Cluster, Coding, Costs, Link, Work, predict
 LINKS = (SHARED_MEMORY, "1gbit", "100mbit")
 NETWORKS = {"784-128-10": 128, "784-512-512-10": 128, "784-2500-2000-1500-1000-500-10": 64}
 """Rows of a micro-batch."""
+NAMES = {SHARED_MEMORY: "In shared memory", "1gbit": "Over 1 Gbit/s", "100mbit": "Over 100 Mbit/s"}
 LINKS_FITTED_ON = "784-512-512-10"
 WIRES = ("float32", "float16")
 ACCUMULATE = (1, 4)
@@ -144,21 +145,32 @@ def page_lines(found: dict) -> list[str]:
         "",
         f"**{len(errors)} cases that no fit saw: median error {100 * statistics.median(errors):.1f} %, largest "
         f"{100 * max(errors):.1f} %.**",
-        "",
-        "| link | network | wire | accumulate | measured, ms | predicted, ms | error | of which compute, wait, exchange | |",
+    ]
+    for link in dict.fromkeys(case["link"] for case in found["cases"]):
+        lines += ["", f"{NAMES[link]}:", "", *_table([case for case in found["cases"] if case["link"] == link])]
+    return lines
+
+
+def _table(cases: list[dict]) -> list[str]:
+    lines = [
+        "| network | wire | accumulate | measured, ms | predicted | error, % | compute | wait | exchange |",
         "|---" * 9 + "|",
     ]
-    for case in found["cases"]:
+    for case in cases:
         one, times = case["predicted_s"], [1000 * taken for taken in case["steps_s"]]
         exchange_s = one["latency_s"] + one["transfer_s"] + one["coding_s"]
         lines.append(
-            f"| {case['link']} | {case['network']} | {case['wire']} | {case['accumulate']} "
-            f"| {statistics.median(times):.3g} ({min(times):.3g} to {max(times):.3g}) | {1000 * one['step_s']:.3g} "
-            f"| {100 * error(case):+.1f} % "
-            f"| {1000 * one['compute_s']:.3g}, {1000 * one['wait_s']:.3g}, {1000 * exchange_s:.3g} "
-            f"| {'fitted' if is_fitted(case) else ''} |"
+            f"| {case['network']} | {case['wire']} | {case['accumulate']} "
+            f"| {_short(statistics.median(times))} ({_short(min(times))} to {_short(max(times))}) "
+            f"| {_short(1000 * one['step_s'])} | {100 * error(case):+.1f}{' (fitted)' if is_fitted(case) else ''} "
+            f"| {_short(1000 * one['compute_s'])} | {_short(1000 * one['wait_s'])} | {_short(1000 * exchange_s)} |"
         )
     return lines
+
+
+def _short(number: float) -> str:
+    """Three digits, none of them as a power of ten."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def error(case: dict) -> float:

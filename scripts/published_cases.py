@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bench_page import PageError, fill
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CASES = Path(__file__).resolve().parent.parent / "benchmarks" / "published-cases.json"
 OVERLAP = "0.66"
 
@@ -45,12 +46,13 @@ def page_lines(cases: list[dict]) -> list[str]:
         for source in sources
     }
     always = {guess: statistics.median(abs(guess - case["efficiency"]) for case in cases) for guess in (0.8, 0.9, 1.0)}
+    doubts = list(dict.fromkeys(case["doubt"] for case in cases if case["doubt"]))
     certain = [error for case, error in zip(cases, errors, strict=True) if not case["doubt"]]
     lines = [
         f"**{len(cases)} cases of {len(sources)} sources: median error {_points(errors)} points, largest "
         f"{100 * max(errors):.0f}.** "
         f"Median of the sources' medians: {100 * statistics.median(map(statistics.median, by_source.values())):.1f} points. "
-        f"Of the {len(certain)} cases without a doubt (last column): median {_points(certain)}, largest "
+        f"Of the {len(certain)} cases without a doubt (a letter at the error): median {_points(certain)}, largest "
         f"{100 * max(certain):.0f}.",
         "Who always said "
         + ", ".join(f"{100 * guess:.0f} % would be off by {100 * error:.1f}" for guess, error in always.items())
@@ -63,16 +65,19 @@ def page_lines(cases: list[dict]) -> list[str]:
             for source, own in by_source.items()
         ],
         "",
-        "| source, framework | network, params, batch | GPU, a node | link | ranks | one GPU, samples/s | measured | predicted "
-        "| error | doubt |",
-        "|---" * 10 + "|",
+        *[f"- {letter}: {doubt}" for letter, doubt in zip(LETTERS, doubts, strict=False)],
+        "",
+        "| source, framework | network, params, batch | GPUs of a node, link | ranks | one GPU, samples/s | measured, % "
+        "| predicted | error |",
+        "|---" * 8 + "|",
     ]
     for case in cases:
+        letter = f" {LETTERS[doubts.index(case['doubt'])]}" if case["doubt"] else ""
         lines.append(
             f"| {case['source'].partition(',')[0]}, {case['framework']} | {case['network']}, {case['parameters'] / 1e6:.4g} M, "
-            f"{case['batch_per_gpu']} | {case['gpu']}, {case['gpus_per_node']} | {case['link_words']} | {case['ranks']} "
-            f"| {case['single_gpu_samples_per_s']:.4g} | {100 * case['efficiency']:.0f} % | {100 * case['predicted']:.0f} % "
-            f"| {100 * (case['predicted'] - case['efficiency']):+.0f} | {case['doubt'] or ''} |"
+            f"{case['batch_per_gpu']} | {case['gpus_per_node']} {case['gpu']}, {case['link_words']} | {case['ranks']} "
+            f"| {case['single_gpu_samples_per_s']:.4g} | {100 * case['efficiency']:.0f} | {100 * case['predicted']:.0f} "
+            f"| {100 * (case['predicted'] - case['efficiency']):+.0f}{letter} |"
         )
     return lines
 

@@ -39,6 +39,19 @@ def test_ranks_on_all_machines_of_the_host_file(hosts: Path, tmp_path: Path) -> 
 
 
 @needs_venv
+def test_other_machines_find_the_data_where_this_one_does(tmp_path: Path, lab: None) -> None:  # noqa: ARG001
+    """Neither ssh nor Open MPI carries the environment there."""
+    (tmp_path / "hosts").write_text("host1 slots=2\n")
+    script = f"""
+        export PRTE_MCA_plm_ssh_agent="env --unset DDPGD_DATA $PRTE_MCA_plm_ssh_agent" DDPGD_DATA=synthetic
+        {CLUSTER} {tmp_path}/hosts --hidden 16 --steps 5 --run-dir {tmp_path}/run
+    """
+    done = subprocess.run(in_lab(["bash", "-euc", script]), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "data: synthetic digits" in done.stdout
+
+
+@needs_venv
 def test_what_the_documents_show(tmp_path: Path, lab: None) -> None:  # noqa: ARG001
     """Their host file has other names, and runs are shorter."""
     (tmp_path / "hosts").write_text(
