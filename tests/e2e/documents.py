@@ -10,7 +10,7 @@ DOCUMENTS = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs
 
 def lines_of(kind: str, document: str) -> list[str]:
     blocks = re.findall(rf"```{kind}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines()]
+    return [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
 
 
 def for_clusters(*starts: str, instead: Mapping[str, str]) -> str:
