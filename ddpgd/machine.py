@@ -26,7 +26,7 @@ class Machine:
 
     device: Device | None
     choice: str
-    num_nodes: int
+    num_nodes: int = 1
 
     def transport(self, config: Config, world: Transport) -> Transport:
         """The ranks of --transport: as `world`, or started here. InputError: it cannot serve."""
