@@ -79,18 +79,9 @@ def test_a_cancelled_job_leaves_a_checkpoint_and_is_not_queued_again(tmp_path: P
     assert not (tmp_path / "cancelled" / "summary.json").exists()
 
 
-def test_flags_of_sbatch_win_over_those_of_the_script(tmp_path: Path) -> None:
-    script = """
-        export RUN=$OUT/one
-        sbatch --wait --ntasks-per-node 1 --output "$OUT/out" launch/slurm.sbatch --data synthetic --hidden 16 --steps 5
-    """
-    in_slurm(tmp_path, script)
-    assert summary(tmp_path / "one")["world_size"] == 1
-
-
 @pytest.mark.usefixtures("lab")
 def test_what_the_documents_show(tmp_path: Path) -> None:
-    """With fewer nodes, ranks and steps."""
+    """With fewer nodes, ranks and steps; flags of sbatch win over those of the script."""
     shown = {
         "--epochs 20": "--data synthetic --hidden 16 --steps 5",
         "--nodes 4 --ntasks-per-node 8 --gpus-per-node 8": "--nodes 2 --ntasks-per-node 2",
@@ -99,7 +90,10 @@ def test_what_the_documents_show(tmp_path: Path) -> None:
         "--out scaling": "--out $OUT/scaling",
         "--ranks 1,2,4,8": "--ranks 1,2 --modes weak --repetitions 1 --seconds 0.05 -- --data synthetic --hidden 16",
     }
-    several = 'runs=0; sbatch() { RUN=$OUT/$((++runs)) command sbatch --wait --output "$OUT/%j.out" "$@"; }\n'
+    several = """
+        run=0
+        sbatch() { ((++run)); gone "$(RUN=$OUT/$run command sbatch --parsable --output "$OUT/%j.out" "$@")"; }
+    """
     in_slurm(tmp_path, several + for_clusters("sbatch", "salloc", instead=shown), num_nodes=2)
     runs = [summary(tmp_path / run) for run in ("1", "2")]
     assert [(run["world_size"], run["num_nodes"]) for run in runs] == [(2, 1), (4, 2)]
