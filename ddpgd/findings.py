@@ -68,7 +68,6 @@ def _machines(everybody: Everybody) -> Iterator[Finding]:
         yield Finding(
             f"Slurm gave {own.num_allocated} machines, and all {len(everybody)} ranks are on {own.host}",
             "mpirun --map-by slot:OVERSUBSCRIBE --bind-to none, without --oversubscribe; or launch/mpirun.sh",
-            is_fatal=True,
         )
 
 

@@ -37,7 +37,8 @@ MOST_CALLS, LEAST_CALLS, TIMED = 25, 5, 1 << 24
 class Fit:
     """What was measured. `costs` are those of `codings`' plain wire, and its coding costs of others, by name.
 
-    `link`: between these ranks; None: there is but one. `num_params`: of the network that ran.
+    `link`: between these ranks, which are on `num_nodes` machines; None: there is but one rank.
+    `num_params`: of the network that ran.
     """
 
     costs: Costs
@@ -45,6 +46,7 @@ class Fit:
     link: Link | None
     num_params: int
     world_size: int
+    num_nodes: int = 1
 
     def table(self) -> dict[str, Any]:
         """For JSON."""
@@ -64,7 +66,7 @@ class _Run:
     wire_bytes: float
 
 
-def fit(ops: Ops, config: Config, transport: Transport, seconds: float) -> Fit:
+def fit(ops: Ops, config: Config, transport: Transport, seconds: float, num_nodes: int = 1) -> Fit:
     """Two short runs of a resolved `config`, of micro-batches and of half ones, in about so many seconds; then single calls.
 
     All ranks call it, and get the same.
@@ -80,7 +82,7 @@ def fit(ops: Ops, config: Config, transport: Transport, seconds: float) -> Fit:
         if config.wire in wires.COMPRESSORS:
             codings[config.wire] = _compressing(ops, config, layout, build.batches(config, data))
         link = None if transport.world_size == 1 else _link(ops, transport, whole, costs, layout.size)
-    own = Fit(costs, codings, link, layout.num_params, transport.world_size)
+    own = Fit(costs, codings, link, layout.num_params, transport.world_size, num_nodes)
     return transport.all_gather_objects(own)[0]
 
 
@@ -123,8 +125,8 @@ def _jitter(computing: np.ndarray) -> float:
 
 
 def _steady_s(times: np.ndarray) -> np.ndarray:
-    """Of seconds (..., steps), the median of means of blocks: slow steps count, as they do for throughput, but a block in
-    which something else disturbed the machine does not.
+    """Of seconds (..., steps), the median of means of blocks: slow steps that most blocks have count, as they do for
+    throughput, but a block in which something else disturbed the machine does not.
     """
     means = [block.mean(axis=-1) for block in np.array_split(times, NUM_BLOCKS, axis=-1)]
     return np.asarray(np.median(means, axis=0))

@@ -16,7 +16,7 @@ from ddpgd.comm.transport import Transport
 from ddpgd.config import Config, resolve
 from ddpgd.errors import InputError
 from ddpgd.fit import Fit, fit
-from ddpgd.machine import agree
+from ddpgd.machine import Machine, agree
 from ddpgd.plots import draw_predictions
 from ddpgd.quantities import bytes_text, count, duration, positive, rate, time_text
 from ddpgd.rules import validate
@@ -116,16 +116,24 @@ def _costs(flags: Mapping[str, Any], fitted: Fit | None, config: Config) -> Cost
 
 
 def _cluster(flags: Mapping[str, Any], fitted: Fit | None) -> Cluster:
-    """Links as stated; what is not stated, as measured."""
+    """Links as stated; what is not stated, as measured: inside a machine, or between those that have ranks.
+
+    Measured inside one, and nothing said of others: all ranks are taken to be in it.
+    """
     measured = fitted.link if fitted else None
+    is_inside = fitted is not None and fitted.num_nodes == 1
     if "link" in flags:
         latency_s = duration(flags.get("latency", FLAGS["latency"][0]), "latency")
         between = Link(latency_s, ACHIEVED * rate(flags["link"], "link"))
-    elif measured:
+    elif measured and not (is_inside and "ranks_per_node" in flags):
         between = measured
+    elif measured:
+        raise InputError(
+            "plan: how fast is the link between machines? type --link 100Gbit; what is measured is inside one"
+        )
     else:
         raise InputError("plan: how fast is the link? type --link 100Gbit, or start --measure under mpirun -n 2")
-    inside = measured or INSIDE
+    inside = measured if measured and is_inside else INSIDE
     if "inside" in flags:
         inside = Link(inside.latency_s, rate(flags["inside"], "inside"))
     if "inside_latency" in flags:
@@ -163,24 +171,25 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, 
             raise InputError("--parameters does not say which matrices --wire powersgd would send; type another wire")
     samples = count(flags.get("samples", "60000"), "samples")
     is_measured = bool(flags.get("measure"))
-    unmeasured = Fit(STATED, {}, INSIDE if world.world_size > 1 else None, num_params, world.world_size)
+    machine = agree(config, False, world, local_rank) if is_measured else Machine(None, "")
+    link = INSIDE if world.world_size > 1 else None
+    unmeasured = Fit(STATED, {}, link, num_params, world.world_size, machine.num_nodes)
     # What is wrong is told before anything is measured.
     Plan(config, flags, unmeasured if is_measured else None, num_params, narrow)
-    fitted = _fit(config, flags, world, local_rank) if is_measured else None
+    fitted = _fit(config, flags, world, machine) if is_measured else None
     plan = Plan(config, flags, fitted, num_params, narrow)
     if "plot" in flags:
         from_root(world, lambda: draw_predictions(plan.predictions, Path(flags["plot"])))
     return [as_json(plan, samples)] if flags.get("json") else [*table(plan, samples), "", *plan.advice]
 
 
-def _fit(config: Config, flags: Mapping[str, Any], world: Transport, local_rank: int) -> Fit:
+def _fit(config: Config, flags: Mapping[str, Any], world: Transport, machine: Machine) -> Fit:
     seconds = positive(flags.get("seconds", "4"))
     if seconds is None:
         raise InputError(f"--seconds: {flags['seconds']!r} is not a number above 0; type for example 4")
-    machine = agree(config, False, world, local_rank)
     backend = machine.ops(config)
     reachable = machine.reaching(config, backend, machine.transport(config, world))
-    return fit(backend, resolve(config, reachable.world_size), reachable, seconds)
+    return fit(backend, resolve(config, reachable.world_size), reachable, seconds, machine.num_nodes)
 
 
 def table(plan: Plan, samples_per_epoch: int) -> list[str]:

@@ -58,7 +58,7 @@ def train(given: Mapping[str, Any], world: Transport, launch: Launch, stop: Stop
     console = _console(launch)
     machine = agree(config, resumed is not None, world, launch.local_rank)
     quiet = config.quiet or world.rank > 0
-    data = load_data(config.data, world, launch, _silent if quiet else say)
+    data = load_data(config.data, world, launch, _silent if config.quiet or launch.local_rank > 0 else say)
 
     def show(total_steps: int, num_epochs: int, steps_done: int) -> Quiet:
         if quiet:
@@ -70,8 +70,12 @@ def train(given: Mapping[str, Any], world: Transport, launch: Launch, stop: Stop
     return rank.train(config, resumed, data, world, machine, stop, show)
 
 
-def load_data(choice: str | None, world: Transport, launch: Launch, report: Say) -> Dataset:
-    """The samples, on every rank; one rank of each node fetches them. InputError, on all ranks: any rank has none."""
+def load_data(given: str | None, world: Transport, launch: Launch, report: Say) -> Dataset:
+    """The samples, on every rank; one rank of each node fetches them. InputError, on all ranks: any rank has none.
+
+    Where rank 0's environment says where they are, it says so for all: ranks elsewhere may have another one.
+    """
+    choice = from_root(world, lambda: given if given is not None else os.environ.get("DDPGD_DATA"))
     place = together(world, lambda: fetch.locate(choice, os.environ))
     directory = place.directory
     if directory is None:

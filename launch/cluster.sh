@@ -7,7 +7,8 @@
 # HOSTFILE: a machine a line and its number of ranks, as in launch/hosts.example. Wanted of each machine: ssh from here without
 # a password, and this folder, its .venv included, at the same path (a shared file system, or a copy); the data too.
 # Ctrl-C, INT, TERM, HUP or USR1: the ranks write a checkpoint and leave with code 75; once more: they end at once, without one.
-# The exit code is that of the ranks. Success is a run folder whose summary.json says "complete", on this machine.
+# The exit code is that of the ranks. Success is a run folder whose summary.json says "complete": rank 0 writes it, on the first
+# machine of the file; with RUN, name a folder that all share.
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh"

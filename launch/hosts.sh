@@ -5,8 +5,8 @@
 #   machines=$(read_hosts FILE)        "NAME SLOTS" a line
 #   place_on "$machines"               makes MPIRUN start its ranks there, machine by machine, and counts them in SLOTS
 
-# What ssh does not carry to other machines, and ranks there should find as here.
-HOSTS_VARIABLES=(DDPGD_DATA DDPGD_CACHE OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS OPENBLAS_CORETYPE)
+# Names of variables that ssh does not carry to other machines, and ranks there should find as here.
+HOSTS_VARIABLES='^(PATH|LD_LIBRARY_PATH|XDG_CACHE_HOME|MPI4PY_LIBMPI|(OMP|OPENBLAS|MKL)_NUM_THREADS|OPENBLAS_CORETYPE|(DDPGD|NCCL|UCX|CUPY)_.*)$'
 
 # Prints "NAME SLOTS" for each machine of a host file.
 read_hosts() {
@@ -34,10 +34,10 @@ place_on() {
     done <<<"$1"
     case $("${MPIRUN[0]}" --version 2>&1) in
         *"Open MPI"*)
-            MPIRUN+=(--host "$list")
-            for variable in "${HOSTS_VARIABLES[@]}"; do
-                [[ -z ${!variable+set} ]] || MPIRUN+=(-x "$variable")
-            done
+            MPIRUN+=(--host "$list" --wdir "$PWD")
+            while read -r variable; do
+                [[ ! $variable =~ $HOSTS_VARIABLES ]] || MPIRUN+=(-x "$variable")
+            done < <(compgen -e)
             ;;
         *) MPIRUN+=(-hosts "$list") ;;
     esac

@@ -5,6 +5,7 @@
 #   run_ranks RANKS [arguments]        with MPIRUN; the exit code is that of the ranks
 #
 # RUN=FOLDER: the run is in that folder, and goes on with its newest checkpoint where there is one: for jobs that start again.
+# On several machines: a folder that all of them share, since rank 0 writes it, wherever it is.
 # What was killed before its first checkpoint is moved aside.
 
 # mpirun kills its ranks at TERM and INT, but passes USR1 on to them.
@@ -50,5 +51,7 @@ run_ranks() {
         interrupted='' code=0
         wait "$launcher" || code=$?
     done
+    # USR1 came before the ranks had begun: there is nothing that the newest checkpoint, if any, does not have.
+    [[ -z $stopping || $code != 138 ]] || code=75
     return "$code"
 }

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 rank=${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-${SLURM_PROCID:-0}}}
-local_rank=${OMPI_COMM_WORLD_LOCAL_RANK:-${MPI_LOCALRANKID:-${SLURM_LOCALID:-0}}}
+local_rank=${OMPI_COMM_WORLD_LOCAL_RANK:-${MPI_LOCALRANKID:-${PMI_LOCAL_RANK:-${SLURM_LOCALID:-0}}}}
 IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES-}"
 if ((${#gpus[@]})); then
     export CUDA_VISIBLE_DEVICES=${gpus[local_rank % ${#gpus[@]}]}

@@ -13,7 +13,7 @@ MAX_HOSTS = 99
 
 _FRAME_BYTES = 1514
 _BURST_S = 0.00025  # what a link lets through at once after a rest; a longer one makes short messages too fast
-_PACKET_BYTES = 16384  # the most that the kernel hands on as one: a burst of 1 Gbit/s holds it whole, uncut
+_PACKET_BYTES = 16384  # the most that the kernel hands on as one: a burst of 1 Gbit/s holds it whole
 _QUEUE_BYTES = 256 * 1024  # what a port holds before it drops, as a small switch does
 _QUEUE_S = 0.02
 _UNITS = {"kbit": 1_000, "mbit": 1_000_000, "gbit": 1_000_000_000}

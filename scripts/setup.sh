@@ -79,16 +79,18 @@ choose_mpirun() {
     version=$("$launcher" --version 2>&1) ||
         refuse "$launcher --version fails: mend that MPI, or type DDPGD_MPI=wheel $PROGRAM"
     MPIRUN=("$launcher")
-    MPIRUN_LIVE=() # read by launch/local.sh
+    MPIRUN_LIVE=() # read by launch/ranks.sh
     if [[ $version == *"Open MPI"* ]]; then
-        # More ranks than cores may start. Not --oversubscribe, with which Open MPI 5 starts all of them on the first machine.
-        MPIRUN+=(--map-by slot:OVERSUBSCRIBE --bind-to none)
         # Between hosts over TCP: what is larger than the eager limit (64 KB) waits for the receiver's word behind data of
         # the other direction, and reaches about half of what a slow link can.
         MPIRUN+=(--mca btl_tcp_eager_limit 33554432 --mca btl_tcp_rndv_eager_limit 33554432)
         if [[ $version == *"(Open MPI) 4."* ]]; then
+            MPIRUN+=(--oversubscribe) # more ranks than cores may start; Open MPI then binds none of them
             MPIRUN+=(--quiet) # no notice of seven lines when ranks leave with 2 or 75; lost in 5.0 (open-mpi/ompi#12216)
         else
+            # With --oversubscribe 5.0 starts all ranks on the first machine. As variables, since a flag cannot be said twice.
+            export PRTE_MCA_rmaps_default_mapping_policy=${PRTE_MCA_rmaps_default_mapping_policy-slot:OVERSUBSCRIBE}
+            export PRTE_MCA_hwloc_default_binding_policy=${PRTE_MCA_hwloc_default_binding_policy-none}
             # shellcheck disable=SC2034
             MPIRUN_LIVE=(--stream-buffering 0) # 5.0 holds back a line until it ends
             # A host that has not answered for 40 s ends the run; by default it takes 8 minutes.

@@ -25,8 +25,9 @@ def launch(environment: Mapping[str, str]) -> Launch:
     """Reads the variables of Open MPI, MPICH (and its kin) and Slurm, in this order."""
     for launcher, rank, world_size, local_rank in _LAUNCHERS:
         if rank in environment and world_size in environment:
-            # srun may start MPICH's ranks, and then tells the local rank in its own way.
-            local = environment.get(local_rank, environment.get("SLURM_LOCALID", "0"))
+            # Kinds of MPICH tell the local rank in several ways, and srun, which may start their ranks, in its own.
+            names = (local_rank, "PMI_LOCAL_RANK", "SLURM_LOCALID")
+            local = next((environment[name] for name in names if name in environment), "0")
             return Launch(launcher, int(environment[rank]), int(environment[world_size]), int(local))
     return Launch("", 0, 1, 0)
 

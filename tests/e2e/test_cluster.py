@@ -20,6 +20,15 @@ needs_venv = pytest.mark.skipif(
 )
 
 
+def across(folder: Path, script: str) -> list[str]:
+    """A script on the first host of a lab, from which no environment reaches the second, as with ssh."""
+    bare = (
+        'exec env --ignore-environment HOME=$HOME PATH=/usr/sbin:/usr/bin:/sbin:/bin $PRTE_MCA_plm_ssh_agent \\"\\$@\\"'
+    )
+    agent = f'echo "{bare}" >{folder}/agent; export PRTE_MCA_plm_ssh_agent="sh {folder}/agent"'
+    return in_lab(["bash", "-euc", f"{agent}; cd {ROOT}\n{script}"])
+
+
 @pytest.fixture
 def hosts(tmp_path: Path, lab: None) -> Path:  # noqa: ARG001
     file = tmp_path / "hosts"
@@ -29,7 +38,7 @@ def hosts(tmp_path: Path, lab: None) -> Path:  # noqa: ARG001
 
 @needs_venv
 def test_ranks_on_all_machines_of_the_host_file(hosts: Path, tmp_path: Path) -> None:
-    command = in_lab([CLUSTER, str(hosts), *SMALL, "--steps", "5", "--run-dir", str(tmp_path / "run")])
+    command = across(tmp_path, f"{CLUSTER} {hosts} {' '.join(SMALL)} --steps 5 --run-dir {tmp_path}/run")
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert summary(tmp_path / "run")["complete"]
@@ -39,13 +48,9 @@ def test_ranks_on_all_machines_of_the_host_file(hosts: Path, tmp_path: Path) -> 
 
 @needs_venv
 def test_other_machines_find_the_data_where_this_one_does(tmp_path: Path, lab: None) -> None:  # noqa: ARG001
-    """Neither ssh nor Open MPI carries the environment there."""
     (tmp_path / "hosts").write_text("host1 slots=2\n")
-    script = f"""
-        export PRTE_MCA_plm_ssh_agent="env --unset DDPGD_DATA $PRTE_MCA_plm_ssh_agent" DDPGD_DATA=synthetic
-        {CLUSTER} {tmp_path}/hosts --hidden 16 --steps 5 --run-dir {tmp_path}/run
-    """
-    done = subprocess.run(in_lab(["bash", "-euc", script]), capture_output=True, text=True, timeout=60, check=False)
+    script = f"DDPGD_DATA=synthetic {CLUSTER} {tmp_path}/hosts --hidden 16 --steps 5 --run-dir {tmp_path}/run"
+    done = subprocess.run(across(tmp_path, script), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "data: synthetic digits" in done.stdout
 
@@ -68,7 +73,7 @@ def test_what_the_documents_show(tmp_path: Path, lab: None) -> None:  # noqa: AR
     }
     script = for_clusters("launch/", "python scripts/scaling_efficiency.py", instead=instead)
     done = subprocess.run(
-        in_lab(["bash", "-euc", f"cd {ROOT}; export RUN={tmp_path}/run\n{script}"]),
+        across(tmp_path, f"export RUN={tmp_path}/run\n{script}"),
         capture_output=True,
         text=True,
         timeout=180,
@@ -85,7 +90,7 @@ def test_a_signal_ends_with_a_checkpoint(hosts: Path, tmp_path: Path) -> None:
     """The launcher itself gets it: who stops the lab ends all at once."""
     run, pid = tmp_path / "run", tmp_path / "pid"
     script = f"echo $$ > {pid}; exec {CLUSTER} {hosts} {' '.join(SMALL)} --steps 1000000 --run-dir {run}"
-    process = subprocess.Popen(in_lab(["bash", "-c", script]), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(across(tmp_path, script), stderr=subprocess.PIPE, text=True)
     while not ((run / "metrics.jsonl").exists() and records(run)):
         assert process.poll() is None, "ended too soon"
         time.sleep(0.01)

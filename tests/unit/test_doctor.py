@@ -83,7 +83,7 @@ NO_GPU = {"gpu": None, "gpu_absence": "CuPy finds no GPU", "cuda": None}
     ("everybody", "said", "remedy", "is_fatal"),
     [
         ([healthy(rank, "a", num_allocated=3) for rank in range(4)],
-         "Slurm gave 3 machines, and all 4 ranks are on a", "--map-by slot:OVERSUBSCRIBE", True),
+         "Slurm gave 3 machines, and all 4 ranks are on a", "--map-by slot:OVERSUBSCRIBE", False),
         (changed(1, gpu=EVERYBODY[0].gpu), "ranks 0 and 1 share one H200 of a", "--share-gpu", True),
         (changed(3, **NO_GPU), "ranks 0, 1 and 2 have a GPU, and 3 none (CuPy finds no GPU)", "nvidia-smi", False),
         (changed(2, **OLD), "rank 2 on b: the driver knows CUDA 12.8, and CuPy brings 13.0",

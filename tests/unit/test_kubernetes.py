@@ -46,7 +46,7 @@ def test_a_wrong_field_is_found(path: tuple[str, ...], name: str, value: object,
         check(documents[1])
 
 
-@pytest.mark.parametrize(("path", "name", "value"), [*WRONG[:2], *WRONG[4:]])
+@pytest.mark.parametrize(("path", "name", "value"), [*WRONG[:2], WRONG[4]])
 def test_a_definition_is_applied_as_a_server_does(
     path: tuple[str, ...], name: str, value: object, documents: list[Document]
 ) -> None:
@@ -78,6 +78,8 @@ def test_the_file_obeys_what_the_operator_publishes(documents: list[Document]) -
         with urllib.request.urlopen(OPERATOR, timeout=10) as answer:
             schema = published(yaml.safe_load(answer.read()))
     except (urllib.error.URLError, TimeoutError) as error:
+        if getattr(error, "code", None) == 404:
+            raise
         pytest.skip(f"no way to the operator's repository: {error}")
     check(documents[1], schema)
     here, there = (one["properties"]["spec"]["properties"] for one in (JOB, schema))

@@ -20,6 +20,7 @@ SLURM = {"SLURM_PROCID": "7", "SLURM_STEP_NUM_TASKS": "16", "SLURM_LOCALID": "3"
         (MPICH | SLURM, Launch("MPICH", 2, 3, 0)),
         ({"PMI_RANK": "1", "PMI_SIZE": "2"}, Launch("MPICH", 1, 2, 0)),
         ({"PMI_RANK": "1", "PMI_SIZE": "2", "SLURM_LOCALID": "1"}, Launch("MPICH", 1, 2, 1)),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2", "PMI_LOCAL_RANK": "1"}, Launch("MPICH", 1, 2, 1)),
         ({"SLURM_PROCID": "0", "SLURM_JOB_ID": "9"}, Launch("", 0, 1, 0)),
     ],
 )
