@@ -1,5 +1,6 @@
 """The account that a run gives of itself: its first lines, its summary, its last lines."""
 
+import os
 import platform
 from contextlib import suppress
 from importlib.metadata import version
@@ -92,7 +93,10 @@ def summary(
 def conclusion(summary: Record, folder: str) -> list[str]:
     """What came out, what it cost, and what one rank would have taken: all ranks' computing and one update a step."""
     cost = f"{summary['train_s']:.1f} s of training on {plural(summary['world_size'], 'rank')}"
-    if summary["world_size"] > 1:
+    num_cores = summary["num_nodes"] * (os.cpu_count() or 1)
+    if summary["backend"] == "numpy" and summary["world_size"] > num_cores:
+        cost += f", which share {plural(num_cores, 'core')}"
+    elif summary["world_size"] > 1:
         cost += f" (one would have taken about {summary['one_rank_s_estimate']:.1f} s)"
     return [
         f"test accuracy {100 * summary['test_accuracy']:.2f} %, test loss {decimals(summary['test_loss_mean'])}, "

@@ -69,6 +69,8 @@ def collect(launched: Launch, library: str, config: str | None, data: str | None
     gpu, absence = cuda_device.select(launched.local_rank)
     place = fetch.locate(data, os.environ)
     digest, data_absence = _data(place.directory)
+    if data_absence and place.is_cache:
+        digest, data_absence = "to be fetched", ""
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     return Facts(
         host=node(),

@@ -31,6 +31,7 @@ def examine(everybody: Everybody, refusal: str, pairs: Sequence[Pair]) -> list[F
     """All findings, those that are fatal first. `refusal`: why the ranks could not join; empty: they did."""
     checks: list[Callable[[Everybody], Iterator[Finding]]] = [
         _machines,
+        _data,
         _gpus_shared,
         _cuda_versions,
         _differences,
@@ -69,6 +70,13 @@ def _machines(everybody: Everybody) -> Iterator[Finding]:
             f"Slurm gave {own.num_allocated} machines, and all {len(everybody)} ranks are on {own.host}",
             "mpirun --map-by slot:OVERSUBSCRIBE --bind-to none, without --oversubscribe; or launch/mpirun.sh",
         )
+
+
+def _data(everybody: Everybody) -> Iterator[Finding]:
+    """No rank has any; where some have, they differ."""
+    if all(facts.data_absence for facts in everybody):
+        remedy = "--data DIR with its four files, ddpgd data to fetch them, or --data synthetic"
+        yield Finding(everybody[0].data_absence, remedy, is_fatal=True)
 
 
 def _gpus_shared(everybody: Everybody) -> Iterator[Finding]:

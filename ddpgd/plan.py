@@ -164,12 +164,12 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, 
     if config.wire == "powersgd":
         narrow = num_narrow([Window(tensor.start, tensor.shape) for tensor in tensors.tensors], config.powersgd_rank)
     if "parameters" in flags:
-        num_params = count(flags["parameters"], "parameters")
+        num_params = count(flags["parameters"], "parameters", "25.6M")
         if "compute_time" not in flags:
             raise InputError("--parameters: what does that network's computing take? type --compute-time 120ms with it")
         if config.wire == "powersgd":
             raise InputError("--parameters does not say which matrices --wire powersgd would send; type another wire")
-    samples = count(flags.get("samples", "60000"), "samples")
+    samples = count(flags.get("samples", "60000"), "samples", "60000")
     is_measured = bool(flags.get("measure"))
     machine = agree(config, False, world, local_rank) if is_measured else Machine(None, "")
     link = INSIDE if world.world_size > 1 else None

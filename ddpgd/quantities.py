@@ -27,13 +27,13 @@ def duration(text: str, name: str) -> float:
     return number * _TIMES[found[2]]
 
 
-def count(text: str, name: str) -> int:
-    """25600000, or 25.6M."""
+def count(text: str, name: str, example: str = "8") -> int:
+    """25600000, or 25.6M. InputError names the flag, and shows an example."""
     found = re.fullmatch(r"([0-9.]+)([kmgt]?)", text.lower())
     number = positive(found[1]) if found else None
     total = number * _UNITS[found[2]] if found and number else 0.5
     if total < 1 or abs(total - round(total)) > 1e-6 * total:
-        raise InputError(f"--{name}: {text!r} is not a whole number above 0; type for example 25.6M")
+        raise InputError(f"--{name}: {text!r} is not a whole number above 0; type for example {example}")
     return round(total)
 
 

@@ -100,7 +100,9 @@ def validate(config: Config) -> None:
     if config.scale_lr is not None:
         _validate_scale_lr(config.scale_lr)
     if config.ranks is not None and config.transport != "threads":
-        raise InputError("--ranks counts threads; type --transport threads with it, or start ranks with mpirun -n")
+        raise InputError(
+            "--ranks counts threads; type --transport threads with it, or start ranks with mpirun -n or RANKS=4 launch/local.sh"
+        )
     if config.transport == "threads" and config.ranks is None:
         raise InputError("--transport threads needs a number of ranks; type for example --ranks 4")
 

@@ -23,6 +23,8 @@ if [[ ${1-} == --hosts ]]; then
         exit
     fi
 fi
+[[ ${1-} != -n || (${2-} =~ ^[1-9][0-9]*$ && $# -ge 3) ]] || refuse "type -n RANKS COMMAND, as in: $0 -n 2 ddpgd doctor"
+(($#)) || refuse "type a command, as in: $0 -n 2 ddpgd doctor"
 mpirun=$(type -P mpirun || type -P mpiexec) || refuse "no mpirun on PATH: type source .venv/bin/activate, or install one"
 choose_mpirun "$mpirun"
 [[ -z $machines ]] || place_on "$machines"

@@ -66,7 +66,10 @@ class Measurement:
         self.cases = cases(
             asked.modes, asked.ranks, asked.wires, asked.accumulate, asked.local_steps, asked.micro_batch
         )
-        asked.out.mkdir(parents=True, exist_ok=True)
+        try:
+            asked.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out: {asked.out} cannot be a folder ({error.strerror}); name another") from None
         self.place = place(asked.hosts, asked.out.resolve())
         settings = {
             name: str(value) if isinstance(value, Path) else value
@@ -91,6 +94,8 @@ class Measurement:
                 raise InputError(f"--out: {asked.out} holds a measurement with another {other[0]}; name another folder")
             self.found = before
             say(f"going on with {len(before['runs'])} runs that {asked.out} has already")
+        elif any(not found.name.startswith("run-") for found in asked.out.iterdir()):
+            raise InputError(f"--out: {asked.out} holds something else; name another folder")
 
     def _before(self) -> dict:
         """InputError: results.json is not one of ours."""

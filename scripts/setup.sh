@@ -47,6 +47,7 @@ PY
 # Prints the launcher on PATH outside the environment, or nothing.
 find_mpirun() {
     local name path
+    [[ ${DDPGD_MPI:-wheel} == wheel ]] || refuse "DDPGD_MPI=$DDPGD_MPI: type DDPGD_MPI=wheel, or leave it out"
     [[ ${DDPGD_MPI:-} == wheel ]] && return
     for name in mpirun mpiexec; do
         while read -r path; do
@@ -62,6 +63,7 @@ find_mpirun() {
 cuda_extra() {
     local major
     if [[ -n ${DDPGD_CUDA:-} ]]; then
+        [[ $DDPGD_CUDA =~ ^(none|12|13)$ ]] || refuse "DDPGD_CUDA=$DDPGD_CUDA: type DDPGD_CUDA=12, 13 or none"
         [[ $DDPGD_CUDA == none ]] || printf ',cuda%s' "$DDPGD_CUDA"
         return
     fi

@@ -7,6 +7,7 @@
 #
 # Wanted: root, and Debian's packages (apt install slurm-wlm munge). It has two partitions, "low", the default, and "urgent", whose
 # jobs preempt those of low. All it writes is in a folder of its own, which goes when it ends; nothing in /etc is touched.
+# Jobs have other numbers in each lab, since runs/slurm-JOBID of an earlier one would be gone on with.
 # Jobs that are still there when the command ends are cancelled.
 set -euo pipefail
 
@@ -23,11 +24,13 @@ if [[ ${1-} == --nodes ]]; then
     [[ ${nodes[0]-} == "$(hostname)" && -n ${PRTE_MCA_plm_ssh_agent-} ]] ||
         refuse "--nodes wants the hosts of a lab, the first of them this one: python scripts/netlab.py --hosts 2 --first -- $0 ..."
 fi
-(($#)) || refuse "type a command, as in: $0 sbatch --wait launch/slurm.sbatch --data synthetic --steps 100"
+(($#)) && [[ $1 != -* ]] || refuse "type a command, as in: $0 sbatch --wait launch/slurm.sbatch --data synthetic --steps 100"
 ((EUID == 0)) || refuse "Slurm's daemons want root: type sudo $0 ..."
 for program in slurmctld slurmd munged sbatch; do
     type -P "$program" >/dev/null || refuse "no $program here: apt install slurm-wlm munge"
 done
+
+type -P "$1" >/dev/null || refuse "no $1 here: type a command, as in: $0 sbatch --wait launch/slurm.sbatch --steps 100"
 
 LAB=$(mktemp -d -t ddpgd-slurm-XXXXXX)
 daemons=()
@@ -98,6 +101,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 KillWait=20
 MinJobAge=3600
+FirstJobId=$(($(date +%s) % 60000000 + 1))
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
 ReturnToService=2
 MpiDefault=none

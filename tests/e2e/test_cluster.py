@@ -103,7 +103,7 @@ def test_a_signal_ends_with_a_checkpoint(hosts: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        (None, "type a host file, as in:"),
+        (None, "is no host file; type one, as in:"),
         ("", "names no machine; type a line as: gpu-a slots=4"),
         ("gpu-a slots=none\n", '"gpu-a slots=none" is not a machine; type a line as: gpu-a slots=4'),
     ],

@@ -69,3 +69,23 @@ def test_same_bits_proves_and_refuses(tmp_path: Path) -> None:
     assert "same bits on 1..3 ranks" in proof.stdout
     wrong = subprocess.run([script, "many"], env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert wrong.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "environment", "line"),
+    [
+        ("launch/mpirun.sh", {}, "type a command, as in:"),
+        ("launch/mpirun.sh -n x true", {}, "type -n RANKS COMMAND, as in:"),
+        ("launch/mpirun.sh -n 2", {}, "type -n RANKS COMMAND, as in:"),
+        ("bash launch/slurm.sbatch", {}, "type sbatch launch/slurm.sbatch"),
+        ("launch/local.sh --steps 1", {"DDPGD_CUDA": "foo"}, "type DDPGD_CUDA=12, 13 or none"),
+        ("launch/local.sh --steps 1", {"DDPGD_MPI": "foo"}, "type DDPGD_MPI=wheel, or leave it out"),
+    ],
+)
+def test_launchers_refuse_in_one_line(command: str, environment: dict[str, str], line: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert line in done.stderr
+    assert done.stderr.count("\n") == 1

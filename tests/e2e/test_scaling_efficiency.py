@@ -87,6 +87,8 @@ def test_other_arguments_want_another_folder(measured: Path) -> None:
         (("--ranks", "two"), "'two' is not a number above 0"),
         (("--wires", "float12"), "'float12' is none of float32"),
         (("--target", "97"), "'97' is not a share between 0 and 1"),
+        (("--out", ROOT / "configs"), "configs holds something else; name another folder"),
+        (("--out", ROOT / "README.md"), "cannot be a folder (File exists); name another"),
         (("--hosts", "nowhere"), "--hosts: nowhere is not there; name a file as launch/hosts.example"),
         (("--", "--steps", "5"), "--steps after --: this script sets it"),
         (("--", "--optimizer", "momentun"), "momentum"),

@@ -98,6 +98,8 @@ NO_GPU = {"gpu": None, "gpu_absence": "CuPy finds no GPU", "cuda": None}
          "--config FILE, on a disk that all machines share", True),
         (changed(3, data="", data_absence="no MNIST in /data"),
          "rank 3 has other data than the others (first on b): no MNIST in /data, not def", "ddpgd data --data DIR", True),
+        ([healthy(rank, "a", data="", data_absence="no MNIST in /data") for rank in range(2)],
+         "no MNIST in /data", "ddpgd data to fetch them", True),
         (changed(0, packages={"numpy": "2.3"}), "rank 0 has other packages than the others", SHARED, False),
         (changed(0, python="3.12.1"), "another Python than the others (first on a): 3.12.1, not 3.11.7", SHARED, False),
         (changed(3, cpu="Xeon"), "another CPU than the others (first on b): Xeon, not EPYC", ONE_KIND, False),
