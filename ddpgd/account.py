@@ -38,9 +38,8 @@ def introduction(
     factor = schedule.scale(config.scale_lr, config.global_batch)
     scaled = f" x {factor:g} ({config.scale_lr})" if config.scale_lr else ""
     algebra = Algebra(config.global_batch, config.micro_batch, world_size)
-    machines = f" on {plural(num_nodes, 'machine')}" if world_size > 1 else ""
     lines = [
-        f"ddpgd {VERSION}: {plural(world_size, 'rank')}{machines} over {transport}, backend {backend}",
+        f"ddpgd {VERSION}: {plural(world_size, 'rank')} on {plural(num_nodes, 'machine')} over {transport}, backend {backend}",
         f"data: {data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples",
         f"network {'-'.join(map(str, sizes))}: {num_params:,} params; {config.activation}, {config.loss}, {config.precision}",
         f"{algebra}; {config.optimizer}, lr {config.lr:g}{scaled}",

@@ -85,10 +85,9 @@ def draw_predictions(found: Sequence[Prediction], path: Path) -> None:
 
 def _save(figure: Any, path: Path, flag: str) -> None:
     """InputError: it cannot be written; the line names the flag."""
-    if path.is_dir():
-        pyplot().close(figure)
-        raise InputError(f"{flag}: {str(path)!r} is a folder; name a file as plot.png or plot.svg")
     try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
         figure.savefig(path, dpi=DPI)
     except (OSError, ValueError) as error:
         raise InputError(

@@ -18,8 +18,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/ranks.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/hosts.sh"
 
 hosts=${1-}
-[[ -z $hosts || -f $hosts ]] || refuse "$hosts is no host file; type one, as in: $0 launch/hosts.example --accumulate 1"
-[[ -n $hosts ]] || refuse "type a host file, as in: $0 launch/hosts.example --accumulate 1"
+[[ -f $hosts ]] || refuse "'$hosts' is no host file; type one, as in: $0 launch/hosts.example --accumulate 1"
 machines=$(read_hosts "$hosts")
 setup run
 place_on "$machines"

@@ -9,59 +9,45 @@ Schema = dict[str, Any]
 Document = dict[str, Any]
 
 KUBERNETES = "1.31"
-JOB = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["apiVersion", "kind", "metadata", "spec"],
-    "properties": {
-        "apiVersion": {"const": "kubeflow.org/v2beta1"},
-        "kind": {"const": "MPIJob"},
-        "metadata": {"type": "object"},
-        "spec": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["mpiReplicaSpecs"],
-            "properties": {
-                "launcherCreationPolicy": {"enum": ["AtStartup", "WaitForWorkersReady"]},
-                "mpiImplementation": {"enum": ["OpenMPI", "Intel", "MPICH"]},
-                "runLauncherAsWorker": {"type": "boolean"},
-                "slotsPerWorker": {"type": "integer"},
-                "sshAuthMountPath": {"type": "string"},
-                "runPolicy": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "properties": {
-                        "activeDeadlineSeconds": {"type": "integer"},
-                        "backoffLimit": {"type": "integer"},
-                        "cleanPodPolicy": {"enum": ["None", "Running", "All"]},
-                        "managedBy": {"type": "string"},
-                        "schedulingPolicy": {"type": "object"},
-                        "suspend": {"type": "boolean"},
-                        "ttlSecondsAfterFinished": {"type": "integer"},
-                    },
-                },
-                "mpiReplicaSpecs": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "required": ["Launcher", "Worker"],
-                    "properties": {
-                        name: {
-                            "type": "object",
-                            "additionalProperties": False,
-                            "required": ["replicas", "restartPolicy", "template"],
-                            "properties": {
-                                "replicas": {"type": "integer"},
-                                "restartPolicy": {"enum": ["Always", "OnFailure", "Never", "ExitCode"]},
-                                "template": {"type": "object"},
-                            },
-                        }
-                        for name in ("Launcher", "Worker")
-                    },
-                },
-            },
-        },
+
+
+def _closed(properties: Schema, required: tuple[str, ...] = ()) -> Schema:
+    """An object that has no other fields."""
+    return {"type": "object", "additionalProperties": False, "required": list(required), "properties": properties}
+
+
+COUNT, TEXT, FLAG, ANY = ({"type": name} for name in ("integer", "string", "boolean", "object"))
+REPLICA = _closed(
+    {"replicas": COUNT, "restartPolicy": {"enum": ["Always", "OnFailure", "Never", "ExitCode"]}, "template": ANY},
+    ("replicas", "restartPolicy", "template"),
+)
+RUN_POLICY = _closed(
+    {
+        "activeDeadlineSeconds": COUNT,
+        "backoffLimit": COUNT,
+        "cleanPodPolicy": {"enum": ["None", "Running", "All"]},
+        "managedBy": TEXT,
+        "schedulingPolicy": ANY,
+        "suspend": FLAG,
+        "ttlSecondsAfterFinished": COUNT,
+    }
+)
+SPEC = _closed(
+    {
+        "launcherCreationPolicy": {"enum": ["AtStartup", "WaitForWorkersReady"]},
+        "mpiImplementation": {"enum": ["OpenMPI", "Intel", "MPICH"]},
+        "mpiReplicaSpecs": _closed({"Launcher": REPLICA, "Worker": REPLICA}, ("Launcher", "Worker")),
+        "runLauncherAsWorker": FLAG,
+        "runPolicy": RUN_POLICY,
+        "slotsPerWorker": COUNT,
+        "sshAuthMountPath": TEXT,
     },
-}
+    ("mpiReplicaSpecs",),
+)
+JOB = _closed(
+    {"apiVersion": {"const": "kubeflow.org/v2beta1"}, "kind": {"const": "MPIJob"}, "metadata": ANY, "spec": SPEC},
+    ("apiVersion", "kind", "metadata", "spec"),
+)
 """Fields, types and values as the operator's API names them; the pods' templates are Kubernetes' own."""
 
 INVALID = (jsonschema.ValidationError, kubernetes_validate.ValidationError)

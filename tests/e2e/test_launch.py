@@ -89,3 +89,16 @@ def test_launchers_refuse_in_one_line(command: str, environment: dict[str, str],
     assert done.returncode == 2
     assert line in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_signal_before_the_ranks_have_begun_is_a_stop_too() -> None:
+    """They do not yet hear USR1, which then kills them: nothing is lost, and a scheduler starts the job again."""
+    script = """
+        say() { :; }
+        MPIRUN=(bash -c 'exec sleep 10') MPIRUN_LIVE=() PYTHON=python
+        source launch/ranks.sh
+        (sleep 0.3; kill -TERM $$) &
+        run_ranks 1
+    """
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, timeout=8, capture_output=True, text=True, check=False)
+    assert done.returncode == 75, done.stderr

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from ddpgd import fit
+from ddpgd import fit, plan
 from ddpgd.cli import main
 from ddpgd.comm import threads
 from ddpgd.comm.alone import Alone
 from ddpgd.config import Config, resolve
+from ddpgd.errors import InputError
 from ddpgd.kernels.reference import Reference
 from ddpgd.quantities import bytes_text, count, duration, rate, time_text
+from ddpgd.scaling import Link
 from ddpgd.step import Step, StepResult
 
 STATED = ("plan", "--parameters", "25.6M", "--compute-time", "120ms", "--micro-batch", "32", "--link", "25Gbit")
@@ -155,3 +157,29 @@ def test_wrong_input_is_one_line(arguments: tuple[str, ...], line: str, capsys: 
     assert line in printed.err
     assert len(printed.err.splitlines()) == 1
     assert not printed.out
+
+
+@pytest.mark.parametrize(
+    ("num_nodes", "flags", "inside", "between"),
+    [
+        (1, {}, "measured", "measured"),
+        (1, {"link": "100Gbit"}, "measured", "stated"),
+        (2, {}, "assumed", "measured"),
+        (2, {"ranks_per_node": "8"}, "assumed", "measured"),
+        (2, {"link": "100Gbit"}, "assumed", "stated"),
+    ],
+)
+def test_a_measured_link_lies_where_its_ranks_are(
+    num_nodes: int, flags: dict[str, str], inside: str, between: str
+) -> None:
+    stated = Link(duration("20us", "latency"), plan.ACHIEVED * rate("100Gbit", "link"))
+    links = {"measured": Link(1e-3, 1e6), "assumed": plan.INSIDE, "stated": stated}
+    fitted = fit.Fit(plan.STATED, {}, links["measured"], 100, 2, num_nodes)
+    found = plan._cluster({"latency": "20us", **flags}, fitted)
+    assert (found.inside, found.between) == (links[inside], links[between])
+
+
+def test_what_is_measured_inside_a_machine_is_no_network() -> None:
+    fitted = fit.Fit(plan.STATED, {}, Link(1e-3, 1e6), 100, 2, 1)
+    with pytest.raises(InputError, match="type --link 100Gbit; what is measured is inside one"):
+        plan._cluster({"ranks_per_node": "8"}, fitted)

@@ -57,3 +57,5 @@ def test_wrong_input_is_one_line(arguments: tuple[str, ...], line: str, capsys: 
 def test_a_picture_that_cannot_be_written(two_runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plot", *two_runs, "--out", "/no/such/folder/a.png"]) == 2
     assert "--out: '/no/such/folder/a.png' cannot be written" in capsys.readouterr().err
+    assert main(["plot", *two_runs, "--out", two_runs[0]]) == 2
+    assert "cannot be written (it is a folder); name a file as plot.png" in capsys.readouterr().err
