@@ -3,6 +3,6 @@
 `train(Config(...))` runs what `ddpgd train` runs; `exchange(comm, size)` sums gradients in your own mpi4py loop.
 """
 
-from ddpgd.face import Config, Exchange, Tail, exchange, train
+from ddpgd.api import Config, Exchange, Tail, exchange, train
 
 __all__ = ["Config", "Exchange", "Tail", "exchange", "train"]

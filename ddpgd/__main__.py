@@ -2,7 +2,7 @@
 
 import sys
 
-from ddpgd.cli import main
+from ddpgd.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,10 +9,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpgd.philox import Purpose, uniforms
-
-BLOCK = 1024
-"""Elements in a block: the unit of reductions over a vector, and of the segments that ranks own."""
+from ddpgd.kernels.philox import Purpose, uniforms
+from ddpgd.kernels.words import BLOCK
 
 _ALIGN = 32
 

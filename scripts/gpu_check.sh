@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks and measures the CUDA backend on this machine: tests/gpu, then scripts/bench_gpu.py. In under 8 minutes.
+# Checks and measures the CUDA backend on this machine: tests/gpu, then benchmarks/gpu/run.py. In under 8 minutes.
 #
-#   scripts/gpu_check.sh [--out DIR] [arguments of bench_gpu.py]     scripts/gpu_check.sh --out /tmp/gpu --seconds 120
+#   scripts/gpu_check.sh [--out DIR] [arguments of benchmarks.gpu.run]     scripts/gpu_check.sh --out /tmp/gpu --seconds 120
 #   DDPGD_PYTHON=python3 scripts/gpu_check.sh                        with this Python, which has CuPy; installs nothing
 #
 # Without DDPGD_PYTHON: the environment of scripts/test.sh, with CuPy for the driver's CUDA. PyTorch and JAX take part
@@ -58,12 +58,12 @@ else
 fi
 cd "$ROOT"
 export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
-absence=$("$PYTHON" -c 'from ddpgd.kernels.cuda_device import select; print(select(0)[1])')
+absence=$("$PYTHON" -c 'from ddpgd.kernels.cuda.device import select; print(select(0)[1])')
 [[ -z $absence ]] || refuse "$absence"
 
 code=0
 "$PYTHON" -m pytest tests/gpu --maxfail=20 2>&1 | tee "$out/gpu-tests.log" || code=1
-verdict=$("$PYTHON" scripts/bench_gpu.py --out "$out" "$@") || code=1
+verdict=$("$PYTHON" -m benchmarks.gpu.run --out "$out" "$@") || code=1
 tests=$(tail -n 1 "$out/gpu-tests.log" | tr -d '=')
 say "$( ((code)) && echo FAILED || echo passed): tests/gpu:$tests; ${verdict:-nothing measured}; all in $((SECONDS - started)) s"
 exit "$code"

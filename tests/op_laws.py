@@ -9,13 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from oracles import bits, from_bfloat16, to_bfloat16, tree_fold, uneven
 
-from ddpgd.control import CONTROL_WORDS, CURSOR_WORDS, HISTORY_WORDS, Control, Cursor, History, Policy
 from ddpgd.kernels.ops import Ops
-from ddpgd.model import PIXEL_MEAN, PIXEL_STD
-from ddpgd.params import BLOCK
-from ddpgd.tail import TAIL_WORDS, Tail
+from ddpgd.kernels.words import (
+    BLOCK,
+    CONTROL_WORDS,
+    CURSOR_WORDS,
+    HISTORY_WORDS,
+    TAIL_WORDS,
+    Control,
+    Cursor,
+    History,
+    Policy,
+    Tail,
+)
+from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD
+from oracles import bits, from_bfloat16, to_bfloat16, tree_fold, uneven
 
 Array = NDArray[Any]
 

@@ -5,13 +5,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ddpgd import start
-from ddpgd.comm.alone import Alone
-from ddpgd.comm.world import Launch
+from ddpgd.comm.launcher import Launch
+from ddpgd.comm.transport import Alone
 from ddpgd.data import synthetic
 from ddpgd.data.mnist import Dataset
-from ddpgd.evaluate import EVALUATE_ROWS
-from ddpgd.stopping import StopRequest
+from ddpgd.run import setup
+from ddpgd.training.evaluate import EVALUATE_ROWS
+from ddpgd.training.stopping import StopRequest
 
 Record = dict[str, Any]
 
@@ -31,7 +31,7 @@ def train(folder: Path, world_size: int = 1, **given: Any) -> Record:
     if "resume" not in given:
         small |= {"global_batch": 50, "micro_batch": 7, "lr": 0.05, "steps": 9, "evaluate_every": 4}
     ranks = {} if world_size == 1 else {"transport": "threads", "ranks": world_size}
-    return start.train(small | ranks | given, Alone(), Launch("", 0, 1, 0), StopRequest())
+    return setup.train(small | ranks | given, Alone(), Launch("", 0, 1, 0), StopRequest())
 
 
 def records(folder: Path) -> list[Record]:

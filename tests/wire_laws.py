@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from ddpgd.kernels.philox import Purpose, words
 from op_laws import Bench
 from oracles import bits, uneven
-
-from ddpgd.philox import Purpose, words
 
 Array = NDArray[Any]
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, cast
 
+from ddpgd.comm.launcher import node
 from ddpgd.comm.transport import T, Transport
-from ddpgd.comm.world import node
 from ddpgd.errors import Stop
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ddpgd.kernels.ops import Ops
-from ddpgd.params import BLOCK
+from ddpgd.kernels.words import BLOCK
 
 Array = NDArray[Any]
 

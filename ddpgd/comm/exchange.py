@@ -15,11 +15,11 @@ import numpy as np
 from ddpgd.comm import tree
 from ddpgd.comm.codec import Array, Codec, Coded, Float32, WireLoss, measure
 from ddpgd.comm.compressor import Compressor
+from ddpgd.comm.message_plan import Pieces, Residuals, Wiring
 from ddpgd.comm.transport import Transport
-from ddpgd.comm.wiring import Pieces, Residuals, Wiring
 from ddpgd.kernels.ops import Ops
-from ddpgd.philox import Purpose
-from ddpgd.tail import TAIL_WORDS, Tail
+from ddpgd.kernels.philox import Purpose
+from ddpgd.kernels.words import TAIL_WORDS, Tail
 
 Leaf = Callable[[int, Array, Array], None]
 """leaf(m, grads, tail) puts the sums over micro-batch m's samples into grads, which still holds older values, and into

@@ -1,15 +1,11 @@
 """Batches: which samples each step and each micro-batch holds. The world size plays no part in it."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from ddpgd.comm.tree import ranges
-from ddpgd.quantities import plural
 
 
 @dataclass(frozen=True)
@@ -66,28 +62,3 @@ class Batches:
         start = first + micro_batch * self.micro_batch
         end = min(start + self.micro_batch, first + self.samples(step))
         return self.order(self.epoch(step))[start:end]
-
-
-@dataclass(frozen=True)
-class Algebra:
-    """The algebra of a full step: M = ceil(global_batch / micro_batch) micro-batches over W ranks."""
-
-    global_batch: int
-    micro_batch: int
-    world_size: int
-
-    @property
-    def num_micro_batches(self) -> int:
-        return math.ceil(self.global_batch / self.micro_batch)
-
-    def __str__(self) -> str:
-        """ "global batch 512 = 8 micro-batches of 64 = 4 ranks x 2 accumulated"."""
-        total, world_size = self.num_micro_batches, self.world_size
-        last = self.global_batch - (total - 1) * self.micro_batch
-        size = f"{self.micro_batch}" if last == self.micro_batch else f"{self.micro_batch} (the last of {last})"
-        shares = [len(share) for share in ranges(total, world_size)]
-        fewest, most = min(shares), max(shares)
-        accumulated = f"{most}" if fewest == most else f"{fewest} {'or' if most == fewest + 1 else 'to'} {most}"
-        ranks = plural(world_size, "rank")
-        micro_batches = f"{total} micro-batch{'es' if total > 1 else ''}"
-        return f"global batch {self.global_batch} = {micro_batches} of {size} = {ranks} x {accumulated} accumulated"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpgd.data.mnist import Dataset
-from ddpgd.philox import Purpose, uniforms, words
+from ddpgd.kernels.philox import Purpose, uniforms, words
 
 SIDE = 28
 BLOCK_IMAGES = 64

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ddpgd.control import Policy
-from ddpgd.kernels.wire_ops import WireOps
+from ddpgd.kernels.codec_ops import WireOps
+from ddpgd.kernels.words import Policy
 
 Array = NDArray[Any]
 

@@ -34,9 +34,9 @@ def run_ddpgd(
     )
 
 
-def run_script(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """One of scripts/, in Python."""
-    command = [*PYTHON, str(ROOT / "scripts" / script), *map(str, arguments)]
+def run_module(module: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """A module of benchmarks/ or tools/, run in the checkout."""
+    command = [*PYTHON, "-m", module, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
 
 
@@ -44,7 +44,8 @@ def in_lab(command: list[str]) -> list[str]:
     """The command on the first of two hosts that a link of 1 Gbit/s joins."""
     return [
         *PYTHON,
-        str(ROOT / "scripts" / "netlab.py"),
+        "-m",
+        "tools.netlab",
         *["--hosts", "2", "--rate", "1gbit", "--first", "--"],
         *command,
     ]

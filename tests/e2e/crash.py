@@ -2,8 +2,8 @@
 
 import sys
 
-from ddpgd import cli
-from ddpgd.step import Step
+from ddpgd.cli import main
+from ddpgd.training.step import Step
 
 rank = int(sys.argv[1])
 run = Step.run
@@ -16,4 +16,4 @@ def faulty(self: Step, step: int, count: int, stop: bool, observe: bool) -> obje
 
 
 Step.run = faulty  # type: ignore[method-assign,assignment]
-sys.exit(cli.main(sys.argv[2:]))
+sys.exit(main.main(sys.argv[2:]))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import run_script as run
+from conftest import run_module as run
 
 SIZES = (4096, 16384)
 CONTESTANTS = {"library", "fast", "ordered", "one shot", "segments", "float16", "float16+", "bfloat16", "int8"}
@@ -15,7 +15,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A trial's folder, and what it printed."""
     folder = tmp_path_factory.mktemp("trial")
     given = ["--links", "shm", "--ranks", "2", "--sizes", ",".join(map(str, SIZES)), "--repetitions", "2"]
-    done = run("bench_exchange.py", *given, "--out", folder / "found.json")
+    done = run("benchmarks.exchange.run", *given, "--out", folder / "found.json")
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
@@ -45,7 +45,7 @@ def test_the_tables_are_printed_and_written_into_a_page(trial: tuple[Path, str])
     assert "| 4 KiB | 2 (few) |" in printed
     page = folder / "page.md"
     page.write_text("before\n<!-- exchange -->\nold\n<!-- end of exchange -->\nafter\n")
-    done = run("bench_exchange_report.py", folder / "found.json", "--page", page)
+    done = run("benchmarks.exchange.report", folder / "found.json", "--page", page)
     assert done.returncode == 0, done.stderr
     text = page.read_text()
     assert text.startswith("before\n<!-- exchange -->\n\n- command: ")
@@ -57,7 +57,7 @@ def test_the_tables_are_printed_and_written_into_a_page(trial: tuple[Path, str])
 def test_the_plot_is_drawn(trial: tuple[Path, str]) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install 'ddpgd[plots]')")
     folder, _ = trial
-    done = run("bench_exchange_plot.py", folder / "found.json", folder)
+    done = run("benchmarks.exchange.plot", folder / "found.json", folder)
     assert done.returncode == 0, done.stderr
     assert (folder / "exchange-shm-2.png").read_bytes().startswith(b"\x89PNG")
 
@@ -65,21 +65,21 @@ def test_the_plot_is_drawn(trial: tuple[Path, str]) -> None:
 @pytest.mark.parametrize(
     ("script", "arguments", "wanted"),
     [
-        ("bench_exchange.py", ("--links", "wifi"), "--links: 'wifi' is none of shm, 1gbit"),
-        ("bench_exchange.py", ("--ranks", "5"), "--ranks: '5' is none of 2, 3, 4"),
-        ("bench_exchange.py", ("--sizes", "7"), "--sizes: '7' is not a list of bytes"),
-        ("bench_exchange.py", ("--seconds", "0"), "--seconds: '0' is not a number above 0"),
-        ("bench_exchange.py", ("--out", "/no/such/folder/a.json"), "cannot be written"),
-        ("bench_exchange.py", ("--plots", "/no/such/folder"), "is no folder"),
-        ("bench_exchange.py", ("--linkz", "shm"), "--linkz"),
-        ("bench_exchange_report.py", ("/no/such.json",), "/no/such.json"),
-        ("bench_exchange_plot.py", ("/no/such.json", "."), "/no/such.json"),
-        ("bench_steps.py", ("--networks", "784-1"), "--networks: '784-1' is none of"),
-        ("wire_accuracy.py", ("--ranks", "0"), "--ranks: '0' is not a number above 0"),
+        ("benchmarks.exchange.run", ("--links", "wifi"), "--links: 'wifi' is none of shm, 1gbit"),
+        ("benchmarks.exchange.run", ("--ranks", "5"), "--ranks: '5' is none of 2, 3, 4"),
+        ("benchmarks.exchange.run", ("--sizes", "7"), "--sizes: '7' is not a list of bytes"),
+        ("benchmarks.exchange.run", ("--seconds", "0"), "--seconds: '0' is not a number above 0"),
+        ("benchmarks.exchange.run", ("--out", "/no/such/folder/a.json"), "cannot be written"),
+        ("benchmarks.exchange.run", ("--plots", "/no/such/folder"), "is no folder"),
+        ("benchmarks.exchange.run", ("--linkz", "shm"), "--linkz"),
+        ("benchmarks.exchange.report", ("/no/such.json",), "/no/such.json"),
+        ("benchmarks.exchange.plot", ("/no/such.json", "."), "/no/such.json"),
+        ("benchmarks.exchange.steps", ("--networks", "784-1"), "--networks: '784-1' is none of"),
+        ("benchmarks.exchange.accuracy", ("--ranks", "0"), "--ranks: '0' is not a number above 0"),
     ],
 )
 def test_wrong_input_is_one_line(script: str, arguments: tuple[str, ...], wanted: str) -> None:
-    if script == "bench_exchange_plot.py":
+    if script == "benchmarks.exchange.plot":
         pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install 'ddpgd[plots]')")
     done = run(script, *arguments)
     assert done.returncode == 2

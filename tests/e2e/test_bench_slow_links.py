@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import run_script as run
+from conftest import run_module as run
 
 GIVEN = ("--links", "shm", "--networks", "784-128-10", "--repetitions", "1", "--epochs", "1")
 
@@ -13,7 +13,7 @@ GIVEN = ("--links", "shm", "--networks", "784-128-10", "--repetitions", "1", "--
 def trial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A trial's folder, and what it printed."""
     folder = tmp_path_factory.mktemp("trial")
-    done = run("bench_slow_links.py", *GIVEN, "--contestants", "local-64", "--out", folder / "found.json")
+    done = run("benchmarks.slow_links.run", *GIVEN, "--contestants", "local-64", "--out", folder / "found.json")
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
@@ -39,7 +39,7 @@ def test_the_json_holds_whole_runs_and_times_of_steps(trial: tuple[Path, str]) -
 def test_what_is_there_is_not_measured_again(trial: tuple[Path, str]) -> None:
     folder, _ = trial
     before = json.loads((folder / "found.json").read_text())
-    done = run("bench_slow_links.py", *GIVEN, "--contestants", "local-64", "--out", folder / "found.json")
+    done = run("benchmarks.slow_links.run", *GIVEN, "--contestants", "local-64", "--out", folder / "found.json")
     assert done.returncode == 0, done.stderr
     after = json.loads((folder / "found.json").read_text())
     assert [after[kind] for kind in ("curves", "steps")] == [before[kind] for kind in ("curves", "steps")]
@@ -52,7 +52,7 @@ def test_the_tables_hold_one_rank_and_a_conclusion(trial: tuple[Path, str]) -> N
     assert "| ddpgd, 64 local steps, float16 | " in printed
     page = folder / "page.md"
     page.write_text("before\n<!-- slow links -->\nold\n<!-- end of slow links -->\nafter\n")
-    done = run("bench_slow_links_report.py", folder / "found.json", "--page", page)
+    done = run("benchmarks.slow_links.report", folder / "found.json", "--page", page)
     assert done.returncode == 0, done.stderr
     assert page.read_text().startswith("before\n<!-- slow links -->\n\n- command: ")
     assert "old" not in page.read_text()
@@ -61,7 +61,7 @@ def test_the_tables_hold_one_rank_and_a_conclusion(trial: tuple[Path, str]) -> N
 def test_the_plot_is_drawn(trial: tuple[Path, str]) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install 'ddpgd[plots]')")
     folder, _ = trial
-    done = run("bench_slow_links_plot.py", folder / "found.json", folder)
+    done = run("benchmarks.slow_links.plot", folder / "found.json", folder)
     assert done.returncode == 0, done.stderr
     assert (folder / "slow-links-784-128-10.png").read_bytes().startswith(b"\x89PNG")
 
@@ -69,11 +69,15 @@ def test_the_plot_is_drawn(trial: tuple[Path, str]) -> None:
 @pytest.mark.parametrize(
     ("script", "arguments", "wanted"),
     [
-        ("bench_slow_links.py", ("--links", "wifi"), "'wifi' is none of shm, 1gbit"),
-        ("bench_slow_links.py", ("--contestants", "smoke"), "'smoke' is none of one-rank, float32"),
-        ("bench_slow_links.py", ("--epochs", "0"), "--epochs: '0' is not a number above 0"),
-        ("bench_slow_links.py", ("--out", __file__, *GIVEN), "is not of bench_slow_links.py; name another file"),
-        ("bench_slow_links_report.py", ("/no/such.json",), "/no/such.json"),
+        ("benchmarks.slow_links.run", ("--links", "wifi"), "'wifi' is none of shm, 1gbit"),
+        ("benchmarks.slow_links.run", ("--contestants", "smoke"), "'smoke' is none of one-rank, float32"),
+        ("benchmarks.slow_links.run", ("--epochs", "0"), "--epochs: '0' is not a number above 0"),
+        (
+            "benchmarks.slow_links.run",
+            ("--out", __file__, *GIVEN),
+            "is not of benchmarks.slow_links.run; name another file",
+        ),
+        ("benchmarks.slow_links.report", ("/no/such.json",), "/no/such.json"),
     ],
 )
 def test_wrong_input_is_one_line(script: str, arguments: tuple[str, ...], wanted: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import PYTHON, ROOT, in_lab, summary
 from documents import for_clusters
+
 from runs import records
 
 CLUSTER = str(ROOT / "launch" / "cluster.sh")

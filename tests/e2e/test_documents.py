@@ -23,8 +23,8 @@ CLUSTERS = {
     "python scripts/scaling_efficiency.py": "test_cluster.py",
     "sbatch": "test_slurm.py",
     "salloc": "test_slurm.py",
-    "sudo scripts/slurm_lab.sh": "test_slurm.py",
-    "sudo python scripts/netlab.py": "test_netlab.py",
+    "sudo tools/slurm_lab.sh": "test_slurm.py",
+    "sudo python -m tools.netlab": "test_netlab.py",
     "kubectl": "test_kubectl.py",
     "docker": None,
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import DDPGD, run_ddpgd, summary, under_mpirun
+
 from runs import records
 
 TRAIN = (

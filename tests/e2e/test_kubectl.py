@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from documents import for_clusters
+
 from mpijob import INVALID, check
 
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl on PATH")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import summary
+
 from runs import records
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,7 @@ import pytest
 from conftest import DDPGD, PYTHON, ROOT, summary
 from documents import for_clusters
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-NETLAB = [sys.executable, str(SCRIPTS / "netlab.py")]
+NETLAB = [sys.executable, "-m", "tools.netlab"]
 STREAM = [sys.executable, str(Path(__file__).with_name("stream.py"))]
 TCP_SHARE = 1448 / 1514  # of a link's rate, what is left for a TCP stream's bytes
 
@@ -168,7 +167,7 @@ def test_ranks_are_on_hosts_of_their_own() -> None:
 @pytest.mark.usefixtures("open_mpi")
 def test_what_the_documents_show(tmp_path: Path) -> None:
     shown = {"python ": f"{' '.join(PYTHON)} ", "ddpgd train": f"{' '.join(DDPGD)} train --run-dir {tmp_path}/run"}
-    script = for_clusters("python scripts/netlab.py", instead=shown)
+    script = for_clusters("python -m tools.netlab", instead=shown)
     done = subprocess.run(["bash", "-euc", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert summary(tmp_path / "run")["world_size"] == 2
@@ -177,7 +176,7 @@ def test_what_the_documents_show(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("open_mpi")
 def test_a_lab_from_python_changes_its_rate() -> None:
     command = [sys.executable, "-c", USE, sys.executable, "-c", HELLO, *STREAM]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(SCRIPTS), os.environ.get("PYTHONPATH", "")])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
     *hellos, fast, slow, free = json.loads(done.stdout)

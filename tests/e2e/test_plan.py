@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import run_ddpgd, run_script, summary
+from conftest import run_ddpgd, run_module, summary
 
 SHORT = ("--hidden", "64", "--micro-batch", "32", "--accumulate", "1")
 
@@ -23,7 +23,7 @@ def test_ranks_measure_their_link(num_ranks: int, tmp_path: Path) -> None:
 
 
 def test_a_prediction_is_of_the_order_of_a_run(tmp_path: Path) -> None:
-    """Within a factor of 5: how near it comes is measured by scripts/bench_model.py, not tested on a busy machine."""
+    """Within a factor of 5: how near it comes is measured by benchmarks/cost_model/run.py, not tested on a busy machine."""
     done = run_ddpgd(2, "plan", "--measure", "--seconds", "1", "--ranks", "2", *SHORT, "--json", cwd=tmp_path)
     predicted_us = 1e6 * json.loads(done.stdout)["predictions"][0]["step_s"]
     given = ("--data", "synthetic", "--steps", "200", "--quiet", "--run-dir", tmp_path / "run")
@@ -45,7 +45,7 @@ def test_wrong_input_of_one_line_on_all_ranks(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_input_of_the_benchmark(arguments: tuple[str, ...], wanted: str) -> None:
-    done = run_script("bench_model.py", *arguments)
+    done = run_module("benchmarks.cost_model.run", *arguments)
     assert done.returncode == 2
     assert wanted in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import run_ddpgd, summary
+
 from runs import records
 
 CONFIGURATIONS = {

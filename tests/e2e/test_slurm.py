@@ -11,7 +11,7 @@ import pytest
 from conftest import PYTHON, ROOT, in_lab, summary
 from documents import for_clusters
 
-LAB = str(ROOT / "scripts" / "slurm_lab.sh")
+LAB = str(ROOT / "tools" / "slurm_lab.sh")
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="Slurm's daemons want root"),
     pytest.mark.skipif(not shutil.which("slurmctld", path="/usr/sbin:/usr/bin"), reason="apt install slurm-wlm munge"),
@@ -99,7 +99,7 @@ def test_what_the_documents_show(tmp_path: Path) -> None:
     assert [(run["world_size"], run["num_nodes"]) for run in runs] == [(2, 1), (4, 2)]
     assert "Slurm job on" in (tmp_path / "scaling" / "index.html").read_text()
 
-    one = for_clusters("scripts/slurm_lab.sh", instead={"--steps 100": "--hidden 16 --steps 5"})
+    one = for_clusters("tools/slurm_lab.sh", instead={"--steps 100": "--hidden 16 --steps 5"})
     environment = os.environ | {"RUN": str(tmp_path / "3"), "SBATCH_OUTPUT": str(tmp_path / "out")}
     done = subprocess.run(["bash", "-euc", f"cd {ROOT}\n{one}"], env=environment, timeout=100, check=False)
     assert done.returncode == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mpi4py import MPI
 
-from ddpgd.cli import main
+from ddpgd.cli.main import main
 
 
 def snapshot() -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpgd.kernels import sources
+from ddpgd.kernels.cuda import sources
 from emulator import compiler, fake_cupy, launcher
 
 Array = NDArray[Any]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 from numpy.typing import NDArray
 
-from ddpgd.kernels import sources
+from ddpgd.kernels.cuda import sources
 
 from . import fake_cupy
 from .launcher import KernelError
@@ -25,7 +25,7 @@ class Device:
 
     def __init__(self, cupy: Any) -> None:
         # Binds what `import cupy` finds, so only now.
-        from ddpgd.kernels.cuda_launch import Launcher
+        from ddpgd.kernels.cuda.launcher import Launcher
 
         self.launch = Launcher("float32")
         self._cupy = cupy

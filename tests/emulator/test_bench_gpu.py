@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "tests" / "emulator" / "site"
-BENCH = [sys.executable, str(ROOT / "scripts" / "bench_gpu.py")]
+BENCH = [sys.executable, "-m", "benchmarks.gpu.run"]
 TINY = "--networks 784-16-10 --rows 64 --precisions bfloat16 --repetitions 1 --data synthetic --trial"
 
 
@@ -83,9 +83,8 @@ def test_what_a_budget_cuts_off_is_told(tmp_path: Path) -> None:
 
 
 def test_whole_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "scripts")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, SITE))))
-    from bench_gpu_epoch import measure
+    from benchmarks.gpu.epoch import measure
 
     flags = "--backend cupy --hidden 8 --global-batch 16 --micro-batch 16 --steps 3"
     found = measure(["--data", "synthetic"], flags, num_runs=1)
@@ -93,10 +92,9 @@ def test_whole_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found["num_reached"], found["reached_s"]) == (0, None)
 
 
-def test_a_process_that_ends_costs_its_own_contestants_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    from bench_gpu_cases import Case
-    from bench_gpu_runs import measure, processes
+def test_a_process_that_ends_costs_its_own_contestants_alone(tmp_path: Path) -> None:
+    from benchmarks.gpu.cases import Case
+    from benchmarks.gpu.runs import measure, processes
 
     workers = processes(["ddpgd", "jax"], {"ddpgd": "false", "jax": "false"}, tmp_path)
     found = measure(Case((784, 16, 10), 64, "float32"), workers, repetitions=2, make_s=10)

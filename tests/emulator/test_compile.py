@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compile_kernels.py"
+ROOT = Path(__file__).parents[2]
 
 
 def compile_kernels(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *arguments]
+    command = [sys.executable, "-m", "tools.compile_kernels", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
 
 
@@ -32,8 +32,8 @@ def test_every_kernel_compiles_for_every_architecture_and_none_spills() -> None:
 
 
 def test_what_does_not_compile_is_told_with_the_compilers_message(tmp_path: Path) -> None:
-    package = Path(shutil.copytree(SCRIPT.parents[1] / "ddpgd", tmp_path / "ddpgd"))
-    source = package / "kernels" / "dense_epilogue.cu"
+    package = Path(shutil.copytree(ROOT / "ddpgd", tmp_path / "ddpgd"))
+    source = package / "kernels" / "cuda" / "dense_epilogue.cu"
     text = source.read_text()
     assert "num_samples = min(" in text
     source.write_text(text.replace("num_samples = min(", "num_samples = minimum("))

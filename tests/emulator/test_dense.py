@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddpgd.kernels import sources
+from ddpgd.kernels.cuda import sources
 from emulator import fake_nvmath
 from emulator.dense_cases import Case, Data, Results, compile_ahead, data, device, errors, run, sliced_sum, uneven
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ddpgd.kernels import sources
+from ddpgd.kernels.cuda import sources
 from emulator import fake_cupy
 from emulator.dense_cases import Case, StrayWriteError, compile_ahead, data, device, errors, run, sliced_sum
 from emulator.launcher import KernelError

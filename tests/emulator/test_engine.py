@@ -282,7 +282,7 @@ def test_scalars(cupy: Any, kernels: Any) -> None:
 
 
 def test_the_twin_replaces_inline_ptx(cupy: Any, tmp_path: Path) -> None:
-    real = Path(__file__).parents[2] / "ddpgd" / "kernels" / "ptx.cuh"
+    real = Path(__file__).parents[2] / "ddpgd" / "kernels" / "cuda" / "ptx.cuh"
     shutil.copy(real, tmp_path)
     (tmp_path / "helper.cuh").write_text(
         '#include "ptx.cuh"\ninline __device__ unsigned helped(float x) { return to_tf32(x); }'

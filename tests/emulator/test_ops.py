@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from op_laws import *  # noqa: F403
 from op_laws import Bench
 
@@ -14,6 +15,6 @@ PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 @pytest.fixture(params=PRECISIONS)
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     with fake_cupy.install():
-        from ddpgd.kernels.cuda import Cuda
+        from ddpgd.kernels.cuda.backend import Cuda
 
         yield Bench(Cuda(0, request.param), request.param)

@@ -5,13 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from oracles import bits, tree_fold, uneven
 
-from ddpgd.control import CONTROL_WORDS, Control
-from ddpgd.kernels import reference_codec
-from ddpgd.params import BLOCK
-from ddpgd.philox import Purpose, words
-from ddpgd.tail import TAIL_WORDS, Tail
+from ddpgd.kernels.philox import Purpose, words
+from ddpgd.kernels.reference import codecs
+from ddpgd.kernels.words import BLOCK, CONTROL_WORDS, TAIL_WORDS, Control, Tail
+from oracles import bits, tree_fold, uneven
 
 from .planting import BARRIER, ORDERS, Compare, Device, Fault, orders_that_show, run
 
@@ -110,13 +108,13 @@ def codes(device: Device) -> None:
     there = [device.put(array) for array in (values, residual, key)]
     out = [device.put(array) for array in (coded, exponents)]
     device.launch("codec.cu", "encode_int8", (3,), (256,), *there, np.int64(3 * BLOCK), *out, np.int64(2500))
-    reference_codec.encode(values, residual, key, 3 * BLOCK, coded, exponents)
+    codecs.encode(values, residual, key, 3 * BLOCK, coded, exponents)
     np.testing.assert_array_equal(out[0].get(), coded)
     np.testing.assert_array_equal(out[1].get(), exponents)
     np.testing.assert_array_equal(bits(there[1].get()), bits(residual))
     decoded, back = np.zeros(2500, np.float32), device.put(np.zeros(2500, np.float32))
     device.launch("codec.cu", "decode_int8", (3,), (256,), *out, back, np.int64(2500))
-    reference_codec.decode(coded, exponents, decoded)
+    codecs.decode(coded, exponents, decoded)
     np.testing.assert_array_equal(back.get(), decoded)
 
 

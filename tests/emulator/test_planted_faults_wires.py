@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from oracles import bits, uneven
 
-from ddpgd.kernels import reference_low_rank, reference_sparse
+from ddpgd.kernels.reference import low_rank, sparse
+from oracles import bits, uneven
 
 from .planting import BARRIER, ORDERS, Compare, Device, Fault, orders_that_show, run
 
@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 def wire_of(device: Device) -> Any:
     # Binds what `import cupy` finds, so only now.
-    from ddpgd.kernels.cuda_wire import CudaWire
+    from ddpgd.kernels.cuda.compress import CudaWire
 
     return CudaWire(device.launch)
 
@@ -40,7 +40,7 @@ def selects(device: Device) -> None:
         found = device.put(np.zeros(count, np.uint32)), device.put(np.zeros(count, np.float32))
         wire.select(*there, *found)
         indices, values = np.zeros(count, np.uint32), np.zeros(count, np.float32)
-        reference_sparse.select(kept, velocity, indices, values)
+        sparse.select(kept, velocity, indices, values)
         for held, wanted in zip((*there, *found), (kept, velocity, indices, values), strict=True):
             np.testing.assert_array_equal(bits(held.get()), bits(wanted))
 
@@ -59,12 +59,12 @@ def accumulates(device: Device) -> None:
     values, velocity, kept = (uneven(seed, 1023) for seed in (4, 5, 6))
     there = [device.put(vector) for vector in (values, velocity, kept)]
     wire.accumulate(there[0], 0.3, there[1], 0.7, there[2])
-    reference_sparse.accumulate(values, 0.3, velocity, 0.7, kept)
+    sparse.accumulate(values, 0.3, velocity, 0.7, kept)
     np.testing.assert_array_equal(bits(there[1].get()), bits(velocity))
     np.testing.assert_array_equal(bits(there[2].get()), bits(kept))
     places = np.random.default_rng(3).permutation(1023)[:300].astype(np.uint32)
     wire.scatter_add(device.put(places), there[0][:300], 0.3, there[2])
-    reference_sparse.scatter_add(places, values[:300], 0.3, kept)
+    sparse.scatter_add(places, values[:300], 0.3, kept)
     np.testing.assert_array_equal(bits(there[2].get()), bits(kept))
 
 
@@ -94,7 +94,7 @@ def orthonormalises(device: Device) -> None:
     columns = there.get().astype(np.float64)
     assert np.abs(columns[:, :3].T @ columns[:, :3] - np.eye(3)).max() < 1e-6
     np.testing.assert_array_equal(columns[:, 3:], spare[:, 3:])
-    reference_low_rank.orthonormalise(matrix, spare)
+    low_rank.orthonormalise(matrix, spare)
     np.testing.assert_allclose(columns, matrix, atol=1e-3)
 
 

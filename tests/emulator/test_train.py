@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import Record, digits, records, train
 
-from ddpgd import account, build, checkpoint
 from ddpgd.data import synthetic
 from ddpgd.errors import Interrupted, NonFiniteError
-from ddpgd.stopping import StopRequest
+from ddpgd.run import build, checkpoint, report
+from ddpgd.training.stopping import StopRequest
+from runs import Record, digits, records, train
 
 from . import fake_cupy
 
@@ -74,7 +74,7 @@ def test_steps_that_run_without_the_host_have_the_bits_of_single_ones(given: Rec
 
 
 def test_a_captured_step_has_the_bits_of_one_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddpgd.kernels.cuda import Cuda
+    from ddpgd.kernels.cuda.backend import Cuda
 
     captured = gpu(tmp_path / "captured", log_every=100)
     captures = []
@@ -163,13 +163,13 @@ OF_THEIR_OWN: dict[str, Record] = {
 def test_wires_that_keep_most_back_and_local_updates_leave_equal_replicas(
     name: str, world_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    summarise, replicas = account.summary, []
+    summarise, replicas = report.summary, []
 
     def summary_of(*given: Any, **facts: Any) -> Record:
         replicas.append(facts["params_sha256"])
         return summarise(*given, **facts)
 
-    monkeypatch.setattr(account, "summary", summary_of)
+    monkeypatch.setattr(report, "summary", summary_of)
     summary = gpu(tmp_path / "cupy", world_size, **OF_THEIR_OWN[name])
     assert summary["steps"] == 9
     assert replicas == [summary["params_sha256"]] * world_size
@@ -187,8 +187,8 @@ def test_fast_is_near(tmp_path: Path) -> None:
 
 
 def test_codecs_have_the_bits_of_the_reference() -> None:
-    from ddpgd.kernels.cuda import Cuda
-    from ddpgd.kernels.reference import Reference
+    from ddpgd.kernels.cuda.backend import Cuda
+    from ddpgd.kernels.reference.backend import Reference
 
     rng, length = np.random.default_rng(3), 2500
     values = (rng.standard_normal(length) * 10.0 ** rng.uniform(-6, 6, length)).astype(np.float32)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from wire_laws import *  # noqa: F403
 from wire_laws import Bench
 
@@ -12,6 +13,6 @@ from . import fake_cupy
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     with fake_cupy.install():
-        from ddpgd.kernels.cuda import Cuda
+        from ddpgd.kernels.cuda.backend import Cuda
 
         yield Bench(Cuda(0, "float32"), "float32")

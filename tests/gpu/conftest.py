@@ -4,9 +4,9 @@ import warnings
 from pathlib import Path
 
 import pytest
-from op_report import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown  # noqa: F401 - hooks
 
-from ddpgd.kernels.cuda_device import select
+from ddpgd.kernels.cuda.device import select
+from op_report import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown  # noqa: F401 - hooks
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # CuPy may say something of the machine's CUDA

@@ -4,10 +4,10 @@ from functools import cache
 from typing import Any
 
 import pytest
+
+from ddpgd.kernels.cuda.sources import PRECISIONS
 from op_laws import *  # noqa: F403
 from op_laws import Bench
-
-from ddpgd.kernels.sources import PRECISIONS
 
 
 @cache
@@ -15,7 +15,7 @@ def backend(precision: str) -> tuple[Bench, Any]:
     """One backend a precision, whose kernels are then loaded once, and its stream."""
     import cupy
 
-    from ddpgd.kernels.cuda import Cuda
+    from ddpgd.kernels.cuda.backend import Cuda
 
     return Bench(Cuda(0, precision), precision), cupy.cuda.get_current_stream()
 

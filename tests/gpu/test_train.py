@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import ddpgd
-from ddpgd.kernels.sources import PRECISIONS
+from ddpgd.kernels.cuda.sources import PRECISIONS
 
 MPIRUN = shlex.split(os.environ.get("DDPGD_MPIRUN", "mpirun --oversubscribe"))
 RUN_S = 120
@@ -132,6 +132,6 @@ def test_resumed_is_as_never_stopped(tmp_path: Path, runs: Runs, network: str, p
 def test_a_graph_computes_what_its_work_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Runs, network: str, precision: str
 ) -> None:
-    monkeypatch.setattr("ddpgd.kernels.cuda_launch.Launcher.capture", lambda _self, work: work)
+    monkeypatch.setattr("ddpgd.kernels.cuda.backend.launcher.Launcher.capture", lambda _self, work: work)
     config = ddpgd.Config(**options_of(network, "cupy", precision), quiet=True, run_dir=str(tmp_path / "no graph"))
     assert ddpgd.train(config)["params_sha256"] == summary(runs.gpu(network, precision))["params_sha256"]

@@ -1,6 +1,7 @@
 """The CUDA backend obeys the laws of wires on a GPU."""
 
 import pytest
+
 from wire_laws import *  # noqa: F403
 from wire_laws import Bench
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from mpi4py import MPI
 
-from ddpgd.comm.mpi_host import MpiHost
-from ddpgd.comm.world import Launch
-from ddpgd.start import load_data
+from ddpgd.comm.launcher import Launch
+from ddpgd.comm.transports.mpi_host import MpiHost
+from ddpgd.run.setup import load_data
 
 
 @pytest.mark.mpi(min_size=2)

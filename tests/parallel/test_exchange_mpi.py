@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 from numpy.typing import NDArray
-from oracles import bits, largest_of_blocks, tree_fold, uneven
 
 import ddpgd
 from ddpgd.comm.codec import FORMATS, BlockScaled
 from ddpgd.comm.exchange import Exchange
-from ddpgd.comm.mpi_cuda import MpiCuda
-from ddpgd.comm.mpi_host import MpiHost
-from ddpgd.kernels.reference import Reference
-from ddpgd.tail import TAIL_WORDS, Tail
+from ddpgd.comm.transports.mpi_cuda import MpiCuda
+from ddpgd.comm.transports.mpi_host import MpiHost
+from ddpgd.kernels.reference.backend import Reference
+from ddpgd.kernels.words import TAIL_WORDS, Tail
+from oracles import bits, largest_of_blocks, tree_fold, uneven
 
 Array = NDArray[Any]
 

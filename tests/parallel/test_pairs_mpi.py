@@ -1,7 +1,7 @@
 """Links between each two ranks, over MPI."""
 
-from ddpgd.comm.mpi_host import world
-from ddpgd.pairs import measure
+from ddpgd.comm.transports.mpi_host import world
+from ddpgd.doctor.links import measure
 
 
 def test_all_ranks_know_all_pairs() -> None:

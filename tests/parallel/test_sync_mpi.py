@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 from mpi4py import MPI
-from runs import digits
 
-from ddpgd import build
-from ddpgd.comm import threads
-from ddpgd.comm.mpi_host import MpiHost
 from ddpgd.comm.transport import Transport
-from ddpgd.config import Config
-from ddpgd.kernels.reference import Reference
+from ddpgd.comm.transports import threads
+from ddpgd.comm.transports.mpi_host import MpiHost
+from ddpgd.config.schema import Config
+from ddpgd.kernels.reference.backend import Reference
+from ddpgd.run import build
+from runs import digits
 
 pytestmark = pytest.mark.mpi
 

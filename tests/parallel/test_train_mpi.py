@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 from mpi4py import MPI
-from runs import records
 
-from ddpgd import checkpoint, start
-from ddpgd.comm.alone import Alone
-from ddpgd.comm.mpi_host import MpiHost
-from ddpgd.comm.transport import Transport
-from ddpgd.comm.world import Launch
+from ddpgd.comm.launcher import Launch
+from ddpgd.comm.transport import Alone, Transport
+from ddpgd.comm.transports.mpi_host import MpiHost
 from ddpgd.data import synthetic
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError, Interrupted, NonFiniteError
-from ddpgd.stopping import StopRequest
+from ddpgd.run import checkpoint, setup
+from ddpgd.training.stopping import StopRequest
+from runs import records
 
 Record = dict[str, Any]
 
@@ -53,7 +52,7 @@ def train(comm: MPI.Intracomm) -> Callable[..., Record]:
             small |= {"global_batch": 50, "micro_batch": 7, "lr": 0.05, "steps": 9, "evaluate_every": 4}
 
         def on(world: Transport) -> Record:
-            return start.train(
+            return setup.train(
                 small | given, world, Launch("Open MPI", world.rank, world.world_size, world.rank), StopRequest()
             )
 

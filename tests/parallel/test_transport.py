@@ -8,8 +8,8 @@ import pytest
 from mpi4py import MPI
 
 from ddpgd.comm.agreement import from_root, together
-from ddpgd.comm.mpi_cuda import MpiCuda
-from ddpgd.comm.mpi_host import MpiHost
+from ddpgd.comm.transports.mpi_cuda import MpiCuda
+from ddpgd.comm.transports.mpi_host import MpiHost
 from ddpgd.errors import InputError, NonFiniteError, Stop
 
 pytestmark = pytest.mark.mpi

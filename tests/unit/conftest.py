@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
-from runs import digits
 from threadpoolctl import threadpool_limits
 
 from ddpgd.data import synthetic
+from runs import digits
 
 # The same examples every time, and none against the clock: the machine may be busy.
 hypothesis.settings.register_profile("ddpgd", deadline=None, derandomize=True, database=None)

@@ -2,15 +2,15 @@
 
 import pytest
 
-from ddpgd import account
-from ddpgd.config import Config, resolve
+from ddpgd.config.schema import Config, resolve
 from ddpgd.data import synthetic
+from ddpgd.run import report
 
 
 @pytest.mark.parametrize(("world_size", "idle"), [(4, ""), (5, "1 rank of 5"), (7, "3 ranks of 7")])
 def test_ranks_without_a_micro_batch_are_told_of(world_size: int, idle: str) -> None:
     config = resolve(Config(global_batch=256, micro_batch=64), world_size)
-    lines = account.introduction(
+    lines = report.introduction(
         config, world_size, 1, "threads", "numpy", (784, 10), 7850, 1, synthetic.make(64, 64), "runs/any", (0, 10)
     )
     said = [line for line in lines if "nothing to compute" in line]

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ddpgd.comm.tree import ranges
-from ddpgd.data.batches import Algebra, Batches
-from ddpgd.philox import permutation
+from ddpgd.data.batches import Batches
+from ddpgd.kernels.philox import permutation
+from ddpgd.training.batch_split import Algebra
 
 sizes = st.integers(1, 400)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ddpgd import checkpoint
-from ddpgd.checkpoint import KEEP, Checkpoint, DamagedError
 from ddpgd.errors import InputError
+from ddpgd.run import checkpoint
+from ddpgd.run.checkpoint import KEEP, Checkpoint, DamagedError
 
 
 def make(step: int = 7) -> Checkpoint:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ddpgd.kernels import reference_codec as codec
-from ddpgd.params import BLOCK
-from ddpgd.philox import Purpose, words
+from ddpgd.kernels.philox import Purpose, words
+from ddpgd.kernels.reference import codecs as codec
+from ddpgd.kernels.words import BLOCK
 
 Array = NDArray[Any]
 

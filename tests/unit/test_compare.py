@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ddpgd.compare import Difference, compare
 from ddpgd.errors import InputError
+from ddpgd.run.compare import Difference, compare
 
 
 def record(step: int, first: str = "a", second: str = "b") -> dict[str, Any]:

@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from ddpgd.comm.compressor import Compressor
+from ddpgd.comm.compressors.power_sgd import PowerSgd, Window
+from ddpgd.comm.compressors.top_k import TopK
+from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.transport import Transport
+from ddpgd.comm.transports import threads
+from ddpgd.comm.transports.threads import Threads
+from ddpgd.kernels.ops import Ops
+from ddpgd.kernels.reference.backend import Reference
+from ddpgd.kernels.words import TAIL_WORDS, Tail
 from oracles import bits, uneven
 from runs import train
-
-from ddpgd.comm import threads
-from ddpgd.comm.compressor import Compressor
-from ddpgd.comm.exchange import Exchange
-from ddpgd.comm.power_sgd import PowerSgd, Window
-from ddpgd.comm.threads import Threads
-from ddpgd.comm.top_k import TopK
-from ddpgd.comm.transport import Transport
-from ddpgd.kernels.ops import Ops
-from ddpgd.kernels.reference import Reference
-from ddpgd.tail import TAIL_WORDS, Tail
 
 Array = NDArray[Any]
 Make = Callable[[Transport, Ops, int], Compressor]

@@ -7,20 +7,11 @@ from typing import Any
 import pytest
 import tomli_w
 
-from ddpgd import cli
-from ddpgd.coerce import coerce
-from ddpgd.config import (
-    ALTERNATIVES,
-    OPTIONS,
-    Config,
-    flag,
-    from_table,
-    read_toml,
-    resolve,
-    to_table,
-)
+from ddpgd.cli import main
+from ddpgd.config.parsing import coerce
+from ddpgd.config.schema import ALTERNATIVES, OPTIONS, Config, flag, from_table, read_toml, resolve, to_table
+from ddpgd.config.validation import continued, validate
 from ddpgd.errors import InputError
-from ddpgd.rules import continued, validate
 
 # For every option, a value that is not its default, and the text that its flag takes for it.
 OTHER: dict[str, tuple[Any, str]] = {
@@ -101,7 +92,7 @@ over_options = pytest.mark.parametrize("name", OPTIONS)
 
 def parse(*arguments: str) -> dict[str, Any]:
     """What `ddpgd train` understands of a command line."""
-    given: dict[str, Any] = cli._parse(["train", *arguments])["given"]
+    given: dict[str, Any] = main._parse(["train", *arguments])["given"]
     return given
 
 

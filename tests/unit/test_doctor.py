@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from ddpgd import facts
-from ddpgd.comm.alone import Alone
-from ddpgd.comm.world import Launch
-from ddpgd.doctor import report, run
-from ddpgd.facts import Facts, probes_cuda_aware
-from ddpgd.findings import Finding, examine
-from ddpgd.kernels.cuda_device import Cuda, Device
-from ddpgd.pairs import Pair, measure
+from ddpgd.comm.launcher import Launch
+from ddpgd.comm.transport import Alone
+from ddpgd.doctor import environment
+from ddpgd.doctor.checks import Finding, examine
+from ddpgd.doctor.doctor import report, run
+from ddpgd.doctor.environment import Facts, probes_cuda_aware
+from ddpgd.doctor.links import Pair, measure
+from ddpgd.kernels.cuda.device import Cuda, Device
 
 
 def healthy(rank: int, host: str, **changes: Any) -> Facts:
@@ -178,12 +178,12 @@ def test_a_child_that_dies_tells_as_much_as_one_that_lives(program: str, is_awar
 
 
 def test_a_child_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "PROBE_S", 0.3)
+    monkeypatch.setattr(environment, "PROBE_S", 0.3)
     assert not probes_cuda_aware("import time; time.sleep(60)")
 
 
 def test_this_process_is_examined(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "_parent_launcher", lambda: "")
+    monkeypatch.setattr(environment, "_parent_launcher", lambda: "")
     lines, is_ill = run(Alone(), Launch("", 0, 1, 0), "", None, "synthetic")
     assert lines[0].startswith("1 rank, on ")
     assert not is_ill
@@ -195,7 +195,7 @@ def test_one_rank_has_no_pairs() -> None:
 
 
 def test_a_file_that_is_not_there_is_told() -> None:
-    own = facts.collect(Launch("", 0, 1, 0), "", "/no/such.toml", "/no/such/folder")
+    own = environment.collect(Launch("", 0, 1, 0), "", "/no/such.toml", "/no/such/folder")
     assert own.configuration == "/no/such.toml: No such file or directory"
     assert own.data_absence == "no MNIST in /no/such/folder"
     assert own.packages["numpy"]

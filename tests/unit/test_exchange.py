@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from oracles import bits, tree_fold, uneven
 
-from ddpgd.comm import threads
-from ddpgd.comm.alone import Alone
 from ddpgd.comm.exchange import Exchange
-from ddpgd.comm.threads import Threads
-from ddpgd.kernels.reference import Reference
-from ddpgd.tail import TAIL_WORDS, Tail
+from ddpgd.comm.transport import Alone
+from ddpgd.comm.transports import threads
+from ddpgd.comm.transports.threads import Threads
+from ddpgd.kernels.reference.backend import Reference
+from ddpgd.kernels.words import TAIL_WORDS, Tail
+from oracles import bits, tree_fold, uneven
 
 Array = NDArray[Any]
 Sums = list[tuple[Array, Array]]

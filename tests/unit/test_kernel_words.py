@@ -5,9 +5,8 @@ from enum import IntEnum
 
 import pytest
 
-from ddpgd.control import CONTROL_WORDS, CURSOR_WORDS, HISTORY_WORDS, Control, Cursor, History
-from ddpgd.kernels import sources
-from ddpgd.tail import TAIL_WORDS, Tail
+from ddpgd.kernels.cuda import sources
+from ddpgd.kernels.words import CONTROL_WORDS, CURSOR_WORDS, HISTORY_WORDS, TAIL_WORDS, Control, Cursor, History, Tail
 
 ENUMS = {"Tail": (Tail, TAIL_WORDS), "Control": (Control, CONTROL_WORDS), "Cursor": (Cursor, CURSOR_WORDS)}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from mpijob import INVALID, JOB, Document, check, published
 
 ROOT = Path(__file__).parents[2]

@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-from ddpgd import machine
 from ddpgd.errors import InputError
+from ddpgd.run import device
 
 
 def test_without_nccl_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy.cuda", None)
-    monkeypatch.delitem(sys.modules, "ddpgd.comm.nccl", raising=False)
+    monkeypatch.delitem(sys.modules, "ddpgd.comm.transports.nccl", raising=False)
     with pytest.raises(InputError, match=r"--transport nccl: CuPy finds no NCCL .* type pip install nvidia-nccl-cu13"):
-        machine._nccl()
+        device._nccl()

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpgd.metrics import Counters, RecordFile, read_records, write_summary
+from ddpgd.run.records import RecordFile, read_records, write_summary
+from ddpgd.training.counters import Counters
 
 
 def write(folder: Path, steps: range, after: int) -> None:

@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from ddpgd.kernels.reference.backend import Reference
+from ddpgd.kernels.words import BLOCK, CONTROL_WORDS, CURSOR_WORDS, HISTORY_WORDS, TAIL_WORDS, Control, Policy, Tail
+from ddpgd.model.network import MultilayerPerceptron
+from ddpgd.optim import rules
+from ddpgd.params import initialise
 from op_laws import *  # noqa: F403
 from op_laws import LOSSES, Bench
-
-from ddpgd import optim
-from ddpgd.control import CONTROL_WORDS, CURSOR_WORDS, HISTORY_WORDS, Control, Policy
-from ddpgd.kernels.reference import Reference
-from ddpgd.model import MultilayerPerceptron
-from ddpgd.params import BLOCK, initialise
-from ddpgd.tail import TAIL_WORDS, Tail
 
 Array = NDArray[Any]
 
@@ -162,7 +161,7 @@ def test_a_second_step_allocates_nothing(rng: np.random.Generator, activation: s
     ops, rows = Reference(), 1024
     model = MultilayerPerceptron(ops, (300, 40, 30, 10), activation, loss, rows)
     params = initialise(model.layout, "he", seed=1)
-    rule = optim.make(optimizer, ops, model.layout.size, weight_decay=1e-4, momentum=0.9)
+    rule = rules.make(optimizer, ops, model.layout.size, weight_decay=1e-4, momentum=0.9)
     images, labels = rng.integers(0, 256, (2000, 300), dtype=np.uint8), rng.integers(0, 10, 2000, dtype=np.uint8)
     order, cursor = rng.permutation(2000), np.zeros(CURSOR_WORDS, np.int64)
     grads, tails = np.zeros((1, model.layout.size), np.float32), np.zeros((1, TAIL_WORDS), np.float32)

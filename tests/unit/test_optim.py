@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ddpgd import optim
-from ddpgd.control import CONTROL_WORDS, Control
-from ddpgd.kernels.reference import Reference
+from ddpgd.kernels.reference.backend import Reference
+from ddpgd.kernels.words import CONTROL_WORDS, Control
+from ddpgd.optim import rules
 from ddpgd.params import dense_layout, initialise
 
 NAMES = ("sgd", "momentum", "adam")
@@ -43,7 +43,7 @@ def test_steps_worked_out_by_hand(
     name: str, weight_decay: float, lr: float, scale: float, first: list[float], updates: list[tuple[list, list]]
 ) -> None:
     params = np.array(first, np.float32)
-    rule = optim.make(name, Reference(), len(params), weight_decay, momentum=0.9)
+    rule = rules.make(name, Reference(), len(params), weight_decay, momentum=0.9)
     for number, (gradient_sum, wanted) in enumerate(updates, start=1):
         rule.update(params, np.array(gradient_sum, np.float32), control(lr, scale, number), params)
         np.testing.assert_allclose(params, wanted, rtol=1e-6)
@@ -54,7 +54,7 @@ def test_steps_worked_out_by_hand(
 def test_padding_stays_zero(name: str, weight_decay: float) -> None:
     layout = dense_layout((5, 3, 2))
     params = initialise(layout, "he", seed=1)
-    rule = optim.make(name, Reference(), layout.size, weight_decay, momentum=0.9)
+    rule = rules.make(name, Reference(), layout.size, weight_decay, momentum=0.9)
     inside = np.zeros(layout.size, bool)
     for tensor in layout.tensors:
         inside[tensor.start : tensor.start + tensor.size] = True
@@ -72,7 +72,7 @@ def test_the_state_of_a_rule_is_all_that_it_remembers(name: str) -> None:
     """A second object, handed the first one's state, goes on bit for bit."""
     rng = np.random.default_rng(0)
     gradients = rng.standard_normal((6, 100)).astype(np.float32)
-    first, second = (optim.make(name, Reference(), 100, 0.01, momentum=0.9) for _ in range(2))
+    first, second = (rules.make(name, Reference(), 100, 0.01, momentum=0.9) for _ in range(2))
     params = rng.standard_normal(100).astype(np.float32)
     for number in (1, 2, 3):
         first.update(params, gradients[number - 1].copy(), control(0.1, 1.0, number), params)

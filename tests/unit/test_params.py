@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from ddpgd.params import BLOCK, dense_layout, initialise
+from ddpgd.kernels.words import BLOCK
+from ddpgd.params import dense_layout, initialise
 
 SIZES = [(784, 10), (784, 256, 10), (5, 3, 2), (784, 512, 512, 10), (1, 1), (33, 31, 7)]
 over_sizes = pytest.mark.parametrize("sizes", SIZES, ids=str)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpgd.philox import WORDS_PER_BLOCK, Purpose, permutation, uniforms, words
+from ddpgd.kernels.philox import WORDS_PER_BLOCK, Purpose, permutation, uniforms, words
 
 LARGEST_SEED = 2**64 - 1
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from ddpgd import fit, plan
-from ddpgd.cli import main
-from ddpgd.comm import threads
-from ddpgd.comm.alone import Alone
-from ddpgd.config import Config, resolve
+from ddpgd.cli.main import main
+from ddpgd.comm.transport import Alone
+from ddpgd.comm.transports import threads
+from ddpgd.config.schema import Config, resolve
+from ddpgd.config.units import bytes_text, count, duration, rate, time_text
 from ddpgd.errors import InputError
-from ddpgd.kernels.reference import Reference
-from ddpgd.quantities import bytes_text, count, duration, rate, time_text
-from ddpgd.scaling import Link
-from ddpgd.step import Step, StepResult
+from ddpgd.kernels.reference.backend import Reference
+from ddpgd.scaling import fit, plan
+from ddpgd.scaling.cost_model import Link
+from ddpgd.training.step import Step, StepResult
 
 STATED = ("plan", "--parameters", "25.6M", "--compute-time", "120ms", "--micro-batch", "32", "--link", "25Gbit")
 SHORT = ("--measure", "--seconds", "0.2", "--hidden", "16", "--micro-batch", "8", "--link", "1Gbit")

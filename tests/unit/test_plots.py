@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from runs import train
 
-from ddpgd.cli import main
+from ddpgd.cli.main import main
+from runs import train
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install 'ddpgd[plots]')")
 

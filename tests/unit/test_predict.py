@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from ddpgd.data import mnist, synthetic
+from ddpgd.data.picture import prepare
 from ddpgd.errors import InputError
-from ddpgd.predict import prepare
 
 SHAPE = (28, 28)
 PAPERS = {

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ddpgd import wires
-from ddpgd.advice import advise
-from ddpgd.comm import threads
+from ddpgd.comm.compressors.power_sgd import PowerSgd, Window, num_narrow
+from ddpgd.comm.compressors.top_k import TopK
 from ddpgd.comm.exchange import Exchange
-from ddpgd.comm.power_sgd import PowerSgd, Window, num_narrow
-from ddpgd.comm.threads import Threads
-from ddpgd.comm.top_k import TopK
-from ddpgd.kernels.reference import Reference
-from ddpgd.scaling import Cluster, Coding, Costs, Link, Work, predict
+from ddpgd.comm.transports import threads
+from ddpgd.comm.transports.threads import Threads
+from ddpgd.kernels.reference.backend import Reference
+from ddpgd.run import build_exchange
+from ddpgd.scaling.advice import advise
+from ddpgd.scaling.cost_model import Cluster, Coding, Costs, Link, Work, predict
 
 Array = NDArray[Any]
 
@@ -39,7 +39,7 @@ def sent(world_size: int, num_micro_batches: int, wire: str, reduce: str, size: 
             "powersgd": lambda: PowerSgd(transport, ops, size, WINDOWS, 2, lambda _: 1.0, 0),
         }
         compressor = compressors[wire]() if wire in compressors else None
-        codec = None if compressor else wires.codec(wire, ops)
+        codec = None if compressor else build_exchange.codec(wire, ops)
         own = Exchange(transport, ops, size, codec, reduce=reduce, compressor=compressor)
         before = own.bytes_sent
 

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
-import scaling_figures
-from scaling_cases import APART, STRONG, WEAK, Case, baseline, cases
-from scaling_figures import conclusion, rows, table
+
+from ddpgd.scaling import analysis
+from ddpgd.scaling.analysis import conclusion, rows, table
+from ddpgd.scaling.cases import APART, STRONG, WEAK, Case, baseline, cases
 
 ALL = cases([STRONG, WEAK, APART], [1, 2, 4], ["float32"], [2], [1], 64)
 
@@ -50,8 +51,8 @@ def test_efficiency_is_a_ratio_within_each_repetition() -> None:
     """The machine is half as fast in the second repetition; the ratio does not see it."""
     one, two = of(WEAK, 1), of(WEAK, 2)
     made = rows(found(run(one, 1000), run(two, 1800), run(one, 500, 2), run(two, 900, 2)), ALL, 2)
-    assert made[1].efficiency == scaling_figures.Figure(0.9, 0.9, 0.9)
-    assert made[1].samples_per_s == scaling_figures.Figure(1350, 900, 1800)
+    assert made[1].efficiency == analysis.Figure(0.9, 0.9, 0.9)
+    assert made[1].samples_per_s == analysis.Figure(1350, 900, 1800)
 
 
 def test_disturbed_runs_are_discarded_and_counted() -> None:

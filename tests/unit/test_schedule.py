@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ddpgd import schedule
+from ddpgd.optim import schedules
 
 
 @pytest.mark.parametrize(
@@ -12,17 +12,17 @@ from ddpgd import schedule
     [(0, 1.0), (25, (1 + math.sqrt(0.5)) / 2), (50, 0.5), (75, (1 - math.sqrt(0.5)) / 2), (100, 0.0), (1000, 0.0)],
 )
 def test_cosine(step: int, wanted: float) -> None:
-    assert schedule.make("cosine", 0.3, 100, 0)(step) == pytest.approx(0.3 * wanted, abs=1e-15)
+    assert schedules.make("cosine", 0.3, 100, 0)(step) == pytest.approx(0.3 * wanted, abs=1e-15)
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine"])
 @pytest.mark.parametrize(("step", "wanted"), [(0, 0.1), (1, 0.2), (8, 0.9), (9, 1.0), (10, 1.0)])
 def test_a_linear_warm_up_ends_where_the_schedule_begins(name: str, step: int, wanted: float) -> None:
-    assert schedule.make(name, 2.0, 110, 10)(step) == pytest.approx(2.0 * wanted)
+    assert schedules.make(name, 2.0, 110, 10)(step) == pytest.approx(2.0 * wanted)
 
 
 def test_cosine_after_a_warm_up_spans_what_remains() -> None:
-    rate = schedule.make("cosine", 2.0, 110, 10)
+    rate = schedules.make("cosine", 2.0, 110, 10)
     assert rate(60) == pytest.approx(1.0)
     assert rate(110) == pytest.approx(0.0, abs=1e-15)
     assert all(rate(step) > rate(step + 1) for step in range(10, 110))
@@ -30,12 +30,12 @@ def test_cosine_after_a_warm_up_spans_what_remains() -> None:
 
 @pytest.mark.parametrize("step", [0, 1, 99, 10_000])
 def test_constant(step: int) -> None:
-    assert schedule.make("constant", 0.25, 100, 0)(step) == 0.25
+    assert schedules.make("constant", 0.25, 100, 0)(step) == 0.25
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine"])
 def test_a_run_of_one_step_has_its_learning_rate(name: str) -> None:
-    assert schedule.make(name, 0.25, 1, 0)(0) == 0.25
+    assert schedules.make(name, 0.25, 1, 0)(0) == 0.25
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_a_run_of_one_step_has_its_learning_rate(name: str) -> None:
     ],
 )
 def test_scale(rule: str | None, global_batch: int, wanted: float) -> None:
-    assert schedule.scale(rule, global_batch) == wanted
+    assert schedules.scale(rule, global_batch) == wanted

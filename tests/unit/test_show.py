@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from ddpgd.metrics import Counters
-from ddpgd.show import Bar, Lines, Quiet, describe
+from ddpgd.run.progress import Bar, Lines, Quiet, describe
+from ddpgd.training.counters import Counters
 
 RECORD = {
     "step": 705,

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from runs import digits, train
 
-from ddpgd import build, checkpoint, state
-from ddpgd.comm import threads
-from ddpgd.comm.threads import Threads
-from ddpgd.config import from_table
-from ddpgd.kernels.reference import Reference
+from ddpgd.comm.transports import threads
+from ddpgd.comm.transports.threads import Threads
+from ddpgd.config.schema import from_table
+from ddpgd.kernels.reference.backend import Reference
+from ddpgd.run import build, checkpoint, resharding
+from runs import digits, train
 
 WAYS: dict[str, dict[str, Any]] = {
     **{name: {"wire": name, "error_feedback": True} for name in ("float16", "bfloat16", "int8")},
@@ -57,7 +57,7 @@ def test_no_residual_is_lost_where_ranks_are_fewer(way: str, tmp_path: Path) -> 
 
     def work(transport: Threads) -> dict[str, NDArray[Any]]:
         live = build.sync(Reference(), config, digits(), transport, 6)
-        state.restore(Reference(), transport, live, saved.arrays, 3)
+        resharding.restore(Reference(), transport, live, saved.arrays, 3)
         return {name: vector.astype(np.float64) for name, vector in live.own.items() if name.startswith("residual")}
 
     held = threads.run(2, work)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ddpgd.step_costs import StepCosts, shares
+from ddpgd.training.timing import StepCosts, shares
 
 
 def test_what_others_wait_for_is_no_exchange() -> None:

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from runs import digits, records, train
 
-from ddpgd import build
-from ddpgd.comm import threads
-from ddpgd.comm.alone import Alone
-from ddpgd.comm.threads import Threads
-from ddpgd.config import Config
+from ddpgd.comm.transport import Alone
+from ddpgd.comm.transports import threads
+from ddpgd.comm.transports.threads import Threads
+from ddpgd.config.schema import Config
 from ddpgd.errors import InputError, NonFiniteError
-from ddpgd.kernels.reference import Reference
+from ddpgd.kernels.reference.backend import Reference
+from ddpgd.run import build
+from runs import digits, records, train
 
 Array = NDArray[Any]
 LOCAL = {"sync": "local", "local_steps": 3}

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import records, train
 
 from ddpgd.errors import InputError
-from ddpgd.tensorboard import check
+from ddpgd.run.tensorboard import check
+from runs import records, train
 
 
 def scalars(folder: Path) -> dict[tuple[str, int], float]:

@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddpgd import optim
-from ddpgd.control import CONTROL_WORDS, Control
 from ddpgd.kernels.ops import Array
-from ddpgd.kernels.reference import Reference
-from ddpgd.model import MultilayerPerceptron
+from ddpgd.kernels.reference.backend import Reference
+from ddpgd.kernels.words import CONTROL_WORDS, TAIL_WORDS, Control, Tail
+from ddpgd.model.network import MultilayerPerceptron
+from ddpgd.optim import rules
 from ddpgd.params import initialise
-from ddpgd.tail import TAIL_WORDS, Tail
 
 torch = pytest.importorskip("torch", reason="PyTorch, the second opinion, is not installed: pip install 'ddpgd[bench]'")
 
@@ -137,7 +136,7 @@ def test_each_update_rule_in_float32(name: str, weight_decay: float) -> None:
     ops, rng, size = Reference(), np.random.default_rng(5), 4096
     params = rng.standard_normal(size).astype(np.float32)
     theirs = torch.tensor(params, requires_grad=True)
-    ours = optim.make(name, ops, size, weight_decay, momentum=0.9)
+    ours = rules.make(name, ops, size, weight_decay, momentum=0.9)
     rule = torch_optimizer(name, [theirs], weight_decay)
     for number in range(1, 9):
         gradient_sum = rng.standard_normal(size).astype(np.float32)

@@ -10,26 +10,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import Record, digits, make_digits, records, train
 
 import ddpgd
-from ddpgd import checkpoint, start, trained
-from ddpgd.comm import threads
-from ddpgd.comm.alone import Alone
-from ddpgd.comm.threads import Threads
+from ddpgd.comm.launcher import Launch
+from ddpgd.comm.transport import Alone
+from ddpgd.comm.transports import threads
+from ddpgd.comm.transports.threads import Threads
 from ddpgd.comm.tree import ranges
-from ddpgd.comm.world import Launch
-from ddpgd.config import Config
+from ddpgd.config.schema import Config
 from ddpgd.data import synthetic
 from ddpgd.data.batches import Samples
 from ddpgd.errors import InputError, Interrupted, NonFiniteError
-from ddpgd.evaluate import EVALUATE_ROWS, Evaluate
-from ddpgd.kernels.reference import Reference
-from ddpgd.model import PIXEL_MEAN, PIXEL_STD, MultilayerPerceptron
+from ddpgd.kernels.philox import permutation
+from ddpgd.kernels.reference.backend import Reference
+from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD, MultilayerPerceptron
 from ddpgd.params import dense_layout, initialise
-from ddpgd.philox import permutation
-from ddpgd.step import Step
-from ddpgd.stopping import StopRequest
+from ddpgd.run import checkpoint, inference, setup
+from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
+from ddpgd.training.step import Step
+from ddpgd.training.stopping import StopRequest
+from runs import Record, digits, make_digits, records, train
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -275,7 +275,7 @@ def test_the_checkpoint_holds_the_params_of_the_summary(tmp_path: Path) -> None:
     summary = train(tmp_path / "run", 2)
     _, saved = checkpoint.find(tmp_path / "run", print)
     assert saved.facts["params_sha256"] == summary["params_sha256"]
-    assert trained.evaluate(saved, digits(), Alone()) == (summary["test_loss_mean"], summary["test_accuracy"])
+    assert inference.evaluate(saved, digits(), Alone()) == (summary["test_loss_mean"], summary["test_accuracy"])
 
 
 def test_the_learning_rate_is_scaled_once(tmp_path: Path) -> None:
@@ -395,6 +395,6 @@ def test_a_checkpoint_elsewhere_does_not_make_its_folder_the_run_s(
     (tmp_path / "project" / "config.toml").write_text("mine")
     kept = models / "best.safetensors"
     kept.write_bytes((tmp_path / "run" / "checkpoints" / "latest").read_bytes())
-    start.train({"resume": str(kept), "steps": 4, "quiet": True}, Alone(), Launch("", 0, 1, 0), StopRequest())
+    setup.train({"resume": str(kept), "steps": 4, "quiet": True}, Alone(), Launch("", 0, 1, 0), StopRequest())
     assert (tmp_path / "project" / "config.toml").read_text() == "mine"
     assert len(list((tmp_path / "runs").iterdir())) == 1

@@ -5,9 +5,9 @@ from itertools import chain, pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import tree_fold
 
 from ddpgd.comm.tree import Fold, Node, leaves, pieces, ranges
+from oracles import tree_fold
 
 counts = st.integers(1, 300)
 world_sizes = st.integers(1, 70)

@@ -7,17 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from oracles import bits, largest_of_blocks, tree_fold, uneven
-from runs import records, train
 
-from ddpgd.comm import threads
-from ddpgd.comm.alone import Alone
 from ddpgd.comm.codec import FORMATS, BlockScaled, WireLoss
 from ddpgd.comm.exchange import Exchange
-from ddpgd.comm.transport import Transport
-from ddpgd.kernels.reference import Reference
-from ddpgd.params import BLOCK
-from ddpgd.tail import TAIL_WORDS, Tail
+from ddpgd.comm.transport import Alone, Transport
+from ddpgd.comm.transports import threads
+from ddpgd.kernels.reference.backend import Reference
+from ddpgd.kernels.words import BLOCK, TAIL_WORDS, Tail
+from oracles import bits, largest_of_blocks, tree_fold, uneven
+from runs import records, train
 
 Array = NDArray[Any]
 

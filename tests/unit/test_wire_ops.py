@@ -1,10 +1,10 @@
 """The reference obeys the laws of wires."""
 
 import pytest
+
+from ddpgd.kernels.reference.backend import Reference
 from wire_laws import *  # noqa: F403
 from wire_laws import Bench
-
-from ddpgd.kernels.reference import Reference
 
 
 @pytest.fixture

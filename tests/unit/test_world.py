@@ -2,7 +2,7 @@
 
 import pytest
 
-from ddpgd.comm.world import Launch, launch
+from ddpgd.comm.launcher import Launch, launch
 
 OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "5", "OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
 MPICH = {"PMI_RANK": "2", "PMI_SIZE": "3", "MPI_LOCALRANKID": "0"}

@@ -1,0 +1,227 @@
+"""Predicted steps beside measured ones: networks, wires, accumulation, links between two hosts.
+
+Computing is fitted for each network in shared memory, and each link on the middle one, by `ddpgd plan --measure`
+in float32 without accumulation; everything else is predicted. Links are those of a lab (tools/netlab/main.py, root).
+
+    python -m benchmarks.cost_model.run --out model.json --page benchmarks/scaling-model.md         all, in about 15 minutes
+    python -m benchmarks.cost_model.run --links shm --networks 784-128-10                           without root
+"""
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.cpu.run import new_file, positive
+from benchmarks.cpu.runs import NUM_RANKS, BenchError
+from benchmarks.exchange.cases import SHARED_MEMORY
+from benchmarks.exchange.run import ONE_THREAD, OneLine, run_for
+from benchmarks.lib.page import PageError, fill
+from benchmarks.slow_links.cases import some_of
+from ddpgd.errors import InputError
+from ddpgd.run.records import read_records
+from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by
+from ddpgd.scaling.cost_model import Cluster, Coding, Costs, Link, Work, predict
+from tools.netlab.main import Lab, LabError
+
+LINKS = (SHARED_MEMORY, "1gbit", "100mbit")
+NETWORKS = {"784-128-10": 128, "784-512-512-10": 128, "784-2500-2000-1500-1000-500-10": 64}
+"""Rows of a micro-batch."""
+NAMES = {SHARED_MEMORY: "In shared memory", "1gbit": "Over 1 Gbit/s", "100mbit": "Over 100 Mbit/s"}
+LINKS_FITTED_ON = "784-512-512-10"
+WIRES = ("float32", "float16")
+ACCUMULATE = (1, 4)
+FIT_S = 8.0
+PATIENCE_S = 600.0
+TOGETHER_S = 4.0
+LEAST_STEPS, MOST_STEPS = 8, 400
+
+
+class Runner:
+    """Starts programs on two ranks, over shared memory or on the hosts of a lab."""
+
+    def __init__(self, lab: Lab | None) -> None:
+        self._lab = lab
+
+    def __call__(self, link: str, words: list[str]) -> str:
+        """What it printed. BenchError: it failed."""
+        command = [sys.executable, "-m", "ddpgd", *words]
+        try:
+            if link == SHARED_MEMORY:
+                done = run_for(["mpirun", "-n", str(NUM_RANKS), *command], PATIENCE_S)
+            else:
+                self._lab.set_rate(link)
+                done = self._lab.mpirun(command, env=ONE_THREAD, timeout=PATIENCE_S, capture=True)
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{link}, {' '.join(words)}: ended after {PATIENCE_S:g} s") from None
+        if done.returncode:
+            raise BenchError(f"{(done.stderr or done.stdout).strip()[-800:]}\n{link}: exit code {done.returncode}")
+        return done.stdout
+
+
+def bench(asked: argparse.Namespace, arguments: list[str]) -> dict:
+    """Fits, then cases, whose repetitions take turns."""
+    found = measured_by("benchmarks.cost_model.run", arguments, MPI_PACKAGES) | {
+        "fits": [],
+        "cases": [],
+        "repetitions": asked.repetitions,
+    }
+    with contextlib.ExitStack() as stack:
+        lab = stack.enter_context(Lab(hosts=NUM_RANKS)) if asked.links != [SHARED_MEMORY] else None
+        run = Runner(lab)
+        wanted = [(SHARED_MEMORY, network) for network in asked.networks]
+        wanted += [(link, LINKS_FITTED_ON) for link in asked.links if link != SHARED_MEMORY]
+        for link, network in wanted:
+            say(f"fit: {link}, {network}")
+            words = ["plan", "--measure", "--seconds", f"{FIT_S:g}", "--ranks", "2", "--json", *work_flags(network, 1)]
+            found["fits"].append({"over": link, "network": network, **json.loads(run(link, words))["fit"]})
+        cases = [
+            {"link": link, "network": network, "wire": wire, "accumulate": accumulate, "steps_s": []}
+            for link in asked.links
+            for network in asked.networks
+            for wire in WIRES
+            for accumulate in ACCUMULATE
+        ]
+        for number in range(asked.repetitions):
+            for case in cases:
+                say(f"{number + 1}: {title(case)}")
+                case["predicted_s"] = predicted(case, found["fits"])._asdict()
+                case["steps_s"].append(measured(case, run))
+        found["cases"] = cases
+    return found
+
+
+def work_flags(network: str, accumulate: int) -> list[str]:
+    hidden = ",".join(network.split("-")[1:-1])
+    words = f"--hidden {hidden} --micro-batch {NETWORKS[network]} --accumulate {accumulate} --backend numpy"
+    return words.split()
+
+
+def predicted(case: dict, fits: list[dict]):
+    """A step of the case: costs of its network's fit, and the link of its link's."""
+    own = next(one for one in fits if (one["over"], one["network"]) == (SHARED_MEMORY, case["network"]))
+    over = own if case["link"] == SHARED_MEMORY else next(one for one in fits if one["over"] == case["link"])
+    coding = Coding(*own["codings"].get(case["wire"], (0.0, 0.0)))
+    costs = Costs(**own["costs"] | {"coding": coding})
+    link = Link(**over["link"])
+    rows = NETWORKS[case["network"]]
+    work = Work(own["num_params"], NUM_RANKS * rows * case["accumulate"], rows, case["wire"])
+    return predict(work, costs, Cluster(1, link, link), NUM_RANKS)
+
+
+def measured(case: dict, run: Runner) -> float:
+    """Seconds a step in the second half of a short run."""
+    steps = round(min(MOST_STEPS, max(LEAST_STEPS, TOGETHER_S / case["predicted_s"]["step_s"]))) // 2 * 2
+    with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as scratch:
+        folder = Path(scratch) / "run"
+        words = ["train", *work_flags(case["network"], case["accumulate"]), "--wire", case["wire"], "--lr", "0.01"]
+        words += f"--steps {steps} --log-every {steps // 2} --evaluate-every 1000000 --quiet --run-dir {folder}".split()
+        run(case["link"], words)
+        first, last = read_records(folder)
+    return (last["train_s"] - first["train_s"]) / (last["step"] - first["step"])
+
+
+def is_fitted(case: dict) -> bool:
+    """Whether its own measurement went into the model."""
+    plain = (case["wire"], case["accumulate"]) == ("float32", 1)
+    return plain and (case["link"] == SHARED_MEMORY or case["network"] == LINKS_FITTED_ON)
+
+
+def page_lines(found: dict) -> list[str]:
+    """Conditions, errors of the cases that no fit saw, and all cases."""
+    errors = [abs(error(case)) for case in found["cases"] if not is_fitted(case)]
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
+    lines = [
+        f"- command: `{found['command']}`, {found['time']}; commit: {found['commit']}; load of the machine before: "
+        f"{found['load_before']:.1f}",
+        f"- hardware: {found['hardware']}; {found['num_cores']} cores; {versions}",
+        f"- {found['repetitions']} repetitions, cases in turn; medians (min to max); {NUM_RANKS} ranks, one a host, one BLAS "
+        "thread each",
+        "",
+        f"**{len(errors)} cases that no fit saw: median error {100 * statistics.median(errors):.1f} %, largest "
+        f"{100 * max(errors):.1f} %.**",
+    ]
+    for link in dict.fromkeys(case["link"] for case in found["cases"]):
+        lines += ["", f"{NAMES[link]}:", "", *_table([case for case in found["cases"] if case["link"] == link])]
+    return lines
+
+
+def _table(cases: list[dict]) -> list[str]:
+    lines = [
+        "| network | wire | accumulate | measured, ms | predicted | error, % | compute | wait | exchange |",
+        "|---" * 9 + "|",
+    ]
+    for case in cases:
+        one, times = case["predicted_s"], [1000 * taken for taken in case["steps_s"]]
+        exchange_s = one["latency_s"] + one["transfer_s"] + one["coding_s"]
+        lines.append(
+            f"| {case['network']} | {case['wire']} | {case['accumulate']} "
+            f"| {_short(statistics.median(times))} ({_short(min(times))} to {_short(max(times))}) "
+            f"| {_short(1000 * one['step_s'])} | {100 * error(case):+.1f}{' (fitted)' if is_fitted(case) else ''} "
+            f"| {_short(1000 * one['compute_s'])} | {_short(1000 * one['wait_s'])} | {_short(1000 * exchange_s)} |"
+        )
+    return lines
+
+
+def _short(number: float) -> str:
+    """Three digits, none of them as a power of ten."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def error(case: dict) -> float:
+    """Of the prediction, over the measured median."""
+    return case["predicted_s"]["step_s"] / statistics.median(case["steps_s"]) - 1
+
+
+def title(case: dict) -> str:
+    return ", ".join(str(case[name]) for name in ("link", "network", "wire", "accumulate"))
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = OneLine(usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--out", metavar="FILE", type=new_file, help="JSON with every single measurement")
+    add("--page", metavar="FILE", type=Path, help="puts the table into this page")
+    add(
+        "--networks",
+        metavar="NAMES",
+        type=some_of(tuple(NETWORKS)),
+        default=list(NETWORKS),
+        help=f"of {', '.join(NETWORKS)}",
+    )
+    add("--links", metavar="NAMES", type=some_of(LINKS), default=list(LINKS), help=f"of {', '.join(LINKS)}")
+    add("--repetitions", metavar="N", type=positive(int), default=3, help="default: 3")
+    return parser.parse_args(arguments)
+
+
+def say(line: str) -> None:
+    print(f"bench_model: {line}", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """0 done, 1 a run failed, 2 wrong usage, or a machine without what it takes."""
+    try:
+        asked = parse(arguments)
+        found = bench(asked, arguments)
+        if asked.out:
+            asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        lines = page_lines(found)
+        if asked.page:
+            fill(asked.page, "scaling model", lines)
+        else:
+            print("\n".join(lines))
+    except BenchError as failure:
+        say(str(failure))
+        return 1
+    except (InputError, LabError, OSError, PageError) as failure:
+        say(str(failure))
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

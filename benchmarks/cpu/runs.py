@@ -1,0 +1,123 @@
+"""The competitors of `benchmarks.cpu.run`: what they train, how they are started, and one run of one of them."""
+
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PEERS = ROOT / "benchmarks" / "peers"
+NUM_RANKS = 2
+LR = 0.1
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What all competitors train; ours in micro-batches, the others a rank's rows in one piece."""
+
+    name: str
+    sizes: tuple[int, ...]
+    global_batch: int
+    micro_batch: int
+    more_epochs: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of a rank in a step."""
+        return self.global_batch // NUM_RANKS
+
+    @property
+    def grads_bytes(self) -> int:
+        return 4 * sum((k + 1) * n for k, n in zip(self.sizes, self.sizes[1:], strict=False))
+
+    def __str__(self) -> str:
+        network = "-".join(map(str, self.sizes))
+        micro = f" (ours in micro-batches of {self.micro_batch})" if self.micro_batch < self.rows else ""
+        return f"{self.name}: {network}, global batch {self.global_batch}, {self.rows} rows a rank in one piece{micro}"
+
+
+WORKLOADS = (
+    Workload("small", (784, 128, 10), 256, 128, 50),
+    Workload("small-micro", (784, 128, 10), 512, 64, 50),
+    Workload("large", (784, 512, 512, 10), 256, 128, 8),
+    Workload("large-micro", (784, 512, 512, 10), 512, 64, 8),
+)
+NAMES = {
+    "fast": "ddpgd --reduce fast",
+    "bare": "NumPy + mpi4py by hand",
+    "ordered": "ddpgd --reduce ordered",
+    "ddp": "PyTorch DDP, gloo",
+}
+
+
+SLOWER = {"ddp": 0.4}
+"""Competitors that train fewer epochs more in their longer run, since those take long enough for the clock."""
+
+
+class BenchError(Exception):
+    """A run failed; the message says which, and how."""
+
+
+def command(competitor: str, work: Workload, epochs: int, python: str, data: str, folder: str) -> list[str]:
+    """What is run under the outer clock; `folder` does not exist before."""
+    start = ["mpirun", "-n", str(NUM_RANKS), python]
+    sizes = ",".join(map(str, work.sizes))
+    if competitor == "bare":
+        return [*start, str(PEERS / "bare_loop.py"), data, sizes, str(epochs), str(work.global_batch)]
+    if competitor == "ddp":
+        return [
+            *start,
+            str(PEERS / "ddp_loop.py"),
+            data,
+            sizes,
+            str(epochs),
+            str(work.global_batch),
+            folder,
+        ]
+    flags = (
+        f"--hidden {','.join(map(str, work.sizes[1:-1]))} --global-batch {work.global_batch} "
+        f"--micro-batch {work.micro_batch} --optimizer sgd --lr {LR} --weight-decay 0 --schedule constant "
+        f"--backend numpy --reduce {competitor} --epochs {epochs} --evaluate-every 1000000 --log-every 1000000 --quiet"
+    )
+    return [*start, "-m", "ddpgd", "train", *flags.split(), "--data", data, "--run-dir", folder]
+
+
+def run(arguments: list[str]) -> tuple[float, str]:
+    """Wall seconds and standard output. BenchError: it failed."""
+    started = time.perf_counter()
+    done = subprocess.run(arguments, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    wall_s = time.perf_counter() - started
+    if done.returncode:
+        words = (done.stderr or done.stdout).strip().splitlines()[-20:]
+        raise BenchError("\n".join([*words, f"exit code {done.returncode} from: {shlex.join(arguments)}"]))
+    return wall_s, done.stdout
+
+
+def measure(competitor: str, work: Workload, epochs: int, data: str) -> dict:
+    """One run: its epochs, wall time and figures."""
+    with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as scratch:
+        folder = Path(scratch) / "run"
+        wall_s, printed = run(command(competitor, work, epochs, sys.executable, data, str(folder)))
+        text = (folder / "summary.json").read_text(encoding="utf-8") if folder.is_dir() else printed
+    return {"competitor": competitor, "epochs": epochs, "wall_s": wall_s, "figures": json.loads(text)}
+
+
+def limit(library: str, work: Workload, rows: int) -> dict:
+    """Time and FLOP of a micro-batch's matrix products alone, on one thread of each rank at once."""
+    sizes = ",".join(map(str, work.sizes))
+    script = str(ROOT / "benchmarks" / "lib" / "gemm_limit.py")
+    _, printed = run(["mpirun", "-n", str(NUM_RANKS), sys.executable, script, library, sizes, str(rows)])
+    return {"library": library, "rows": rows, **json.loads(printed)}
+
+
+def version_of(package: str) -> str | None:
+    """A package's version; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

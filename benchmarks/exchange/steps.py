@@ -1,0 +1,181 @@
+"""Whole training steps of two hosts over a slow link: ddpgd and PyTorch DDP, with float32 and with float16 gradients.
+
+Each contestant runs on the hosts of a lab (tools/netlab/main.py, which wants root). A time is that of the second half of
+its steps: start, set-up and evaluation are left out. Contestants take turns.
+
+    python -m benchmarks.exchange.steps --out steps.json                       100 Mbit/s, 5 repetitions, some 8 minutes
+    python -m benchmarks.exchange.steps --rate 1gbit --networks 784-512-512-10 --repetitions 1
+"""
+
+import argparse
+import json
+import math
+import shlex
+import statistics
+import sys
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+
+from benchmarks.cpu.run import load, new_file, positive
+from benchmarks.cpu.runs import LR, NUM_RANKS, PEERS, ROOT, BenchError, version_of
+from benchmarks.exchange.cases import LAB_LINKS
+from benchmarks.lib.page import PageError, fill
+from ddpgd.errors import InputError
+from ddpgd.run.records import read_records
+from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by
+from tools.netlab.main import Lab, LabError
+
+GLOBAL_BATCH = 256
+NETWORKS = {"784-128-10": (784, 128, 10), "784-512-512-10": (784, 512, 512, 10)}
+MOST_STEPS = 234
+"""Those of one epoch."""
+TOGETHER_S = 16.0
+"""What they take, about, if nothing but the link costs time."""
+NAMES = {
+    "float32": "ddpgd",
+    "float16": "ddpgd --wire float16",
+    "ddp": "PyTorch DDP, gloo",
+    "ddp-half": "PyTorch DDP, gloo, fp16_compress_hook",
+}
+
+
+def command(name: str, sizes: tuple[int, ...], steps: int, python: str, data: str, folder: str) -> list[str]:
+    """What runs on each host; `folder` does not exist before."""
+    if name.startswith("ddp"):
+        words = f"{PEERS / 'ddp_loop.py'} {data} {','.join(map(str, sizes))} 1 {GLOBAL_BATCH} {folder} --steps {steps}"
+        return [python, *words.split(), *(["--hook", "fp16"] if name == "ddp-half" else [])]
+    flags = (
+        f"--hidden {','.join(map(str, sizes[1:-1]))} --global-batch {GLOBAL_BATCH} --micro-batch {GLOBAL_BATCH // NUM_RANKS} "
+        f"--optimizer sgd --lr {LR} --weight-decay 0 --schedule constant --wire {name} --steps {steps} "
+        f"--evaluate-every 1000000 --log-every {steps // 2} --quiet --backend numpy"
+    )
+    return [python, "-m", "ddpgd", "train", *flags.split(), "--data", data, "--run-dir", folder]
+
+
+def run(lab: Lab, name: str, sizes: tuple[int, ...], steps: int, data: str) -> float:
+    """Seconds a step, in the second half of them. BenchError: it failed."""
+    with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as scratch:
+        folder = Path(scratch) / "run"
+        words = command(name, sizes, steps, sys.executable, data, str(folder))
+        one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        if name.startswith("ddp"):
+            done = lab.each(words, env=one_thread, capture=True)
+        else:
+            done = lab.mpirun(words, env=one_thread, capture=True)
+        if done.returncode:
+            said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
+            raise BenchError(f"{said}\n{NAMES[name]}: exit code {done.returncode}")
+        if name.startswith("ddp"):
+            return float(json.loads(done.stdout)["step_s"])
+        first, last = read_records(folder)
+        return (last["time"] - first["time"]) / (last["step"] - first["step"])
+
+
+def length(sizes: tuple[int, ...], rate: str) -> int:
+    """Steps, an even number: more where the link takes less time for a gradient."""
+    gradient_s = 4 * sum((k + 1) * n for k, n in pairwise(sizes)) / LAB_LINKS[rate]
+    return min(MOST_STEPS, 2 * math.ceil(TOGETHER_S / gradient_s / 2))
+
+
+def bench(asked: argparse.Namespace, data: str, arguments: list[str]) -> dict:
+    """All networks; the JSON is written after each."""
+    names = [name for name in NAMES if not name.startswith("ddp") or version_of("torch")]
+    facts = conditions(arguments, asked) | {"networks": []}
+    with Lab(hosts=NUM_RANKS, rate=asked.rate) as lab:
+        for network in asked.networks:
+            sizes, taken = NETWORKS[network], {name: [] for name in names}
+            steps = length(sizes, asked.rate)
+            for number in range(1, asked.repetitions + 1):
+                for name in names[number % len(names) :] + names[: number % len(names)]:
+                    say(f"{network}, repetition {number}: {NAMES[name]}")
+                    taken[name].append(run(lab, name, sizes, steps, data))
+            shown = {name: shlex.join(command(name, sizes, steps, "python", "DATA", "FOLDER")) for name in names}
+            shown = {name: text.replace(f"{ROOT}/", "") for name, text in shown.items()}
+            facts["networks"].append({"network": network, "steps": steps, "commands": shown, "step_s": taken})
+            if asked.out:
+                asked.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return facts
+
+
+def conditions(arguments: list[str], asked: argparse.Namespace) -> dict:
+    return measured_by("benchmarks.exchange.steps", arguments, (*MPI_PACKAGES, "torch")) | {
+        "rate": asked.rate,
+        "num_repetitions": asked.repetitions,
+    }
+
+
+def table(facts: dict) -> list[str]:
+    """All networks in Markdown."""
+    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items() if number)
+    lines = [
+        f"- command: `{facts['command']}`, {facts['time']}; load of the machine before: {facts['load_before']:.1f}",
+        f"- commit: {facts['commit']}; hardware: {facts['hardware']}; {facts['num_cores']} cores; {versions}",
+        f"- {NUM_RANKS} hosts, links of {facts['rate']}, global batch {GLOBAL_BATCH}, plain SGD; "
+        f"{facts['num_repetitions']} repetitions, contestants in turn",
+        "",
+        "| network | | ms a step, median (min to max) | DDP's time over this | DDP's, with its hook, over this |",
+        "|---|---|---|---|---|",
+    ]
+    for work in facts["networks"]:
+        for name, own in work["step_s"].items():
+            ratios = [_ratio(work["step_s"], other, own) for other in ("ddp", "ddp-half")]
+            lines.append(
+                f"| {work['network']} | {NAMES[name]} | {1000 * statistics.median(own):.1f} ({1000 * min(own):.1f} to "
+                f"{1000 * max(own):.1f}) | {ratios[0]} | {ratios[1]} |"
+            )
+    return lines
+
+
+def _ratio(steps_s: dict, other: str, own: list[float]) -> str:
+    """The median of ratios, each within a repetition."""
+    if other not in steps_s or steps_s[other] is own:
+        return "-"
+    return f"{statistics.median(theirs / mine for theirs, mine in zip(steps_s[other], own, strict=True)):.2f}"
+
+
+def networks(text: str) -> list[str]:
+    unknown = [name for name in text.split(",") if name not in NETWORKS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(NETWORKS)}")
+    return text.split(",")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--out", metavar="FILE", type=new_file, help="JSON with every single measurement")
+    add("--page", metavar="FILE", type=Path, help="puts the table into this page")
+    add("--rate", choices=list(LAB_LINKS), default="100mbit", help="of each link; default: 100mbit")
+    add("--networks", metavar="NAMES", type=networks, default=list(NETWORKS), help=f"of {', '.join(NETWORKS)}")
+    add("--repetitions", metavar="N", type=positive(int), default=5, help="default: 5")
+    add("--data", metavar="DIR", help="folder with MNIST (default: $DDPGD_DATA, the cache)")
+    return parser.parse_args(arguments)
+
+
+def say(line: str) -> None:
+    print(f"bench_steps: {line}", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """0 done, 1 a run failed, 2 wrong usage, missing data, or a machine that cannot hold a lab."""
+    asked = parse(arguments)
+    try:
+        lines = table(bench(asked, load(asked.data).source, arguments))
+        if asked.page:
+            fill(asked.page, "steps", lines)
+        else:
+            print("\n".join(lines))
+    except (InputError, LabError, OSError, PageError) as error:
+        say(str(error))
+        return 2
+    except BenchError as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

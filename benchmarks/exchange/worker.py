@@ -1,0 +1,241 @@
+"""One rank of `benchmarks.exchange.run`: the link's latency and rate, then each case, all contestants in turns."""
+
+import json
+import random
+import statistics
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+from mpi4py import MPI
+
+from benchmarks.exchange.cases import (
+    CONTESTANTS,
+    FEWEST_REPETITIONS,
+    LAB_LINKS,
+    LEAST_REPETITIONS,
+    MOST_REPETITIONS,
+    Case,
+    cases,
+    guess_s,
+)
+from ddpgd.comm import exchange as room
+from ddpgd.comm.codec import BlockScaled, Float32
+from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.transports.mpi_host import MpiHost
+from ddpgd.kernels.reference.backend import Reference
+
+SHARE_OF_A_CASE = 0.12
+"""No case takes more than this share of the group's time, where its fewest repetitions fit."""
+LATE = 2
+"""A case is cut short when it takes so many times what it should, as on a busy machine."""
+TELLING_BYTES = 256 << 10
+"""From such a case on, the next one's time is guessed from this one's."""
+PING_PONG_S = 0.1
+PING_PONG_BYTES = [1 << power for power in (16, 18, 20, 22, 24)]
+
+
+class OneCommunicator(MpiHost):
+    """Contestants take turns, so that their messages cannot meet: no duplicate for each."""
+
+    def duplicate(self):
+        return self
+
+
+class Library:
+    """The MPI library's own sum, as one calls it without ddpgd."""
+
+    num_pieces, one_shot = 1, None
+
+    def __init__(self, comm, source):
+        self._comm = comm
+        self._source = source
+        self.result = np.empty_like(source)
+
+    def prepare(self):
+        np.copyto(self.result, self._source)
+
+    def run(self):
+        self._comm.Allreduce(MPI.IN_PLACE, self.result)
+
+    @property
+    def bytes_sent(self):
+        """Nobody knows: the library does not tell."""
+        return None
+
+
+class Ours:
+    """ddpgd's exchange, without the computation of gradients: they are copies of `source`."""
+
+    def __init__(self, transport, source, case: Case, name: str):
+        asked = CONTESTANTS[name]
+        self._source = source
+        self._count = case.num_micro_batches
+        self._transport = transport
+        ops = Reference()
+        codec = Float32() if asked.codec == "float32" else BlockScaled(ops, asked.codec)
+        feedback = asked.error_feedback
+        self._exchange = Exchange(transport, ops, source.size, codec, reduce=asked.reduce, error_feedback=feedback)
+        self.num_pieces = self._exchange.num_pieces(self._count)
+        usual = room.ONE_SHOT_BYTES
+        if asked.one_shot is not None:
+            room.ONE_SHOT_BYTES = 1 << 62 if asked.one_shot else 0
+        self.one_shot = asked.reduce == "ordered" and self._exchange._is_one_shot(self._count)
+        self.prepare()  # lays the wiring, by the bytes that hold now
+        room.ONE_SHOT_BYTES = usual
+
+    def prepare(self):
+        self._exchange.fold(self._count, self._leaves)
+
+    def _leaves(self, _micro_batches, grads, tails):
+        grads[...] = self._source
+        tails[...] = 0
+
+    def run(self):
+        self._exchange.combine(self._count)
+
+    @property
+    def result(self):
+        return self._exchange.result[0]
+
+    @property
+    def bytes_sent(self):
+        return self._transport.bytes_sent
+
+
+def ping_pong(comm, link: str) -> dict:
+    """Latency of 4 bytes one way, and the rate of a message of many, less that latency; between ranks 0 and 1.
+
+    Of shared memory at several lengths, since what fits a cache travels faster.
+    """
+    nominal = LAB_LINKS.get(link)
+    lengths = [int(nominal * PING_PONG_S)] if nominal else PING_PONG_BYTES
+    small = comm.bcast(_round_trips(comm, 4, 300))
+    large = {length: comm.bcast(_round_trips(comm, length, 5 if nominal else 15)) for length in lengths}
+    alpha_s = statistics.median(small) / 2
+    rates = {length: length / (statistics.median(taken) / 2 - alpha_s) for length, taken in large.items()}
+    return {
+        "alpha_s": alpha_s,
+        "nominal_bytes_per_s": nominal,
+        "bytes_per_s_by_length": rates,
+        "round_trips_s": {4: small, **large},
+    }
+
+
+def _round_trips(comm, num_bytes: int, count: int) -> list[float]:
+    message, taken = np.ones(num_bytes, np.uint8), []
+    for _ in range(count + 3):
+        started = time.perf_counter()
+        if comm.rank == 0:
+            comm.Send(message, 1)
+            comm.Recv(message, 1)
+        elif comm.rank == 1:
+            comm.Recv(message, 0)
+            comm.Send(message, 0)
+        taken.append(time.perf_counter() - started)
+    comm.Barrier()
+    return taken[3:]
+
+
+def one_round(comm, contestants: dict, number: int) -> dict:
+    """Each contestant once, in an order of this round's own; this rank's seconds and bytes."""
+    order = list(contestants)
+    random.Random(number).shuffle(order)
+    found = {}
+    for name in order:
+        contestant = contestants[name]
+        contestant.prepare()
+        before = contestant.bytes_sent
+        comm.Barrier()
+        started = time.perf_counter()
+        contestant.run()
+        taken = time.perf_counter() - started
+        found[name] = taken, before if before is None else contestant.bytes_sent - before
+    return found
+
+
+def same_work(comm, contestants: dict) -> dict[str, float]:
+    """Each contestant's distance to the ordered sum, relative. AssertionError: ranks hold different bits."""
+    exact, distances = contestants["ordered"].result, {}
+    for name, contestant in contestants.items():
+        result = contestant.result
+        digests = comm.allgather(zlib.crc32(result))
+        assert len(set(digests)) == 1, f"{name}: the ranks hold different sums"
+        difference = float(np.linalg.norm(result - exact))
+        distances[name] = difference / float(np.linalg.norm(exact))
+        exact_too = CONTESTANTS[name].codec == "float32" and CONTESTANTS[name].reduce == "ordered"
+        assert not difference or not exact_too, f"{name}: not the bits of the ordered sum"
+    return distances
+
+
+def measure(comm, transport, case: Case, most_s: float, wanted: int | None) -> dict:
+    """All repetitions of a case. `most_s`: how long they should take; `wanted`: so many, whatever they take."""
+    source = np.random.default_rng(comm.rank).standard_normal(case.size_bytes // 4, np.float32)
+    contestants = {
+        name: Library(comm, source) if name == "library" else Ours(transport, source, case, name)
+        for name in case.contestants
+    }
+    one_round(comm, contestants, 0)
+    distances = same_work(comm, contestants)
+    started = time.perf_counter()
+    rounds = [one_round(comm, contestants, 1)]
+    round_s = comm.bcast(time.perf_counter() - started)
+    fitting = int(most_s / round_s)
+    least = LEAST_REPETITIONS if fitting >= LEAST_REPETITIONS else FEWEST_REPETITIONS
+    repetitions = wanted or max(least, min(MOST_REPETITIONS, fitting))
+    for number in range(2, repetitions + 1):
+        late = comm.bcast(time.perf_counter() - started > LATE * most_s)
+        if late and number > FEWEST_REPETITIONS and not wanted:
+            break
+        rounds.append(one_round(comm, contestants, number))
+    everybody = comm.allgather(rounds)
+    return {
+        "size_bytes": case.size_bytes,
+        "num_micro_batches": case.num_micro_batches,
+        "contestants": {
+            name: {
+                "times_s": [max(own[number][name][0] for own in everybody) for number in range(len(rounds))],
+                "bytes_sent_by_rank": [own[-1][name][1] for own in everybody],
+                "num_pieces": contestants[name].num_pieces,
+                "one_shot": contestants[name].one_shot,
+                "distance_to_ordered": distances[name],
+            }
+            for name in case.contestants
+        },
+    }
+
+
+def main() -> None:
+    """Writes a JSON line for the link, then one for each case: measured, or left out because time is short."""
+    asked = json.loads(sys.argv[1])
+    comm, out = MPI.COMM_WORLD, Path(asked["out"])
+    started = time.perf_counter()
+    transport = OneCommunicator(comm)
+    link = ping_pong(comm, asked["link"])
+
+    def write(record: dict) -> None:
+        if comm.rank == 0:
+            with out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+    write({"ping_pong": link})
+    pace = 1.0
+    for case in cases(asked["link"], comm.size, asked["sizes"]):
+        left_s = comm.bcast(asked["seconds"] - (time.perf_counter() - started))
+        round_s = pace * guess_s(case, comm.size, link)
+        if round_s * (1 + (asked["repetitions"] or FEWEST_REPETITIONS)) > left_s:
+            write({"left_out": {"size_bytes": case.size_bytes, "num_micro_batches": case.num_micro_batches}})
+            continue
+        most_s = min(left_s, SHARE_OF_A_CASE * asked["seconds"])
+        found = measure(comm, transport, case, most_s, asked["repetitions"])
+        write(found)
+        if case.size_bytes >= TELLING_BYTES:
+            pace *= (
+                comm.bcast(sum(statistics.median(one["times_s"]) for one in found["contestants"].values())) / round_s
+            )
+
+
+if __name__ == "__main__":
+    main()

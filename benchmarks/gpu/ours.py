@@ -1,0 +1,131 @@
+"""ddpgd as a contestant: `Step`, from the parts that a run has."""
+
+import cupy
+
+from benchmarks.gpu.cases import LR, MOMENTUM, Case
+from benchmarks.gpu.limits import counts
+from ddpgd.comm.transport import Alone
+from ddpgd.config.schema import Config, resolve
+from ddpgd.data.mnist import Dataset
+from ddpgd.kernels.cuda.cublas import open_blas
+from ddpgd.kernels.cuda.device import select
+from ddpgd.kernels.cuda.launcher import Launcher
+from ddpgd.kernels.philox import permutation
+from ddpgd.run import build
+from ddpgd.run.device import Machine
+from ddpgd.training.step import Step
+
+DEVICE, ABSENCE = select(0)
+
+
+def facts():
+    """What computes. RuntimeError: there is no GPU."""
+    if DEVICE is None:
+        raise RuntimeError(ABSENCE)
+    runtime = cupy.cuda.runtime
+    return {
+        "device": DEVICE.name,
+        "capability": DEVICE.capability,
+        "CuPy": cupy.__version__,
+        "CUDA runtime": runtime.runtimeGetVersion(),
+        "CUDA driver": runtime.driverGetVersion(),
+        "cuBLAS by nvmath": open_blas(Launcher("float32"), "float32") is not None,
+    }
+
+
+def configuration(case: Case, num_micro_batches: int) -> Config:
+    asked = Config(
+        hidden=case.sizes[1:-1],
+        global_batch=case.rows,
+        micro_batch=case.rows // num_micro_batches,
+        optimizer="momentum",
+        lr=LR,
+        momentum=MOMENTUM,
+        schedule="constant",
+        weight_decay=0.0,
+        precision=case.precision,
+        backend="cupy",
+    )
+    return resolve(asked, 1)
+
+
+def make_step(ops, config: Config, images, labels) -> Step:
+    """One rank's steps over samples on the host."""
+    image_shape = (1, images.shape[1])
+    data = Dataset(images, labels, images[:0], labels[:0], image_shape, "")
+    return build.sync(ops, config, data, Alone(), total_steps=1)
+
+
+def as_it_is(work):
+    """In place of `Ops.capture`: no graph."""
+    return work
+
+
+class Ours:
+    """Steps of one rank: run as the training loop runs them, a new order for each epoch included."""
+
+    steps_at_once = 1
+    _loss_sums = (float("nan"),)
+
+    def __init__(self, key: str, case: Case, images, labels) -> None:
+        name, _, number = key.partition("-")
+        config = configuration(case, int(number or 1))
+        self.ops = ops = Machine(DEVICE, "").ops(config)
+        self._stream = cupy.cuda.get_current_stream()
+        if name == "uncaptured":
+            ops.capture = as_it_is
+        self._rows = case.rows
+        self._step = make_step(ops, config, images, labels)
+        self._at = 0
+        self.run(1)
+        self.first_loss = self.loss()
+
+    def run(self, steps: int) -> None:
+        self._stream.use()  # a contestant made later took its place: launches go where the thread's current stream is
+        while steps:
+            done = self._step.run(self._at, steps, False, False)
+            if done.halted:
+                raise ArithmeticError(f"step {self._at + done.num_steps}: the gradient is not finite")
+            self._at += done.num_steps
+            steps -= done.num_steps
+            self._loss_sums = done.loss_sums or self._loss_sums
+
+    def loss(self) -> float:
+        return self._loss_sums[-1] / self._rows
+
+
+def make(key: str, case: Case, images, labels) -> Ours:
+    return Ours(key, case, images, labels)
+
+
+def work_of(case: Case, images, labels, clock) -> dict:
+    """FLOP, bytes and launches of a step, and what its part of drawing the epoch's order takes, on the host."""
+    contestant = Ours("uncaptured", case, images, labels)
+    launched = contestant.ops.num_launches
+    contestant.run(1)
+    launches = contestant.ops.num_launches - launched
+    order_s = clock(lambda: permutation(0, 0, len(labels)), lambda: None)
+    return {**counts(case), "launches": launches, "order_s": order_s * case.rows / len(labels)}
+
+
+def copy_bandwidth(clock, num_bytes: int) -> float:
+    """Bytes a second, read and written, of copies on the device."""
+    source, target = cupy.zeros(num_bytes, "uint8"), cupy.zeros(num_bytes, "uint8")
+    stream = cupy.cuda.Stream(non_blocking=True)
+
+    def copy() -> None:
+        cupy.cuda.runtime.memcpyAsync(
+            target.data.ptr, source.data.ptr, num_bytes, cupy.cuda.runtime.memcpyDeviceToDevice, stream.ptr
+        )
+
+    return 2 * num_bytes / clock(copy, stream.synchronize)
+
+
+def matrix_peak(clock, precision: str, side: int) -> float | None:
+    """FLOP a second of a large product by cuBLAS (and the sums of its columns); None: it is not installed."""
+    if open_blas(Launcher(precision), precision) is None:
+        return None
+    ops = Machine(DEVICE, "").ops(Config(precision=precision))
+    factors = [ops.zeros((side, side), ops.activation_dtype) for _ in range(2)]
+    dweight, dbias = ops.zeros((1, side, side), "float32"), ops.zeros((1, side), "float32")
+    return 2 * side**3 / clock(lambda: ops.dense_backward_params(*factors, side, dweight, dbias), ops.synchronize)

@@ -1,0 +1,99 @@
+"""What the CUDA backend is meant to reach, and whether a measurement says that it does."""
+
+import statistics
+from dataclasses import dataclass
+
+from benchmarks.gpu.cases import LARGE, MIDDLE, OTHERS, SMALL
+
+STEP_US, EPOCH_S, ACCURATE_S = 20.0, 0.010, 0.1
+TIMES_EAGER, TIMES_GRAPH = 10.0, 1.5
+FROM_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Target:
+    """`met` is None where nothing was measured."""
+
+    wanted: str
+    got: str
+    met: bool | None
+
+
+def ratio(row: dict, other: dict) -> list[float]:
+    """How many times as long the other takes, within each repetition; empty where one of them has no figure."""
+    if "us" not in row or "us" not in other:
+        return []
+    return [theirs / mine for mine, theirs in zip(row["us"]["all"], other["us"]["all"], strict=True)]
+
+
+def targets(found: dict) -> list[Target]:
+    """Every target, in the order of `benchmarks/gpu.md`."""
+    small = _contestants(found, SMALL, 128, "float32")
+    epoch = found.get("epoch") or {}
+    step_us = small.get("captured", {}).get("us", {}).get("median")
+    return [
+        _at_most("784-128-10, 128 rows, float32: us a step", STEP_US, step_us),
+        _at_most("... ms an epoch", 1e3 * EPOCH_S, _milliseconds(epoch.get("epoch_s"))),
+        _reached(epoch),
+        _times("... times as fast as PyTorch eager", TIMES_EAGER, small, "torch-eager"),
+        _times("... times as fast as PyTorch with CUDA graphs", TIMES_GRAPH, small, "torch-graph"),
+        *(_not_slower(found, sizes) for sizes in (MIDDLE, LARGE)),
+    ]
+
+
+def verdict(found: dict) -> str:
+    """One line."""
+    judged = targets(found)
+    missed = [f"{target.wanted} (got {target.got})" for target in judged if target.met is False]
+    unknown = sum(target.met is None for target in judged)
+    line = f"{sum(target.met is True for target in judged)} of {len(judged)} targets met"
+    line += f"; missed: {'; '.join(missed)}" if missed else ""
+    return line + (f"; {unknown} not measured" if unknown else "")
+
+
+def _contestants(found: dict, sizes: tuple[int, ...], rows: int, precision: str) -> dict:
+    wanted = list(sizes), rows, precision
+    cases = (case for case in found["cases"] if (list(case["sizes"]), case["rows"], case["precision"]) == wanted)
+    return next((case["contestants"] for case in cases), {})
+
+
+def _at_most(what: str, most: float, got: float | None) -> Target:
+    wanted = f"{what}: at most {most:g}"
+    return Target(wanted, "-", None) if got is None else Target(wanted, f"{got:.1f}", got <= most)
+
+
+def _reached(epoch: dict) -> Target:
+    """98 % by every run, in time by the median."""
+    target = _at_most("... ms of training to 98 %", 1e3 * ACCURATE_S, _milliseconds(epoch.get("reached_s")))
+    if not epoch or epoch["num_reached"] == epoch["num_runs"]:
+        return target
+    return Target(target.wanted, f"{target.got}, by {epoch['num_reached']} of {epoch['num_runs']} runs", False)
+
+
+def _times(what: str, least: float, contestants: dict, other: str) -> Target:
+    ratios = ratio(contestants.get("captured", {}), contestants.get(other, {}))
+    wanted = f"{what}: at least {least:g}"
+    if not ratios:
+        return Target(wanted, "-", None)
+    return Target(wanted, f"{statistics.median(ratios):.2f}", statistics.median(ratios) >= least)
+
+
+def _not_slower(found: dict, sizes: tuple[int, ...]) -> Target:
+    """Beside the best of the others in each case from so many rows on."""
+    wanted = f"{'-'.join(map(str, sizes))}, {FROM_ROWS} rows and more: not slower than the best other"
+    worst = {}
+    for case in found["cases"]:
+        rows = case["contestants"]
+        ratios = [ratio(rows.get("captured", {}), rows.get(other, {})) for other in OTHERS]
+        medians = [statistics.median(values) for values in ratios if values]
+        if tuple(case["sizes"]) == sizes and case["rows"] >= FROM_ROWS and medians:
+            worst[case["name"]] = min(medians)
+    if not worst:
+        return Target(wanted, "-", None)
+    name, least = min(worst.items(), key=lambda item: item[1])
+    held = sum(value >= 1 for value in worst.values())
+    return Target(wanted, f"in {held} of {len(worst)} cases; least {least:.2f} x, at {name}", held == len(worst))
+
+
+def _milliseconds(values: dict | None) -> float | None:
+    return 1e3 * values["median"] if values else None

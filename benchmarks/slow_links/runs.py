@@ -1,0 +1,65 @@
+"""One run of `benchmarks.slow_links.run`: started alone, over shared memory or on the hosts of a lab, and what it found."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.cpu.runs import BenchError
+from benchmarks.exchange.cases import SHARED_MEMORY
+from benchmarks.exchange.run import ONE_THREAD, run_for
+from benchmarks.slow_links.cases import Run, command
+from ddpgd.run.records import read_records
+from tools.netlab.main import Lab
+
+PATIENCE_S = 600.0
+"""After which a run is ended, and missing."""
+
+
+def curve(run: Run, data: str) -> dict:
+    """A whole run over shared memory: (step, accuracy) of all evaluations, and bytes a step, where they are counted."""
+    with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as scratch:
+        folder = Path(scratch) / "run"
+        printed = _run(run, SHARED_MEMORY, None, data, folder)
+        if run.setting.is_torch:
+            figures = json.loads(printed)
+            last = figures["test_accuracy"]
+            return {"curve": figures["evaluations"], "accuracy": last, "wire_bytes": None}
+        records = [record for record in read_records(folder) if "test_accuracy" in record]
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return {
+        "curve": [(record["step"], record["test_accuracy"]) for record in records],
+        "accuracy": summary["test_accuracy"],
+        "wire_bytes": summary["wire_bytes_per_step"],
+    }
+
+
+def step_s(run: Run, link: str, lab: Lab | None, data: str) -> float:
+    """Seconds a step in the second half of a short run, without evaluation."""
+    with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as scratch:
+        folder = Path(scratch) / "run"
+        printed = _run(run, link, lab, data, folder)
+        if run.setting.is_torch:
+            return float(json.loads(printed)["step_s"])
+        first, last = read_records(folder)
+    return (last["train_s"] - first["train_s"]) / (last["step"] - first["step"])
+
+
+def _run(run: Run, link: str, lab: Lab | None, data: str, folder: Path) -> str:
+    """What it printed. BenchError: it failed."""
+    words, num_ranks = command(run, sys.executable, data, str(folder)), run.setting.num_ranks
+    try:
+        if num_ranks == 1:
+            done = run_for(words, PATIENCE_S)
+        elif link == SHARED_MEMORY:
+            done = run_for(["mpirun", "-n", str(num_ranks), *words], PATIENCE_S)
+        else:
+            start = lab.each if run.setting.is_torch else lab.mpirun
+            done = start(words, env=ONE_THREAD, timeout=PATIENCE_S, capture=True)
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"{run.setting}: ended after {PATIENCE_S:g} s") from None
+    if done.returncode:
+        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
+        raise BenchError(f"{said}\n{run.setting}: exit code {done.returncode}")
+    return done.stdout

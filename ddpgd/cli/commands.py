@@ -1,0 +1,122 @@
+"""What each command does, with its flags parsed: every rank calls it."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddpgd.comm.agreement import from_root
+from ddpgd.comm.launcher import Launch
+from ddpgd.comm.transport import Transport
+from ddpgd.config.schema import read_toml
+from ddpgd.data import picture
+from ddpgd.doctor import doctor
+from ddpgd.errors import Stop
+from ddpgd.run import checkpoint, inference, setup
+from ddpgd.run.compare import compare
+from ddpgd.run.plots import draw_runs
+from ddpgd.run.records import read_records
+from ddpgd.scaling import plan
+from ddpgd.training.stopping import StopRequest
+
+
+def _train(parsed: dict[str, Any], world: Transport, launched: Launch, stop: StopRequest) -> None:
+    setup.train(parsed["given"], world, launched, stop)
+
+
+def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
+    _, saved = from_root(world, lambda: checkpoint.find(Path(parsed["checkpoint"]), setup.say))
+    data = setup.load_data(parsed.get("data", saved.config.get("data")), world, launched, setup.say)
+    loss_mean, accuracy = inference.evaluate(saved, data, world)
+    if world.rank == 0:
+        figures = {
+            "step": saved.counters["step"],
+            "test_loss_mean": loss_mean if math.isfinite(loss_mean) else None,
+            "test_accuracy": accuracy,
+            "test_samples": len(data.test_labels),
+            "data": data.source,
+            "world_size": world.world_size,
+        }
+        print(json.dumps(figures))
+
+
+def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+    def work() -> None:
+        _, saved = checkpoint.find(Path(parsed["checkpoint"]), setup.say)
+        shape = tuple(saved.facts["image_shape"])
+        images = np.stack([picture.prepare(Path(image), shape) for image in parsed["images"]])
+        for name, row in zip(parsed["images"], inference.probabilities(saved, images), strict=True):
+            shares = "  ".join(f"{digit}: {100 * share:.1f} %" for digit, share in enumerate(row))
+            print(f"{name}: {row.argmax()}  ({shares})")
+
+    from_root(world, work)
+
+
+def _data(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
+    data = setup.load_data(parsed.get("data"), world, launched, setup.say)
+    if world.rank == 0:
+        rows, cols = data.image_shape
+        print(f"{data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples,")
+        print(f"{rows}x{cols} pixels, whole and consistent; SHA-256 of all {data.sha256}")
+
+
+def _compare(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+    def work() -> None:
+        first, second = map(Path, parsed["runs"])
+        num_steps, difference = compare(first, second)
+        if difference is None:
+            print(f"equal params, bit for bit, at all {num_steps} logged steps that both runs have")
+        else:
+            print(
+                f"params differ from logged step {difference.step} on (equal at {difference.last_equal}), "
+                f"first in {difference.tensors[0]}; in all: {', '.join(difference.tensors)}"
+            )
+
+    from_root(world, work)
+
+
+class _Ill(Stop):
+    """The doctor found what would make a run fail, and has said so."""
+
+    exit_code = 1
+
+
+def _doctor(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
+    if file := parsed.get("config"):
+        from_root(world, lambda: read_toml(file))
+    lines, is_ill = doctor.run(world, launched, parsed["refusal"], parsed.get("config"), parsed.get("data"))
+    if launched.rank == 0:
+        print("\n".join(lines), flush=True)
+    if is_ill:
+        raise _Ill
+
+
+def _plot(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+    def work() -> None:
+        folders = [Path(run) for run in parsed["runs"]]
+        names = [folder.name for folder in folders]
+        titles = names if len(set(names)) == len(names) else parsed["runs"]
+        draw_runs({title: read_records(run) for title, run in zip(titles, folders, strict=True)}, Path(parsed["out"]))
+        print(parsed["out"])
+
+    from_root(world, work)
+
+
+def _plan(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
+    lines = plan.lines(parsed["given"], parsed, world, launched.local_rank)
+    if world.rank == 0:
+        print("\n".join(lines), flush=True)
+
+
+COMMANDS = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "data": _data,
+    "compare": _compare,
+    "doctor": _doctor,
+    "plot": _plot,
+    "plan": _plan,
+}

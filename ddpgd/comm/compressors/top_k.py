@@ -1,0 +1,95 @@
+"""Sparse wires: each rank sends its largest elements alone, and keeps the others until they are."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from ddpgd.comm.compressor import Array
+from ddpgd.comm.transport import Transport
+from ddpgd.kernels.ops import Ops
+from ddpgd.kernels.words import TAIL_WORDS
+
+
+class TopK:
+    """`Compressor`. Lin, Han, Mao, Wang, Dally, "Deep gradient compression", 2018: lists of places and values.
+
+    With momentum, what the paper calls momentum correction; the optimizer behind it has none then.
+    """
+
+    name = "topk"
+    needs_host = True
+
+    def __init__(
+        self,
+        transport: Transport,
+        ops: Ops,
+        size: int,
+        density: Callable[[int], float],
+        share: Callable[[int], float],
+        momentum: float,
+        masking: bool,
+        clip_norm: float,
+    ) -> None:
+        """`size`: whole blocks. density(round): the share of elements that a rank sends; share(round): the samples of
+        the round over those of a full one, because what is kept is in units of full ones.
+
+        `momentum` 0: plain error feedback. `masking`: an element that is sent loses its momentum. `clip_norm`: the
+        largest norm of what a rank adds in a full round; 0: any.
+        """
+        self.residuals = {"kept": ops.zeros((size,), np.float32)}
+        if momentum:
+            self.residuals["velocity"] = ops.zeros((size,), np.float32)
+        self.shared: dict[str, Array] = {}
+        self._transport = transport
+        self._ops = ops
+        self._size = size
+        self._density = density
+        self._share = share
+        self._momentum = momentum
+        self._masking = masking
+        self._clip_norm = clip_norm
+        self._square = ops.zeros((1,), np.float32)
+        self._lists: dict[int, list[_List]] = {}
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._transport.bytes_sent
+
+    def combine(self, round: int, grads: Array, tail: Array) -> None:
+        wire, share = self._ops.wire, self._share(round)
+        kept, velocity = self.residuals["kept"], self.residuals.get("velocity")
+        wire.accumulate(grads, self._clipping(grads, share) / share, velocity, self._momentum, kept)
+        lists = self._of_ranks(max(1, math.ceil(self._density(round) * self._size)))
+        own = lists[self._transport.rank]
+        wire.select(kept, velocity if self._masking else None, own.indices, own.values)
+        own.tail[...] = tail
+        self._transport.all_gather([[of_rank.wire] for of_rank in lists])
+        grads.fill(0)
+        tail.fill(0)
+        for of_rank in lists:
+            wire.scatter_add(of_rank.indices, of_rank.values, share, grads)
+            self._ops.add(tail, of_rank.tail, tail)
+
+    def _clipping(self, grads: Array, share: float) -> float:
+        """The factor that clips what this rank adds; a gradient that is not finite stays so, and is sent first of all."""
+        if not self._clip_norm:
+            return 1.0
+        self._ops.squared_norms(grads.reshape(1, -1), self._square)
+        norm = math.sqrt(self._ops.to_host(self._square)[0]) / share
+        return self._clip_norm / norm if norm > self._clip_norm else 1.0
+
+    def _of_ranks(self, count: int) -> "list[_List]":
+        if count not in self._lists:
+            self._lists[count] = [_List(self._ops, count) for _ in range(self._transport.world_size)]
+        return self._lists[count]
+
+
+class _List:
+    """One rank's message: places, values, tail."""
+
+    def __init__(self, ops: Ops, count: int) -> None:
+        self.wire = ops.zeros((2 * count + TAIL_WORDS,), np.float32)
+        self.indices = self.wire[:count].view(np.uint32)
+        self.values = self.wire[count : 2 * count]
+        self.tail = self.wire[2 * count :]

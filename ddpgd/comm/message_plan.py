@@ -1,0 +1,193 @@
+"""The ordered exchange, laid out: which windows of the row travel where, and the additions that their owners make.
+
+A row is a gradient of `size` elements followed by its tail. Every rank owns one segment of it; the last one owns the tail
+as well, or, where the tail travels apart, rank 0, which always has a micro-batch. A wiring is laid once for each number of
+micro-batches, and used every step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ddpgd.comm.codec import Array, Codec, Coded, Float32
+from ddpgd.comm.transport import Transport
+from ddpgd.comm.tree import Fold, Node
+from ddpgd.kernels.ops import Ops
+from ddpgd.kernels.words import BLOCK, TAIL_WORDS
+
+SENT, OWNED = 0, 1
+"""The two encodings of a step, whose random keys differ: of pieces on the way to their owner, and of its sum."""
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """What encodings have lost so far, float32 (size,) each: of the pieces that this rank sent, of the sums it owned."""
+
+    sent: Array
+    owned: Array
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The subtrees that travel: those of each rank, in tree order, among `num_leaves`; and the slots of this rank's own."""
+
+    num_leaves: int
+    of_ranks: list[list[Node]]
+    slots: list[int]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A part of the row that one rank owns while it is being summed, and how it travels."""
+
+    owner: int
+    span: slice
+    codec: Codec
+    is_tail: bool = False
+
+
+class Wiring:
+    """One rank's part of the ordered exchange of `pieces`.
+
+    `row(slot)` is the array (size + TAIL_WORDS,) of a slot. The result lands in row(0). A rank without pieces sends its
+    tail alone, from row(1): a zero gradient is not neutral, because -0.0 + 0.0 is 0.0. `one_shot`: everybody hands
+    everybody all, and adds it up, which is more bytes in half the rounds; not for lossy codecs, where a rank would add
+    itself uncoded.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        ops: Ops,
+        codec: Codec,
+        size: int,
+        pieces: Pieces,
+        row: Callable[[int], Array],
+        residuals: Residuals | None,
+        one_shot: bool,
+    ) -> None:
+        world_size = transport.world_size
+        self._transport = transport
+        self._ops = ops
+        self._pieces = pieces
+        self._row = row
+        self._residuals = residuals
+        self._outgoing: list[list[Coded]] = [[] for _ in range(world_size)]
+        self._incoming: list[list[Coded]] = [[] for _ in range(world_size)]
+        self._gathered: list[list[Coded]] = [[] for _ in range(world_size)]
+        self._additions: list[tuple[Array, Array, Array]] = []
+        # A tail that travels as its gradient does needs no message of its own.
+        joined = codec.exact and all(pieces.of_ranks)
+        if one_shot:
+            self._lay_one_shot(_windows(size, 1, codec, joined))
+        else:
+            self._lay_segments(_windows(size, world_size, codec, joined))
+        self._sends = _wires(self._outgoing)
+        self._receives = _wires(self._incoming)
+        self._parts = _wires(self._gathered)
+        self._parts_travel = not one_shot
+
+    def exchange(self, key: Callable[[int], Array], look: Callable[[list[Coded]], None]) -> None:
+        """Turns all ranks' pieces into their sum, in row(0) of every rank, equal bit for bit.
+
+        key(SENT), key(OWNED): for codecs that round at random. `look` is shown what this rank has just encoded to send.
+        """
+        for coded in _flat(self._outgoing):
+            coded.encode(key(SENT))
+        self._transport.all_to_all(self._sends, self._receives)
+        look(_flat(self._outgoing))
+        for coded in _flat(self._incoming):
+            coded.decode()
+        for left, right, out in self._additions:
+            self._ops.add(left, right, out)
+        for coded in self._gathered[self._transport.rank]:
+            coded.encode(key(OWNED))
+        if self._parts_travel:
+            self._transport.all_gather(self._parts)
+        for coded in _flat(self._gathered):
+            coded.decode()
+
+    def _lay_segments(self, windows: list[_Window]) -> None:
+        """Each window's owner adds it up and hands everybody the sum."""
+        residuals, rank = self._residuals, self._transport.rank
+        for window in windows:
+            if window.owner == rank:
+                self._receive_and_add(window)
+            else:
+                self._send(window, window.owner)
+            owned = residuals.owned if residuals and window.owner == rank else None
+            self._gathered[window.owner].append(_coded(window, self._row(0)[window.span], owned))
+
+    def _lay_one_shot(self, windows: list[_Window]) -> None:
+        for window in windows:
+            self._receive_and_add(window)
+            for peer in range(self._transport.world_size):
+                if peer != self._transport.rank:
+                    self._send(window, peer)
+
+    def _send(self, window: _Window, peer: int) -> None:
+        slots = self._pieces.slots or ([1] if window.is_tail else [])
+        sent = self._residuals.sent if self._residuals else None
+        self._outgoing[peer] += [_coded(window, self._row(slot)[window.span], sent) for slot in slots]
+
+    def _receive_and_add(self, window: _Window) -> None:
+        """The owner's part: all other ranks' pieces of the window arrive; all pieces are added in tree order."""
+        pieces = self._pieces
+        result = self._row(0)[window.span]
+        only_piece = sum(map(len, pieces.of_ranks)) == 1
+        additions: list[tuple[Array, Array, Array]] = []
+        fold = Fold[Array](pieces.num_leaves, lambda left, right: additions.append((left, right, left)))
+        for peer, nodes in enumerate(pieces.of_ranks):
+            for number, node in enumerate(nodes):
+                if peer == self._transport.rank:
+                    values = self._row(pieces.slots[number])[window.span]
+                else:
+                    values = self._arrival(peer, window, result if only_piece else None)
+                fold.push(node, values)
+        if additions:
+            left, right, _ = additions[-1]
+            additions[-1] = (left, right, result)
+        self._additions += additions
+        if window.is_tail:
+            for peer in (peer for peer, nodes in enumerate(pieces.of_ranks) if not nodes):
+                own = peer == self._transport.rank
+                tail = self._row(1)[window.span] if own else self._arrival(peer, window)
+                self._additions.append((result, tail, result))
+
+    def _arrival(self, peer: int, window: _Window, values: Array | None = None) -> Array:
+        """Where the next piece of the window from `peer` will stand: `values`, or an array of its own."""
+        if values is None:
+            values = self._ops.empty((window.span.stop - window.span.start,), np.float32)
+        self._incoming[peer].append(_coded(window, values, None))
+        return values
+
+
+def segments(size: int, world_size: int) -> list[slice]:
+    """The part of a vector that each rank owns: whole blocks, as even as can be; there may be empty ones."""
+    num_blocks = -(-size // BLOCK)
+    bounds = [min(size, rank * num_blocks // world_size * BLOCK) for rank in range(world_size + 1)]
+    return [slice(bounds[rank], bounds[rank + 1]) for rank in range(world_size)]
+
+
+def _windows(size: int, world_size: int, codec: Codec, joined: bool) -> list[_Window]:
+    """Segments, empty ones left out; and the tail, never compressed: `joined` to the last segment, or apart."""
+    spans = segments(size, world_size)
+    tail = slice(size, size + TAIL_WORDS)
+    if joined:
+        spans[-1] = slice(spans[-1].start, tail.stop)
+    windows = [_Window(rank, span, codec) for rank, span in enumerate(spans) if span.start < span.stop]
+    return windows if joined else [*windows, _Window(0, tail, Float32(), is_tail=True)]
+
+
+def _coded(window: _Window, values: Array, residual: Array | None) -> Coded:
+    kept = residual[window.span] if residual is not None and not window.codec.exact else None
+    return window.codec.coded(values, window.span.start, kept)
+
+
+def _wires(coded_lists: list[list[Coded]]) -> list[list[Array]]:
+    return [[coded.wire for coded in coded_list] for coded_list in coded_lists]
+
+
+def _flat(coded_lists: list[list[Coded]]) -> list[Coded]:
+    return [coded for coded_list in coded_lists for coded in coded_list]

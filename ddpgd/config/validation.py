@@ -1,0 +1,143 @@
+"""Which values of a configuration go, alone, together, and with those of a run that goes on."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ddpgd.config.schema import ALTERNATIVES, OPTIONS, Config, flag
+from ddpgd.errors import InputError
+
+_OF_ONE_START = ("resume", "max_time", "quiet", "backend", "share_gpu", "transport", "ranks")
+"""Options that say how one start goes, not what the run is: a resume begins with their defaults."""
+
+_BELONGING = {
+    ("wire", "topk"): ("topk_density", "topk_warmup", "topk_masking"),
+    ("wire", "powersgd"): ("powersgd_rank",),
+    ("sync", "local"): ("local_steps", "local_after", "outer_lr", "outer_momentum"),
+}
+"""Options that mean nothing without the value of another."""
+
+_HUGE = 2**53
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "seed": (0, 2**64 - 1, "0 to 2^64 - 1"),
+    "epochs": (1, _HUGE, "at least 1"),
+    "steps": (1, _HUGE, "at least 1"),
+    "until_accuracy": (1e-9, 1.0, "above 0 and at most 1, as in 0.98"),
+    "max_time": (1e-9, math.inf, "above 0 seconds"),
+    "global_batch": (1, 2**24, "1 to 2^24"),
+    "micro_batch": (1, 2**24, "1 to 2^24"),
+    "accumulate": (1, 2**20, "1 to 2^20"),
+    "lr": (1e-300, math.inf, "above 0"),
+    "momentum": (0, 1 - 1e-9, "at least 0 and below 1"),
+    "warmup": (0, _HUGE, "at least 0"),
+    "weight_decay": (0, math.inf, "at least 0"),
+    "clip_norm": (0, math.inf, "at least 0"),
+    "evaluate_every": (1, _HUGE, "at least 1"),
+    "topk_density": (1e-6, 1, "above 0 and at most 1, as in 0.01"),
+    "topk_warmup": (0, _HUGE, "at least 0"),
+    "powersgd_rank": (1, 32, "1 to 32"),
+    "local_steps": (1, _HUGE, "at least 1"),
+    "local_after": (0, _HUGE, "at least 0"),
+    "outer_lr": (1e-300, math.inf, "above 0"),
+    "outer_momentum": (0, 1 - 1e-9, "at least 0 and below 1"),
+    "checkpoint_every": (1, _HUGE, "at least 1"),
+    "log_every": (1, _HUGE, "at least 1"),
+    "ranks": (1, 1024, "1 to 1024"),
+}
+
+
+def continued(saved: Config, given: Mapping[str, Any], world_size: int) -> Config:
+    """The configuration of a resumed run: `saved`, with what is `given` now. InputError: that changes the weights.
+
+    --accumulate may be given again, as by a job that is started again, where it makes the same global batch.
+    """
+    given = dict(given)
+    if accumulate := given.pop("accumulate", None):
+        global_batch = world_size * accumulate * saved.micro_batch
+        if global_batch != saved.global_batch:
+            raise InputError(
+                f"--accumulate {accumulate}: makes a global batch of {global_batch}, and the checkpoint was trained with "
+                f"{saved.global_batch}, which going on keeps; drop it with --resume"
+            )
+    for name, value in given.items():
+        before = getattr(saved, name)
+        if OPTIONS[name].metadata["fixed"] and value != before:
+            raise InputError(
+                f"{flag(name)} {_text(value)}: the checkpoint was trained with {_text(before)}, and going on keeps that; "
+                "drop the flag, or start a new run without --resume"
+            )
+    length = (
+        {} if given.keys().isdisjoint(("epochs", "steps")) else dict.fromkeys(("epochs", "steps", "until_accuracy"))
+    )
+    this_start = {name: OPTIONS[name].default for name in _OF_ONE_START}
+    return replace(saved, **{**length, **this_start, **given})
+
+
+def validate(config: Config) -> None:
+    """InputError for the first value that is out of range or contradicts another; the line says what to type."""
+    for name, (lowest, highest, text) in _RANGES.items():
+        value = getattr(config, name)
+        if value is not None and not lowest <= value <= highest:
+            raise InputError(f"{flag(name)} {value}: must be {text}")
+    if any(not 1 <= width <= 1_000_000 for width in config.hidden):
+        raise InputError(f"--hidden {','.join(map(str, config.hidden))}: each width must be 1 to 1000000")
+    for first, second in ALTERNATIVES:
+        if getattr(config, first) is not None and getattr(config, second) is not None:
+            raise InputError(f"{flag(first)} and {flag(second)} say the same in two ways; type one of them")
+    if config.global_batch is not None and config.micro_batch > config.global_batch:
+        raise InputError(
+            f"--micro-batch {config.micro_batch} is more than --global-batch {config.global_batch}; "
+            f"type --micro-batch {config.global_batch} or less"
+        )
+    if config.wire != "float32" and config.reduce == "fast":
+        raise InputError(
+            f"--reduce fast hands sums to the MPI library, which does not know --wire {config.wire}; type --reduce ordered"
+        )
+    _validate_exchange(config)
+    if config.error_feedback and config.wire == "float32":
+        raise InputError("--error-feedback has nothing to feed back: --wire float32 loses nothing; type --wire float16")
+    if config.scale_lr is not None:
+        _validate_scale_lr(config.scale_lr)
+    if config.ranks is not None and config.transport != "threads":
+        raise InputError(
+            "--ranks counts threads; type --transport threads with it, or start ranks with mpirun -n or RANKS=4 launch/local.sh"
+        )
+    if config.transport == "threads" and config.ranks is None:
+        raise InputError("--transport threads needs a number of ranks; type for example --ranks 4")
+
+
+def _validate_exchange(config: Config) -> None:
+    """What wires that keep most back, and local updates, do not go with."""
+    for (name, wanted), belonging in _BELONGING.items():
+        for other in belonging:
+            if getattr(config, name) != wanted and getattr(config, other) != OPTIONS[other].default:
+                raise InputError(f"{flag(other)} is for {flag(name)} {wanted}; type that as well, or drop it")
+    keeps = config.wire in ("topk", "powersgd")
+    if keeps and config.error_feedback:
+        raise InputError(
+            f"--error-feedback: --wire {config.wire} keeps what it does not send in any case; drop the flag"
+        )
+    if config.wire == "topk" and config.optimizer == "nesterov" and config.sync == "every-step":
+        raise InputError(
+            "--optimizer nesterov: --wire topk takes over plain momentum alone; type --optimizer momentum, sgd or adam"
+        )
+    if not keeps and config.sync == "every-step":
+        return
+    who = f"--wire {config.wire}" if keeps else "--sync local"
+    if config.precision == "float16":
+        raise InputError(
+            f"--precision float16 changes its loss scale, which {who} cannot follow; type --precision bfloat16"
+        )
+    if config.non_finite == "skip":
+        raise InputError(f"--non-finite skip cannot undo what {who} has kept on one rank; type --non-finite stop")
+
+
+def _validate_scale_lr(rule: str) -> None:
+    kind, _, base = rule.partition(":")
+    if kind not in ("linear", "sqrt") or not base.isdecimal() or int(base) == 0:
+        raise InputError(f"--scale-lr {rule}: type linear:BASE_BATCH or sqrt:BASE_BATCH, as in linear:256")
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) or "0" if isinstance(value, tuple) else str(value)

@@ -1,0 +1,57 @@
+"""`ddpgd doctor`: asks all ranks, and reports what was found."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from ddpgd.comm.agreement import from_root
+from ddpgd.comm.launcher import Launch
+from ddpgd.comm.transport import Transport
+from ddpgd.config.units import bytes_text, plural, time_text
+from ddpgd.doctor.checks import Everybody, Finding, examine, kinds
+from ddpgd.doctor.environment import collect, probes_cuda_aware
+from ddpgd.doctor.links import Pair, measure
+from ddpgd.run.device import mpi_library
+
+
+def run(
+    world: Transport, launched: Launch, refusal: str, config: str | None, data: str | None
+) -> tuple[list[str], bool]:
+    """What it prints, and whether a run would fail; all ranks of `world` call it."""
+    own = collect(launched, mpi_library() if refusal or world.world_size > 1 else "", config, data)
+    everybody = world.all_gather_objects(own)
+    pairs = measure(world)
+    notes = from_root(world, lambda: _probed(everybody))
+    found = examine(everybody, refusal, pairs)
+    return report(everybody, found, pairs, notes), any(finding.is_fatal for finding in found)
+
+
+def _probed(everybody: Everybody) -> list[str]:
+    """What only a trial tells."""
+    if not everybody[0].gpu or not everybody[0].library:
+        return []
+    if probes_cuda_aware():
+        return ["MPI moves arrays of GPUs here: --transport mpi-cuda will do"]
+    return ["MPI does not move arrays of GPUs here: --transport mpi-host (the default) or nccl"]
+
+
+def report(everybody: Everybody, found: Sequence[Finding], pairs: Sequence[Pair], notes: Sequence[str]) -> list[str]:
+    """What `ddpgd doctor` prints."""
+    hosts = ", ".join(f"{host} ({count})" for host, count in Counter(facts.host for facts in everybody).items())
+    own = everybody[0]
+    lines = [
+        f"{plural(len(everybody), 'rank')}, on {hosts}; "
+        f"{own.launched.launcher or 'no launcher'}; MPI library: {own.library or 'none'}",
+        f"rank 0: {own.gpu.name if own.gpu else f'no GPU ({own.gpu_absence})'}; {own.cpu}, {len(own.cores)} cores; "
+        f"{own.blas}, {own.blas_threads} threads; data: {own.data or own.data_absence}",
+        *notes,
+    ]
+    for title, theirs in kinds(everybody, pairs).items():
+        rates = [pair.bytes_per_s for pair in theirs]
+        latencies = [pair.latency_s for pair in theirs]
+        lines.append(
+            f"links {title}: {time_text(min(latencies))} to {time_text(max(latencies))}, {bytes_text(min(rates))}/s to "
+            f"{bytes_text(max(rates))}/s"
+        )
+    for finding in found:
+        lines += ["", f"{'WRONG' if finding.is_fatal else 'look'}: {finding.text}", f"  type: {finding.remedy}"]
+    return [*lines, "", plural(len(found), "finding") if found else "nothing found"]

@@ -1,0 +1,173 @@
+"""What a process can tell of itself and its machine: what must be alike on all ranks, or fit together."""
+
+import gzip
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from threadpoolctl import threadpool_info
+
+from ddpgd.comm.launcher import Launch, node
+from ddpgd.data import download
+from ddpgd.kernels.cuda import device as cuda_device
+from ddpgd.kernels.cuda.device import Cuda, Device
+
+PACKAGES = ("ddpgd", "numpy", "mpi4py", "cupy-cuda12x", "cupy-cuda13x", "nvmath-python", "safetensors")
+SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
+LAUNCHERS = ("mpirun", "mpiexec", "prterun", "orterun", "prted", "orted", "hydra_pmi_proxy", "mpiexec.hydra", "srun")
+"""Names of the programs whose children are ranks. Slurm's slurmstepd is none: a batch script's commands are no ranks."""
+
+PROBE = """
+import cupy
+from mpi4py import MPI
+sent, received = cupy.arange(1024), cupy.zeros(1024, dtype=int)
+cupy.cuda.Device().synchronize()
+MPI.COMM_SELF.Sendrecv(sent, 0, recvbuf=received, source=0)
+assert (received == sent).all()
+"""
+PROBE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of one process. `parent`: the launcher among the programs that started it; empty: there is none.
+
+    `gpu_absence`, `data_absence`: why there is none. `cores`: those it may run on. `blas`: build, and threads.
+    `num_allocated`: machines that Slurm gave to its job; 1 without Slurm.
+    """
+
+    host: str
+    num_allocated: int
+    launched: Launch
+    parent: str
+    library: str
+    gpu: Device | None
+    gpu_absence: str
+    cuda: Cuda | None
+    cpu: str
+    cores: tuple[int, ...]
+    blas: str
+    blas_threads: int
+    packages: Mapping[str, str]
+    python: str
+    sources: str
+    settings: Mapping[str, str]
+    configuration: str
+    data: str
+    data_absence: str
+
+
+def collect(launched: Launch, library: str, config: str | None, data: str | None) -> Facts:
+    """Of this process. `library`: what its MPI calls itself; `config`: a file whose bytes should be alike."""
+    gpu, absence = cuda_device.select(launched.local_rank)
+    place = download.locate(data, os.environ)
+    digest, data_absence = _data(place.directory)
+    if data_absence and place.is_cache:
+        digest, data_absence = "to be fetched", ""
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return Facts(
+        host=node(),
+        num_allocated=int(os.environ.get("SLURM_JOB_NUM_NODES", "1")),
+        launched=launched,
+        parent=_parent_launcher(),
+        library=library,
+        gpu=gpu,
+        gpu_absence=absence,
+        cuda=cuda_device.versions(),
+        cpu=_cpu(),
+        cores=tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (),
+        blas=", ".join(
+            f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}".strip() for pool in pools
+        ),
+        blas_threads=max((pool["num_threads"] for pool in pools), default=1),
+        packages={name: number for name in PACKAGES if (number := _version(name))},
+        python=platform.python_version(),
+        sources=_digest(sorted(Path(__file__).parent.rglob("*.py"))),
+        settings={name: os.environ[name] for name in SETTINGS if name in os.environ},
+        configuration=_digest([Path(config)]) if config else "",
+        data=digest,
+        data_absence=data_absence,
+    )
+
+
+def probes_cuda_aware(program: str = PROBE) -> bool:
+    """Whether MPI moves arrays of this process's GPU: tried in a child, which a library that cannot may kill."""
+    alone = {
+        name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "PMI", "PRTE_", "SLURM_"))
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=alone, capture_output=True, timeout=PROBE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def _parent_launcher() -> str:
+    """The nearest program among this process's parents that is a launcher."""
+    process = os.getppid()
+    while process > 1:
+        try:
+            stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+        except OSError:
+            return ""
+        name, _, rest = stat.partition("(")[2].rpartition(")")
+        if name in LAUNCHERS:
+            return name
+        process = int(rest.split()[1])
+    return ""
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _data(directory: Path | None) -> tuple[str, str]:
+    """A digest of the files, or why there is none."""
+    if directory is None:
+        return "synthetic", ""
+    digest, found = hashlib.sha256(), False
+    for name in download.SHA256:
+        plain, packed = directory / name, directory / f"{name}.gz"
+        if plain.is_file() or packed.is_file():
+            found = True
+            digest.update(plain.read_bytes() if plain.is_file() else _unpacked(packed))
+    return (digest.hexdigest()[:16], "") if found else ("", f"no MNIST in {directory}")
+
+
+def _unpacked(file: Path) -> bytes:
+    """What a gzip file holds; a damaged one, as it is."""
+    try:
+        return gzip.decompress(file.read_bytes())
+    except (OSError, EOFError, zlib.error):
+        return file.read_bytes()
+
+
+def _digest(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        try:
+            digest.update(file.read_bytes())
+        except OSError as error:
+            return f"{file}: {error.strerror}"
+    return digest.hexdigest()[:16]

@@ -1,0 +1,263 @@
+"""Every op on a GPU: which kernel, over which grid, with which scratch. The kernels stand in the `.cu` files."""
+
+from collections.abc import Callable
+from typing import Any
+
+import cupy
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ddpgd.kernels.cuda.compress import CudaWire
+from ddpgd.kernels.cuda.dense import VALUE_DTYPES, Dense
+from ddpgd.kernels.cuda.launcher import THREADS, Launcher, by_fours, check, count_of
+from ddpgd.kernels.ops import Array
+from ddpgd.kernels.words import BLOCK, HISTORY_WORDS, TAIL_WORDS, Policy
+
+LOSS_ROWS = 128
+"""Rows that a thread block of a loss takes; `loss.cu` says the same."""
+
+JOINED_ROWS = 16384
+JOINED_BYTES = 1 << 29
+"""Micro-batches are joined up to so many rows, and gradients of so many bytes. Not yet measured."""
+
+
+class Cuda:
+    """`Ops` in CUDA, on one device and one stream, for the thread that made it."""
+
+    name = "cupy"
+    steps_per_replay = 8
+
+    def __init__(self, device: int, precision: str) -> None:
+        cupy.cuda.Device(device).use()
+        self.vector_dtype = np.dtype(np.float32)
+        self.activation_dtype = np.dtype(VALUE_DTYPES[precision])
+        self._launch = Launcher(precision)
+        self.stream: Any = self._launch.stream
+        self._dense = Dense(self._launch, precision)
+        self.wire = CudaWire(self._launch)
+        name = cupy.cuda.runtime.getDeviceProperties(device)["name"].decode()
+        products = "cuBLAS for large products" if self._dense.has_library else "own products"
+        self.device = f"{name}, CUDA {cupy.cuda.runtime.runtimeGetVersion()}, CuPy {cupy.__version__}, {products}"
+        self._scratches: dict[tuple[str, int, int], tuple[Array, Array]] = {}
+
+    @property
+    def num_launches(self) -> int:
+        """How many kernels were launched, or captured, so far."""
+        return self._launch.num_launches
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        self.stream.use()
+        return self._array(cupy.empty(shape, dtype))
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return self._launch.zeros(shape, dtype)
+
+    def from_host(self, values: Array) -> Array:
+        self.stream.use()
+        return self._array(cupy.asarray(values))
+
+    def to_host(self, values: Array) -> Array:
+        self.stream.use()
+        # A window is made whole here: CuPy's own `get` of one leaves the thread on the null stream (cupy/cupy#8377).
+        whole = values if values.flags.c_contiguous else cupy.ascontiguousarray(values)
+        return self._array(cupy.asnumpy(whole))
+
+    def upload(self, values: Array, out: Any) -> None:
+        out.set(values, stream=self.stream)
+
+    def download(self, values: Any, out: Array) -> None:
+        assert values.flags.c_contiguous, "not contiguous"
+        values.get(stream=self.stream, out=out, blocking=False)
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        count = int(np.prod(shape))
+        memory = cupy.cuda.alloc_pinned_memory(count * np.dtype(dtype).itemsize)
+        return np.frombuffer(memory, dtype, count).reshape(shape)
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        return self._launch.capture(work)
+
+    def synchronize(self) -> None:
+        self.stream.synchronize()
+
+    def num_joined(self, micro_batch: int, size: int) -> int:
+        most = min(JOINED_ROWS // micro_batch, JOINED_BYTES // (4 * (size + TAIL_WORDS)))
+        return 1 << (max(1, most).bit_length() - 1)
+
+    def round_weights(self, params: Array) -> Array:
+        if self.activation_dtype == self.vector_dtype:
+            return params
+        weights = self.empty(params.shape, self.activation_dtype)
+        self._launch("optimizer.cu", "round_weights", *by_fours(params), params, weights, np.int64(params.size))
+        return weights
+
+    def gather_normalise(
+        self,
+        images: Array,
+        labels: Array,
+        order: Array,
+        cursor: Array,
+        offset: int,
+        mean: float,
+        std: float,
+        x: Array,
+        y: Array,
+    ) -> None:
+        num_rows, num_pixels = x.shape
+        check(x, self.activation_dtype)
+        assert y.dtype == np.int64
+        grid = count_of(num_rows * count_of(num_pixels, 16), THREADS)
+        factors = np.float32(1.0 / (255.0 * std)), np.float32(mean / std)
+        sizes = np.int32(num_rows), np.int32(num_pixels)
+        samples = images, labels, order, cursor, np.int64(offset)
+        self._launch("gather.cu", "gather_normalise", (grid,), (THREADS,), *samples, *factors, x, y, *sizes)
+
+    def dense_forward(
+        self, x: Array, weight: Array, bias: Array, activation: str, micro_batch: int, out: Array
+    ) -> None:
+        self._dense.forward(x, weight, bias, activation, micro_batch, out)
+
+    def dense_backward_params(self, x: Array, dout: Array, micro_batch: int, dweight: Array, dbias: Array) -> None:
+        self._dense.backward_params(x, dout, micro_batch, dweight, dbias)
+
+    def dense_backward_input(
+        self, dout: Array, weight: Array, x: Array, activation: str, micro_batch: int, dx: Array
+    ) -> None:
+        self._dense.backward_input(dout, weight, x, activation, micro_batch, dx)
+
+    def cross_entropy(
+        self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
+    ) -> None:
+        self._loss("cross_entropy", logits, labels, micro_batch, control, dlogits, tails)
+
+    def mean_squared_error(
+        self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
+    ) -> None:
+        self._loss("mean_squared_error", logits, labels, micro_batch, control, dlogits, tails)
+
+    def add(self, left: Array, right: Array, out: Array) -> None:
+        for array in (left, right, out):
+            check(array, np.float32)
+        self._launch("reduce.cu", "add", *by_fours(out), left, right, out, np.int64(out.size))
+
+    def tree_sum(self, rows: Array, out: Array) -> None:
+        check(out, np.float32)
+        stride, groups = np.int64(_stride(rows)), np.int32(len(rows))
+        self._launch("reduce.cu", "tree_sum", *by_fours(out), rows, stride, groups, out, np.int64(out.size))
+
+    def squared_norms(self, rows: Array, out: Array) -> None:
+        groups, num_blocks = len(rows), rows.shape[1] // BLOCK
+        partials, counters = self._sums("norms", groups, groups, num_blocks)
+        strides = np.int64(_stride(rows)), np.int32(num_blocks)
+        out_stride = np.int64(out.strides[0] // out.itemsize)
+        where = (num_blocks, groups), (THREADS,)
+        self._launch("reduce.cu", "squared_norms", *where, rows, *strides, partials, counters, out, out_stride)
+
+    def decide(
+        self, grads: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
+    ) -> None:
+        check(grads, np.float32)
+        assert history.shape[1] == HISTORY_WORDS
+        num_blocks = grads.size // BLOCK
+        partials, counter = self._sums("decide", 1, 1, num_blocks)
+        sums = grads, np.int32(num_blocks), partials, counter
+        state = tail, lrs, cursor, control, history, np.int32(len(history))
+        rules = (
+            np.int32(policy.global_batch),
+            np.float64(policy.clip_norm),
+            np.int32(policy.growth_interval),
+            np.float64(policy.largest_loss_scale),
+        )
+        self._launch("decide.cu", "decide", (num_blocks,), (THREADS,), *sums, *state, *rules)
+
+    def sgd(self, params: Array, grads: Array, control: Array, weight_decay: float, weights: Array) -> None:
+        self._update("sgd", [params, grads], control, weight_decay, (), weights)
+
+    def momentum(
+        self,
+        params: Array,
+        grads: Array,
+        velocity: Array,
+        control: Array,
+        weight_decay: float,
+        momentum: float,
+        weights: Array,
+    ) -> None:
+        vectors = [params, grads, velocity]
+        self._update("momentum", vectors, control, weight_decay, (np.float32(momentum),), weights)
+
+    def nesterov(
+        self,
+        params: Array,
+        grads: Array,
+        velocity: Array,
+        control: Array,
+        weight_decay: float,
+        momentum: float,
+        weights: Array,
+    ) -> None:
+        vectors = [params, grads, velocity]
+        self._update("nesterov", vectors, control, weight_decay, (np.float32(momentum),), weights)
+
+    def adam(
+        self,
+        params: Array,
+        grads: Array,
+        first: Array,
+        second: Array,
+        control: Array,
+        weight_decay: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weights: Array,
+    ) -> None:
+        factors = np.float64(beta1), np.float64(beta2), np.float32(epsilon)
+        self._update("adam", [params, grads, first, second], control, weight_decay, factors, weights)
+
+    def _loss(
+        self, kernel: str, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
+    ) -> None:
+        num_rows, num_classes = logits.shape
+        check(logits, np.float32)
+        check(dlogits, self.activation_dtype)
+        groups, chunks = len(tails), count_of(min(micro_batch, num_rows), LOSS_ROWS)
+        partials, counters = self._sums("loss", 2 * groups, groups, chunks)
+        sizes = np.int32(num_rows), np.int32(num_classes), np.int32(micro_batch)
+        outputs = dlogits, tails, np.int64(_stride(tails)), partials, counters
+        where = (chunks, groups), (LOSS_ROWS,)
+        self._launch("loss.cu", kernel, *where, logits, labels, *sizes, control, *outputs)
+
+    def _update(
+        self,
+        kernel: str,
+        vectors: list[Array],
+        control: Array,
+        weight_decay: float,
+        factors: tuple[Any, ...],
+        weights: Array,
+    ) -> None:
+        params = vectors[0]
+        for vector in vectors:
+            check(vector, np.float32)
+        copy = None if weights is params else weights
+        arguments = *vectors, control, np.float32(weight_decay), *factors, copy, np.int64(params.size)
+        self._launch("optimizer.cu", kernel, *by_fours(params), *arguments)
+
+    def _sums(self, purpose: str, num_sums: int, num_counters: int, num_parts: int) -> tuple[Array, Array]:
+        """Scratch for sums over thread blocks: the nodes of their trees, and counters, which are 0 between launches."""
+        key = purpose, num_sums, num_parts
+        if key not in self._scratches:
+            partials = self.empty((num_sums * (num_parts + count_of(num_parts, 32)),), np.float32)
+            self._scratches[key] = partials, self.zeros((num_counters,), np.int32)
+        return self._scratches[key]
+
+    def _array(self, array: Any) -> Array:
+        """For the type checker: CuPy's arrays are used here as NumPy's are."""
+        return array  # type: ignore[no-any-return]
+
+
+def _stride(rows: Array) -> int:
+    """Elements from one row of a matrix to the next."""
+    assert rows.strides[1] == rows.itemsize, "rows that are not contiguous"
+    return rows.strides[0] // rows.itemsize

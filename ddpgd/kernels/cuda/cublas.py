@@ -1,0 +1,115 @@
+"""The products of a dense layer by cuBLAS: one call a micro-batch, so that its bits depend on its own rows alone."""
+
+import importlib
+from typing import Any
+
+import cupy
+import numpy as np
+
+from ddpgd.kernels.cuda.launcher import Launcher
+from ddpgd.kernels.ops import Array
+
+FILE = "dense_epilogue.cu"
+BLOCK = (256,)
+WORKSPACE_BYTES = 32 << 20
+
+# cudaDataType
+FLOAT32 = 0
+DATA_TYPES = {"float32": FLOAT32, "tf32": FLOAT32, "float16": 2, "bfloat16": 14}
+
+
+def address(array: Any) -> int:
+    """Where a device array begins."""
+    return int(array.data.ptr)
+
+
+def open_blas(launch: Launcher, precision: str) -> "Blas | None":
+    """None where nvmath-python, or the library that it looks for, is not installed."""
+    try:
+        library = importlib.import_module("nvmath.bindings.cublas")
+    except (ImportError, OSError):
+        return None
+    try:
+        handle = library.create()
+    except (RuntimeError, OSError, library.cuBLASError):
+        return None
+    return Blas(launch, precision, library, handle)
+
+
+class Blas:
+    """The dense ops by a library; `Dense` has checked what it is given.
+
+    cuBLAS is column-major: it computes the transpose of a row-major product, from its factors in reverse.
+    """
+
+    def __init__(self, launch: Launcher, precision: str, library: Any, handle: int) -> None:
+        self._launch = launch
+        self._library = library
+        self._handle = handle
+        self._data_type = DATA_TYPES[precision]
+        # A stream takes the workspace away, so it comes first. A captured graph must not share the library's own.
+        library.set_stream(handle, launch.stream.ptr)
+        self._workspace = cupy.empty(WORKSPACE_BYTES, np.uint8)
+        library.set_workspace(handle, address(self._workspace), WORKSPACE_BYTES)
+        modes = library.Math
+        library.set_math_mode(handle, int(modes.DEFAULT_MATH) | int(modes.DISALLOW_REDUCED_PRECISION_REDUCTION))
+        library.set_atomics_mode(handle, int(library.AtomicsMode.NOT_ALLOWED))
+        compute_types = library.ComputeType
+        self._compute_type = int(
+            compute_types.COMPUTE_32F_FAST_TF32 if precision == "tf32" else compute_types.COMPUTE_32F
+        )
+        self._one = np.ones(1, np.float32)
+        self._zero = np.zeros(1, np.float32)
+        self._scratches: dict[tuple[int, ...], Array] = {}
+
+    def forward(self, x: Array, weight: Array, bias: Array, activation: int, micro_batch: int, out: Array) -> None:
+        num_rows, num_outputs = out.shape
+        sums = self._sums(out)
+        for first in range(0, num_rows, micro_batch):
+            rows = slice(first, first + micro_batch)
+            self._multiply(x[rows], False, weight, False, sums[rows])
+        size = np.int64(out.size)
+        self._over(out.size, "activate_sums", sums, bias, out, size, np.int32(num_outputs), np.int32(activation))
+
+    def backward_params(self, x: Array, dout: Array, micro_batch: int, dweight: Array, dbias: Array) -> None:
+        num_rows, num_outputs = dout.shape
+        for g, first in enumerate(range(0, num_rows, micro_batch)):
+            rows = slice(first, first + micro_batch)
+            self._multiply(x[rows], True, dout[rows], False, dweight[g])
+        sizes = map(np.int32, (num_rows, micro_batch, num_outputs))
+        grid = (-(-num_outputs // 32), dbias.shape[0])
+        self._launch(FILE, "sum_columns", grid, BLOCK, dout, dbias, *sizes, np.int64(dbias.strides[0] // 4))
+
+    def backward_input(
+        self, dout: Array, weight: Array, x: Array, activation: int, micro_batch: int, dx: Array
+    ) -> None:
+        sums = self._sums(dx)
+        for first in range(0, x.shape[0], micro_batch):
+            rows = slice(first, first + micro_batch)
+            self._multiply(dout[rows], False, weight, True, sums[rows])
+        self._over(dx.size, "multiply_slope", sums, x, dx, np.int64(dx.size), np.int32(activation))
+
+    def _multiply(self, left: Array, turn_left: bool, right: Array, turn_right: bool, out: Array) -> None:
+        """out = left right, row-major, either transposed first."""
+        normal, turned = int(self._library.Operation.N), int(self._library.Operation.T)
+        arguments = (
+            *(self._handle, turned if turn_right else normal, turned if turn_left else normal),
+            *(out.shape[1], out.shape[0], left.shape[0] if turn_left else left.shape[1], self._one.ctypes.data),
+            *(address(right), self._data_type, right.shape[1]),
+            *(address(left), self._data_type, left.shape[1], self._zero.ctypes.data),
+            *(address(out), FLOAT32, out.shape[1], self._compute_type, int(self._library.GemmAlgo.DEFAULT)),
+        )
+        # In a rehearsal too: the library loads its kernels at the first call of a shape, which a capture forbids.
+        self._library.gemm_ex(*arguments)
+        self._launch.num_launches += 1
+
+    def _sums(self, out: Array) -> Array:
+        """Where a product's sums go: `out` itself, or scratch where it has 16 bits."""
+        if out.dtype == np.float32:
+            return out
+        if out.shape not in self._scratches:
+            self._scratches[out.shape] = cupy.empty(out.shape, np.float32)
+        return self._scratches[out.shape]
+
+    def _over(self, size: int, kernel: str, *arguments: Any) -> None:
+        self._launch(FILE, kernel, (-(-size // BLOCK[0]),), BLOCK, *arguments)

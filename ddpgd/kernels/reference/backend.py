@@ -1,0 +1,210 @@
+"""The reference: every op in NumPy. It is the definition that kernels are proved against, and the CPU backend."""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ddpgd.kernels.ops import Array
+from ddpgd.kernels.reference import losses, updates
+from ddpgd.kernels.reference.compress import ReferenceWire
+from ddpgd.kernels.reference.scratch import Scratch
+from ddpgd.kernels.words import Control, Cursor, Policy
+
+
+class Reference:
+    """`Ops` in NumPy."""
+
+    name = "numpy"
+    device = "CPU"
+    steps_per_replay = 1
+    stream = None
+
+    def __init__(self, dtype: DTypeLike = np.float32) -> None:
+        """`dtype` float64 serves proofs."""
+        self.vector_dtype = self.activation_dtype = np.dtype(dtype)
+        self.wire = ReferenceWire()
+        self._scratch = Scratch()
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return np.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return np.zeros(shape, dtype)
+
+    def from_host(self, values: Array) -> Array:
+        return values
+
+    def to_host(self, values: Array) -> Array:
+        return values
+
+    def upload(self, values: Array, out: Array) -> None:
+        np.copyto(out, values)
+
+    def download(self, values: Array, out: Array) -> None:
+        np.copyto(out, values)
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return np.empty(shape, dtype)
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        return work
+
+    def synchronize(self) -> None:
+        pass
+
+    def num_joined(self, micro_batch: int, size: int) -> int:  # noqa: ARG002
+        return 1
+
+    def round_weights(self, params: Array) -> Array:
+        return params
+
+    def gather_normalise(
+        self,
+        images: Array,
+        labels: Array,
+        order: Array,
+        cursor: Array,
+        offset: int,
+        mean: float,
+        std: float,
+        x: Array,
+        y: Array,
+    ) -> None:
+        first = int(cursor[Cursor.FIRST]) + offset
+        indices = order[first : first + len(y)]
+        rows = self._scratch("rows", x.shape, np.uint8)
+        images.take(indices, axis=0, out=rows, mode="clip")
+        np.multiply(rows, x.dtype.type(1.0 / (255.0 * std)), out=x)
+        np.subtract(x, x.dtype.type(mean / std), out=x)
+        picked = self._scratch("labels", y.shape, np.uint8)
+        labels.take(indices, out=picked, mode="clip")
+        y[...] = picked
+
+    def dense_forward(
+        self, x: Array, weight: Array, bias: Array, activation: str, micro_batch: int, out: Array
+    ) -> None:
+        for part in _micro_batches(len(x), micro_batch):
+            np.matmul(x[part], weight, out=out[part])
+        np.add(out, bias, out=out)
+        if activation == "relu":
+            np.maximum(out, self._scratch.keep(np.zeros, bias.shape, out.dtype), out=out)
+        elif activation == "tanh":
+            np.tanh(out, out=out)
+        elif activation == "sigmoid":
+            np.multiply(out, 0.5, out=out)
+            np.tanh(out, out=out)
+            np.multiply(out, 0.5, out=out)
+            np.add(out, 0.5, out=out)
+
+    def dense_backward_params(self, x: Array, dout: Array, micro_batch: int, dweight: Array, dbias: Array) -> None:
+        for number, part in enumerate(_micro_batches(len(x), micro_batch)):
+            np.matmul(x[part].T, dout[part], out=dweight[number])
+            np.add.reduce(dout[part], axis=0, out=dbias[number])
+
+    def dense_backward_input(
+        self, dout: Array, weight: Array, x: Array, activation: str, micro_batch: int, dx: Array
+    ) -> None:
+        for part in _micro_batches(len(x), micro_batch):
+            np.matmul(dout[part], weight.T, out=dx[part])
+        slope = self._scratch("slope", x.shape, bool if activation == "relu" else x.dtype)
+        if activation == "relu":
+            np.greater(x, 0, out=slope)
+        elif activation == "tanh":
+            np.multiply(x, x, out=slope)
+            np.subtract(1.0, slope, out=slope)
+        elif activation == "sigmoid":
+            np.subtract(1.0, x, out=slope)
+            np.multiply(slope, x, out=slope)
+        else:
+            slope.fill(1)
+        np.multiply(dx, slope, out=dx)
+
+    def cross_entropy(
+        self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
+    ) -> None:
+        for number, part in enumerate(_micro_batches(len(logits), micro_batch)):
+            losses.cross_entropy(self._scratch, logits[part], labels[part], dlogits[part], tails[number])
+        self._scale_loss(control, dlogits)
+
+    def mean_squared_error(
+        self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
+    ) -> None:
+        for number, part in enumerate(_micro_batches(len(logits), micro_batch)):
+            losses.mean_squared_error(self._scratch, logits[part], labels[part], dlogits[part], tails[number])
+        self._scale_loss(control, dlogits)
+
+    def add(self, left: Array, right: Array, out: Array) -> None:
+        np.add(left, right, out=out)
+
+    def tree_sum(self, rows: Array, out: Array) -> None:
+        distance = 1
+        while distance < len(rows):
+            for left in range(0, len(rows) - distance, 2 * distance):
+                np.add(rows[left], rows[left + distance], out=rows[left])
+            distance *= 2
+        np.copyto(out, rows[0])
+
+    def squared_norms(self, rows: Array, out: Array) -> None:
+        for number, row in enumerate(rows):
+            out[number] = updates.squared_norm(self._scratch, row)
+
+    def decide(
+        self, grads: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
+    ) -> None:
+        updates.decide(self._scratch, grads, tail, lrs, cursor, control, history, policy)
+
+    def sgd(self, params: Array, grads: Array, control: Array, weight_decay: float, weights: Array) -> None:  # noqa: ARG002
+        updates.sgd(self._scratch, params, grads, control, weight_decay)
+
+    def momentum(
+        self,
+        params: Array,
+        grads: Array,
+        velocity: Array,
+        control: Array,
+        weight_decay: float,
+        momentum: float,
+        weights: Array,  # noqa: ARG002
+    ) -> None:
+        updates.momentum(self._scratch, params, grads, velocity, control, weight_decay, momentum)
+
+    def nesterov(
+        self,
+        params: Array,
+        grads: Array,
+        velocity: Array,
+        control: Array,
+        weight_decay: float,
+        momentum: float,
+        weights: Array,  # noqa: ARG002
+    ) -> None:
+        updates.nesterov(self._scratch, params, grads, velocity, control, weight_decay, momentum)
+
+    def adam(
+        self,
+        params: Array,
+        grads: Array,
+        first: Array,
+        second: Array,
+        control: Array,
+        weight_decay: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weights: Array,  # noqa: ARG002
+    ) -> None:
+        factors = weight_decay, beta1, beta2, epsilon
+        updates.adam(self._scratch, params, grads, first, second, control, *factors)
+
+    def _scale_loss(self, control: Array, dlogits: Array) -> None:
+        loss_scale = float(control[Control.LOSS_SCALE])
+        if loss_scale != 1.0:
+            np.multiply(dlogits, loss_scale, out=dlogits)
+
+
+@cache
+def _micro_batches(num_rows: int, micro_batch: int) -> list[slice]:
+    """The rows of each micro-batch."""
+    return [slice(start, min(start + micro_batch, num_rows)) for start in range(0, num_rows, micro_batch)]

@@ -1,0 +1,211 @@
+"""From a configuration to live parts: the only room that chooses them."""
+
+import math
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddpgd.comm.compressor import Apart
+from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.transport import Transport
+from ddpgd.config.schema import Config
+from ddpgd.data.batches import Batches, Samples
+from ddpgd.data.idx import NUM_CLASSES
+from ddpgd.data.mnist import Dataset
+from ddpgd.errors import InputError
+from ddpgd.kernels.ops import Ops
+from ddpgd.kernels.philox import permutation
+from ddpgd.kernels.words import Policy
+from ddpgd.model.network import MultilayerPerceptron
+from ddpgd.optim import rules, schedules
+from ddpgd.optim.rules import Optimizer
+from ddpgd.optim.schedules import Schedule
+from ddpgd.params import Layout, dense_layout, initialise
+from ddpgd.run import build_exchange
+from ddpgd.training.counters import Counters
+from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
+from ddpgd.training.local_sgd import LocalUpdates
+from ddpgd.training.step import Step
+from ddpgd.training.trainer import Pace, Sync
+
+FIRST_LOSS_SCALE = 2.0**12
+LARGEST_LOSS_SCALE = 2.0**15
+"""The gradient of one sample's loss by its logits lies in -1 to 1, and float16 ends at 65,504."""
+LOSS_SCALE_GROWTH_STEPS = 1000
+
+
+def policy(config: Config) -> Policy:
+    """How steps decide. Only float16 knows overflow where float32 does not: its loss scale adapts itself.
+
+    With --wire topk each rank clips what it adds.
+    Micikevicius et al., "Mixed precision training", 2018.
+    """
+    growth_interval = LOSS_SCALE_GROWTH_STEPS if config.precision == "float16" else 0
+    clip_norm = 0.0 if config.wire == "topk" and config.sync == "every-step" else config.clip_norm
+    return Policy(global_batch(config), clip_norm, growth_interval, LARGEST_LOSS_SCALE)
+
+
+def _loss_scaling(config: Config, counters: Counters) -> tuple[float, int]:
+    """The loss scale to go on with, and for how many steps it has held."""
+    first = FIRST_LOSS_SCALE if config.precision == "float16" else 1.0
+    return counters.loss_scale or first, counters.good_steps
+
+
+def sync(
+    backend: Ops,
+    config: Config,
+    data: Dataset,
+    transport: Transport,
+    total_steps: int,
+    first: NDArray[np.float32] | None = None,
+    counters: Counters | None = None,
+) -> Sync:
+    """One rank's steps, as --sync has them; from `first`, params on the host, and counters on, or from the beginning."""
+    counters = counters or Counters()
+    cut, tensors = batches(config, data), layout(config, data.image_shape)
+    join = _num_joined(backend, config.micro_batch, tensors.size, cut.num_micro_batches(0), transport.world_size)
+    made = build_exchange.of_gradients(backend, config, transport, tensors, cut, join)
+    together = _step(backend, config, data, made, join, total_steps, first, counters)
+    if config.sync == "every-step":
+        return together
+    apart = Exchange(transport, backend, tensors.size, join=join, compressor=Apart())
+    rule = "nesterov" if config.outer_momentum else "sgd"
+    return LocalUpdates(
+        backend,
+        together,
+        apart=_step(backend, config, data, apart, join, total_steps, first, counters, together),
+        exchange=build_exchange.of_changes(backend, config, transport, tensors, cut),
+        outer=rules.make(rule, backend, tensors.size, 0.0, config.outer_momentum),
+        outer_lr=config.outer_lr,
+        local_steps=config.local_steps,
+        local_after=config.local_after,
+        total_steps=total_steps,
+    )
+
+
+def _step(
+    backend: Ops,
+    config: Config,
+    data: Dataset,
+    exchange: Exchange,
+    join: int,
+    total_steps: int,
+    first: NDArray[np.float32] | None,
+    counters: Counters,
+    beside: Step | None = None,
+) -> Step:
+    """Steps through `exchange`; `beside` others, on their params, network and optimizer."""
+    cut = batches(config, data)
+    if beside is None:
+        joined_tests = _num_joined_tests(backend, data, exchange.transport.world_size) * EVALUATE_ROWS
+        test_rows = min(joined_tests, max(EVALUATE_ROWS, len(data.test_labels)))
+        train_rows = min(join * config.micro_batch, cut.samples(0))
+        network = model(backend, config, data.image_shape, max(train_rows, test_rows))
+        vector = initialise(network.layout, config.init, config.seed) if first is None else first
+        samples = Samples(backend.from_host(data.train_images), backend.from_host(data.train_labels))
+        params, weights, rule = backend.from_host(vector), None, optimizer(backend, config, network.layout.size)
+    else:
+        network, samples, params, weights, rule = (
+            beside.model,
+            beside.samples,
+            beside.params,
+            beside.weights,
+            beside.optimizer,
+        )
+    return Step(
+        ops=backend,
+        model=network,
+        samples=samples,
+        batches=cut,
+        exchange=exchange,
+        optimizer=rule,
+        schedule=learning_rates(config, total_steps),
+        params=params,
+        policy=policy(config),
+        updates=counters.updates,
+        loss_scaling=_loss_scaling(config, counters),
+        weights=weights,
+    )
+
+
+def evaluation(backend: Ops, step: Sync, data: Dataset, transport: Transport) -> Evaluate:
+    """Evaluation on the test samples, in the buffers of `step`'s network."""
+    samples = Samples(backend.from_host(data.test_images), backend.from_host(data.test_labels))
+    return Evaluate(backend, step.model, samples, transport, _num_joined_tests(backend, data, transport.world_size))
+
+
+def _num_joined_tests(backend: Ops, data: Dataset, world_size: int) -> int:
+    return _num_joined(backend, EVALUATE_ROWS, 0, math.ceil(len(data.test_labels) / EVALUATE_ROWS), world_size)
+
+
+def _num_joined(backend: Ops, micro_batch: int, size: int, num_micro_batches: int, world_size: int) -> int:
+    """How many micro-batches a rank computes side by side: a power of two, not more than it ever has."""
+    share = max(1, math.ceil(num_micro_batches / world_size))
+    return min(backend.num_joined(micro_batch, size), 1 << (share - 1).bit_length())
+
+
+def sizes(config: Config, image_shape: tuple[int, int]) -> tuple[int, ...]:
+    """The widths of all layers, inputs and classes included."""
+    rows, cols = image_shape
+    return (rows * cols, *config.hidden, NUM_CLASSES)
+
+
+def layout(config: Config, image_shape: tuple[int, int]) -> Layout:
+    """Where the network's tensors lie in a vector."""
+    return dense_layout(sizes(config, image_shape))
+
+
+def model(backend: Ops, config: Config, image_shape: tuple[int, int], max_rows: int) -> MultilayerPerceptron:
+    """The network, with room for `max_rows` samples."""
+    return MultilayerPerceptron(backend, sizes(config, image_shape), config.activation, config.loss, max_rows)
+
+
+def optimizer(backend: Ops, config: Config, size: int) -> Optimizer:
+    """The update rule; plain SGD where the wire has the momentum, with the weight decay that momentum would multiply."""
+    if momentum := build_exchange.momentum_of_wire(config):
+        return rules.make("sgd", backend, size, config.weight_decay / (1 - momentum), 0.0)
+    return rules.make(config.optimizer, backend, size, config.weight_decay, config.momentum)
+
+
+def learning_rates(config: Config, total_steps: int) -> Schedule:
+    """step -> learning rate, scaled to the global batch where that is asked for."""
+    peak_lr = config.lr * schedules.scale(config.scale_lr, global_batch(config))
+    return schedules.make(config.schedule, peak_lr, total_steps, config.warmup)
+
+
+def batches(config: Config, data: Dataset) -> Batches:
+    """Which samples each step and each micro-batch holds."""
+    num_samples = len(data.train_labels)
+    order = partial(_order, config.seed, num_samples)
+    return Batches(num_samples, global_batch(config), config.micro_batch, order)
+
+
+def pace(config: Config, data: Dataset, steps_done: int) -> Pace:
+    """The run's length and rhythm. InputError: it would end before it begins, or before its warm-up does."""
+    steps_per_epoch = batches(config, data).steps_per_epoch
+    total_steps = config.steps or (config.epochs or 1) * steps_per_epoch
+    if config.warmup >= total_steps:
+        raise InputError(
+            f"--warmup {config.warmup}: the run has {total_steps} steps; type --warmup {total_steps - 1} or less"
+        )
+    if total_steps < steps_done:
+        raise InputError(
+            f"a run of {total_steps} steps: the checkpoint has done {steps_done} already; type --steps {steps_done} or more"
+        )
+    return Pace(
+        total_steps=total_steps,
+        log_every=config.log_every,
+        evaluate_every=config.evaluate_every or steps_per_epoch,
+        checkpoint_every=config.checkpoint_every,
+        until_accuracy=config.until_accuracy,
+    )
+
+
+def global_batch(config: Config) -> int:
+    assert config.global_batch is not None, "resolve() was not called"
+    return config.global_batch
+
+
+def _order(seed: int, num_samples: int, epoch: int) -> NDArray[np.int64]:
+    return permutation(seed, epoch, num_samples)

@@ -1,0 +1,43 @@
+"""Where two runs part: the first logged step, and the first layer, at which their params differ."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddpgd.errors import InputError
+from ddpgd.run.records import read_records
+from ddpgd.training.counters import Record
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`step`: the first logged step at which the params differ; `tensors`: in what; `last_equal`: the one before it."""
+
+    step: int
+    tensors: list[str]
+    last_equal: int
+
+
+def compare(first: Path, second: Path) -> tuple[int, Difference | None]:
+    """The number of steps that both runs logged, and their first difference. InputError: nothing to compare."""
+    left, right = _by_step(first), _by_step(second)
+    common = sorted(left.keys() & right.keys())
+    if not common:
+        raise InputError(f"{first} and {second} have no logged step in common; train both with the same --log-every")
+    last_equal = 0
+    for step in common:
+        if left[step]["params_hash"] != right[step]["params_hash"]:
+            return len(common), Difference(step, _differing(left[step], right[step]), last_equal)
+        last_equal = step
+    return len(common), None
+
+
+def _by_step(folder: Path) -> dict[int, Record]:
+    records = read_records(folder)
+    if not all({"params_hash", "layer_hashes"} <= record.keys() for record in records):
+        raise InputError(f"{folder}: its records hold no hashes of params; compare runs of this version of ddpgd")
+    return {record["step"]: record for record in records}
+
+
+def _differing(left: Record, right: Record) -> list[str]:
+    ours, theirs = left["layer_hashes"], right["layer_hashes"]
+    return [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]

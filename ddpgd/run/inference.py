@@ -1,0 +1,51 @@
+"""What a checkpoint's network does: evaluation, and probabilities for images."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from ddpgd.comm.transport import Transport
+from ddpgd.config.schema import from_table
+from ddpgd.data.batches import Samples
+from ddpgd.data.mnist import Dataset
+from ddpgd.errors import InputError
+from ddpgd.kernels.reference.backend import Reference
+from ddpgd.kernels.words import CURSOR_WORDS
+from ddpgd.run import resharding
+from ddpgd.run.build import model
+from ddpgd.run.checkpoint import Checkpoint
+from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
+
+
+def evaluate(saved: Checkpoint, data: Dataset, world: Transport) -> tuple[float, float]:
+    """Test loss mean and test accuracy of a checkpoint, over all ranks of `world`."""
+    if list(data.image_shape) != saved.facts["image_shape"]:
+        wanted = "x".join(map(str, saved.facts["image_shape"]))
+        raise InputError(
+            f"{data.source}: images are not {wanted}, as those of this checkpoint; name other data by --data"
+        )
+    with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
+        backend = Reference()
+        network = model(backend, from_table(saved.config), saved.facts["image_shape"], EVALUATE_ROWS)
+        params = resharding.params(network.layout, saved.arrays)
+        return Evaluate(backend, network, Samples(data.test_images, data.test_labels), world)(params, params)
+
+
+def probabilities(saved: Checkpoint, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Class probabilities, float64 (num_images, C), that a checkpoint's network gives to uint8 (num_images, K) images."""
+    num_rows = len(images)
+    network = model(Reference(), from_table(saved.config), saved.facts["image_shape"], num_rows)
+    params = resharding.params(network.layout, saved.arrays)
+    no_labels, cursor = np.zeros(num_rows, np.uint8), np.zeros(CURSOR_WORDS, np.int64)
+    network.load(images, no_labels, np.arange(num_rows), cursor, 0, num_rows)
+    logits = network.forward(params, params, num_rows, num_rows).astype(np.float64)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+def check_same_data(path: Path, saved: Checkpoint, data: Dataset) -> None:
+    """InputError: `data` are not those that the checkpoint was trained on."""
+    if saved.facts["data_sha256"] != data.sha256:
+        raise InputError(f"{data.source}: not the data that {path} was trained on; name those with --data")

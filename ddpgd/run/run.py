@@ -1,0 +1,236 @@
+"""A run on one rank: its live objects, what it saves, what it tells; and the ranks that make a run."""
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from ddpgd.comm.agreement import from_root
+from ddpgd.comm.transport import Transport
+from ddpgd.comm.transports import threads
+from ddpgd.comm.transports.capabilities import why_auto
+from ddpgd.config.schema import Config, resolve, to_table
+from ddpgd.config.validation import validate
+from ddpgd.data.mnist import Dataset
+from ddpgd.errors import InputError
+from ddpgd.run import build, checkpoint, report, resharding
+from ddpgd.run.checkpoint import Checkpoint
+from ddpgd.run.device import Machine
+from ddpgd.run.folder import RunFolder
+from ddpgd.run.inference import check_same_data
+from ddpgd.run.progress import Quiet
+from ddpgd.run.records import RecordFile, read_records, write_summary
+from ddpgd.run.tensorboard import EventFile
+from ddpgd.training.counters import Counters, Record
+from ddpgd.training.stopping import StopRequest
+from ddpgd.training.trainer import Observer, Pace, Trainer
+
+
+def train(
+    config: Config,
+    resumed: tuple[Path, Checkpoint] | None,
+    data: Dataset,
+    world: Transport,
+    machine: Machine,
+    stop: StopRequest,
+    show: Callable[[int, int, int], Quiet],
+) -> Record:
+    """Trains on every rank of `world` (or on --ranks threads); returns the summary, which rank 0 writes as well.
+
+    `show(total_steps, num_epochs, steps_done)` makes what rank 0 shows. Raises what `errors` lists, on all ranks alike.
+    """
+    transport = machine.transport(config, world)
+    world_size = config.ranks or transport.world_size
+    config = resolve(config, world_size)
+    validate(config)
+    counters = _counters(resumed[1]) if resumed else Counters()
+    if resumed:
+        check_same_data(*resumed, data)
+    pace = build.pace(config, data, counters.step)
+    folder = from_root(world, lambda: _open(config, resumed and resumed[0]))
+    config = replace(config, run_dir=str(folder.path))
+    stop.limit(config.max_time)
+    rank_of = partial(Rank, config, pace, resumed and resumed[1], data, folder, machine, stop)
+    with threadpool_limits(1, user_api="blas"):
+        if config.transport == "threads":
+            return threads.run(world_size, lambda own: rank_of(own).train(show))[0]
+        return rank_of(transport).train(show)
+
+
+class Rank:
+    """One rank's live objects."""
+
+    def __init__(
+        self,
+        config: Config,
+        pace: Pace,
+        saved: Checkpoint | None,
+        data: Dataset,
+        folder: RunFolder,
+        machine: Machine,
+        stop: StopRequest,
+        transport: Transport,
+    ) -> None:
+        self._config = config
+        self._pace = pace
+        self._data = data
+        self._folder = folder
+        self._machine = machine
+        self._stop = stop
+        self._transport = transport
+        self._counters = _counters(saved) if saved else Counters()
+        self._saved = saved
+        self._ops = machine.ops(config)
+        self._reachable = machine.reaching(config, self._ops, transport)
+        first = None if saved is None else resharding.params(build.layout(config, data.image_shape), saved.arrays)
+        self._step = build.sync(self._ops, config, data, self._reachable, pace.total_steps, first, self._counters)
+        if saved:
+            resharding.restore(self._ops, transport, self._step, saved.arrays, saved.facts["world_size"])
+
+    def train(self, show: Callable[[int, int, int], Quiet]) -> Record:
+        """Trains; on rank 0 shows it, writes its records and its summary."""
+        num_epochs = -(-self._pace.total_steps // self._step.batches.steps_per_epoch)
+        if self._transport.rank > 0:
+            return self._run(Quiet())
+        with ExitStack() as stack:
+            files = [stack.enter_context(closing(file)) for file in self._record_files()]
+            shown = stack.enter_context(show(self._pace.total_steps, num_epochs, self._counters.step))
+            for line in self._introduction():
+                shown.say(line)
+            for line in self._changes():
+                shown.say(line)
+            summary = self._run(_Recorder(files, shown, self._hashes))
+            for line in report.conclusion(summary, str(self._folder.path)):
+                shown.say(line)
+        write_summary(self._folder.path, summary)
+        return summary
+
+    def _record_files(self) -> list[RecordFile | EventFile]:
+        own = self._folder.path, self._counters.step
+        return [RecordFile(*own), *([EventFile(*own)] if self._config.tensorboard else [])]
+
+    def _changes(self) -> list[str]:
+        """In what a run that goes on differs from the one before."""
+        if self._saved is None:
+            return []
+        before, now = self._saved.facts["world_size"], self._transport.world_size
+        lines = [
+            f"{before} ranks before, {now} now: {text}" for text in resharding.how_shared(self._step) if before != now
+        ]
+        if self._saved.facts.get("backend") not in (None, self._ops.name):
+            saved_by = self._saved.facts["backend"]
+            lines.append(f"the checkpoint was computed by {saved_by}; {self._ops.name} has other last digits")
+        return lines
+
+    def _run(self, observer: Observer) -> Record:
+        # Every step looks whether its gradient is finite, so NumPy need not warn of what it overflowed in.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._summary(self._trainer(observer).run())
+
+    def _trainer(self, observer: Observer) -> Trainer:
+        return Trainer(
+            step=self._step,
+            evaluate=build.evaluation(self._ops, self._step, self._data, self._reachable),
+            batches=self._step.batches,
+            transport=self._transport,
+            pace=self._pace,
+            counters=self._counters,
+            stop=self._stop,
+            save=self._save,
+            observer=observer,
+            skip_non_finite=self._config.non_finite == "skip",
+        )
+
+    def _save(self, counters: Counters) -> None:
+        layout = self._step.model.layout
+        arrays = resharding.gather(self._ops, self._transport, layout, self._step.params, self._step)
+        if self._transport.rank > 0:
+            return
+        facts = {
+            "version": report.VERSION,
+            "backend": self._ops.name,
+            "image_shape": list(self._data.image_shape),
+            "data_sha256": self._data.sha256,
+            "world_size": self._transport.world_size,
+            "params_sha256": layout.sha256(self._ops.to_host(self._step.params)),
+        }
+        checkpoint.save(self._folder.checkpoints, Checkpoint(arrays, asdict(counters), to_table(self._config), facts))
+
+    def _hashes(self) -> Record:
+        host = self._ops.to_host(self._step.params)
+        return {
+            "params_hash": self._step.model.layout.sha256(host)[:16],
+            "layer_hashes": self._step.model.layout.hashes(host),
+        }
+
+    def _introduction(self) -> list[str]:
+        config, has_gpu = self._config, self._machine.device is not None
+        why = why_auto(self._transport.world_size, has_gpu) if config.transport == "auto" else ""
+        return report.introduction(
+            config,
+            world_size=self._transport.world_size,
+            num_nodes=self._machine.num_nodes,
+            transport=self._reachable.name + why,
+            backend=f"{self._ops.name}{self._machine.choice}",
+            sizes=build.sizes(config, self._data.image_shape),
+            num_params=self._step.model.layout.num_params,
+            num_pieces=self._step.exchange.num_pieces(self._step.batches.num_micro_batches(0)),
+            data=self._data,
+            folder=str(self._folder.path),
+            pace=(self._counters.step, self._pace.total_steps),
+        )
+
+    def _summary(self, figures: Record) -> Record:
+        config = self._config
+        return report.summary(
+            config,
+            figures,
+            world_size=self._transport.world_size,
+            num_nodes=self._machine.num_nodes,
+            transport=self._reachable.name,
+            backend=self._ops.name,
+            device=self._ops.device,
+            wire=self._step.exchange.wire,
+            num_params=self._step.model.layout.num_params,
+            params_sha256=self._step.model.layout.sha256(self._ops.to_host(self._step.params)),
+        )
+
+
+class _Recorder:
+    """Rank 0's observer: what is recorded gets the params' hashes, goes to the files, and is shown."""
+
+    def __init__(self, files: list[RecordFile | EventFile], shown: Quiet, hashes: Callable[[], Record]) -> None:
+        self.step = shown.step
+        self.say = shown.say
+        self._files = files
+        self._shown = shown
+        self._hashes = hashes
+
+    def record(self, record: Record) -> None:
+        whole = record | self._hashes()
+        for file in self._files:
+            file.record(whole)
+        self._shown.record(record)
+
+
+def _open(config: Config, resumed: Path | None) -> RunFolder:
+    """The run's folder; of a run that goes on, all that it left behind after `resumed` is dropped."""
+    folder = RunFolder.open(config, resumed)
+    if resumed and resumed.parent == folder.checkpoints.resolve():
+        if (folder.path / "metrics.jsonl").exists():
+            read_records(folder.path)
+        checkpoint.forget_later(resumed)
+    return folder
+
+
+def _counters(saved: Checkpoint) -> Counters:
+    try:
+        return Counters(**saved.counters)
+    except TypeError as error:
+        raise InputError(
+            f"the checkpoint was written by another version of ddpgd ({error}); use that version"
+        ) from None

@@ -1,0 +1,153 @@
+"""From a launcher's environment to ranks that agree: the world, the configuration, the data; then the run."""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ddpgd.comm.agreement import from_root, together
+from ddpgd.comm.launcher import Launch, node
+from ddpgd.comm.transport import Alone, Transport
+from ddpgd.config.schema import Config, from_table
+from ddpgd.config.validation import continued, validate
+from ddpgd.data import download, mnist, synthetic
+from ddpgd.data.mnist import Dataset
+from ddpgd.errors import InputError, Stop
+from ddpgd.kernels.cuda import device as cuda_device
+from ddpgd.run import checkpoint, run, tensorboard
+from ddpgd.run.checkpoint import Checkpoint
+from ddpgd.run.device import agree, mpi_world
+from ddpgd.run.progress import Bar, Lines, Quiet
+from ddpgd.training.counters import Record
+from ddpgd.training.stopping import StopRequest
+
+Say = Callable[[str], None]
+
+
+def join(launch: Launch, may_use_gpu: bool = False) -> Transport:
+    """All ranks that were launched. InputError: MPI is missing, or is not the launcher's.
+
+    A GPU becomes the current one before: an MPI library that can handle device memory looks at it when it starts.
+    """
+    if may_use_gpu:
+        cuda_device.select(launch.local_rank)
+    if launch.world_size == 1:
+        return Alone()
+    transport = mpi_world(f"{launch.launcher} started {launch.world_size} ranks")
+    if transport.world_size != launch.world_size:
+        raise InputError(
+            f"{launch.launcher} started {launch.world_size} ranks, but the MPI library of mpi4py sees "
+            f"{transport.world_size}: they do not match; use the mpirun that belongs to that library"
+        )
+    return transport
+
+
+def train(given: Mapping[str, Any], world: Transport, launch: Launch, stop: StopRequest) -> Record:
+    """Trains as the options in `given` say, on all ranks; returns the summary. `resume` may be "".
+
+    `stop` is asked, before one or more steps, whether to write a checkpoint and end.
+    """
+    config, resumed = from_root(world, lambda: _configure(given, given.get("ranks") or world.world_size))
+    console = _console(launch)
+    machine = agree(config, resumed is not None, world, launch.local_rank)
+    quiet = config.quiet or world.rank > 0
+    data = load_data(config.data, world, launch, _silent if config.quiet or launch.local_rank > 0 else say)
+
+    def show(total_steps: int, num_epochs: int, steps_done: int) -> Quiet:
+        if quiet:
+            return Quiet()
+        if console.is_terminal:
+            return Bar(console, total_steps, num_epochs, steps_done)
+        return Lines(console, total_steps, num_epochs)
+
+    return run.train(config, resumed, data, world, machine, stop, show)
+
+
+def load_data(given: str | None, world: Transport, launch: Launch, report: Say) -> Dataset:
+    """The samples, on every rank; one rank of each node fetches them. InputError, on all ranks: any rank has none.
+
+    Where rank 0's environment says where they are, it says so for all: ranks elsewhere may have another one.
+    """
+    choice = from_root(world, lambda: given if given is not None else os.environ.get("DDPGD_DATA"))
+    place = together(world, lambda: download.locate(choice, os.environ))
+    directory = place.directory
+    if directory is None:
+        data = synthetic.make()
+    else:
+        if place.is_cache:
+            together(world, lambda: download.fetch(directory, report) if launch.local_rank == 0 else directory)
+        data = together(world, lambda: mnist.load(directory))
+    digests = world.all_gather_objects(data.sha256)
+    for peer, digest in enumerate(digests):
+        if digest != digests[0]:
+            raise InputError(f"rank {peer} has other data than rank 0; give every node the same files by --data")
+    return data
+
+
+def _configure(given: Mapping[str, Any], world_size: int) -> tuple[Config, tuple[Path, Checkpoint] | None]:
+    """Rank 0's part: the options, and the checkpoint to go on from."""
+    if given.get("resume") is None:
+        config = Config(**given)
+        _validate(config)
+        return config, None
+    place = given["resume"] or given.get("run_dir")
+    if not place:
+        raise InputError("--resume alone needs to know the run: type --run-dir FOLDER --resume, or --resume CHECKPOINT")
+    path, saved = checkpoint.find(Path(os.path.expanduser(place)), say)
+    before = from_table(saved.config)
+    own_folder = {} if given.get("run_dir") else {"run_dir": None}
+    config = continued(before, {**own_folder, **given, "resume": None}, world_size)
+    _validate(config)
+    if config.schedule != "constant" and (config.epochs, config.steps) != (before.epochs, before.steps):
+        say(f"the run has another length now, so the {config.schedule} schedule goes on differently")
+    return config, (path, saved)
+
+
+def _validate(config: Config) -> None:
+    validate(config)
+    if config.tensorboard:
+        tensorboard.check()
+
+
+@contextmanager
+def ending_all_on_failure(world: Transport) -> Iterator[None]:
+    """What is no `Stop` happened to this rank alone: tell it, once, and end all ranks before they wait for this one."""
+    try:
+        yield
+    except Stop:
+        raise
+    except BaseException:
+        if world.world_size == 1:
+            raise
+        # Where all ranks fail alike, the first that speaks ends the others before they do.
+        time.sleep(min(1.0, 0.05 * world.rank))
+        print(f"ddpgd: rank {world.rank} of {world.world_size} on {node()} failed:", file=sys.stderr)
+        traceback.print_exc()
+        sys.stderr.flush()
+        world.abort(1)
+
+
+def _console(launch: Launch) -> Console:
+    """Standard output. Under a launcher, launch/local.sh tells in DDPGD_TERMINAL how many columns its terminal has.
+
+    What a rank itself sees says nothing: Open MPI gives it a terminal without columns whatever is behind it.
+    """
+    if not launch.launcher:
+        return Console()
+    columns = os.environ.get("DDPGD_TERMINAL", "")
+    return Console(width=int(columns) if columns.isdecimal() else None, force_terminal=columns.isdecimal())
+
+
+def say(line: str) -> None:
+    """A line of set-up, beside the results: on standard error."""
+    print(f"ddpgd: {line}", file=sys.stderr, flush=True)
+
+
+def _silent(line: str) -> None:
+    pass

@@ -1,0 +1,33 @@
+"""Records as event files of TensorBoard, beside metrics.jsonl."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from ddpgd.errors import InputError
+from ddpgd.training.counters import Record
+
+NO_FIGURES = ("step", "time")
+
+
+def check() -> None:
+    """InputError: what writes them is missing."""
+    if find_spec("tensorboardX") is None:
+        raise InputError("--tensorboard needs tensorboardX; type pip install 'ddpgd[tensorboard]', or drop the flag")
+
+
+class EventFile:
+    """RUN/tensorboard: every number of a record, by its name, at its step."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Opens it for what comes after `step`; what TensorBoard has of later steps, of a run that was cut short, it drops."""
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def record(self, record: Record) -> None:
+        for name, value in record.items():
+            if isinstance(value, int | float) and name not in NO_FIGURES:
+                self._writer.add_scalar(name, value, record["step"], walltime=record["time"])
+
+    def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,126 @@
+"""One HTML page that needs no other file: conclusion, pictures, tables and conditions of a scaling measurement."""
+
+from html import escape
+from pathlib import Path
+
+from ddpgd.scaling.analysis import Row
+from ddpgd.scaling.cases import MODES
+from ddpgd.scaling.runs import LOAD_LIMIT
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 76rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.6rem; margin: 0.5rem 0; } h2 { font-size: 1.2rem; margin: 2rem 0 0.5rem; }
+.lead li { margin: 0.6rem 0; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 1rem 0; overflow-x: auto; }
+figure svg { width: 100%; height: auto; } figure.half { flex: 1 1 20rem; max-width: 36rem; }
+figure.whole { flex: 1 1 100%; } figure.whole svg { min-width: 40rem; max-width: 66rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.8rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.3rem 0.35rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th { border-bottom: 2px solid #888; } td:first-child, th:first-child, td.left, th.left { text-align: left; }
+tr.oversubscribed { color: #888; }
+.small { font-size: 0.85rem; color: #555; overflow-wrap: anywhere; }
+code { font-size: 0.9em; overflow-wrap: anywhere; }
+"""
+
+COLUMNS = ("scaling", "ranks", "setting", "global batch", "samples/s", "efficiency, %", "ms a step", "compute", "update",
+           "wait", "exchange", "MB sent", "s to target")  # fmt: skip
+
+
+def page(found: dict, made: list[Row], sentences: list[str], pictures: list[Path]) -> str:
+    """The whole page."""
+    settings, facts = found["settings"], found["facts"]
+    hasty = (
+        []
+        if found["finished"]
+        else ["<p><strong>Not all runs are made yet: start the same command again.</strong></p>"]
+    )
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>Scaling of ddpgd on {escape(found['place'])}</title><style>{STYLE}</style></head><body>",
+        f"<h1>Scaling of ddpgd on {escape(found['place'])}</h1>",
+        f"<p>{escape(facts['hardware'])}. {escape(facts['time'])}.</p>",
+        *hasty,
+        '<h2>Conclusion</h2><ul class="lead">',
+        *[f"<li>{escape(sentence)}</li>" for sentence in sentences],
+        "</ul>",
+        '<div class="pictures">',
+        *[
+            f'<figure class="{"whole" if picture.stem == "shares" else "half"}">{_inline(picture)}</figure>'
+            for picture in pictures
+        ],
+        "</div>",
+        "<h2>All figures</h2>",
+        f'<div class="wide">{_table(made, settings["target"])}</div>',
+        "<p>Medians, with the least and the most; efficiencies are ratios within a repetition. Shares of a step are means over "
+        "ranks and over a run's last 1,000 steps, those of its first half included. Grey rows are oversubscribed: more "
+        "ranks than cores, GPUs or slots.</p>",
+        "<h2>What the words mean</h2><ul>",
+        *[f"<li><strong>{mode}</strong>: {text}</li>" for mode, text in MODES.items()],
+        "<li><strong>efficiency</strong>: samples/s, over those of one rank with the same work, times the number of ranks</li>",
+        "<li><strong>wait</strong>: what a rank spends in the exchange because another one comes later</li>",
+        "<li><strong>perfect</strong>: a step that takes one rank's time, divided by the number of ranks</li></ul>",
+        "<h2>Conditions</h2>",
+        f'<p class="small">{_conditions(found)}</p></body></html>',
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _inline(picture: Path) -> str:
+    """The SVG element of a file."""
+    text = picture.read_text(encoding="utf-8")
+    return text[text.index("<svg") :]
+
+
+def _table(made: list[Row], target: float | None) -> str:
+    names = COLUMNS if target else COLUMNS[:-1]
+    head = "".join(f"<th{_left(name)}>{escape(name)}</th>" for name in names)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(_row(row, names) for row in made)}</tbody></table>"
+
+
+def _row(row: Row, names: tuple[str, ...]) -> str:
+    case = row.case
+    reached = row.target_s.text(".3g") if row.target_s else f"reached {row.num_reached} of {row.num_tried} times"
+    cells = {
+        "scaling": case.mode,
+        "ranks": f"{case.num_ranks}{row.machines}",
+        "setting": case.setting,
+        "global batch": f"{case.global_batch:,}",
+        "samples/s": row.samples_per_s.text(",.0f"),
+        "efficiency, %": row.efficiency.text(".0f", 100) + " disturbed" * row.is_disturbed,
+        "ms a step": f"{row.step_ms:.3g}",
+        **{name: f"{100 * share:.0f} %" for name, share in row.shares.items()},
+        "MB sent": f"{row.wire_bytes / 1e6:.3g}",
+        "s to target": reached if case.mode != "apart" else "",
+    }
+    kind = ' class="oversubscribed"' if row.is_oversubscribed else ""
+    return f"<tr{kind}>{''.join(f'<td{_left(name)}>{escape(cells[name])}</td>' for name in names)}</tr>"
+
+
+def _left(name: str) -> str:
+    return ' class="left"' if name == "setting" else ""
+
+
+def _conditions(found: dict) -> str:
+    settings, facts = found["settings"], found["facts"]
+    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items() if number)
+    disturbed = sum(run["other_load"] > LOAD_LIMIT for run in found["runs"])
+    flags = " ".join(settings["flags"]) or "none"
+    lines = [
+        f"Command: <code>{escape(facts['command'])}</code>; commit {escape(facts['commit'])}.",
+        f"{escape(versions)}; {facts['num_cores']} cores here, room for {found['num_slots']} ranks of their own; "
+        "one BLAS thread a rank, on one rank as on many.",
+        f"Further flags of ddpgd train: <code>{escape(flags)}</code>.",
+        f"{settings['repetitions']} repetitions, cases in turn; the second half of each run counts, about "
+        f"{settings['seconds']:g} s.",
+        f"Discarded, and made again: runs during which other programs used more than {LOAD_LIMIT:g} of a core of this machine: "
+        f"{disturbed} of {len(found['runs'])}; a case of which all runs were disturbed keeps them.",
+    ]
+    if settings["target"]:
+        lines.append(
+            f"Time to {100 * settings['target']:g} %: of training steps, looked at four times an epoch; a seed a repetition."
+        )
+    return "<br>".join(lines)

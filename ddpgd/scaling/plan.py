@@ -1,0 +1,217 @@
+"""`ddpgd plan`: what so many ranks would do, from what is stated or measured; as a table, sentences, JSON, or a plot."""
+
+import json
+import math
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ddpgd.comm.agreement import from_root
+from ddpgd.comm.compressors.power_sgd import Window, num_narrow
+from ddpgd.comm.transport import Transport
+from ddpgd.config.schema import Config, resolve
+from ddpgd.config.units import bytes_text, count, duration, positive, rate, time_text
+from ddpgd.config.validation import validate
+from ddpgd.errors import InputError
+from ddpgd.run import build
+from ddpgd.run.device import Machine, agree
+from ddpgd.scaling.advice import advise, percent
+from ddpgd.scaling.cost_model import Cluster, Coding, Costs, Link, Prediction, Work, predict
+from ddpgd.scaling.fit import Fit, fit
+from ddpgd.scaling.plot_plan import draw_predictions
+
+ACHIEVED = 0.8
+"""Of a link's nominal rate, what large messages of several processes get."""
+
+STATED = Costs(0.0, 0.0, add_s=2e-11, coding=Coding(2e-11, 2e-11), jitter=0.02)
+"""What is not stated of a machine: elements of 12 bytes at 600 GB/s, and steps that differ by 2 %."""
+
+INSIDE = Link(5e-6, 100e9)
+"""Between the GPUs of a node, where nothing is said."""
+
+IMAGE_SHAPE = (28, 28)
+"""Of MNIST."""
+
+FLAGS: dict[str, tuple[str, str]] = {
+    "ranks": ("8,64,512", "numbers of ranks"),
+    "ranks_per_node": ("8", "ranks that share a node, and its link"),
+    "link": ("100Gbit", "nominal rate between nodes; with --measure on several ranks: what they have"),
+    "latency": ("5us", "of a message between nodes; the same"),
+    "inside": ("100GB", "rate between the ranks of a node"),
+    "inside_latency": ("5us", "of a message between them"),
+    "parameters": ("NUMBER", "of a network of your own, as in 25.6M"),
+    "compute_time": ("TIME", "of one micro-batch, forward and backward, on one rank, as in 120ms"),
+    "overlap": ("SHARE", "of computing, during which gradients travel already (ddpgd: 0; PyTorch DDP: 0.66)"),
+    "samples": ("NUMBER", "in an epoch (default: 60000)"),
+    "seconds": ("SECONDS", "that --measure may take (default: 4)"),
+    "plot": ("FILE", "draws efficiency against ranks, as PNG or SVG"),
+}
+
+WORK_OPTIONS = ("hidden", "global_batch", "micro_batch", "accumulate", "optimizer", "wire", "topk_density", "powersgd_rank",
+                "reduce", "sync", "local_steps", "backend", "precision", "share_gpu", "transport")  # fmt: skip
+"""Options of `train` that `plan` has as well."""
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("plan")
+    for name, (metavar, text) in FLAGS.items():
+        group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=metavar, help=text)
+    group.add_argument("--measure", action="store_true", default=None, help="short runs here say what computing takes")
+    group.add_argument("--json", action="store_true", default=None, help="for programs")
+
+
+class Plan:
+    """What was asked, and what the model says to it. InputError: something is missing, or is no number."""
+
+    def __init__(
+        self, config: Config, flags: Mapping[str, Any], fitted: Fit | None, num_params: int, narrow: tuple[int, int]
+    ) -> None:
+        """`flags`: those of FLAGS, as typed. `narrow`: what powersgd sums, in elements."""
+        self.fitted = fitted
+        self.ranks = sorted({count(part, "ranks") for part in flags.get("ranks", FLAGS["ranks"][0]).split(",")})
+        self._config = config
+        self._costs = _costs(flags, fitted, config)
+        self._cluster = _cluster(flags, fitted)
+        self._work = Work(
+            num_params=num_params,
+            global_batch=config.global_batch or 0,
+            micro_batch=config.micro_batch,
+            wire=config.wire,
+            reduce=config.reduce,
+            local_steps=config.local_steps if config.sync == "local" else 1,
+            density=config.topk_density,
+            narrow=narrow,
+            overlap=_share(flags.get("overlap", "0")),
+        )
+
+    def work(self, world_size: int) -> Work:
+        """A fixed global batch (strong scaling), or as many micro-batches a rank (weak)."""
+        if self._config.global_batch:
+            return self._work
+        own = (self._config.accumulate or 1) * self._config.micro_batch
+        return replace(self._work, global_batch=own * world_size)
+
+    @property
+    def predictions(self) -> list[Prediction]:
+        return [predict(self.work(size), self._costs, self._cluster, size) for size in self.ranks]
+
+    @property
+    def advice(self) -> list[str]:
+        float16 = STATED.coding if self.fitted is None else self.fitted.codings["float16"]
+        return advise(
+            self.work, self._costs, self._cluster, self.ranks, {"float16": replace(self._costs, coding=float16)}
+        )
+
+
+def _costs(flags: Mapping[str, Any], fitted: Fit | None, config: Config) -> Costs:
+    if "compute_time" in flags:
+        return replace(STATED, sample_s=duration(flags["compute_time"], "compute-time") / config.micro_batch)
+    if fitted is None:
+        raise InputError(
+            "plan: what does computing take? type --measure to find out here, or --parameters 25.6M --compute-time 120ms"
+        )
+    return replace(fitted.costs, coding=fitted.codings.get(config.wire, Coding()))
+
+
+def _cluster(flags: Mapping[str, Any], fitted: Fit | None) -> Cluster:
+    """Links as stated; what is not stated, as measured: inside a machine, or between those that have ranks.
+
+    Measured inside one, and nothing said of others: all ranks are taken to be in it.
+    """
+    measured = fitted.link if fitted else None
+    is_inside = fitted is not None and fitted.num_nodes == 1
+    if "link" in flags:
+        latency_s = duration(flags.get("latency", FLAGS["latency"][0]), "latency")
+        between = Link(latency_s, ACHIEVED * rate(flags["link"], "link"))
+    elif measured and not (is_inside and "ranks_per_node" in flags):
+        between = measured
+    elif measured:
+        raise InputError(
+            "plan: how fast is the link between machines? type --link 100Gbit; what is measured is inside one"
+        )
+    else:
+        raise InputError("plan: how fast is the link? type --link 100Gbit, or start --measure under mpirun -n 2")
+    inside = measured if measured and is_inside else INSIDE
+    if "inside" in flags:
+        inside = Link(inside.latency_s, rate(flags["inside"], "inside"))
+    if "inside_latency" in flags:
+        inside = Link(duration(flags["inside_latency"], "inside-latency"), inside.bytes_per_s)
+    return Cluster(count(flags.get("ranks_per_node", "1"), "ranks-per-node"), inside, between)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise InputError(f"--overlap: {text!r} is not a share; type a number from 0 to 1")
+    return share
+
+
+def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, local_rank: int) -> list[str]:
+    """What `ddpgd plan` prints; all ranks of `world` call it. `given`: WORK_OPTIONS, coerced; `flags`: FLAGS, as typed."""
+    config = Config(**given)
+    if config.global_batch is None and config.accumulate is None:
+        config = replace(config, accumulate=1)
+    validate(config)
+    if config.transport == "threads":
+        raise InputError("--transport threads: plan measures the ranks that mpirun started; drop the flag")
+    tensors = build.layout(config, IMAGE_SHAPE)
+    num_params, narrow = tensors.num_params, (0, 0)
+    if config.wire == "powersgd":
+        narrow = num_narrow([Window(tensor.start, tensor.shape) for tensor in tensors.tensors], config.powersgd_rank)
+    if "parameters" in flags:
+        num_params = count(flags["parameters"], "parameters", "25.6M")
+        if "compute_time" not in flags:
+            raise InputError("--parameters: what does that network's computing take? type --compute-time 120ms with it")
+        if config.wire == "powersgd":
+            raise InputError("--parameters does not say which matrices --wire powersgd would send; type another wire")
+    samples = count(flags.get("samples", "60000"), "samples", "60000")
+    is_measured = bool(flags.get("measure"))
+    machine = agree(config, False, world, local_rank) if is_measured else Machine(None, "")
+    link = INSIDE if world.world_size > 1 else None
+    unmeasured = Fit(STATED, {}, link, num_params, world.world_size, machine.num_nodes)
+    # What is wrong is told before anything is measured.
+    Plan(config, flags, unmeasured if is_measured else None, num_params, narrow)
+    fitted = _fit(config, flags, world, machine) if is_measured else None
+    plan = Plan(config, flags, fitted, num_params, narrow)
+    if "plot" in flags:
+        from_root(world, lambda: draw_predictions(plan.predictions, Path(flags["plot"])))
+    return [as_json(plan, samples)] if flags.get("json") else [*table(plan, samples), "", *plan.advice]
+
+
+def _fit(config: Config, flags: Mapping[str, Any], world: Transport, machine: Machine) -> Fit:
+    seconds = positive(flags.get("seconds", "4"))
+    if seconds is None:
+        raise InputError(f"--seconds: {flags['seconds']!r} is not a number above 0; type for example 4")
+    backend = machine.ops(config)
+    reachable = machine.reaching(config, backend, machine.transport(config, world))
+    return fit(backend, resolve(config, reachable.world_size), reachable, seconds, machine.num_nodes)
+
+
+def table(plan: Plan, samples_per_epoch: int) -> list[str]:
+    """A line for each number of ranks."""
+    lines = [
+        f"{'ranks':>6} {'batch':>9} {'step':>10} {'compute':>10} {'wait':>10} {'exchange':>10} {'sent':>10} "
+        f"{'samples/s':>12} {'an epoch':>10} {'efficient':>9}"
+    ]
+    for one in plan.predictions:
+        epoch_s = samples_per_epoch / one.samples_per_s
+        lines.append(
+            f"{one.world_size:6,} {one.global_batch:9,} {time_text(one.step_s):>10} {time_text(one.compute_s):>10} "
+            f"{time_text(one.wait_s):>10} {time_text(one.exchange_s):>10} {bytes_text(one.wire_bytes):>10} "
+            f"{one.samples_per_s:12,.0f} {time_text(epoch_s):>10} {percent(one.efficiency):>9}"
+        )
+    return lines
+
+
+def as_json(plan: Plan, samples_per_epoch: int) -> str:
+    rows = [
+        one._asdict() | {"exchange_s": one.exchange_s, "epoch_s": samples_per_epoch / one.samples_per_s}
+        for one in plan.predictions
+    ]
+    fitted = plan.fitted.table() if plan.fitted else None
+    return json.dumps({"predictions": rows, "advice": plan.advice, "fit": fitted}, indent=2)

@@ -1,0 +1,68 @@
+"""What the steps of a process cost: sums, and medians over steps."""
+
+import statistics
+from array import array
+from collections.abc import Sequence
+
+import numpy as np
+
+from ddpgd.training.step import StepResult
+
+RECENT = 1000
+"""Steps that shares are taken of, at most."""
+
+
+class StepCosts:
+    """What this process's steps cost on this rank; times in seconds, or microseconds a step."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self.step_s = self.compute_s = self.update_s = 0.0
+        self.step_us = array("d")
+        self.compute_us = array("d")
+        self.exchange_us = array("d")
+        self.wire_bytes = 0
+        self._last_samples, self._last_s = 0, 0.0
+
+    def add(self, result: StepResult) -> None:
+        self.samples += result.samples
+        self.step_s += result.step_s
+        self.compute_s += result.compute_s
+        self.update_s += result.step_s - result.compute_s - result.exchange_s
+        for _ in range(result.num_steps):
+            self.step_us.append(result.step_s / result.num_steps * 1e6)
+            self.compute_us.append(result.compute_s / result.num_steps * 1e6)
+            self.exchange_us.append(result.exchange_s / result.num_steps * 1e6)
+        self.wire_bytes += result.num_steps * result.wire_bytes
+
+    def samples_per_s_since_last(self) -> float:
+        samples, seconds = self.samples - self._last_samples, self.step_s - self._last_s
+        self._last_samples, self._last_s = self.samples, self.step_s
+        return samples / seconds
+
+    def recent(self) -> np.ndarray:
+        """Microseconds (step, compute, exchange) of the last steps: (3, RECENT) at most."""
+        return np.array([self.step_us[-RECENT:], self.compute_us[-RECENT:], self.exchange_us[-RECENT:]])
+
+
+def shares(everybody: Sequence[np.ndarray]) -> dict[str, float]:
+    """Of `recent` of all ranks: what a rank spends in the mean, as shares of a step that add up to 1.
+
+    A rank that comes early waits in its exchange: the least that a step's exchange takes on any rank is the exchange,
+    and what it takes longer on others is waiting.
+    """
+    step, compute, exchange = np.stack(everybody, axis=1)
+    if not step.size:
+        return {}
+    least = exchange.min(axis=0)
+    parts = {
+        "compute": compute.mean(),
+        "wait": (exchange - least).mean(),
+        "exchange": least.mean(),
+        "update": (step - compute - exchange).mean(),
+    }
+    return {name: float(part / step.mean()) for name, part in parts.items()}
+
+
+def median_us(values: "array[float]") -> float | None:
+    return round(statistics.median(values), 2) if values else None
