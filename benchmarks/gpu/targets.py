@@ -34,7 +34,7 @@ def targets(found: dict) -> list[Target]:
     return [
         _at_most("784-128-10, 128 rows, float32: us a step", STEP_US, step_us),
         _at_most("... ms an epoch", 1e3 * EPOCH_S, _milliseconds(epoch.get("epoch_s"))),
-        _reached(epoch),
+        _target_reached(epoch),
         _times("... times as fast as PyTorch eager", TIMES_EAGER, small, "torch-eager"),
         _times("... times as fast as PyTorch with CUDA graphs", TIMES_GRAPH, small, "torch-graph"),
         *(_not_slower(found, sizes) for sizes in (MIDDLE, LARGE)),
@@ -62,7 +62,7 @@ def _at_most(what: str, most: float, got: float | None) -> Target:
     return Target(wanted, "-", None) if got is None else Target(wanted, f"{got:.1f}", got <= most)
 
 
-def _reached(epoch: dict) -> Target:
+def _target_reached(epoch: dict) -> Target:
     """98 % by every run, in time by the median."""
     target = _at_most("... ms of training to 98 %", 1e3 * ACCURATE_S, _milliseconds(epoch.get("reached_s")))
     if not epoch or epoch["num_reached"] == epoch["num_runs"]:

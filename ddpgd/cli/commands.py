@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ddpgd.comm.agreement import from_root
+from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Transport
 from ddpgd.config.schema import read_toml
 from ddpgd.data import picture
 from ddpgd.doctor import doctor
-from ddpgd.errors import Stop
+from ddpgd.errors import DdpgdError
 from ddpgd.run import checkpoint, inference, setup
 from ddpgd.run.compare import compare
 from ddpgd.run.plots import draw_runs
@@ -27,7 +27,7 @@ def _train(parsed: dict[str, Any], world: Transport, launched: Launch, stop: Sto
 
 
 def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
-    _, saved = from_root(world, lambda: checkpoint.find(Path(parsed["checkpoint"]), setup.say))
+    _, saved = on_root(world, lambda: checkpoint.find(Path(parsed["checkpoint"]), setup.say))
     data = setup.load_data(parsed.get("data", saved.config.get("data")), world, launched, setup.say)
     loss_mean, accuracy = inference.evaluate(saved, data, world)
     if world.rank == 0:
@@ -51,7 +51,7 @@ def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop:
             shares = "  ".join(f"{digit}: {100 * share:.1f} %" for digit, share in enumerate(row))
             print(f"{name}: {row.argmax()}  ({shares})")
 
-    from_root(world, work)
+    on_root(world, work)
 
 
 def _data(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
@@ -74,10 +74,10 @@ def _compare(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop:
                 f"first in {difference.tensors[0]}; in all: {', '.join(difference.tensors)}"
             )
 
-    from_root(world, work)
+    on_root(world, work)
 
 
-class _Ill(Stop):
+class _Ill(DdpgdError):
     """The doctor found what would make a run fail, and has said so."""
 
     exit_code = 1
@@ -85,7 +85,7 @@ class _Ill(Stop):
 
 def _doctor(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
     if file := parsed.get("config"):
-        from_root(world, lambda: read_toml(file))
+        on_root(world, lambda: read_toml(file))
     lines, is_ill = doctor.run(world, launched, parsed["refusal"], parsed.get("config"), parsed.get("data"))
     if launched.rank == 0:
         print("\n".join(lines), flush=True)
@@ -101,7 +101,7 @@ def _plot(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: St
         draw_runs({title: read_records(run) for title, run in zip(titles, folders, strict=True)}, Path(parsed["out"]))
         print(parsed["out"])
 
-    from_root(world, work)
+    on_root(world, work)
 
 
 def _plan(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:

@@ -10,12 +10,12 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 from ddpgd.cli.commands import COMMANDS
-from ddpgd.comm.agreement import from_root
+from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch, launch
 from ddpgd.comm.transport import Alone, Transport
 from ddpgd.config.parsing import coerce
-from ddpgd.config.schema import ALTERNATIVES, OPTIONS, flag, read_toml
-from ddpgd.errors import InputError, Stop
+from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, flag, read_toml
+from ddpgd.errors import DdpgdError, InputError
 from ddpgd.run import setup
 from ddpgd.run.report import VERSION
 from ddpgd.scaling import plan
@@ -45,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             is_mine_to_tell = world.rank == 0
             with setup.ending_all_on_failure(world):
                 _check_same_arguments(world, arguments)
-                parsed = from_root(world, lambda: _parse(arguments)) | {"refusal": refusal}
+                parsed = on_root(world, lambda: _parse(arguments)) | {"refusal": refusal}
                 COMMANDS[parsed.pop("command")](parsed, world, launched, stop)
-    except Stop as end:
+    except DdpgdError as end:
         if is_mine_to_tell and str(end):
             sys.stdout.flush()
             print(f"ddpgd: {end}", file=sys.stderr, flush=True)
@@ -72,7 +72,7 @@ def _may_use_gpu(arguments: list[str]) -> bool:
     return (arguments[:1] in (["train"], ["doctor"]) or "--measure" in arguments) and not numpy_asked and not helped
 
 
-class _Shown(Stop):
+class _Shown(DdpgdError):
     """Help was asked for and has been printed."""
 
     exit_code = 0
@@ -190,7 +190,7 @@ def _coerced(values: dict[str, Any], names: Container[str]) -> dict[str, Any]:
 
 def _without_rivals(table: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
     """`table` without what a flag says in another way."""
-    rivals = {rival for pair in ALTERNATIVES for rival in pair if any(name in flags for name in pair)}
+    rivals = {rival for pair in MUTUALLY_EXCLUSIVE for rival in pair if any(name in flags for name in pair)}
     return {name: value for name, value in table.items() if name not in rivals}
 
 

@@ -5,11 +5,11 @@ from typing import Any, cast
 
 from ddpgd.comm.launcher import node
 from ddpgd.comm.transport import T, Transport
-from ddpgd.errors import Stop
+from ddpgd.errors import DdpgdError
 
 
-def together(transport: Transport, work: Callable[[], T]) -> T:
-    """Calls work() on every rank and returns its result; where any rank raised a `Stop`, all raise the first of them."""
+def on_all_ranks(transport: Transport, work: Callable[[], T]) -> T:
+    """Calls work() on every rank and returns its result; where any rank raised a `DdpgdError`, all raise the first of them."""
     value, error = _attempt(work)
     outcomes = transport.all_gather_objects((error, node()))
     failures = [(rank, error, host) for rank, (error, host) in enumerate(outcomes) if error is not None]
@@ -20,17 +20,17 @@ def together(transport: Transport, work: Callable[[], T]) -> T:
     return cast(T, value)
 
 
-def from_root(transport: Transport, work: Callable[[], T]) -> T:
-    """Calls work() on rank 0 alone; all ranks return its result, or raise the `Stop` that it raised."""
-    outcome: tuple[Any, Stop | None] = _attempt(work) if transport.rank == 0 else (None, None)
+def on_root(transport: Transport, work: Callable[[], T]) -> T:
+    """Calls work() on rank 0 alone; all ranks return its result, or raise the `DdpgdError` that it raised."""
+    outcome: tuple[Any, DdpgdError | None] = _attempt(work) if transport.rank == 0 else (None, None)
     value, error = transport.all_gather_objects(outcome)[0]
     if error is not None:
         raise error
     return cast(T, value)
 
 
-def _attempt(work: Callable[[], Any]) -> tuple[Any, Stop | None]:
+def _attempt(work: Callable[[], Any]) -> tuple[Any, DdpgdError | None]:
     try:
         return work(), None
-    except Stop as error:
+    except DdpgdError as error:
         return None, error

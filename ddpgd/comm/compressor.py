@@ -30,7 +30,7 @@ class Compressor(Protocol):
         """
 
 
-class Apart:
+class NoExchange:
     """`Compressor` that hands nothing to anybody: for steps after which ranks differ until they combine."""
 
     name = "none"

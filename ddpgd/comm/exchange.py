@@ -15,7 +15,7 @@ import numpy as np
 from ddpgd.comm import tree
 from ddpgd.comm.codec import Array, Codec, Coded, Float32, WireLoss, measure
 from ddpgd.comm.compressor import Compressor
-from ddpgd.comm.message_plan import Pieces, Residuals, Wiring
+from ddpgd.comm.message_plan import MessagePlan, Pieces, Residuals
 from ddpgd.comm.transport import Transport
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.philox import Purpose
@@ -121,7 +121,7 @@ class Exchange:
         elif plan.wiring is None:
             self.transport.all_reduce(self._row(0))
         else:
-            plan.wiring.exchange(self._key_of, self._look if look else _look_away)
+            plan.wiring.exchange(self._key_of, self._measure_error if look else _no_measure)
         self.round += 1
         return self.result
 
@@ -203,7 +203,7 @@ class Exchange:
             self._ops.upload(np.array([self._seed, Purpose.ENCODE, index], np.uint64), self._key)
         return self._key
 
-    def _look(self, sent: list[Coded]) -> None:
+    def _measure_error(self, sent: list[Coded]) -> None:
         self.wire_loss = measure(sent, self._ops.to_host) or self.wire_loss
 
     def _add(self, into: int, slot: int) -> None:
@@ -218,7 +218,7 @@ class Exchange:
             leaves, piece_slots = tree.leaves(num_micro_batches, own, self._join)
             pieces = self._pieces(num_micro_batches, piece_slots)
             sending = self.transport, self._ops, self.codec, self.size, pieces, self._row, self._residuals
-            wiring = None if self._sums_whole else Wiring(*sending, self._is_one_shot(num_micro_batches))
+            wiring = None if self._sums_whole else MessagePlan(*sending, self._is_one_shot(num_micro_batches))
             tail_slot = 0 if piece_slots or self._sums_whole else 1
             plan = self._plans[num_micro_batches] = _Plan(leaves, piece_slots, tail_slot, wiring)
         return plan
@@ -259,8 +259,8 @@ class _Plan:
     piece_slots: list[int]
     tail_slot: int
     """Where a rank without micro-batches puts its tail."""
-    wiring: Wiring | None
+    wiring: MessagePlan | None
 
 
-def _look_away(_sent: list[Coded]) -> None:
+def _no_measure(_sent: list[Coded]) -> None:
     pass

@@ -47,7 +47,7 @@ class _Window:
     is_tail: bool = False
 
 
-class Wiring:
+class MessagePlan:
     """One rank's part of the ordered exchange of `pieces`.
 
     `row(slot)` is the array (size + TAIL_WORDS,) of a slot. The result lands in row(0). A rank without pieces sends its

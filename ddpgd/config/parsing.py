@@ -28,7 +28,9 @@ def coerce(option: Field[Any], value: Any, where: str) -> Any:
     if not isinstance(value, str) or not value:
         raise InputError(f"{where}: {value!r} is not a text")
     if choices and value not in choices:
-        raise InputError(f"{where}: {value!r} is not known; type one of {', '.join(choices)}{close(value, choices)}")
+        raise InputError(
+            f"{where}: {value!r} is not known; type one of {', '.join(choices)}{did_you_mean(value, choices)}"
+        )
     return value
 
 
@@ -44,7 +46,7 @@ def _number(value: Any, kind: type, where: str, wanted: str, example: str) -> An
     return number
 
 
-def close(name: str, names: tuple[str, ...]) -> str:
+def did_you_mean(name: str, names: tuple[str, ...]) -> str:
     """ " (did you mean NAME?)", where one of `names` is near."""
     matches = difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {matches[0]}?)" if matches else ""

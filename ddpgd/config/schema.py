@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpgd.comm.transports.capabilities import TRANSPORTS
-from ddpgd.config.parsing import close, coerce
+from ddpgd.config.parsing import coerce, did_you_mean
 from ddpgd.errors import InputError
 
 
@@ -117,7 +117,7 @@ class Config:
     outer_momentum: float = _fixed(0.0, "exchange", "of --sync local: Nesterov momentum for the mean change", float)
 
 
-ALTERNATIVES = (("epochs", "steps"), ("global_batch", "accumulate"))
+MUTUALLY_EXCLUSIVE = (("epochs", "steps"), ("global_batch", "accumulate"))
 """Pairs of options that say the same in two ways."""
 
 OPTIONS: Mapping[str, Field[Any]] = {option.name: option for option in fields(Config)}
@@ -138,7 +138,7 @@ def read_toml(path: str) -> dict[str, Any]:
         raise InputError(f"--config {path}: not TOML: {error}") from None
     for name in table:
         if name not in OPTIONS:
-            near = close(name, tuple(OPTIONS))
+            near = did_you_mean(name, tuple(OPTIONS))
             raise InputError(f"--config {path}: there is no option {name!r}{near}; `ddpgd train --help` lists them")
     return {name: coerce(OPTIONS[name], value, f"--config {path}: {name}") for name, value in table.items()}
 

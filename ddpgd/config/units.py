@@ -9,7 +9,7 @@ _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 _TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
-def rate(text: str, name: str) -> float:
+def parse_rate(text: str, name: str) -> float:
     """Bytes a second of 100Gbit, 100Gbps, 25GB: a small b is a bit, a large one a byte."""
     found = re.fullmatch(r"([0-9.]+)([kKmMgGtT]?)(bit|b|B)(?:/s|ps)?", text)
     number = positive(found[1]) if found else None
@@ -18,7 +18,7 @@ def rate(text: str, name: str) -> float:
     return number * _UNITS[found[2].lower()] / (1 if found[3] == "B" else 8)
 
 
-def duration(text: str, name: str) -> float:
+def parse_duration(text: str, name: str) -> float:
     """Seconds of 5us, 120ms."""
     found = re.fullmatch(r"([0-9.]+)(s|ms|us|ns)", text.lower())
     number = positive(found[1]) if found else None
@@ -27,7 +27,7 @@ def duration(text: str, name: str) -> float:
     return number * _TIMES[found[2]]
 
 
-def count(text: str, name: str, example: str = "8") -> int:
+def parse_count(text: str, name: str, example: str = "8") -> int:
     """25600000, or 25.6M. InputError names the flag, and shows an example."""
     found = re.fullmatch(r"([0-9.]+)([kmgt]?)", text.lower())
     number = positive(found[1]) if found else None

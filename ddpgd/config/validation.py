@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ddpgd.config.schema import ALTERNATIVES, OPTIONS, Config, flag
+from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag
 from ddpgd.errors import InputError
 
-_OF_ONE_START = ("resume", "max_time", "quiet", "backend", "share_gpu", "transport", "ranks")
+_PER_LAUNCH = ("resume", "max_time", "quiet", "backend", "share_gpu", "transport", "ranks")
 """Options that say how one start goes, not what the run is: a resume begins with their defaults."""
 
-_BELONGING = {
+_REQUIRES = {
     ("wire", "topk"): ("topk_density", "topk_warmup", "topk_masking"),
     ("wire", "powersgd"): ("powersgd_rank",),
     ("sync", "local"): ("local_steps", "local_after", "outer_lr", "outer_momentum"),
@@ -70,7 +70,7 @@ def continued(saved: Config, given: Mapping[str, Any], world_size: int) -> Confi
     length = (
         {} if given.keys().isdisjoint(("epochs", "steps")) else dict.fromkeys(("epochs", "steps", "until_accuracy"))
     )
-    this_start = {name: OPTIONS[name].default for name in _OF_ONE_START}
+    this_start = {name: OPTIONS[name].default for name in _PER_LAUNCH}
     return replace(saved, **{**length, **this_start, **given})
 
 
@@ -82,7 +82,7 @@ def validate(config: Config) -> None:
             raise InputError(f"{flag(name)} {value}: must be {text}")
     if any(not 1 <= width <= 1_000_000 for width in config.hidden):
         raise InputError(f"--hidden {','.join(map(str, config.hidden))}: each width must be 1 to 1000000")
-    for first, second in ALTERNATIVES:
+    for first, second in MUTUALLY_EXCLUSIVE:
         if getattr(config, first) is not None and getattr(config, second) is not None:
             raise InputError(f"{flag(first)} and {flag(second)} say the same in two ways; type one of them")
     if config.global_batch is not None and config.micro_batch > config.global_batch:
@@ -109,7 +109,7 @@ def validate(config: Config) -> None:
 
 def _validate_exchange(config: Config) -> None:
     """What wires that keep most back, and local updates, do not go with."""
-    for (name, wanted), belonging in _BELONGING.items():
+    for (name, wanted), belonging in _REQUIRES.items():
         for other in belonging:
             if getattr(config, name) != wanted and getattr(config, other) != OPTIONS[other].default:
                 raise InputError(f"{flag(other)} is for {flag(name)} {wanted}; type that as well, or drop it")

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from ddpgd.config.units import bytes_text, time_text
-from ddpgd.doctor.environment import Facts
+from ddpgd.doctor.environment import Environment
 from ddpgd.doctor.links import Pair
 from ddpgd.doctor.must_match import ALIKE
 
@@ -25,7 +25,7 @@ class Finding(NamedTuple):
     is_fatal: bool = False
 
 
-Everybody = Sequence[Facts]
+Everybody = Sequence[Environment]
 
 
 def examine(everybody: Everybody, refusal: str, pairs: Sequence[Pair]) -> list[Finding]:
@@ -127,7 +127,7 @@ def _cuda_versions(everybody: Everybody) -> Iterator[Finding]:
             )
 
 
-def _unfit(names: Sequence[str], facts: Facts) -> str:
+def _unfit(names: Sequence[str], facts: Environment) -> str:
     """Of several CuPy packages the first that the driver is not for."""
     known = facts.cuda.driver // 1000 if facts.cuda else 0
     return next((name for name in names if f"cuda{known}" not in name), names[0])

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from ddpgd.comm.agreement import from_root
+from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Transport
 from ddpgd.config.units import bytes_text, plural, time_text
@@ -20,7 +20,7 @@ def run(
     own = collect(launched, mpi_library() if refusal or world.world_size > 1 else "", config, data)
     everybody = world.all_gather_objects(own)
     pairs = measure(world)
-    notes = from_root(world, lambda: _probed(everybody))
+    notes = on_root(world, lambda: _probed(everybody))
     found = examine(everybody, refusal, pairs)
     return report(everybody, found, pairs, notes), any(finding.is_fatal for finding in found)
 
@@ -53,5 +53,5 @@ def report(everybody: Everybody, found: Sequence[Finding], pairs: Sequence[Pair]
             f"{bytes_text(max(rates))}/s"
         )
     for finding in found:
-        lines += ["", f"{'WRONG' if finding.is_fatal else 'look'}: {finding.text}", f"  type: {finding.remedy}"]
+        lines += ["", f"{'ERROR' if finding.is_fatal else 'WARNING'}: {finding.text}", f"  type: {finding.remedy}"]
     return [*lines, "", plural(len(found), "finding") if found else "nothing found"]

@@ -36,7 +36,7 @@ PROBE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Facts:
+class Environment:
     """Of one process. `parent`: the launcher among the programs that started it; empty: there is none.
 
     `gpu_absence`, `data_absence`: why there is none. `cores`: those it may run on. `blas`: build, and threads.
@@ -64,7 +64,7 @@ class Facts:
     data_absence: str
 
 
-def collect(launched: Launch, library: str, config: str | None, data: str | None) -> Facts:
+def collect(launched: Launch, library: str, config: str | None, data: str | None) -> Environment:
     """Of this process. `library`: what its MPI calls itself; `config`: a file whose bytes should be alike."""
     gpu, absence = cuda_device.select(launched.local_rank)
     place = download.locate(data, os.environ)
@@ -72,7 +72,7 @@ def collect(launched: Launch, library: str, config: str | None, data: str | None
     if data_absence and place.is_cache:
         digest, data_absence = "to be fetched", ""
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return Facts(
+    return Environment(
         host=node(),
         num_allocated=int(os.environ.get("SLURM_JOB_NUM_NODES", "1")),
         launched=launched,

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from ddpgd.doctor.environment import Facts
+from ddpgd.doctor.environment import Environment
 
-ALIKE: tuple[tuple[str, Callable[[Facts], object], str, bool], ...] = (
+ALIKE: tuple[tuple[str, Callable[[Environment], object], str, bool], ...] = (
     ("another ddpgd", lambda facts: facts.sources, "pip install the same ddpgd on every machine", True),
     (
         "another configuration file",

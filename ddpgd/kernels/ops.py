@@ -68,7 +68,7 @@ class Ops(Protocol):
     def synchronize(self) -> None:
         """Returns when everything asked for is done."""
 
-    def num_joined(self, micro_batch: int, size: int) -> int:
+    def batched_micro_batches(self, micro_batch: int, size: int) -> int:
         """How many micro-batches of so many rows, with gradients of `size` elements, are best computed side by side.
 
         A power of two.

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpgd.comm.compressor import Apart
+from ddpgd.comm.compressor import NoExchange
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
 from ddpgd.config.schema import Config
@@ -25,9 +25,9 @@ from ddpgd.params import Layout, dense_layout, initialise
 from ddpgd.run import build_exchange
 from ddpgd.training.counters import Counters
 from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
-from ddpgd.training.local_sgd import LocalUpdates
+from ddpgd.training.local_sgd import LocalSgd
 from ddpgd.training.step import Step
-from ddpgd.training.trainer import Pace, Sync
+from ddpgd.training.trainer import Intervals, Sync
 
 FIRST_LOSS_SCALE = 2.0**12
 LARGEST_LOSS_SCALE = 2.0**15
@@ -64,17 +64,19 @@ def sync(
     """One rank's steps, as --sync has them; from `first`, params on the host, and counters on, or from the beginning."""
     counters = counters or Counters()
     cut, tensors = batches(config, data), layout(config, data.image_shape)
-    join = _num_joined(backend, config.micro_batch, tensors.size, cut.num_micro_batches(0), transport.world_size)
+    join = _batched_micro_batches(
+        backend, config.micro_batch, tensors.size, cut.num_micro_batches(0), transport.world_size
+    )
     made = build_exchange.of_gradients(backend, config, transport, tensors, cut, join)
-    together = _step(backend, config, data, made, join, total_steps, first, counters)
+    synced_step = _step(backend, config, data, made, join, total_steps, first, counters)
     if config.sync == "every-step":
-        return together
-    apart = Exchange(transport, backend, tensors.size, join=join, compressor=Apart())
+        return synced_step
+    apart = Exchange(transport, backend, tensors.size, join=join, compressor=NoExchange())
     rule = "nesterov" if config.outer_momentum else "sgd"
-    return LocalUpdates(
+    return LocalSgd(
         backend,
-        together,
-        apart=_step(backend, config, data, apart, join, total_steps, first, counters, together),
+        synced_step,
+        local_step=_step(backend, config, data, apart, join, total_steps, first, counters, synced_step),
         exchange=build_exchange.of_changes(backend, config, transport, tensors, cut),
         outer=rules.make(rule, backend, tensors.size, 0.0, config.outer_momentum),
         outer_lr=config.outer_lr,
@@ -98,7 +100,7 @@ def _step(
     """Steps through `exchange`; `beside` others, on their params, network and optimizer."""
     cut = batches(config, data)
     if beside is None:
-        joined_tests = _num_joined_tests(backend, data, exchange.transport.world_size) * EVALUATE_ROWS
+        joined_tests = _batched_tests(backend, data, exchange.transport.world_size) * EVALUATE_ROWS
         test_rows = min(joined_tests, max(EVALUATE_ROWS, len(data.test_labels)))
         train_rows = min(join * config.micro_batch, cut.samples(0))
         network = model(backend, config, data.image_shape, max(train_rows, test_rows))
@@ -132,17 +134,19 @@ def _step(
 def evaluation(backend: Ops, step: Sync, data: Dataset, transport: Transport) -> Evaluate:
     """Evaluation on the test samples, in the buffers of `step`'s network."""
     samples = Samples(backend.from_host(data.test_images), backend.from_host(data.test_labels))
-    return Evaluate(backend, step.model, samples, transport, _num_joined_tests(backend, data, transport.world_size))
+    return Evaluate(backend, step.model, samples, transport, _batched_tests(backend, data, transport.world_size))
 
 
-def _num_joined_tests(backend: Ops, data: Dataset, world_size: int) -> int:
-    return _num_joined(backend, EVALUATE_ROWS, 0, math.ceil(len(data.test_labels) / EVALUATE_ROWS), world_size)
+def _batched_tests(backend: Ops, data: Dataset, world_size: int) -> int:
+    return _batched_micro_batches(
+        backend, EVALUATE_ROWS, 0, math.ceil(len(data.test_labels) / EVALUATE_ROWS), world_size
+    )
 
 
-def _num_joined(backend: Ops, micro_batch: int, size: int, num_micro_batches: int, world_size: int) -> int:
+def _batched_micro_batches(backend: Ops, micro_batch: int, size: int, num_micro_batches: int, world_size: int) -> int:
     """How many micro-batches a rank computes side by side: a power of two, not more than it ever has."""
     share = max(1, math.ceil(num_micro_batches / world_size))
-    return min(backend.num_joined(micro_batch, size), 1 << (share - 1).bit_length())
+    return min(backend.batched_micro_batches(micro_batch, size), 1 << (share - 1).bit_length())
 
 
 def sizes(config: Config, image_shape: tuple[int, int]) -> tuple[int, ...]:
@@ -181,7 +185,7 @@ def batches(config: Config, data: Dataset) -> Batches:
     return Batches(num_samples, global_batch(config), config.micro_batch, order)
 
 
-def pace(config: Config, data: Dataset, steps_done: int) -> Pace:
+def pace(config: Config, data: Dataset, steps_done: int) -> Intervals:
     """The run's length and rhythm. InputError: it would end before it begins, or before its warm-up does."""
     steps_per_epoch = batches(config, data).steps_per_epoch
     total_steps = config.steps or (config.epochs or 1) * steps_per_epoch
@@ -193,7 +197,7 @@ def pace(config: Config, data: Dataset, steps_done: int) -> Pace:
         raise InputError(
             f"a run of {total_steps} steps: the checkpoint has done {steps_done} already; type --steps {steps_done} or more"
         )
-    return Pace(
+    return Intervals(
         total_steps=total_steps,
         log_every=config.log_every,
         evaluate_every=config.evaluate_every or steps_per_epoch,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ddpgd.comm.agreement import together
+from ddpgd.comm.agreement import on_all_ranks
 from ddpgd.comm.launcher import node
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports.capabilities import refusal
@@ -54,7 +54,7 @@ class Machine:
 
             return MpiCuda(world, backend.synchronize)
         if config.transport == "nccl":
-            return together(world, _nccl)(world, backend.stream)
+            return on_all_ranks(world, _nccl)(world, backend.stream)
         return Staged(world, backend) if world.needs_host else world
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ddpgd.comm.agreement import from_root
+from ddpgd.comm.agreement import on_root
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports import threads
 from ddpgd.comm.transports.capabilities import why_auto
@@ -27,10 +27,10 @@ from ddpgd.run.records import RecordFile, read_records, write_summary
 from ddpgd.run.tensorboard import EventFile
 from ddpgd.training.counters import Counters, Record
 from ddpgd.training.stopping import StopRequest
-from ddpgd.training.trainer import Observer, Pace, Trainer
+from ddpgd.training.trainer import Intervals, Observer, Trainer
 
 
-def train(
+def run_on_ranks(
     config: Config,
     resumed: tuple[Path, Checkpoint] | None,
     data: Dataset,
@@ -51,23 +51,23 @@ def train(
     if resumed:
         check_same_data(*resumed, data)
     pace = build.pace(config, data, counters.step)
-    folder = from_root(world, lambda: _open(config, resumed and resumed[0]))
+    folder = on_root(world, lambda: _open(config, resumed and resumed[0]))
     config = replace(config, run_dir=str(folder.path))
     stop.limit(config.max_time)
-    rank_of = partial(Rank, config, pace, resumed and resumed[1], data, folder, machine, stop)
+    rank_of = partial(Run, config, pace, resumed and resumed[1], data, folder, machine, stop)
     with threadpool_limits(1, user_api="blas"):
         if config.transport == "threads":
             return threads.run(world_size, lambda own: rank_of(own).train(show))[0]
         return rank_of(transport).train(show)
 
 
-class Rank:
+class Run:
     """One rank's live objects."""
 
     def __init__(
         self,
         config: Config,
-        pace: Pace,
+        pace: Intervals,
         saved: Checkpoint | None,
         data: Dataset,
         folder: RunFolder,

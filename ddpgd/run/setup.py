@@ -11,19 +11,20 @@ from typing import Any
 
 from rich.console import Console
 
-from ddpgd.comm.agreement import from_root, together
+from ddpgd.comm.agreement import on_all_ranks, on_root
 from ddpgd.comm.launcher import Launch, node
 from ddpgd.comm.transport import Alone, Transport
 from ddpgd.config.schema import Config, from_table
 from ddpgd.config.validation import continued, validate
 from ddpgd.data import download, mnist, synthetic
 from ddpgd.data.mnist import Dataset
-from ddpgd.errors import InputError, Stop
+from ddpgd.errors import DdpgdError, InputError
 from ddpgd.kernels.cuda import device as cuda_device
-from ddpgd.run import checkpoint, run, tensorboard
+from ddpgd.run import checkpoint, tensorboard
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import agree, mpi_world
 from ddpgd.run.progress import Bar, Lines, Quiet
+from ddpgd.run.run import run_on_ranks
 from ddpgd.training.counters import Record
 from ddpgd.training.stopping import StopRequest
 
@@ -53,7 +54,7 @@ def train(given: Mapping[str, Any], world: Transport, launch: Launch, stop: Stop
 
     `stop` is asked, before one or more steps, whether to write a checkpoint and end.
     """
-    config, resumed = from_root(world, lambda: _configure(given, given.get("ranks") or world.world_size))
+    config, resumed = on_root(world, lambda: _configure(given, given.get("ranks") or world.world_size))
     console = _console(launch)
     machine = agree(config, resumed is not None, world, launch.local_rank)
     quiet = config.quiet or world.rank > 0
@@ -66,7 +67,7 @@ def train(given: Mapping[str, Any], world: Transport, launch: Launch, stop: Stop
             return Bar(console, total_steps, num_epochs, steps_done)
         return Lines(console, total_steps, num_epochs)
 
-    return run.train(config, resumed, data, world, machine, stop, show)
+    return run_on_ranks(config, resumed, data, world, machine, stop, show)
 
 
 def load_data(given: str | None, world: Transport, launch: Launch, report: Say) -> Dataset:
@@ -74,15 +75,15 @@ def load_data(given: str | None, world: Transport, launch: Launch, report: Say) 
 
     Where rank 0's environment says where they are, it says so for all: ranks elsewhere may have another one.
     """
-    choice = from_root(world, lambda: given if given is not None else os.environ.get("DDPGD_DATA"))
-    place = together(world, lambda: download.locate(choice, os.environ))
+    choice = on_root(world, lambda: given if given is not None else os.environ.get("DDPGD_DATA"))
+    place = on_all_ranks(world, lambda: download.locate(choice, os.environ))
     directory = place.directory
     if directory is None:
         data = synthetic.make()
     else:
         if place.is_cache:
-            together(world, lambda: download.fetch(directory, report) if launch.local_rank == 0 else directory)
-        data = together(world, lambda: mnist.load(directory))
+            on_all_ranks(world, lambda: download.fetch(directory, report) if launch.local_rank == 0 else directory)
+        data = on_all_ranks(world, lambda: mnist.load(directory))
     digests = world.all_gather_objects(data.sha256)
     for peer, digest in enumerate(digests):
         if digest != digests[0]:
@@ -117,10 +118,10 @@ def _validate(config: Config) -> None:
 
 @contextmanager
 def ending_all_on_failure(world: Transport) -> Iterator[None]:
-    """What is no `Stop` happened to this rank alone: tell it, once, and end all ranks before they wait for this one."""
+    """What is no `DdpgdError` happened to this rank alone: tell it, once, and end all ranks before they wait for this one."""
     try:
         yield
-    except Stop:
+    except DdpgdError:
         raise
     except BaseException:
         if world.world_size == 1:

@@ -4,7 +4,7 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ddpgd.scaling.cases import APART, STRONG, WEAK, Case, baseline
+from ddpgd.scaling.cases import ISOLATED, STRONG, WEAK, Case, baseline
 from ddpgd.scaling.runs import LOAD_LIMIT
 
 CAUSES = {
@@ -92,7 +92,8 @@ def _side_by_side(case: Case, cases: list[Case], runs: dict[str, list[dict]]) ->
     same = [
         one
         for one in cases
-        if case.mode == WEAK and (one.mode, one.num_ranks, one.accumulate) == (APART, case.num_ranks, case.accumulate)
+        if case.mode == WEAK
+        and (one.mode, one.num_ranks, one.accumulate) == (ISOLATED, case.num_ranks, case.accumulate)
     ]
     return runs[same[0].name] if same else []
 
@@ -161,7 +162,7 @@ def _mean_shares(runs: list[dict]) -> dict[str, float]:
 
 def conclusion(made: list[Row]) -> list[str]:
     """A sentence or two for each mode, setting and number of ranks, of what is bought and why it is not more."""
-    return [_sentence(row) for row in made if row.case.num_ranks > 1 and row.case.mode != APART]
+    return [_sentence(row) for row in made if row.case.num_ranks > 1 and row.case.mode != ISOLATED]
 
 
 def _sentence(row: Row) -> str:

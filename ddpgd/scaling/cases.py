@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from itertools import product
 
-STRONG, WEAK, APART = "strong", "weak", "apart"
+STRONG, WEAK, ISOLATED = "strong", "weak", "apart"
 MODES = {
     STRONG: "the same global batch on any number of ranks",
     WEAK: "a global batch that grows with the number of ranks",
-    APART: "as many one-rank runs side by side, which exchange nothing",
+    ISOLATED: "as many one-rank runs side by side, which exchange nothing",
 }
 
 
@@ -39,7 +39,7 @@ class Case:
     @property
     def flags(self) -> list[str]:
         """Of `ddpgd train`; of a side-by-side run, those of each of its runs."""
-        rows = self.global_batch // self.num_ranks if self.mode == APART else self.global_batch
+        rows = self.global_batch // self.num_ranks if self.mode == ISOLATED else self.global_batch
         words = f"--global-batch {rows} --micro-batch {self.micro_batch} --wire {self.wire}"
         if self.local_steps > 1:
             words += f" --sync local --local-steps {self.local_steps}"
@@ -63,7 +63,7 @@ def cases(
             return Case(mode, num_ranks, wire, times, every, micro_batch, shares * times * micro_batch)
 
         more = [number for number in ranks if number > 1]
-        if mode != APART:
+        if mode != ISOLATED:
             found.append(case(1, "float32", 1))
             found += [case(*words) for words in product(more, wires, local_steps)]
         else:
@@ -75,6 +75,6 @@ def cases(
 
 def baseline(case: Case, among: list[Case]) -> Case:
     """One rank with the same work: what `case` is compared with."""
-    mode = WEAK if case.mode == APART else case.mode
+    mode = WEAK if case.mode == ISOLATED else case.mode
     wanted = (mode, 1, case.accumulate)
     return next(one for one in among if (one.mode, one.num_ranks, one.accumulate) == wanted)

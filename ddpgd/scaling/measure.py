@@ -25,7 +25,7 @@ from ddpgd.config.schema import OPTIONS
 from ddpgd.errors import InputError
 from ddpgd.run.plots import pyplot
 from ddpgd.scaling.analysis import conclusion, rows, table
-from ddpgd.scaling.cases import APART, MODES, Case, cases
+from ddpgd.scaling.cases import ISOLATED, MODES, Case, cases
 from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by
 from ddpgd.scaling.html import page
 from ddpgd.scaling.plots import draw
@@ -135,7 +135,7 @@ class Measurement:
 
     def _time_to_target(self, case: Case, seed: int) -> None:
         done = any((one["case"], one["seed"]) == (case.name, seed) for one in self.found["targets"])
-        if case.mode == APART or done:
+        if case.mode == ISOLATED or done:
             return
         say(f"{seed}: {case.name} to {100 * self._asked.target:g} %")
         self.found["targets"].append(

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddpgd.comm.agreement import from_root
+from ddpgd.comm.agreement import on_root
 from ddpgd.comm.compressors.power_sgd import Window, num_narrow
 from ddpgd.comm.transport import Transport
 from ddpgd.config.schema import Config, resolve
-from ddpgd.config.units import bytes_text, count, duration, positive, rate, time_text
+from ddpgd.config.units import bytes_text, parse_count, parse_duration, parse_rate, positive, time_text
 from ddpgd.config.validation import validate
 from ddpgd.errors import InputError
 from ddpgd.run import build
@@ -70,7 +70,7 @@ class Plan:
     ) -> None:
         """`flags`: those of FLAGS, as typed. `narrow`: what powersgd sums, in elements."""
         self.fitted = fitted
-        self.ranks = sorted({count(part, "ranks") for part in flags.get("ranks", FLAGS["ranks"][0]).split(",")})
+        self.ranks = sorted({parse_count(part, "ranks") for part in flags.get("ranks", FLAGS["ranks"][0]).split(",")})
         self._config = config
         self._costs = _costs(flags, fitted, config)
         self._cluster = _cluster(flags, fitted)
@@ -107,7 +107,7 @@ class Plan:
 
 def _costs(flags: Mapping[str, Any], fitted: Fit | None, config: Config) -> Costs:
     if "compute_time" in flags:
-        return replace(STATED, sample_s=duration(flags["compute_time"], "compute-time") / config.micro_batch)
+        return replace(STATED, sample_s=parse_duration(flags["compute_time"], "compute-time") / config.micro_batch)
     if fitted is None:
         raise InputError(
             "plan: what does computing take? type --measure to find out here, or --parameters 25.6M --compute-time 120ms"
@@ -123,8 +123,8 @@ def _cluster(flags: Mapping[str, Any], fitted: Fit | None) -> Cluster:
     measured = fitted.link if fitted else None
     is_inside = fitted is not None and fitted.num_nodes == 1
     if "link" in flags:
-        latency_s = duration(flags.get("latency", FLAGS["latency"][0]), "latency")
-        between = Link(latency_s, ACHIEVED * rate(flags["link"], "link"))
+        latency_s = parse_duration(flags.get("latency", FLAGS["latency"][0]), "latency")
+        between = Link(latency_s, ACHIEVED * parse_rate(flags["link"], "link"))
     elif measured and not (is_inside and "ranks_per_node" in flags):
         between = measured
     elif measured:
@@ -135,10 +135,10 @@ def _cluster(flags: Mapping[str, Any], fitted: Fit | None) -> Cluster:
         raise InputError("plan: how fast is the link? type --link 100Gbit, or start --measure under mpirun -n 2")
     inside = measured if measured and is_inside else INSIDE
     if "inside" in flags:
-        inside = Link(inside.latency_s, rate(flags["inside"], "inside"))
+        inside = Link(inside.latency_s, parse_rate(flags["inside"], "inside"))
     if "inside_latency" in flags:
-        inside = Link(duration(flags["inside_latency"], "inside-latency"), inside.bytes_per_s)
-    return Cluster(count(flags.get("ranks_per_node", "1"), "ranks-per-node"), inside, between)
+        inside = Link(parse_duration(flags["inside_latency"], "inside-latency"), inside.bytes_per_s)
+    return Cluster(parse_count(flags.get("ranks_per_node", "1"), "ranks-per-node"), inside, between)
 
 
 def _share(text: str) -> float:
@@ -164,12 +164,12 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, 
     if config.wire == "powersgd":
         narrow = num_narrow([Window(tensor.start, tensor.shape) for tensor in tensors.tensors], config.powersgd_rank)
     if "parameters" in flags:
-        num_params = count(flags["parameters"], "parameters", "25.6M")
+        num_params = parse_count(flags["parameters"], "parameters", "25.6M")
         if "compute_time" not in flags:
             raise InputError("--parameters: what does that network's computing take? type --compute-time 120ms with it")
         if config.wire == "powersgd":
             raise InputError("--parameters does not say which matrices --wire powersgd would send; type another wire")
-    samples = count(flags.get("samples", "60000"), "samples", "60000")
+    samples = parse_count(flags.get("samples", "60000"), "samples", "60000")
     is_measured = bool(flags.get("measure"))
     machine = agree(config, False, world, local_rank) if is_measured else Machine(None, "")
     link = INSIDE if world.world_size > 1 else None
@@ -179,7 +179,7 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, 
     fitted = _fit(config, flags, world, machine) if is_measured else None
     plan = Plan(config, flags, fitted, num_params, narrow)
     if "plot" in flags:
-        from_root(world, lambda: draw_predictions(plan.predictions, Path(flags["plot"])))
+        on_root(world, lambda: draw_predictions(plan.predictions, Path(flags["plot"])))
     return [as_json(plan, samples)] if flags.get("json") else [*table(plan, samples), "", *plan.advice]
 
 

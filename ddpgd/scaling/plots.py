@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ddpgd.run.plots import COLOURS, pyplot
 from ddpgd.scaling.analysis import Row
-from ddpgd.scaling.cases import APART, STRONG, WEAK
+from ddpgd.scaling.cases import ISOLATED, STRONG, WEAK
 
 DPI = 120
 PARTS = {"compute": "#009e73", "update": "#56b4e9", "wait": "#e69f00", "exchange": "#d55e00"}
@@ -33,7 +33,7 @@ def _mode(made: list[Row], mode: str):
         _line(above, line, "samples_per_s", 1, style)
         _line(below, line, "efficiency", 100, style)
         _perfect(above, line)
-    for _, line in _lines(made, APART) if mode == WEAK else ():
+    for _, line in _lines(made, ISOLATED) if mode == WEAK else ():
         style = {"color": "#777777", "label": "one-rank runs side by side", "marker": "s", "capsize": 3}
         _line(below, line, "efficiency", 100, style | {"linestyle": "--"})
     _mark_oversubscribed(above, below, own, ranks)
@@ -94,7 +94,7 @@ def _mark_oversubscribed(above, below, made: list[Row], ranks: list[int]) -> Non
 
 def _shares(made: list[Row]):
     """Bars of milliseconds a step: each part, beside the perfect step."""
-    own = [row for row in made if row.case.mode != APART]
+    own = [row for row in made if row.case.mode != ISOLATED]
     figure, axes = pyplot().subplots(figsize=(10, 1.6 + 0.42 * len(own)), layout="constrained")
     places = range(len(own))
     left = [0.0] * len(own)

@@ -17,7 +17,7 @@ from benchmarks.cpu.runs import ROOT, BenchError
 from benchmarks.exchange.run import ONE_THREAD
 from ddpgd.errors import InputError
 from ddpgd.run.records import read_records
-from ddpgd.scaling.cases import APART, Case
+from ddpgd.scaling.cases import ISOLATED, Case
 
 MPIRUN = str(ROOT / "launch" / "mpirun.sh")
 NEVER = "1000000000"
@@ -128,7 +128,7 @@ def time_to(target: float, case: Case, where: Place, flags: list[str], seed: int
 def _train(case: Case, where: Place, flags: list[str]) -> list[tuple[list[dict], dict]]:
     """Records and summary of the run; of runs side by side, of each. InputError: ddpgd refuses. BenchError: it failed."""
     with tempfile.TemporaryDirectory(prefix="run-", dir=where.folder, ignore_cleanup_errors=True) as scratch:
-        apart = [str(ROOT / "tools" / "one_rank_each.sh")] if case.mode == APART else []
+        apart = [str(ROOT / "tools" / "one_rank_each.sh")] if case.mode == ISOLATED else []
         names = [f"{number}" for number in range(case.num_ranks)] if apart else ["run"]
         own = f"{scratch}/{'@RANK@' if apart else 'run'}"
         command = [*apart, sys.executable, "-m", "ddpgd", "train", *flags, "--quiet", "--run-dir", own]

@@ -8,7 +8,7 @@ from ddpgd.kernels.words import CURSOR_WORDS, Cursor
 from ddpgd.optim.schedules import Schedule
 
 
-class Place:
+class DataCursor:
     """order int64 (num_samples,), lrs float64 (steps_per_epoch,), cursor int64 (CURSOR_WORDS,), which steps move on."""
 
     def __init__(self, ops: Ops, batches: Batches, schedule: Schedule) -> None:

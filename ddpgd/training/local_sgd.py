@@ -17,8 +17,8 @@ from ddpgd.optim.rules import Optimizer
 from ddpgd.training.step import Step, StepResult
 
 
-class LocalUpdates:
-    """Has the face of `Step`. `together` makes steps before `local_after`, and `apart` the local ones, on the same params.
+class LocalSgd:
+    """A `Sync` of two steps on the same params: `synced_step` before `local_after`, `local_step` after.
 
     A round is `local_steps` steps, the last one perhaps fewer; a run of it ends where ranks have combined, and are equal.
     Their mean weighs all ranks alike. The optimizer's vectors stay each rank's own.
@@ -27,8 +27,8 @@ class LocalUpdates:
     def __init__(
         self,
         ops: Ops,
-        together: Step,
-        apart: Step,
+        synced_step: Step,
+        local_step: Step,
         exchange: Exchange,
         outer: Optimizer,
         outer_lr: float,
@@ -37,15 +37,15 @@ class LocalUpdates:
         total_steps: int,
     ) -> None:
         """`exchange`: of changes of params, whose sum `outer` takes for the gradient of all ranks."""
-        self.params = together.params
-        self.weights = together.weights
-        self.model = together.model
-        self.batches = together.batches
-        self.optimizer = together.optimizer
+        self.params = synced_step.params
+        self.weights = synced_step.weights
+        self.model = synced_step.model
+        self.batches = synced_step.batches
+        self.optimizer = synced_step.optimizer
         self.exchange = exchange
         self._ops = ops
-        self._together = together
-        self._apart = apart
+        self._synced_step = synced_step
+        self._local_step = local_step
         self._outer = outer
         self._local_steps = local_steps
         self._local_after = local_after
@@ -72,20 +72,20 @@ class LocalUpdates:
         return state | {f"residual.outer.{name}": vector for name, vector in self.exchange.residuals.items()}
 
     def loss_scaling(self) -> tuple[float, int]:
-        return self._together.loss_scaling()
+        return self._synced_step.loss_scaling()
 
     def non_finite(self, step: int) -> str:
         """As `Step.non_finite`; in local steps, of the one at which this rank stood still."""
         if step < self._local_after:
-            return self._together.non_finite(step)
+            return self._synced_step.non_finite(step)
         if self._halted_at is None:
             return ""
-        return f"step {self._halted_at + 1}, {self._apart.non_finite(self._halted_at)}"
+        return f"step {self._halted_at + 1}, {self._local_step.non_finite(self._halted_at)}"
 
     def run(self, step: int, count: int, stop: bool, observe: bool) -> StepResult:
         """As `Step.run` before `local_after`; then a round, whatever `count` is."""
         if step < self._local_after:
-            return self._together.run(step, min(count, self._local_after - step), stop, observe)
+            return self._synced_step.run(step, min(count, self._local_after - step), stop, observe)
         bytes_before, started = self.exchange.bytes_sent, time.perf_counter()
         parts, num_steps = self._update_alone(step), self._end(step) - step
         updated = time.perf_counter()
@@ -125,7 +125,7 @@ class LocalUpdates:
         parts: list[StepResult] = []
         at, end = step, self._end(step)
         while at < end and not (parts and parts[-1].halted):
-            parts.append(self._apart.run(at, end - at, False, False))
+            parts.append(self._local_step.run(at, end - at, False, False))
             at += parts[-1].num_steps
         self._halted_at = at - 1 if parts[-1].halted else None
         return parts

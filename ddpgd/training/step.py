@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpgd.comm.codec import WireLoss
-from ddpgd.comm.compressor import Apart
+from ddpgd.comm.compressor import NoExchange
 from ddpgd.comm.exchange import Exchange
 from ddpgd.data.batches import Batches, Samples
 from ddpgd.kernels.ops import Array, Ops
@@ -17,7 +17,7 @@ from ddpgd.kernels.words import CONTROL_WORDS, HISTORY_WORDS, TAIL_WORDS, Contro
 from ddpgd.model.network import MultilayerPerceptron
 from ddpgd.optim.rules import Optimizer
 from ddpgd.optim.schedules import Schedule
-from ddpgd.training.cursor import Place
+from ddpgd.training.cursor import DataCursor
 
 HISTORY_ROWS = 512
 LONGEST_RUN_S = 0.1
@@ -82,7 +82,7 @@ class Step:
         self.exchange = exchange
         self._policy = policy
         self.weights = ops.round_weights(params) if weights is None else weights
-        self._place = Place(ops, batches, schedule)
+        self._data_cursor = DataCursor(ops, batches, schedule)
         self._control = ops.zeros((CONTROL_WORDS,), np.float64)
         self._history = ops.zeros((HISTORY_ROWS, HISTORY_WORDS), np.float64)
         self._decided = 0
@@ -90,7 +90,7 @@ class Step:
         self._parts: dict[tuple[int, bool], _Parts] = {}
         needs_host = exchange.needs_host
         # Ranks that go on without the host would have to agree on how many steps, and on when to stop.
-        assert needs_host or exchange.transport.world_size == 1 or isinstance(exchange.compressor, Apart)
+        assert needs_host or exchange.transport.world_size == 1 or isinstance(exchange.compressor, NoExchange)
         self._drive: Callable[[_Parts, int, bool, bool], tuple[float | None, float]]
         self._drive = self._around_the_host if needs_host else self._whole
         self._most = 1 if needs_host or ops.steps_per_replay == 1 else HISTORY_ROWS
@@ -110,13 +110,13 @@ class Step:
         parts = self._parts.get((samples, observe)) or self._prepare(samples, observe)
         count = 1 if stop or observe or self._most == 1 else self._whole_steps(step, count)
         bytes_before, started = self.exchange.bytes_sent, time.perf_counter()
-        self._place.move_to(step, self._decided)
+        self._data_cursor.move_to(step, self._decided)
         self.exchange.round = step
         compute_s, exchange_s = self._drive(parts, count, stop, observe)
         first = self._decided % HISTORY_ROWS
         rows = self._ops.to_host(self._history[first : first + count]).tolist()
         self._decided += count
-        self._place.moved(count)
+        self._data_cursor.moved(count)
         num_steps, halted = _until_halt(rows)
         last = rows[num_steps - 1]
         if halted:
@@ -163,7 +163,7 @@ class Step:
 
         "micro-batch 3 (training samples 5, 17, ...), first in dense1.weight", or an empty string.
         """
-        self._place.move_to(step, self._decided)
+        self._data_cursor.move_to(step, self._decided)
         if self._probe is None:
             shapes = (1, self.model.layout.size), (1, TAIL_WORDS)
             self._probe = self._ops.zeros(shapes[0], np.float32), self._ops.zeros(shapes[1], np.float32)
@@ -214,7 +214,7 @@ class Step:
         for _ in range(count):
             parts.whole()
         if self._most > 1:
-            self._place.make_next_order()  # made while the device computes
+            self._data_cursor.make_next_order()  # made while the device computes
         return None, 0.0
 
     def _around_the_host(self, parts: "_Parts", count: int, stop: bool, look: bool) -> tuple[float, float]:  # noqa: ARG002
@@ -240,13 +240,15 @@ class Step:
         data, model, micro_batch = self.samples, self.model, self.batches.micro_batch
         offset = micro_batches.start * micro_batch
         num_rows = min(micro_batches.stop * micro_batch, samples) - offset
-        model.load(data.images, data.labels, self._place.order, self._place.cursor, offset, num_rows)
+        model.load(data.images, data.labels, self._data_cursor.order, self._data_cursor.cursor, offset, num_rows)
         model.gradient(self.params, self.weights, num_rows, micro_batch, self._control, grads, tails)
 
     def _update(self) -> None:
         """Divide, decide whether all is finite, clip, update."""
         grads, tail = self.exchange.result
-        self._ops.decide(grads, tail, self._place.lrs, self._place.cursor, self._control, self._history, self._policy)
+        self._ops.decide(
+            grads, tail, self._data_cursor.lrs, self._data_cursor.cursor, self._control, self._history, self._policy
+        )
         self.optimizer.update(self.params, grads, self._control, self.weights)
 
     def _residual_norm(self) -> float | None:

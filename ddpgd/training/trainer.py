@@ -33,7 +33,7 @@ class Observer(Protocol):
 
 
 class Sync(Protocol):
-    """What ranks combine, and when: `Step` gradients, every step; `sync.LocalUpdates` params, after some."""
+    """What ranks combine, and when: `Step` gradients, every step; `sync.LocalSgd` params, after some."""
 
     params: Array
     weights: Array
@@ -60,7 +60,7 @@ class Sync(Protocol):
 
 
 @dataclass(frozen=True)
-class Pace:
+class Intervals:
     """How long a run is, and how often it does what, in steps; `until_accuracy` ends it before."""
 
     total_steps: int
@@ -79,7 +79,7 @@ class Trainer:
         evaluate: Evaluate,
         batches: Batches,
         transport: Transport,
-        pace: Pace,
+        pace: Intervals,
         counters: Counters,
         stop: StopRequest,
         save: Callable[[Counters], None],
@@ -110,23 +110,23 @@ class Trainer:
 
     def _loop(self) -> None:
         counters, pace = self._counters, self._pace
-        while counters.step < pace.total_steps and not self._reached():
+        while counters.step < pace.total_steps and not self._target_reached():
             before = counters.step
-            count, observe = self._until_due()
+            count, observe = self._steps_to_next_event()
             result = self._step.run(counters.step, count, bool(self._stop), observe)
             if result.halted:
                 self._not_finite(counters.step + result.num_steps - 1)
             self._count(result, observe)
             last = counters.step == pace.total_steps
-            evaluated = last or _passed(before, counters.step, pace.evaluate_every)
+            evaluated = last or _crossed_multiple(before, counters.step, pace.evaluate_every)
             if evaluated:
                 self._test()
-            if evaluated or observe or _passed(before, counters.step, pace.log_every):
+            if evaluated or observe or _crossed_multiple(before, counters.step, pace.log_every):
                 self._log(result, evaluated)
             self._observer.step(counters)
-            if pace.checkpoint_every and _passed(before, counters.step, pace.checkpoint_every):
+            if pace.checkpoint_every and _crossed_multiple(before, counters.step, pace.checkpoint_every):
                 self._checkpoint()
-            if result.stop and not last and not self._reached():
+            if result.stop and not last and not self._target_reached():
                 self._interrupt()
         if counters.tested_at != counters.step:
             self._test()
@@ -137,7 +137,7 @@ class Trainer:
         self._counters.test_loss_mean = _finite(loss_mean)
         self._counters.tested_at = self._counters.step
 
-    def _until_due(self) -> tuple[int, bool]:
+    def _steps_to_next_event(self) -> tuple[int, bool]:
         """How many steps there are until the host has something to do; and is the next one to be logged?"""
         step, pace = self._counters.step, self._pace
         events = [pace.total_steps - 1, _next(step, pace.log_every) - 1, _next(step, pace.evaluate_every)]
@@ -147,7 +147,7 @@ class Trainer:
         logged = step + 1 == pace.total_steps or (step + 1) % pace.log_every == 0
         return max(1, count), logged
 
-    def _reached(self) -> bool:
+    def _target_reached(self) -> bool:
         wanted, counters = self._pace.until_accuracy, self._counters
         tested = counters.test_accuracy if counters.tested_at == counters.step else None
         return wanted is not None and tested is not None and tested >= wanted
@@ -255,7 +255,7 @@ def _next(step: int, every: int) -> int:
     return (step // every + 1) * every
 
 
-def _passed(before: int, now: int, every: int) -> bool:
+def _crossed_multiple(before: int, now: int, every: int) -> bool:
     """Whether a multiple of `every` lies after `before`, and not after `now`."""
     return now // every > before // every
 

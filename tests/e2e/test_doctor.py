@@ -20,7 +20,7 @@ def test_ranks_and_their_links(num_ranks: int, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith(f"{num_ranks} ranks, on ")
     assert done.stdout.count("links of one machine: ") == 1
-    assert "WRONG" not in done.stdout
+    assert "ERROR" not in done.stdout
 
 
 def test_more_threads_than_cores(tmp_path: Path) -> None:
@@ -38,14 +38,14 @@ def test_every_process_alone(tmp_path: Path) -> None:
     assert done.returncode == 1
     # The first that has told leaves with 1, upon which mpirun may end the other.
     assert "1 rank, on " in done.stdout
-    assert "WRONG: every process believes to be rank 0 of 1" in done.stdout
+    assert "ERROR: every process believes to be rank 0 of 1" in done.stdout
 
 
 def test_a_launcher_and_a_library_that_do_not_match(tmp_path: Path) -> None:
     """Two ranks by the launcher's word, one by that of the library."""
     done = run([*DDPGD, "doctor", "--data", "synthetic"], tmp_path, PMI_RANK="0", PMI_SIZE="2")
     assert done.returncode == 1
-    assert "WRONG: " in done.stdout
+    assert "ERROR: " in done.stdout
     assert "started 2 ranks" in done.stdout
     assert "type: the mpirun that belongs to that library" in done.stdout
 

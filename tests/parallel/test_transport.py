@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from ddpgd.comm.agreement import from_root, together
+from ddpgd.comm.agreement import on_all_ranks, on_root
 from ddpgd.comm.transports.mpi_cuda import MpiCuda
 from ddpgd.comm.transports.mpi_host import MpiHost
-from ddpgd.errors import InputError, NonFiniteError, Stop
+from ddpgd.errors import DdpgdError, InputError, NonFiniteError
 
 pytestmark = pytest.mark.mpi
 
@@ -109,7 +109,7 @@ def test_a_duplicate_does_not_take_the_originals_messages(comm: MPI.Intracomm) -
     assert first.bytes_sent * 2 == second.bytes_sent
 
 
-def raising(error: Stop | None) -> Callable[[], str]:
+def raising(error: DdpgdError | None) -> Callable[[], str]:
     def work() -> str:
         if error is not None:
             raise error
@@ -119,30 +119,30 @@ def raising(error: Stop | None) -> Callable[[], str]:
 
 
 def test_together_without_a_failure(comm: MPI.Intracomm) -> None:
-    assert together(MpiHost(comm), lambda: comm.rank) == comm.rank
+    assert on_all_ranks(MpiHost(comm), lambda: comm.rank) == comm.rank
 
 
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("failing", [0, -1])
 @pytest.mark.parametrize("kind", [InputError, NonFiniteError])
-def test_what_one_rank_finds_wrong_all_ranks_raise(comm: MPI.Intracomm, kind: type[Stop], failing: int) -> None:
+def test_what_one_rank_finds_wrong_all_ranks_raise(comm: MPI.Intracomm, kind: type[DdpgdError], failing: int) -> None:
     failing %= comm.size
     with pytest.raises(kind, match=rf"^no such file \(on rank {failing}, host .+\)$"):
-        together(MpiHost(comm), raising(kind("no such file") if comm.rank == failing else None))
+        on_all_ranks(MpiHost(comm), raising(kind("no such file") if comm.rank == failing else None))
 
 
 def test_what_all_ranks_find_wrong_is_said_plainly(comm: MPI.Intracomm) -> None:
     with pytest.raises(InputError, match=r"^found by rank 0$"):
-        together(MpiHost(comm), raising(InputError(f"found by rank {comm.rank}")))
+        on_all_ranks(MpiHost(comm), raising(InputError(f"found by rank {comm.rank}")))
 
 
 def test_from_root_asks_rank_0_alone(comm: MPI.Intracomm) -> None:
-    assert from_root(MpiHost(comm), lambda: f"by rank {comm.rank}") == "by rank 0"
+    assert on_root(MpiHost(comm), lambda: f"by rank {comm.rank}") == "by rank 0"
 
 
 def test_what_rank_0_finds_wrong_all_ranks_raise(comm: MPI.Intracomm) -> None:
     with pytest.raises(InputError, match=r"^no such flag$"):
-        from_root(MpiHost(comm), raising(InputError("no such flag")))
+        on_root(MpiHost(comm), raising(InputError("no such flag")))
 
 
 class OnDevice:

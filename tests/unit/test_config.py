@@ -9,7 +9,7 @@ import tomli_w
 
 from ddpgd.cli import main
 from ddpgd.config.parsing import coerce
-from ddpgd.config.schema import ALTERNATIVES, OPTIONS, Config, flag, from_table, read_toml, resolve, to_table
+from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag, from_table, read_toml, resolve, to_table
 from ddpgd.config.validation import continued, validate
 from ddpgd.errors import InputError
 
@@ -127,7 +127,7 @@ def test_flags_win_over_the_file(name: str, tmp_path: Path) -> None:
     path.write_text(tomli_w.dumps({"epochs": 5, "lr": 0.5} | table))
     given = parse("--config", str(path), flag(name), *([text] if text else []))
     assert given[name] == value
-    rivals = {rival for pair in ALTERNATIVES if name in pair for rival in pair if rival != name}
+    rivals = {rival for pair in MUTUALLY_EXCLUSIVE if name in pair for rival in pair if rival != name}
     assert given.keys() >= {"epochs", "lr", name} - rivals
     assert given.keys().isdisjoint(rivals)
 

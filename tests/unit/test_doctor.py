@@ -11,15 +11,15 @@ from ddpgd.comm.transport import Alone
 from ddpgd.doctor import environment
 from ddpgd.doctor.checks import Finding, examine
 from ddpgd.doctor.doctor import report, run
-from ddpgd.doctor.environment import Facts, probes_cuda_aware
+from ddpgd.doctor.environment import Environment, probes_cuda_aware
 from ddpgd.doctor.links import Pair, measure
 from ddpgd.kernels.cuda.device import Cuda, Device
 
 
-def healthy(rank: int, host: str, **changes: Any) -> Facts:
+def healthy(rank: int, host: str, **changes: Any) -> Environment:
     gpu = Device(rank % 2, "H200", f"bus {host} {rank % 2}", 90, True)
     return replace(
-        Facts(
+        Environment(
             host=host,
             num_allocated=2,
             launched=Launch("Open MPI", rank, 4, rank % 2),
@@ -47,7 +47,7 @@ def healthy(rank: int, host: str, **changes: Any) -> Facts:
 EVERYBODY = [healthy(rank, host) for rank, host in enumerate(("a", "a", "b", "b"))]
 
 
-def changed(rank: int, **changes: Any) -> list[Facts]:
+def changed(rank: int, **changes: Any) -> list[Environment]:
     return [replace(own, **changes) if number == rank else own for number, own in enumerate(EVERYBODY)]
 
 
@@ -117,7 +117,7 @@ NO_GPU = {"gpu": None, "gpu_absence": "CuPy finds no GPU", "cuda": None}
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_found_and_says_what_to_type(
-    everybody: list[Facts], said: str, remedy: str, is_fatal: bool
+    everybody: list[Environment], said: str, remedy: str, is_fatal: bool
 ) -> None:
     found = examine(everybody, "", [])
     (finding,) = [finding for finding in found if said in finding.text]
@@ -164,7 +164,11 @@ def test_fatal_findings_come_first_and_all_are_told() -> None:
     found = examine(everybody, "", linked((0, 3), rate=1e8))
     assert [finding.is_fatal for finding in found] == [True, False, False]
     lines = report(everybody, found, linked(), ["a note"])
-    assert [line.split(":")[0] for line in lines if line.startswith(("WRONG", "look"))] == ["WRONG", "look", "look"]
+    assert [line.split(":")[0] for line in lines if line.startswith(("ERROR", "WARNING"))] == [
+        "ERROR",
+        "WARNING",
+        "WARNING",
+    ]
     assert sum(line.startswith("  type: ") for line in lines) == 3
     assert "a note" in lines
     assert lines[-1] == "3 findings"

@@ -10,7 +10,7 @@ from ddpgd.cli.main import main
 from ddpgd.comm.transport import Alone
 from ddpgd.comm.transports import threads
 from ddpgd.config.schema import Config, resolve
-from ddpgd.config.units import bytes_text, count, duration, rate, time_text
+from ddpgd.config.units import bytes_text, parse_count, parse_duration, parse_rate, time_text
 from ddpgd.errors import InputError
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.scaling import fit, plan
@@ -22,13 +22,13 @@ SHORT = ("--measure", "--seconds", "0.2", "--hidden", "16", "--micro-batch", "8"
 
 
 def test_quantities_with_units() -> None:
-    assert rate("100Gbit", "link") == 12.5e9
-    assert rate("25GB", "link") == rate("25 GB".replace(" ", ""), "link") == 25e9
-    assert rate("10mbit/s", "link") == 1.25e6
-    assert rate("100Gbps", "link") == rate("100Gb/s", "link") == 12.5e9
-    assert duration("5us", "latency") == pytest.approx(5e-6)
-    assert duration("0.25s", "latency") == 0.25
-    assert count("25.6M", "parameters") == 25_600_000
+    assert parse_rate("100Gbit", "link") == 12.5e9
+    assert parse_rate("25GB", "link") == parse_rate("25 GB".replace(" ", ""), "link") == 25e9
+    assert parse_rate("10mbit/s", "link") == 1.25e6
+    assert parse_rate("100Gbps", "link") == parse_rate("100Gb/s", "link") == 12.5e9
+    assert parse_duration("5us", "latency") == pytest.approx(5e-6)
+    assert parse_duration("0.25s", "latency") == 0.25
+    assert parse_count("25.6M", "parameters") == 25_600_000
     assert [time_text(seconds) for seconds in (0, 2e-8, 4.2e-5, 0.0123, 90)] == [
         "0",
         "20 ns",
@@ -172,7 +172,7 @@ def test_wrong_input_is_one_line(arguments: tuple[str, ...], line: str, capsys: 
 def test_a_measured_link_lies_where_its_ranks_are(
     num_nodes: int, flags: dict[str, str], inside: str, between: str
 ) -> None:
-    stated = Link(duration("20us", "latency"), plan.ACHIEVED * rate("100Gbit", "link"))
+    stated = Link(parse_duration("20us", "latency"), plan.ACHIEVED * parse_rate("100Gbit", "link"))
     links = {"measured": Link(1e-3, 1e6), "assumed": plan.INSIDE, "stated": stated}
     fitted = fit.Fit(plan.STATED, {}, links["measured"], 100, 2, num_nodes)
     found = plan._cluster({"latency": "20us", **flags}, fitted)

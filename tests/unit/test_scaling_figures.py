@@ -6,9 +6,9 @@ import pytest
 
 from ddpgd.scaling import analysis
 from ddpgd.scaling.analysis import conclusion, rows, table
-from ddpgd.scaling.cases import APART, STRONG, WEAK, Case, baseline, cases
+from ddpgd.scaling.cases import ISOLATED, STRONG, WEAK, Case, baseline, cases
 
-ALL = cases([STRONG, WEAK, APART], [1, 2, 4], ["float32"], [2], [1], 64)
+ALL = cases([STRONG, WEAK, ISOLATED], [1, 2, 4], ["float32"], [2], [1], 64)
 
 
 def run(
@@ -39,12 +39,12 @@ def test_strong_scaling_keeps_the_global_batch_and_weak_scaling_the_work_of_a_ra
     assert {of(STRONG, number).global_batch for number in (1, 2, 4)} == {4 * 2 * 64}
     assert [of(WEAK, number).global_batch for number in (1, 2, 4)] == [128, 256, 512]
     # Each of those that run side by side does the work of one.
-    assert of(APART, 4).flags[:2] == ["--global-batch", "128"]
+    assert of(ISOLATED, 4).flags[:2] == ["--global-batch", "128"]
 
 
 def test_the_baseline_is_one_rank_with_the_same_work() -> None:
     assert baseline(of(STRONG, 4), ALL) == of(STRONG, 1)
-    assert baseline(of(WEAK, 2), ALL) == baseline(of(APART, 2), ALL) == of(WEAK, 1)
+    assert baseline(of(WEAK, 2), ALL) == baseline(of(ISOLATED, 2), ALL) == of(WEAK, 1)
 
 
 def test_efficiency_is_a_ratio_within_each_repetition() -> None:
@@ -73,9 +73,9 @@ def test_several_disturbed_runs_of_a_repetition_count_as_their_median() -> None:
 
 
 def test_side_by_side_alone_has_its_baseline() -> None:
-    assert [(case.mode, case.num_ranks) for case in cases([APART], [1, 2], ["float32"], [1], [1], 64)] == [
+    assert [(case.mode, case.num_ranks) for case in cases([ISOLATED], [1, 2], ["float32"], [1], [1], 64)] == [
         (WEAK, 1),
-        (APART, 2),
+        (ISOLATED, 2),
     ]
 
 
@@ -96,7 +96,7 @@ def test_what_is_lost_adds_up_to_what_a_step_takes_longer(mode: str) -> None:
 
 
 def test_the_sentence_names_the_largest_loss_first_and_what_side_by_side_runs_reach() -> None:
-    one, two, apart = of(WEAK, 1), of(WEAK, 2), of(APART, 2)
+    one, two, apart = of(WEAK, 1), of(WEAK, 2), of(ISOLATED, 2)
     runs = found(run(one, 1000), run(two, 1500, compute=0.7, wait=0.1, exchange=0.2), run(apart, 1900))
     (sentence,) = conclusion(rows(runs, ALL, 2))
     assert sentence.startswith(

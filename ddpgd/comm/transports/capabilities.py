@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Can(NamedTuple):
+class TransportTraits(NamedTuple):
     """`launched`: it joins ranks of a launcher. `wants_gpu`: its arrays lie on GPUs. `shares_gpu`: two ranks may use one."""
 
     launched: bool
@@ -12,11 +12,11 @@ class Can(NamedTuple):
 
 
 TRANSPORTS = {
-    "alone": Can(launched=False, wants_gpu=False, shares_gpu=True),
-    "threads": Can(launched=False, wants_gpu=False, shares_gpu=True),
-    "mpi-host": Can(launched=True, wants_gpu=False, shares_gpu=True),
-    "mpi-cuda": Can(launched=True, wants_gpu=True, shares_gpu=True),
-    "nccl": Can(launched=True, wants_gpu=True, shares_gpu=False),
+    "alone": TransportTraits(launched=False, wants_gpu=False, shares_gpu=True),
+    "threads": TransportTraits(launched=False, wants_gpu=False, shares_gpu=True),
+    "mpi-host": TransportTraits(launched=True, wants_gpu=False, shares_gpu=True),
+    "mpi-cuda": TransportTraits(launched=True, wants_gpu=True, shares_gpu=True),
+    "nccl": TransportTraits(launched=True, wants_gpu=True, shares_gpu=False),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from cupy.cuda import nccl
 
-from ddpgd.comm.agreement import from_root, together
+from ddpgd.comm.agreement import on_all_ranks, on_root
 from ddpgd.comm.transport import Array, T, Transport
 from ddpgd.errors import InputError
 
@@ -26,8 +26,8 @@ class Nccl:
         self.bytes_sent = 0
         self._world = world
         self._stream = stream
-        identifier = from_root(world, lambda: _tried(nccl.get_unique_id))
-        self._nccl = together(
+        identifier = on_root(world, lambda: _tried(nccl.get_unique_id))
+        self._nccl = on_all_ranks(
             world, lambda: _tried(lambda: nccl.NcclCommunicator(world.world_size, identifier, world.rank))
         )
 

@@ -80,7 +80,7 @@ class Cuda:
     def synchronize(self) -> None:
         self.stream.synchronize()
 
-    def num_joined(self, micro_batch: int, size: int) -> int:
+    def batched_micro_batches(self, micro_batch: int, size: int) -> int:
         most = min(JOINED_ROWS // micro_batch, JOINED_BYTES // (4 * (size + TAIL_WORDS)))
         return 1 << (max(1, most).bit_length() - 1)
 

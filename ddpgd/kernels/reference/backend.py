@@ -54,7 +54,7 @@ class Reference:
     def synchronize(self) -> None:
         pass
 
-    def num_joined(self, micro_batch: int, size: int) -> int:  # noqa: ARG002
+    def batched_micro_batches(self, micro_batch: int, size: int) -> int:  # noqa: ARG002
         return 1
 
     def round_weights(self, params: Array) -> Array:
