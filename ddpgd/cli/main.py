@@ -5,7 +5,7 @@ import difflib
 import os
 import sys
 from collections.abc import Container, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -16,7 +16,7 @@ from ddpgd.comm.transport import Alone, Transport
 from ddpgd.config.parsing import coerce
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, flag, read_toml
 from ddpgd.errors import DdpgdError, InputError
-from ddpgd.run import setup
+from ddpgd.run import failures, setup
 from ddpgd.run.report import VERSION
 from ddpgd.scaling import plan
 from ddpgd.training.stopping import StopRequest
@@ -47,12 +47,30 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _check_same_arguments(world, arguments)
                 parsed = on_root(world, lambda: _parse(arguments)) | {"refusal": refusal}
                 COMMANDS[parsed.pop("command")](parsed, world, launched, stop)
-    except DdpgdError as end:
-        if is_mine_to_tell and str(end):
-            sys.stdout.flush()
-            print(f"ddpgd: {end}", file=sys.stderr, flush=True)
-        return end.exit_code
+            _flush()
+    except failures.FORESEEABLE as failure:
+        return _told(failure, is_mine_to_tell)
     return 0
+
+
+def _told(failure: BaseException, is_mine_to_tell: bool) -> int:
+    """Prints a foreseeable failure in one line; returns its exit code."""
+    end = failures.as_one_line(failure)
+    assert end is not None, "as_one_line() knows all that is foreseeable"
+    try:
+        _flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - Python flushes it once more when it ends
+    if is_mine_to_tell and str(end):
+        with suppress(OSError):
+            print(f"ddpgd: {end}", file=sys.stderr, flush=True)
+    return end.exit_code
+
+
+def _flush() -> None:
+    """Writes out what was printed; without a standard output there is nothing to write."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _join(launched: Launch, arguments: list[str]) -> tuple[Transport, str]:

@@ -1,34 +1,45 @@
-"""Checkpoints: one safetensors file each, written whole or not at all, verified before it is believed."""
+"""Checkpoints: one safetensors file each, written whole or not at all, verified before it is used.
 
-import hashlib
+A run folder keeps the newest few, as checkpoints/step-NNNNNNNN.safetensors: at least eight digits, in the order of numbers.
+Files with other names are the user's: never read unasked, never removed. `latest` is for people; no code depends on it.
+"""
+
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 
 from ddpgd.errors import InputError
+from ddpgd.run import safetensors_file, strict_json
 from ddpgd.run.atomic import write_atomically
 
 KEEP = 3
 """How many checkpoints a run folder holds on to."""
+
+_NAME = re.compile(r"step-(\d{8,})\.safetensors")
+_TABLES = {"counters", "config", "facts"}
 
 
 class DamagedError(InputError):
     """The file is truncated, altered, or no checkpoint of ddpgd."""
 
 
+class NoCheckpointError(InputError):
+    """There is no whole checkpoint at that place."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Named arrays (params.*, optimizer.*) and, as JSON tables, what else the run needs to go on bit for bit.
 
-    `counters`: where the run stands; `config`: what it is; `facts`: what it met (data hash, sizes, version).
+    `counters`: how far the run is; `config`: what it is; `facts`: what it met (data hash, sizes, version).
     """
 
     arrays: Mapping[str, NDArray[Any]]
@@ -36,75 +47,134 @@ class Checkpoint:
     config: Mapping[str, Any]
     facts: Mapping[str, Any]
 
+    def without_arrays(self) -> "Checkpoint":
+        """Returns the tables alone: small enough to be sent to every rank as an object."""
+        return replace(self, arrays={})
+
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes step-N.safetensors into `folder` (temporary name, fsync, rename), points `latest` to it, drops old ones."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()}
+    """Writes step-N.safetensors into `folder`, points `latest` to it, and removes all but the newest few.
+
+    Raises:
+        OSError: it cannot be written; what was there before is still there.
+    """
+    arrays = checkpoint.arrays
     tables = json.dumps(
         {"counters": checkpoint.counters, "config": checkpoint.config, "facts": checkpoint.facts}, sort_keys=True
     )
-    content = to_bytes(arrays, metadata={"ddpgd": tables, "sha256": _sha256(arrays, tables)})
-    path = folder / f"step-{checkpoint.counters['step']:08d}.safetensors"
-    write_atomically(path, content)
-    link = folder / f".latest.{os.getpid()}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(path.name)
-    link.replace(folder / "latest")
-    for old in _newest_first(folder)[KEEP:]:
-        old.unlink()
+    path = folder / _name(checkpoint.counters["step"])
+    metadata = {"ddpgd": tables, "sha256": safetensors_file.sha256(arrays, tables)}
+    write_atomically(path, safetensors_file.content(arrays, metadata))
+    _point_latest_to(path)
+    for old in newest_first(folder)[KEEP:]:
+        old.unlink(missing_ok=True)
     return path
 
 
-def forget_later(path: Path) -> None:
-    """Drops what a run that goes on from `path` leaves behind: checkpoints of later steps, and files half written."""
-    for later in (*_newest_first(path.parent), *path.parent.glob(".*")):
-        if later.name > path.name or later.name.startswith("."):
-            later.unlink(missing_ok=True)
+def newest_first(folder: Path) -> list[Path]:
+    """Returns the checkpoints that ddpgd wrote into `folder`, whole or not, the latest step first.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    try:
+        found = [path for path in folder.iterdir() if _step(path) is not None and path.is_file()]
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    return sorted(found, key=lambda path: _step(path) or 0, reverse=True)
+
+
+def later_than(path: Path) -> list[Path]:
+    """Returns the checkpoints beside `path` that are of later steps."""
+    step = _step(path)
+    return [] if step is None else [other for other in newest_first(path.parent) if (_step(other) or 0) > step]
+
+
+def drop_later(path: Path) -> None:
+    """Removes the checkpoints of later steps than `path`, beside it: what a run leaves behind that goes on from there."""
+    for later in later_than(path):
+        later.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads and verifies a checkpoint. InputError: it cannot be read; DamagedError: it is not what was written."""
+    """Reads a checkpoint and verifies that it is what was written.
+
+    Raises:
+        DamagedError: it is not.
+        InputError: it cannot be read.
+    """
     try:
+        with path.open("rb"):
+            pass
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except SafetensorError as error:
+    except (SafetensorError, TypeError, ValueError) as error:
         raise DamagedError(f"{path}: truncated or not a checkpoint ({error}); choose another one") from None
     except OSError as error:
         raise InputError(f"{path}: cannot read this checkpoint: {error.strerror or error}") from None
     if "ddpgd" not in metadata:
         raise DamagedError(f"{path}: a safetensors file, but not a checkpoint of ddpgd; choose another one")
-    if _sha256(arrays, metadata["ddpgd"]) != metadata.get("sha256"):
+    if safetensors_file.sha256(arrays, metadata["ddpgd"]) != metadata.get("sha256"):
         raise DamagedError(f"{path}: altered since it was written (its SHA-256 differs); choose another one")
-    return Checkpoint(arrays, **json.loads(metadata["ddpgd"]))
+    try:
+        tables = strict_json.parse(metadata["ddpgd"])
+    except ValueError:
+        tables = None
+    if (
+        not isinstance(tables, dict)
+        or tables.keys() != _TABLES
+        or not all(isinstance(t, dict) for t in tables.values())
+    ):
+        raise DamagedError(f"{path}: not a checkpoint of this version of ddpgd: its tables differ; choose another one")
+    return Checkpoint(arrays, **tables)
 
 
 def find(place: Path, say: Callable[[str], None]) -> tuple[Path, Checkpoint]:
-    """The checkpoint at `place`: a file, or a run folder, whose newest undamaged one is taken; what is passed over is said."""
+    """Returns the checkpoint at `place`: that file, or the newest whole one of a run folder.
+
+    `say` is told which damaged ones were passed over. `checkpoints/latest` means the newest whole one, too.
+
+    Raises:
+        InputError: there is none, or it cannot be read or used.
+    """
+    place = place.parent if place.name == "latest" else place
     try:
         is_folder, exists = place.is_dir(), place.exists()
-    except OSError as error:
-        raise InputError(f"{place}: cannot be looked at: {error.strerror}") from None
+        folder = place / "checkpoints" if (place / "checkpoints").is_dir() else place
+    except (OSError, ValueError) as error:
+        raise InputError(f"{place}: cannot be looked at: {getattr(error, 'strerror', None) or error}") from None
     if not exists:
-        raise InputError(f"{place}: there is no such checkpoint or run folder")
+        raise NoCheckpointError(f"{place}: there is no such checkpoint or run folder")
     if not is_folder:
         return place.resolve(), load(place)
-    folder = place / "checkpoints" if (place / "checkpoints").is_dir() else place
-    for path in _newest_first(folder):
+    for path in newest_first(folder):
         try:
             return path.resolve(), load(path)
         except DamagedError as error:
             say(f"passed over: {error}")
-    raise InputError(f"{place}: holds no undamaged checkpoint; name another place, or start anew")
+    raise NoCheckpointError(f"{place}: holds no undamaged checkpoint; name another place, or start anew")
 
 
-def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.safetensors"), reverse=True)
+def _name(step: int) -> str:
+    return f"step-{step:08d}.safetensors"
 
 
-def _sha256(arrays: Mapping[str, NDArray[Any]], tables: str) -> str:
-    digest = hashlib.sha256(tables.encode())
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(arrays[name].tobytes())
-    return digest.hexdigest()
+def _step(path: Path) -> int | None:
+    """Returns the step in a name that `save` gives; None: another file."""
+    found = _NAME.fullmatch(path.name)
+    step = int(found[1]) if found and len(found[1]) < 20 else -1
+    return step if path.name == _name(step) else None
+
+
+def _point_latest_to(path: Path) -> None:
+    """Makes `latest` a link to a checkpoint; where the file system knows no links, a text file with its name."""
+    latest, temporary = path.with_name("latest"), path.with_name(f".latest.{os.getpid()}")
+    with suppress(OSError):
+        try:
+            temporary.symlink_to(path.name)
+        except (OSError, NotImplementedError):
+            temporary.write_text(f"{path.name}\n", encoding="utf-8")
+        temporary.replace(latest)
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)

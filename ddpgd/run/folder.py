@@ -14,8 +14,6 @@ from ddpgd.config.schema import Config, to_table
 from ddpgd.errors import InputError
 from ddpgd.run.atomic import write_atomically
 
-_OURS = ("config.toml", "metrics.jsonl", "summary.json", "checkpoints")
-
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -39,11 +37,11 @@ class RunFolder:
         try:
             path = named or _fresh()
             continues = came_from is not None and path.exists() and path.samefile(came_from)
-            if not continues and any((path / name).exists() for name in _OURS):
+            if not continues and not is_free(path):
                 raise FileExistsError
-            (path / "checkpoints").mkdir(parents=True, exist_ok=continues)
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
             (path / "summary.json").unlink(missing_ok=True)
-            write_atomically(path / "config.toml", tomli_w.dumps(_lasting(config)).encode())
+            write_atomically(path / "config.toml", [tomli_w.dumps(_lasting(config)).encode()])
         except FileExistsError:
             if not path.is_dir():
                 raise InputError(f"--run-dir {path}: cannot write there: it is a file") from None
@@ -53,6 +51,23 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"--run-dir {path}: cannot write there: {error.strerror or error}") from None
         return cls(path)
+
+
+def is_free(path: Path) -> bool:
+    """Returns whether a run may start at `path`: nothing is there, or what a start left that failed before its first record.
+
+    Raises:
+        InputError: it cannot be looked at, or is a file.
+    """
+    try:
+        if not path.exists():
+            return True
+        metrics, checkpoints = path / "metrics.jsonl", path / "checkpoints"
+        has_checkpoints = checkpoints.exists() and any(checkpoints.glob("*.safetensors"))
+        has_records = metrics.exists() and metrics.stat().st_size > 0
+        return path.is_dir() and not ((path / "summary.json").exists() or has_records or has_checkpoints)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be looked at: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _fresh() -> Path:

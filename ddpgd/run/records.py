@@ -15,7 +15,7 @@ class RecordFile:
         """Opens it for what comes after `step`; later records, of a run that was cut short, are dropped."""
         path = folder / "metrics.jsonl"
         kept = [record for record in read_records(folder) if record["step"] <= step] if path.exists() else []
-        write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        write_atomically(path, (f"{json.dumps(record)}\n".encode() for record in kept))
         self._file = path.open("a", encoding="utf-8")
 
     def record(self, record: Record) -> None:
@@ -43,4 +43,4 @@ def read_records(folder: Path) -> list[Record]:
 
 def write_summary(folder: Path, summary: Record) -> None:
     """summary.json: a reader sees the old one or the new one, never half."""
-    write_atomically(folder / "summary.json", f"{json.dumps(summary, indent=2)}\n".encode())
+    write_atomically(folder / "summary.json", [f"{json.dumps(summary, indent=2)}\n".encode()])

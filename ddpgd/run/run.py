@@ -18,6 +18,7 @@ from ddpgd.config.validation import validate
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
 from ddpgd.run import build, checkpoint, report, resharding
+from ddpgd.run.atomic import remove_temporaries
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import Machine
 from ddpgd.run.folder import RunFolder
@@ -223,7 +224,9 @@ def _open(config: Config, resumed: Path | None) -> RunFolder:
     if resumed and resumed.parent == folder.checkpoints.resolve():
         if (folder.path / "metrics.jsonl").exists():
             read_records(folder.path)
-        checkpoint.forget_later(resumed)
+        checkpoint.drop_later(resumed)
+        remove_temporaries(folder.path)
+        remove_temporaries(folder.checkpoints)
     return folder
 
 

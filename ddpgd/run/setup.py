@@ -5,7 +5,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ddpgd.kernels.cuda import device as cuda_device
 from ddpgd.run import checkpoint, tensorboard
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import agree, mpi_world
+from ddpgd.run.failures import as_one_line
 from ddpgd.run.progress import Bar, Lines, Quiet
 from ddpgd.run.run import run_on_ranks
 from ddpgd.training.counters import Record
@@ -118,20 +119,26 @@ def _validate(config: Config) -> None:
 
 @contextmanager
 def ending_all_on_failure(world: Transport) -> Iterator[None]:
-    """What is no `DdpgdError` happened to this rank alone: tell it, once, and end all ranks before they wait for this one."""
+    """Ends all ranks when this one fails with anything but a `DdpgdError`, which all ranks raise alike.
+
+    A foreseeable failure is told in one line, any other with its traceback.
+    """
     try:
         yield
     except DdpgdError:
         raise
-    except BaseException:
+    except BaseException as error:
         if world.world_size == 1:
             raise
+        line = as_one_line(error)
         # Where all ranks fail alike, the first that speaks ends the others before they do.
         time.sleep(min(1.0, 0.05 * world.rank))
-        print(f"ddpgd: rank {world.rank} of {world.world_size} on {node()} failed:", file=sys.stderr)
-        traceback.print_exc()
-        sys.stderr.flush()
-        world.abort(1)
+        with suppress(OSError):
+            print(f"ddpgd: rank {world.rank} of {world.world_size} on {node()} failed: {line or ''}", file=sys.stderr)
+            if line is None:
+                traceback.print_exc()
+            sys.stderr.flush()
+        world.abort(line.exit_code if line else 1)
 
 
 def _console(launch: Launch) -> Console:

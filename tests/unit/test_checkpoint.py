@@ -168,6 +168,79 @@ def test_a_damaged_one_that_was_named_is_not_replaced_by_another(tmp_path: Path)
         checkpoint.find(path, refuse_to_talk)
 
 
+OURS = (10, 20, 100_000_000, 99_999_999, 10**12)
+NOT_OURS = (
+    *("step-best.safetensors", "step-00000020-good.safetensors", "step-99999999999.safetensors.bak"),
+    *(
+        "step-30.safetensors",
+        "step-000000040.safetensors",
+        "Step-00000050.safetensors",
+        "notes.txt",
+        "model.safetensors",
+    ),
+)
+
+
+def with_foreign_files(folder: Path) -> None:
+    """What users, editors and notebooks leave beside checkpoints."""
+    for name in NOT_OURS:
+        (folder / name).write_bytes(b"mine")
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / "step-77777777.safetensors").mkdir()
+
+
+def test_only_exact_names_count_and_in_the_order_of_numbers(tmp_path: Path) -> None:
+    with_foreign_files(tmp_path)
+    for step in OURS[:KEEP]:
+        checkpoint.save(tmp_path, make(step))
+    assert checkpoint.find(tmp_path, refuse_to_talk)[1].counters["step"] == 100_000_000
+    for step in sorted(OURS):
+        checkpoint.save(tmp_path, make(step))
+        assert checkpoint.find(tmp_path, refuse_to_talk)[1].counters["step"] == max(step, 100_000_000)
+    assert [path.name for path in checkpoint.newest_first(tmp_path)] == [
+        *("step-1000000000000.safetensors", "step-100000000.safetensors", "step-99999999.safetensors")
+    ]
+    checkpoint.drop_later(tmp_path / "step-99999999.safetensors")
+    assert [path.name for path in checkpoint.newest_first(tmp_path)] == ["step-99999999.safetensors"]
+    assert {name for name in NOT_OURS if (tmp_path / name).read_bytes() == b"mine"} == set(NOT_OURS)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {
+        ".ipynb_checkpoints",
+        "step-77777777.safetensors",
+    }
+
+
+@pytest.mark.parametrize("refusal", [PermissionError(1, "Operation not permitted"), NotImplementedError(), OSError(38)])
+def test_a_file_system_without_links_holds_checkpoints_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    def no_links(*_: object) -> None:
+        raise refusal
+
+    monkeypatch.setattr(Path, "symlink_to", no_links)
+    for step in (1, 2):
+        checkpoint.save(tmp_path, make(step))
+    assert (tmp_path / "latest").read_text() == "step-00000002.safetensors\n"
+    assert_same(checkpoint.find(tmp_path / "latest", refuse_to_talk)[1], make(2))
+    assert sorted(path.name for path in tmp_path.glob(".*")) == []
+
+
+def test_latest_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "latest").mkdir()
+    path = checkpoint.save(tmp_path, make())
+    assert checkpoint.find(tmp_path / "latest", refuse_to_talk)[0] == path.resolve()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["latest", path.name]
+
+
+@pytest.mark.parametrize("spoil", ["missing", "dangling", "of an earlier one"])
+def test_latest_is_no_truth(tmp_path: Path, spoil: str) -> None:
+    for step in (1, 2):
+        checkpoint.save(tmp_path, make(step))
+    (tmp_path / "latest").unlink()
+    if spoil != "missing":
+        (tmp_path / "latest").symlink_to("gone" if spoil == "dangling" else "step-00000001.safetensors")
+    assert_same(checkpoint.find(tmp_path / "latest", refuse_to_talk)[1], make(2))
+
+
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_failed_write_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     checkpoint.save(tmp_path, make(1))
@@ -200,8 +273,7 @@ def test_a_write_over_an_existing_one_that_fails_keeps_it(tmp_path: Path, monkey
 def test_a_run_that_goes_on_from_an_earlier_one_leaves_the_later_behind(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         checkpoint.save(tmp_path, make(step))
-    (tmp_path / ".step-00000040.safetensors.1").write_bytes(b"half")
-    checkpoint.forget_later(tmp_path / "step-00000020.safetensors")
+    checkpoint.drop_later(tmp_path / "step-00000020.safetensors")
     path, found = checkpoint.find(tmp_path, refuse_to_talk)
     assert path.name == "step-00000020.safetensors"
     assert_same(found, make(20))
