@@ -24,7 +24,6 @@ from ddpgd.comm.transports import threads
 from ddpgd.config.schema import Config, resolve
 from ddpgd.errors import InputError
 from ddpgd.kernels.reference.backend import Reference
-from ddpgd.kernels.words import TAIL_WORDS
 from ddpgd.run import build
 from ddpgd.scaling.conditions import measured_by
 
@@ -50,7 +49,7 @@ def gradients(data, num_ranks: int, updates: tuple[int, ...]) -> dict:
     for number in range(max(updates)):
         step.run(number, 1, False, False)
         if number + 1 in updates:
-            found[number + 1] = _gradients_at(step.params.copy(), data, num_ranks)
+            found[number + 1] = _gradients_at(step.state.params.copy(), data, num_ranks)
     return found
 
 
@@ -60,15 +59,12 @@ def _gradients_at(params, data, num_ranks: int):
     ops = Reference()
     config = resolve(Config(hidden=HIDDEN, global_batch=num_ranks * ROWS, micro_batch=ROWS, seed=1), 1)
     step = build.sync(ops, config, data, Alone(), total_steps=1)
-    step.params[...] = params
+    step.state.params[...] = params
     fold = step.exchange.fold
 
-    def keeping(count, leaves):
-        def kept(micro_batches, grads, tails):
-            leaves(micro_batches, grads, tails)
-            rows.extend(grads.copy())
-
-        fold(count, kept)
+    def keeping(group):
+        rows.extend(group.rows.grads.copy())
+        fold(group)
 
     step.exchange.fold = keeping
     step.run(0, 1, False, False)
@@ -84,11 +80,10 @@ def summed(rows, name: str):
         codec = Float32() if name == "float32" else BlockScaled(ops, name)
         exchange = Exchange(transport, ops, size, codec)
 
-        def leaves(micro_batches, grads, tails):
-            grads[...], tails[...] = rows[list(micro_batches)], np.zeros(TAIL_WORDS, np.float32)
+        def gradient(micro_batch, grads, _tail):
+            grads[...] = rows[micro_batch]
 
-        exchange.fold(num_ranks, leaves)
-        grads, _ = exchange.combine(num_ranks)
+        grads, _ = exchange.sum(num_ranks, gradient)
         return grads.copy() if transport.rank == 0 else None
 
     return threads.run(num_ranks, work)[0]

@@ -1,41 +1,61 @@
 """The exchange: the sum of a step's micro-batch gradients, equal on every rank, bit for bit.
 
 Ordered form: each rank folds its micro-batches into the maximal subtrees that it covers (pieces); all_to_all hands every
-rank all pieces of the segment that it owns; it adds them in tree order; all_gather gives everybody all segments.
+rank all pieces of the segment that it owns; it adds them in tree order; all_gather gives every rank all segments.
 Fast form: each rank folds all its pieces into one, and the transport's own all_reduce adds those in an order of its own.
-Compressed form: the same, and a compressor sums those about.
+Compressed form: the same, and a compressor sums those approximately.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ddpgd.comm import tree
-from ddpgd.comm.codec import Array, Codec, Coded, Float32, WireLoss, measure
+from ddpgd.comm.codec import Array, Codec, Float32, WireLoss, measure
 from ddpgd.comm.compressor import Compressor
 from ddpgd.comm.message_plan import MessagePlan, Pieces, Residuals
+from ddpgd.comm.rows import Group, RowPool, Rows
 from ddpgd.comm.transport import Transport
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.philox import Purpose
 from ddpgd.kernels.words import TAIL_WORDS, Tail
 
-Leaf = Callable[[int, Array, Array], None]
-"""leaf(m, grads, tail) puts the sums over micro-batch m's samples into grads, which still holds older values, and into
+GradientFn = Callable[[int, Array, Array], None]
+"""gradient(m, grads, tail) puts the sums over micro-batch m's samples into grads, which still holds older values, and into
 tail, which is handed in as zeros."""
 
-Leaves = Callable[[range, Array, Array], None]
-"""The same for G micro-batches side by side: leaves(range, grads (G, size), tails (G, TAIL_WORDS)), one row each; tails
-too hold older values."""
-
-
 ONE_SHOT_BYTES = 16 * 1024
-"""Up to so many bytes from a rank, everybody hands everybody all: where latency costs more than bytes do."""
+"""Up to this size of a rank's pieces every rank sends every other all of them: latency then costs more than bytes."""
+
+
+class _Plan(NamedTuple):
+    """All that depends on the number of micro-batches of a step alone.
+
+    `extra`: further pieces of this rank, to be added into the first. `tail_row`: where its requests to stop go.
+    """
+
+    groups: list[Group]
+    extra: list[Array]
+    tail_row: Rows
+    messages: MessagePlan | None
 
 
 class Exchange:
-    """Sums flat float32 gradients of any length, and their tails, over the ranks of a transport."""
+    """Sums flat float32 gradients of any length, and their tails, over the ranks of a transport.
+
+    Args:
+        transport: The ranks; the exchange owns a duplicate of it.
+        ops: The backend where the gradients are.
+        size: Elements of the gradient; 0: tails alone.
+        codec: The form on the wire; default float32.
+        reduce: "ordered" or "fast".
+        join: At most so many micro-batches, a power of two, are computed side by side.
+        error_feedback: Add what a codec lost to what it encodes next.
+        seed: For codecs that round stochastically.
+        compressor: Sums in the codec's stead.
+    """
 
     def __init__(
         self,
@@ -49,12 +69,6 @@ class Exchange:
         seed: int = 0,
         compressor: Compressor | None = None,
     ) -> None:
-        """`size`: elements of the gradient (0: tails alone); `reduce`: "ordered" or "fast".
-
-        At most `join` micro-batches, a power of two, are computed side by side. `error_feedback`: what a codec loses is
-        added to what it encodes next. `seed`: of codecs that round at random. A `compressor` sums in the codec's stead.
-        The exchange owns a duplicate of `transport`.
-        """
         if reduce not in ("ordered", "fast"):
             raise ValueError(f"reduce is {reduce!r}; it must be 'ordered' or 'fast'")
         self.transport = transport.duplicate()
@@ -62,66 +76,69 @@ class Exchange:
         self.reduce = reduce
         self.size = size
         self.round = 0
-        """How many sums there were: makes the random keys of each another. Whoever goes on from a checkpoint sets it."""
+        """Number of sums so far, of which the random keys are made; set by whoever resumes from a checkpoint."""
         self.wire_loss: WireLoss | None = None
         self.compressor = compressor
         self._residuals: Residuals | None = None
         if error_feedback and not self.codec.exact:
             self._residuals = Residuals(*(ops.zeros((size,), np.float32) for _ in ("sent", "owned")))
         self._seed = seed
-        self._key = ops.zeros((3,), np.uint64)
+        self._keys = (ops.zeros((3,), np.uint64), ops.zeros((3,), np.uint64))
         self._ops = ops
-        self._join = join
-        self._slots: list[_Rows] = []
-        self._joined: list[_Rows] = []
+        self._rows = RowPool(ops, size, join)
         self._plans: dict[int, _Plan] = {}
+        self._first = self._rows.slot(0)
+        self.result = self._first.grad, self._first.tail
+        """The sum that `combine` makes: grads (size,) and tail (TAIL_WORDS,), always the same arrays."""
 
-    def sum(self, num_micro_batches: int, leaf: Leaf, stop: bool = False) -> tuple[Array, Array]:
-        """The canonical sum of leaf(m) over all m < num_micro_batches: grads (size,) and tail (TAIL_WORDS,), float32.
+    def sum(self, num_micro_batches: int, gradient: GradientFn, stop: bool = False) -> tuple[Array, Array]:
+        """The canonical sum of gradient(m) over all m < num_micro_batches.
 
-        Each rank calls `leaf` for its own micro-batches. `stop` asks all ranks to stop: it is added to Tail.STOP.
-        The arrays are the exchange's own, and are overwritten by its next use.
+        Each rank calls `gradient` for its own micro-batches. `stop` asks all ranks to stop: it is added to Tail.STOP.
+
+        Returns:
+            grads float32 (size,) and tail float32 (TAIL_WORDS,): the exchange's own arrays, overwritten by its next use.
         """
-
-        def leaves(micro_batches: range, grads: Array, tails: Array) -> None:
-            for micro_batch, own_grads, tail in zip(micro_batches, grads, tails, strict=True):
+        for group in self.groups(num_micro_batches):
+            for micro_batch, grads, tail in zip(group.micro_batches, group.rows.grads, group.rows.tails, strict=True):
                 tail.fill(0)
-                leaf(micro_batch, own_grads, tail)
-
-        self.fold(num_micro_batches, leaves)
+                gradient(micro_batch, grads, tail)
+            self.fold(group)
         return self.combine(num_micro_batches, stop)
 
-    def fold(self, num_micro_batches: int, leaves: Leaves) -> None:
-        """This rank's part: its micro-batches, added into pieces in canonical order. No communication."""
-        plan = self._plan(num_micro_batches)
-        if not plan.leaves:
-            self._slot(plan.tail_slot).whole.fill(0)
-        for own in plan.leaves:
-            slot, count = self._slot(own.slot), len(own.micro_batches)
-            rows = slot if count == 1 else self._joined_rows(count)
-            leaves(own.micro_batches, rows.grads, rows.tails)
-            if count > 1:
-                self._ops.tree_sum(rows.whole, slot.row)
-            for into, other in own.additions:
-                self._add(into, other)
+    def groups(self, num_micro_batches: int) -> list[Group]:
+        """This rank's micro-batches, in order: fill each group's rows, grads and tails, then `fold` it."""
+        return self._plan(num_micro_batches).groups
 
-    def combine(self, num_micro_batches: int, stop: bool = False, look: bool = False) -> tuple[Array, Array]:
-        """The communication that turns every rank's pieces into the sum, and its result.
+    def fold(self, group: Group) -> None:
+        """Adds a group whose rows are filled into this rank's pieces, in canonical order. No communication."""
+        if group.total is not None:
+            self._ops.tree_sum(group.rows.whole, group.total)
+        for into, other in group.additions:
+            self._ops.add(into, other, into)
 
-        `look`: measures what encoding lost of what this rank sends, in `wire_loss`.
+    def combine(self, num_micro_batches: int, stop: bool = False, measure_error: bool = False) -> tuple[Array, Array]:
+        """The communication that turns every rank's pieces into the sum; returns `result`.
+
+        `measure_error`: measures what encoding lost of what this rank sends, in `wire_loss`.
         """
         plan = self._plan(num_micro_batches)
+        if not plan.groups:
+            plan.tail_row.whole.fill(0)
         if stop:
-            self._slot(plan.tail_slot).tail[Tail.STOP] = 1
-        if self._folds_whole:
-            for slot in plan.piece_slots[1:]:
-                self._add(0, slot)
+            plan.tail_row.tail[Tail.STOP] = 1
+        for other in plan.extra:
+            self._ops.add(self._first.row, other, self._first.row)
         if self.compressor:
             self.compressor.combine(self.round, *self.result)
-        elif plan.wiring is None:
-            self.transport.all_reduce(self._row(0))
+        elif plan.messages is None:
+            self.transport.all_reduce(self._first.row)
         else:
-            plan.wiring.exchange(self._key_of, self._measure_error if look else _no_measure)
+            self._make_keys()
+            plan.messages.reduce_scatter()
+            if measure_error:
+                self.wire_loss = measure(plan.messages.sent, self._ops.to_host) or self.wire_loss
+            plan.messages.all_gather()
         self.round += 1
         return self.result
 
@@ -149,13 +166,8 @@ class Exchange:
             return self.compressor.residuals
         return {} if self._residuals is None else {"sent": self._residuals.sent, "owned": self._residuals.owned}
 
-    @property
-    def result(self) -> tuple[Array, Array]:
-        """The sum that `combine` made: grads (size,) and tail (TAIL_WORDS,), always the same arrays."""
-        return self._slot(0).grad, self._slot(0).tail
-
     def micro_batches(self, num_micro_batches: int) -> range:
-        """Which of the micro-batches this rank computes."""
+        """The micro-batches that this rank computes."""
         return tree.ranges(num_micro_batches, self.transport.world_size)[self.transport.rank]
 
     def num_pieces(self, num_micro_batches: int) -> int:
@@ -167,7 +179,7 @@ class Exchange:
 
     @property
     def ring_bytes(self) -> int:
-        """What a rank would send in a sum of float32 by a ring: 2 (W - 1) / W of the vector."""
+        """Bytes that a rank would send in a sum of float32 by a ring: 2 (W - 1) / W of the vector."""
         return 2 * (self.transport.world_size - 1) * 4 * self.size // self.transport.world_size
 
     def residual_norm(self) -> float | None:
@@ -177,13 +189,39 @@ class Exchange:
 
     @property
     def _sums_whole(self) -> bool:
-        """Whether what sums takes one row of each rank."""
+        """Whether the sum is made of one row of each rank, by a compressor or by the transport."""
         return self.compressor is not None or self.reduce == "fast"
 
     @property
     def _folds_whole(self) -> bool:
-        """Whether a rank adds all its micro-batches before anything travels: where no order is promised across ranks."""
+        """Whether a rank adds all its micro-batches before anything travels: no order is promised across ranks."""
         return self._sums_whole or not self.codec.exact
+
+    def _make_keys(self) -> None:
+        if self.codec.random:
+            for stage, key in enumerate(self._keys):
+                index = (self.round << 17) | (stage << 16) | self.transport.rank
+                self._ops.upload(np.array([self._seed, Purpose.ENCODE, index], np.uint64), key)
+
+    def _plan(self, num_micro_batches: int) -> _Plan:
+        plan = self._plans.get(num_micro_batches)
+        if plan is None:
+            if num_micro_batches < 1:
+                raise ValueError(f"a sum of {num_micro_batches} micro-batches: there must be at least one")
+            plan = self._plans[num_micro_batches] = self._make_plan(num_micro_batches)
+        return plan
+
+    def _make_plan(self, num_micro_batches: int) -> _Plan:
+        own = self.micro_batches(num_micro_batches)
+        groups, piece_slots = self._rows.groups(num_micro_batches, own)
+        tail_row = self._rows.slot(0 if groups or self._sums_whole else 1)
+        extra = [self._rows.slot(slot).row for slot in piece_slots[1:]] if self._folds_whole else []
+        messages = None
+        if not self._sums_whole:
+            pieces, rows = self._pieces(num_micro_batches, piece_slots), self._rows.all_rows()
+            sending = self.transport, self._ops, self.codec, self.size, pieces, rows, self._keys, self._residuals
+            messages = MessagePlan(*sending, self._is_one_shot(num_micro_batches))
+        return _Plan(groups, extra, tail_row, messages)
 
     def _pieces(self, num_micro_batches: int, own_slots: list[int]) -> Pieces:
         world = tree.ranges(num_micro_batches, self.transport.world_size)
@@ -196,71 +234,3 @@ class Exchange:
     def _is_one_shot(self, num_micro_batches: int) -> bool:
         row_bytes = 4 * (self.size + TAIL_WORDS)
         return self.codec.exact and row_bytes * self.num_pieces(num_micro_batches) <= ONE_SHOT_BYTES
-
-    def _key_of(self, stage: int) -> Array:
-        if self.codec.random:
-            index = (self.round << 17) | (stage << 16) | self.transport.rank
-            self._ops.upload(np.array([self._seed, Purpose.ENCODE, index], np.uint64), self._key)
-        return self._key
-
-    def _measure_error(self, sent: list[Coded]) -> None:
-        self.wire_loss = measure(sent, self._ops.to_host) or self.wire_loss
-
-    def _add(self, into: int, slot: int) -> None:
-        self._ops.add(self._row(into), self._row(slot), self._row(into))
-
-    def _plan(self, num_micro_batches: int) -> "_Plan":
-        plan = self._plans.get(num_micro_batches)
-        if plan is None:
-            if num_micro_batches < 1:
-                raise ValueError(f"a sum of {num_micro_batches} micro-batches: there must be at least one")
-            own = self.micro_batches(num_micro_batches)
-            leaves, piece_slots = tree.leaves(num_micro_batches, own, self._join)
-            pieces = self._pieces(num_micro_batches, piece_slots)
-            sending = self.transport, self._ops, self.codec, self.size, pieces, self._row, self._residuals
-            wiring = None if self._sums_whole else MessagePlan(*sending, self._is_one_shot(num_micro_batches))
-            tail_slot = 0 if piece_slots or self._sums_whole else 1
-            plan = self._plans[num_micro_batches] = _Plan(leaves, piece_slots, tail_slot, wiring)
-        return plan
-
-    def _row(self, slot: int) -> Array:
-        return self._slot(slot).row
-
-    def _slot(self, slot: int) -> "_Rows":
-        while len(self._slots) <= slot:
-            self._slots.append(_Rows(self._ops.zeros((1, self.size + TAIL_WORDS), np.float32), self.size))
-        return self._slots[slot]
-
-    def _joined_rows(self, count: int) -> "_Rows":
-        """Rows for `count` micro-batches side by side, always the same objects for a count."""
-        if not self._joined:
-            whole = self._ops.zeros((self._join, self.size + TAIL_WORDS), np.float32)
-            self._joined = [_Rows(whole[:number], self.size) for number in range(1, self._join + 1)]
-        return self._joined[count - 1]
-
-
-class _Rows:
-    """Gradients and their tails, one micro-batch a row, and windows of them that stay the same objects."""
-
-    def __init__(self, whole: Array, size: int) -> None:
-        self.whole = whole
-        self.grads = whole[:, :size]
-        self.tails = whole[:, size:]
-        self.row: Array = whole[0]
-        self.grad = self.row[:size]
-        self.tail = self.row[size:]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """All that depends on the number of micro-batches of a step alone."""
-
-    leaves: list[tree.Leaf]
-    piece_slots: list[int]
-    tail_slot: int
-    """Where a rank without micro-batches puts its tail."""
-    wiring: MessagePlan | None
-
-
-def _no_measure(_sent: list[Coded]) -> None:
-    pass

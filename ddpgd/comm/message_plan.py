@@ -1,11 +1,11 @@
 """The ordered exchange, laid out: which windows of the row travel where, and the additions that their owners make.
 
 A row is a gradient of `size` elements followed by its tail. Every rank owns one segment of it; the last one owns the tail
-as well, or, where the tail travels apart, rank 0, which always has a micro-batch. A wiring is laid once for each number of
+as well, or, where the tail travels apart, rank 0, which always has a micro-batch. A plan is made once for each number of
 micro-batches, and used every step.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,6 @@ from ddpgd.comm.transport import Transport
 from ddpgd.comm.tree import Fold, Node
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.words import BLOCK, TAIL_WORDS
-
-SENT, OWNED = 0, 1
-"""The two encodings of a step, whose random keys differ: of pieces on the way to their owner, and of its sum."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +45,20 @@ class _Window:
 
 
 class MessagePlan:
-    """One rank's part of the ordered exchange of `pieces`.
+    """One rank's part of the ordered exchange of `pieces`, laid out once and used every step.
 
-    `row(slot)` is the array (size + TAIL_WORDS,) of a slot. The result lands in row(0). A rank without pieces sends its
-    tail alone, from row(1): a zero gradient is not neutral, because -0.0 + 0.0 is 0.0. `one_shot`: everybody hands
-    everybody all, and adds it up, which is more bytes in half the rounds; not for lossy codecs, where a rank would add
-    itself uncoded.
+    Args:
+        transport: The ranks.
+        ops: The backend whose arrays travel.
+        codec: The form of gradients on the wire; tails always travel as float32.
+        size: Elements of the gradient.
+        pieces: The subtrees that travel.
+        rows: Arrays (size + TAIL_WORDS,), one for each slot. The sum lands in rows[0] of every rank. A rank without
+            pieces sends its tail alone, from rows[1]: a zero gradient is not neutral, because -0.0 + 0.0 is 0.0.
+        keys: Random keys, uint64 (3,), of the two encodings: of pieces on the way to their owner, and of its sum.
+        residuals: What encodings have lost so far; None: nothing is kept.
+        one_shot: Every rank sends every other all its pieces, and each adds them up: more bytes in half the rounds. Not
+            for lossy codecs, where a rank would add its own pieces uncoded.
     """
 
     def __init__(
@@ -63,7 +68,8 @@ class MessagePlan:
         codec: Codec,
         size: int,
         pieces: Pieces,
-        row: Callable[[int], Array],
+        rows: Sequence[Array],
+        keys: tuple[Array, Array],
         residuals: Residuals | None,
         one_shot: bool,
     ) -> None:
@@ -71,7 +77,8 @@ class MessagePlan:
         self._transport = transport
         self._ops = ops
         self._pieces = pieces
-        self._row = row
+        self._rows = rows
+        self._keys = keys
         self._residuals = residuals
         self._outgoing: list[list[Coded]] = [[] for _ in range(world_size)]
         self._incoming: list[list[Coded]] = [[] for _ in range(world_size)]
@@ -83,29 +90,32 @@ class MessagePlan:
             self._lay_one_shot(_windows(size, 1, codec, joined))
         else:
             self._lay_segments(_windows(size, world_size, codec, joined))
+        self.sent = _flat(self._outgoing)
+        """All that this rank sends to owners; after `reduce_scatter` its values are not needed any more."""
+        self._received = _flat(self._incoming)
+        self._summed = _flat(self._gathered)
         self._sends = _wires(self._outgoing)
         self._receives = _wires(self._incoming)
-        self._parts = _wires(self._gathered)
-        self._parts_travel = not one_shot
+        self._parts = [] if one_shot else _wires(self._gathered)
 
-    def exchange(self, key: Callable[[int], Array], look: Callable[[list[Coded]], None]) -> None:
-        """Turns all ranks' pieces into their sum, in row(0) of every rank, equal bit for bit.
-
-        key(SENT), key(OWNED): for codecs that round at random. `look` is shown what this rank has just encoded to send.
-        """
-        for coded in _flat(self._outgoing):
-            coded.encode(key(SENT))
+    def reduce_scatter(self) -> None:
+        """Hands each owner all pieces of its segment, and adds those of this rank's own segment in tree order."""
+        for coded in self.sent:
+            coded.encode(self._keys[0])
         self._transport.all_to_all(self._sends, self._receives)
-        look(_flat(self._outgoing))
-        for coded in _flat(self._incoming):
+        for coded in self._received:
             coded.decode()
         for left, right, out in self._additions:
             self._ops.add(left, right, out)
+
+    def all_gather(self) -> None:
+        """Hands every rank all segments' sums; nothing to do after one shot, where all ranks have them."""
+        if not self._parts:
+            return
         for coded in self._gathered[self._transport.rank]:
-            coded.encode(key(OWNED))
-        if self._parts_travel:
-            self._transport.all_gather(self._parts)
-        for coded in _flat(self._gathered):
+            coded.encode(self._keys[1])
+        self._transport.all_gather(self._parts)
+        for coded in self._summed:
             coded.decode()
 
     def _lay_segments(self, windows: list[_Window]) -> None:
@@ -117,7 +127,7 @@ class MessagePlan:
             else:
                 self._send(window, window.owner)
             owned = residuals.owned if residuals and window.owner == rank else None
-            self._gathered[window.owner].append(_coded(window, self._row(0)[window.span], owned))
+            self._gathered[window.owner].append(_coded(window, self._rows[0][window.span], owned))
 
     def _lay_one_shot(self, windows: list[_Window]) -> None:
         for window in windows:
@@ -129,19 +139,19 @@ class MessagePlan:
     def _send(self, window: _Window, peer: int) -> None:
         slots = self._pieces.slots or ([1] if window.is_tail else [])
         sent = self._residuals.sent if self._residuals else None
-        self._outgoing[peer] += [_coded(window, self._row(slot)[window.span], sent) for slot in slots]
+        self._outgoing[peer] += [_coded(window, self._rows[slot][window.span], sent) for slot in slots]
 
     def _receive_and_add(self, window: _Window) -> None:
         """The owner's part: all other ranks' pieces of the window arrive; all pieces are added in tree order."""
         pieces = self._pieces
-        result = self._row(0)[window.span]
+        result = self._rows[0][window.span]
         only_piece = sum(map(len, pieces.of_ranks)) == 1
         additions: list[tuple[Array, Array, Array]] = []
         fold = Fold[Array](pieces.num_leaves, lambda left, right: additions.append((left, right, left)))
         for peer, nodes in enumerate(pieces.of_ranks):
             for number, node in enumerate(nodes):
                 if peer == self._transport.rank:
-                    values = self._row(pieces.slots[number])[window.span]
+                    values = self._rows[pieces.slots[number]][window.span]
                 else:
                     values = self._arrival(peer, window, result if only_piece else None)
                 fold.push(node, values)
@@ -152,7 +162,7 @@ class MessagePlan:
         if window.is_tail:
             for peer in (peer for peer, nodes in enumerate(pieces.of_ranks) if not nodes):
                 own = peer == self._transport.rank
-                tail = self._row(1)[window.span] if own else self._arrival(peer, window)
+                tail = self._rows[1][window.span] if own else self._arrival(peer, window)
                 self._additions.append((result, tail, result))
 
     def _arrival(self, peer: int, window: _Window, values: Array | None = None) -> Array:

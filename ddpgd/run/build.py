@@ -14,7 +14,7 @@ from ddpgd.data.batches import Batches, Samples
 from ddpgd.data.idx import NUM_CLASSES
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
-from ddpgd.kernels.ops import Ops
+from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.philox import permutation
 from ddpgd.kernels.words import Policy
 from ddpgd.model.network import MultilayerPerceptron
@@ -26,10 +26,11 @@ from ddpgd.run import build_exchange
 from ddpgd.training.counters import Counters
 from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
 from ddpgd.training.local_sgd import LocalSgd
+from ddpgd.training.state import TrainState
 from ddpgd.training.step import Step
 from ddpgd.training.trainer import Intervals, Sync
 
-FIRST_LOSS_SCALE = 2.0**12
+INITIAL_LOSS_SCALE = 2.0**12
 LARGEST_LOSS_SCALE = 2.0**15
 """The gradient of one sample's loss by its logits lies in -1 to 1, and float16 ends at 65,504."""
 LOSS_SCALE_GROWTH_STEPS = 1000
@@ -46,39 +47,57 @@ def policy(config: Config) -> Policy:
     return Policy(global_batch(config), clip_norm, growth_interval, LARGEST_LOSS_SCALE)
 
 
-def _loss_scaling(config: Config, counters: Counters) -> tuple[float, int]:
-    """The loss scale to go on with, and for how many steps it has held."""
-    first = FIRST_LOSS_SCALE if config.precision == "float16" else 1.0
-    return counters.loss_scale or first, counters.good_steps
-
-
 def sync(
     backend: Ops,
     config: Config,
     data: Dataset,
     transport: Transport,
     total_steps: int,
-    first: NDArray[np.float32] | None = None,
+    initial_params: NDArray[np.float32] | None = None,
     counters: Counters | None = None,
 ) -> Sync:
-    """One rank's steps, as --sync has them; from `first`, params on the host, and counters on, or from the beginning."""
-    counters = counters or Counters()
+    """One rank's steps, as --sync asks for; from `initial_params` on the host and `counters`, or from the beginning."""
     cut, tensors = batches(config, data), layout(config, data.image_shape)
     join = _batched_micro_batches(
         backend, config.micro_batch, tensors.size, cut.num_micro_batches(0), transport.world_size
     )
-    made = build_exchange.of_gradients(backend, config, transport, tensors, cut, join)
-    synced_step = _step(backend, config, data, made, join, total_steps, first, counters)
+    exchange = build_exchange.of_gradients(backend, config, transport, tensors, cut, join)
+    vector = initialise(tensors, config.init, config.seed) if initial_params is None else initial_params
+    rule = optimizer(backend, config, tensors.size)
+    loss_scale = INITIAL_LOSS_SCALE if config.precision == "float16" else 1.0
+    state = TrainState.create(backend, vector, counters or Counters(), rule.state, loss_scale)
+    step_through = partial(
+        Step,
+        backend,
+        _network(backend, config, data, join, cut, transport.world_size),
+        Samples(backend.from_host(data.train_images), backend.from_host(data.train_labels)),
+        cut,
+        optimizer=rule,
+        schedule=learning_rates(config, total_steps),
+        state=state,
+        policy=policy(config),
+    )
+    synced_step = step_through(exchange=exchange)
+    optimizer_vectors = {f"optimizer.{name}": vector for name, vector in state.optimizer.items()}
     if config.sync == "every-step":
+        state.replicated = _wire_state("wire.", exchange) | optimizer_vectors
+        state.per_rank = {f"residual.{name}": vector for name, vector in exchange.residuals.items()}
         return synced_step
-    apart = Exchange(transport, backend, tensors.size, join=join, compressor=NoExchange())
-    rule = "nesterov" if config.outer_momentum else "sgd"
+    outer = rules.make(
+        "nesterov" if config.outer_momentum else "sgd", backend, tensors.size, 0.0, config.outer_momentum
+    )
+    changes = build_exchange.of_changes(backend, config, transport, tensors, cut)
+    outer_vectors = {f"outer.{name}": vector for name, vector in outer.state.items()}
+    state.replicated = _wire_state("outer.wire.", changes) | outer_vectors
+    state.per_rank = optimizer_vectors | {
+        f"residual.outer.{name}": vector for name, vector in changes.residuals.items()
+    }
     return LocalSgd(
         backend,
         synced_step,
-        local_step=_step(backend, config, data, apart, join, total_steps, first, counters, synced_step),
-        exchange=build_exchange.of_changes(backend, config, transport, tensors, cut),
-        outer=rules.make(rule, backend, tensors.size, 0.0, config.outer_momentum),
+        step_through(exchange=Exchange(transport, backend, tensors.size, join=join, compressor=NoExchange())),
+        changes,
+        outer,
         outer_lr=config.outer_lr,
         local_steps=config.local_steps,
         local_after=config.local_after,
@@ -86,49 +105,20 @@ def sync(
     )
 
 
-def _step(
-    backend: Ops,
-    config: Config,
-    data: Dataset,
-    exchange: Exchange,
-    join: int,
-    total_steps: int,
-    first: NDArray[np.float32] | None,
-    counters: Counters,
-    beside: Step | None = None,
-) -> Step:
-    """Steps through `exchange`; `beside` others, on their params, network and optimizer."""
-    cut = batches(config, data)
-    if beside is None:
-        joined_tests = _batched_tests(backend, data, exchange.transport.world_size) * EVALUATE_ROWS
-        test_rows = min(joined_tests, max(EVALUATE_ROWS, len(data.test_labels)))
-        train_rows = min(join * config.micro_batch, cut.samples(0))
-        network = model(backend, config, data.image_shape, max(train_rows, test_rows))
-        vector = initialise(network.layout, config.init, config.seed) if first is None else first
-        samples = Samples(backend.from_host(data.train_images), backend.from_host(data.train_labels))
-        params, weights, rule = backend.from_host(vector), None, optimizer(backend, config, network.layout.size)
-    else:
-        network, samples, params, weights, rule = (
-            beside.model,
-            beside.samples,
-            beside.params,
-            beside.weights,
-            beside.optimizer,
-        )
-    return Step(
-        ops=backend,
-        model=network,
-        samples=samples,
-        batches=cut,
-        exchange=exchange,
-        optimizer=rule,
-        schedule=learning_rates(config, total_steps),
-        params=params,
-        policy=policy(config),
-        updates=counters.updates,
-        loss_scaling=_loss_scaling(config, counters),
-        weights=weights,
-    )
+def _wire_state(prefix: str, exchange: Exchange) -> dict[str, Array]:
+    """The vectors of a compressor that are equal on all ranks, by their names in checkpoints."""
+    compressor = exchange.compressor
+    return {f"{prefix}{name}": vector for name, vector in (compressor.shared if compressor else {}).items()}
+
+
+def _network(
+    backend: Ops, config: Config, data: Dataset, join: int, cut: Batches, world_size: int
+) -> MultilayerPerceptron:
+    """The network, with room for what a rank trains or tests at once."""
+    batched_tests = _batched_tests(backend, data, world_size) * EVALUATE_ROWS
+    test_rows = min(batched_tests, max(EVALUATE_ROWS, len(data.test_labels)))
+    train_rows = min(join * config.micro_batch, cut.samples(0))
+    return model(backend, config, data.image_shape, max(train_rows, test_rows))
 
 
 def evaluation(backend: Ops, step: Sync, data: Dataset, transport: Transport) -> Evaluate:

@@ -83,14 +83,15 @@ class Run:
         self._machine = machine
         self._stop = stop
         self._transport = transport
-        self._counters = _counters(saved) if saved else Counters()
         self._saved = saved
         self._ops = machine.ops(config)
         self._reachable = machine.reaching(config, self._ops, transport)
         first = None if saved is None else resharding.params(build.layout(config, data.image_shape), saved.arrays)
-        self._step = build.sync(self._ops, config, data, self._reachable, pace.total_steps, first, self._counters)
+        counters = _counters(saved) if saved else Counters()
+        self._step = build.sync(self._ops, config, data, self._reachable, pace.total_steps, first, counters)
+        self._state = self._step.state
         if saved:
-            resharding.restore(self._ops, transport, self._step, saved.arrays, saved.facts["world_size"])
+            resharding.restore(self._ops, transport, self._state, saved.arrays, saved.facts["world_size"])
 
     def train(self, show: Callable[[int, int, int], Quiet]) -> Record:
         """Trains; on rank 0 shows it, writes its records and its summary."""
@@ -99,7 +100,7 @@ class Run:
             return self._run(Quiet())
         with ExitStack() as stack:
             files = [stack.enter_context(closing(file)) for file in self._record_files()]
-            shown = stack.enter_context(show(self._pace.total_steps, num_epochs, self._counters.step))
+            shown = stack.enter_context(show(self._pace.total_steps, num_epochs, self._state.counters.step))
             for line in self._introduction():
                 shown.say(line)
             for line in self._changes():
@@ -111,7 +112,7 @@ class Run:
         return summary
 
     def _record_files(self) -> list[RecordFile | EventFile]:
-        own = self._folder.path, self._counters.step
+        own = self._folder.path, self._state.counters.step
         return [RecordFile(*own), *([EventFile(*own)] if self._config.tensorboard else [])]
 
     def _changes(self) -> list[str]:
@@ -120,7 +121,7 @@ class Run:
             return []
         before, now = self._saved.facts["world_size"], self._transport.world_size
         lines = [
-            f"{before} ranks before, {now} now: {text}" for text in resharding.how_shared(self._step) if before != now
+            f"{before} ranks before, {now} now: {text}" for text in resharding.how_shared(self._state) if before != now
         ]
         if self._saved.facts.get("backend") not in (None, self._ops.name):
             saved_by = self._saved.facts["backend"]
@@ -139,16 +140,16 @@ class Run:
             batches=self._step.batches,
             transport=self._transport,
             pace=self._pace,
-            counters=self._counters,
             stop=self._stop,
             save=self._save,
             observer=observer,
             skip_non_finite=self._config.non_finite == "skip",
         )
 
-    def _save(self, counters: Counters) -> None:
+    def _save(self) -> None:
+        self._state.read_loss_scale(self._ops)
         layout = self._step.model.layout
-        arrays = resharding.gather(self._ops, self._transport, layout, self._step.params, self._step)
+        arrays = resharding.gather(self._ops, self._transport, layout, self._state)
         if self._transport.rank > 0:
             return
         facts = {
@@ -157,12 +158,14 @@ class Run:
             "image_shape": list(self._data.image_shape),
             "data_sha256": self._data.sha256,
             "world_size": self._transport.world_size,
-            "params_sha256": layout.sha256(self._ops.to_host(self._step.params)),
+            "params_sha256": layout.sha256(self._ops.to_host(self._state.params)),
         }
-        checkpoint.save(self._folder.checkpoints, Checkpoint(arrays, asdict(counters), to_table(self._config), facts))
+        checkpoint.save(
+            self._folder.checkpoints, Checkpoint(arrays, asdict(self._state.counters), to_table(self._config), facts)
+        )
 
     def _hashes(self) -> Record:
-        host = self._ops.to_host(self._step.params)
+        host = self._ops.to_host(self._state.params)
         return {
             "params_hash": self._step.model.layout.sha256(host)[:16],
             "layer_hashes": self._step.model.layout.hashes(host),
@@ -182,7 +185,7 @@ class Run:
             num_pieces=self._step.exchange.num_pieces(self._step.batches.num_micro_batches(0)),
             data=self._data,
             folder=str(self._folder.path),
-            pace=(self._counters.step, self._pace.total_steps),
+            pace=(self._state.counters.step, self._pace.total_steps),
         )
 
     def _summary(self, figures: Record) -> Record:
@@ -197,7 +200,7 @@ class Run:
             device=self._ops.device,
             wire=self._step.exchange.wire,
             num_params=self._step.model.layout.num_params,
-            params_sha256=self._step.model.layout.sha256(self._ops.to_host(self._step.params)),
+            params_sha256=self._step.model.layout.sha256(self._ops.to_host(self._state.params)),
         )
 
 

@@ -180,8 +180,7 @@ def _link(ops: Ops, transport: Transport, whole: _Run, costs: Costs, size: int) 
     nothing = Exchange(transport.duplicate(), ops, 0)
 
     def once() -> None:
-        nothing.fold(transport.world_size, lambda _own, _grads, tails: tails.fill(0))
-        nothing.combine(transport.world_size)
+        nothing.sum(transport.world_size, lambda _micro_batch, _grads, _tail: None)
 
     own_s = _median_s(ops, 0, once, transport.barrier)
     latency_s = max(transport.all_gather_objects(own_s))

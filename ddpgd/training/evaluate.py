@@ -35,14 +35,13 @@ class Evaluate:
         self._exchange = Exchange(transport, ops, size=0, join=join)
 
     def __call__(self, params: Array, weights: Array) -> tuple[float, float]:
-        def leaves(micro_batches: range, _grads: Array, tails: Array) -> None:
-            images, labels = self._samples.images, self._samples.labels
-            offset = micro_batches.start * EVALUATE_ROWS
-            num_rows = min(micro_batches.stop * EVALUATE_ROWS, len(labels)) - offset
+        images, labels = self._samples.images, self._samples.labels
+        for group in self._exchange.groups(self._num_micro_batches):
+            offset = group.micro_batches.start * EVALUATE_ROWS
+            num_rows = min(group.micro_batches.stop * EVALUATE_ROWS, len(labels)) - offset
             self._model.load(images, labels, self._order, self._cursor, offset, num_rows)
-            self._model.loss(params, weights, num_rows, EVALUATE_ROWS, self._control, tails)
-
-        self._exchange.fold(self._num_micro_batches, leaves)
+            self._model.loss(params, weights, num_rows, EVALUATE_ROWS, self._control, group.rows.tails)
+            self._exchange.fold(group)
         _, summed = self._exchange.combine(self._num_micro_batches)
         tail = self._ops.to_host(summed)
         samples = float(tail[Tail.SAMPLES])

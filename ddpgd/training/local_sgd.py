@@ -37,11 +37,9 @@ class LocalSgd:
         total_steps: int,
     ) -> None:
         """`exchange`: of changes of params, whose sum `outer` takes for the gradient of all ranks."""
-        self.params = synced_step.params
-        self.weights = synced_step.weights
+        self.state = synced_step.state
         self.model = synced_step.model
         self.batches = synced_step.batches
-        self.optimizer = synced_step.optimizer
         self.exchange = exchange
         self._ops = ops
         self._synced_step = synced_step
@@ -51,28 +49,12 @@ class LocalSgd:
         self._local_after = local_after
         self._total_steps = total_steps
         self._halted_at: int | None = None
-        self._anchor = ops.zeros(self.params.shape, np.float32)
+        self._anchor = ops.zeros(self.state.params.shape, np.float32)
         self._square = ops.zeros((1,), np.float32)
         self._control = ops.zeros((CONTROL_WORDS,), np.float64)
         control = np.zeros(CONTROL_WORDS)
         control[[Control.LR, Control.SCALE, Control.APPLY]] = outer_lr, 1 / exchange.transport.world_size, 1
         ops.upload(control, self._control)
-
-    @property
-    def shared(self) -> dict[str, Array]:
-        """What a checkpoint must hold beside params, by name: vectors that are equal on all ranks."""
-        compressor = self.exchange.compressor
-        state = {f"outer.wire.{name}": vector for name, vector in (compressor.shared if compressor else {}).items()}
-        return state | {f"outer.{name}": vector for name, vector in self._outer.state.items()}
-
-    @property
-    def own(self) -> dict[str, Array]:
-        """The same: vectors of which each rank has its own."""
-        state = {f"optimizer.{name}": vector for name, vector in self.optimizer.state.items()}
-        return state | {f"residual.outer.{name}": vector for name, vector in self.exchange.residuals.items()}
-
-    def loss_scaling(self) -> tuple[float, int]:
-        return self._synced_step.loss_scaling()
 
     def non_finite(self, step: int) -> str:
         """As `Step.non_finite`; in local steps, of the one at which this rank stood still."""
@@ -93,8 +75,8 @@ class LocalSgd:
         grads, tail = self._combine(step, loss_sum, parts[-1].halted, stop, observe)
         words = [float(word) for word in self._ops.to_host(tail)]
         drift = self._drift(grads, words[Tail.SQUARED_NORM_SUM])
-        self._outer.update(self._anchor, grads, self._control, self.weights)
-        self._copy(self._anchor, self.params)
+        self._outer.update(self._anchor, grads, self._control, self.state.weights)
+        self._copy(self._anchor, self.state.params)
         self._ops.synchronize()
         ended = time.perf_counter()
         halted = words[Tail.NON_FINITE] > 0
@@ -121,7 +103,7 @@ class LocalSgd:
 
     def _update_alone(self, step: int) -> list[StepResult]:
         """This rank's local steps; none after a gradient that is not finite."""
-        self._copy(self.params, self._anchor)
+        self._copy(self.state.params, self._anchor)
         parts: list[StepResult] = []
         at, end = step, self._end(step)
         while at < end and not (parts and parts[-1].halted):
@@ -130,21 +112,23 @@ class LocalSgd:
         self._halted_at = at - 1 if parts[-1].halted else None
         return parts
 
-    def _combine(self, step: int, loss_sum: float, halted: bool, stop: bool, look: bool) -> tuple[Array, Array]:
+    def _combine(
+        self, step: int, loss_sum: float, halted: bool, stop: bool, measure_error: bool
+    ) -> tuple[Array, Array]:
         """The sum over ranks of what they changed, with the sign of a gradient."""
         world_size = self.exchange.transport.world_size
 
-        def change(_own: range, grads: Array, tails: Array) -> None:
+        self.exchange.round = step
+        for group in self.exchange.groups(world_size):
+            grads, tails = group.rows.grads, group.rows.tails
             self._copy(self._anchor, grads[0])
-            self._ops.wire.accumulate(self.params, -1.0, None, 0.0, grads[0])
+            self._ops.wire.accumulate(self.state.params, -1.0, None, 0.0, grads[0])
             tails.fill(0)
             self._ops.squared_norms(grads, tails[:, Tail.SQUARED_NORM_SUM])
             tails[0][Tail.LOSS_SUM] = loss_sum
             tails[0][Tail.NON_FINITE] = halted
-
-        self.exchange.round = step
-        self.exchange.fold(world_size, change)
-        return self.exchange.combine(world_size, stop, look)
+            self.exchange.fold(group)
+        return self.exchange.combine(world_size, stop, measure_error)
 
     def _drift(self, grads: Array, square_sum: float) -> float | None:
         """How far ranks were from their mean, root mean square, over how far that moved."""

@@ -10,10 +10,10 @@ from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
 from ddpgd.data.batches import Batches
 from ddpgd.errors import Interrupted, NonFiniteError
-from ddpgd.kernels.ops import Array
 from ddpgd.model.network import MultilayerPerceptron
 from ddpgd.training.counters import Counters, Record
 from ddpgd.training.evaluate import Evaluate
+from ddpgd.training.state import TrainState
 from ddpgd.training.step import StepResult
 from ddpgd.training.stopping import StopRequest
 from ddpgd.training.timing import StepCosts, median_us, shares
@@ -33,27 +33,15 @@ class Observer(Protocol):
 
 
 class Sync(Protocol):
-    """What ranks combine, and when: `Step` gradients, every step; `sync.LocalSgd` params, after some."""
+    """The choice of what ranks combine, and when: `Step` gradients, every step; `LocalSgd` params, after some steps."""
 
-    params: Array
-    weights: Array
+    state: TrainState
     model: MultilayerPerceptron
     batches: Batches
     exchange: Exchange
 
-    @property
-    def shared(self) -> dict[str, Array]:
-        """What a checkpoint must hold beside params, by name: vectors that are equal on all ranks."""
-
-    @property
-    def own(self) -> dict[str, Array]:
-        """The same: vectors of which each rank has its own."""
-
     def run(self, step: int, count: int, stop: bool, observe: bool) -> StepResult:
         """One or more steps, to a point where ranks are equal: at most `count`, or as many as that takes."""
-
-    def loss_scaling(self) -> tuple[float, int]:
-        """The loss scale, and for how many steps it has held."""
 
     def non_finite(self, step: int) -> str:
         """Where this rank first finds a gradient of `step` that is not finite; empty: nowhere."""
@@ -71,7 +59,7 @@ class Intervals:
 
 
 class Trainer:
-    """Runs steps from where `counters` stands. `save(counters)` writes a checkpoint; every rank calls it."""
+    """Runs steps from where its counters stand. `save()` writes a checkpoint; every rank calls it."""
 
     def __init__(
         self,
@@ -80,9 +68,8 @@ class Trainer:
         batches: Batches,
         transport: Transport,
         pace: Intervals,
-        counters: Counters,
         stop: StopRequest,
-        save: Callable[[Counters], None],
+        save: Callable[[], None],
         observer: Observer,
         skip_non_finite: bool = False,
     ) -> None:
@@ -91,7 +78,7 @@ class Trainer:
         self._batches = batches
         self._transport = transport
         self._pace = pace
-        self._counters = counters
+        self._counters = step.state.counters
         self._stop = stop
         self._save = save
         self._observer = observer
@@ -133,7 +120,7 @@ class Trainer:
         self._checkpoint()
 
     def _test(self) -> None:
-        loss_mean, self._counters.test_accuracy = self._evaluate(self._step.params, self._step.weights)
+        loss_mean, self._counters.test_accuracy = self._evaluate(self._step.state.params, self._step.state.weights)
         self._counters.test_loss_mean = _finite(loss_mean)
         self._counters.tested_at = self._counters.step
 
@@ -203,8 +190,7 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         if self._saved_at != self._counters.step:
-            self._counters.loss_scale, self._counters.good_steps = self._step.loss_scaling()
-            self._save(self._counters)
+            self._save()
             self._saved_at = self._counters.step
 
     def _interrupt(self) -> None:

@@ -99,7 +99,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     saved = checkpoint.find(tmp_path / "cut", print)[1]
     assert 0 < saved.counters["step"] < 12
     if precision == "float16":
-        assert saved.counters["loss_scale"] > build.FIRST_LOSS_SCALE
+        assert saved.counters["loss_scale"] > build.INITIAL_LOSS_SCALE
     gpu(tmp_path / "cut", after, resume=str(tmp_path / "cut"))
     assert records(tmp_path / "cut") == records(tmp_path / "whole")
 
@@ -114,7 +114,7 @@ def test_a_resume_on_another_backend_is_told(tmp_path: Path, capsys: pytest.Capt
 def test_a_loss_scale_that_is_too_large_is_halved_by_all(
     world_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "FIRST_LOSS_SCALE", 2.0**20)
+    monkeypatch.setattr(build, "INITIAL_LOSS_SCALE", 2.0**20)
     summary = gpu(tmp_path / "run", world_size, precision="float16", steps=12)
     scales = [record["loss_scale"] for record in records(tmp_path / "run")]
     skipped = summary["skipped_updates"]

@@ -35,7 +35,7 @@ def params_after(transport: Transport, way: str) -> bytes:
     step = 0
     while step < NUM_STEPS:
         step += live.run(step, 1, False, False).num_steps
-    return np.asarray(live.params).tobytes()
+    return np.asarray(live.state.params).tobytes()
 
 
 @pytest.mark.parametrize("way", WAYS)

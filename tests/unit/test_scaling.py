@@ -43,12 +43,7 @@ def sent(world_size: int, num_micro_batches: int, wire: str, reduce: str, size: 
         own = Exchange(transport, ops, size, codec, reduce=reduce, compressor=compressor)
         before = own.bytes_sent
 
-        def leaves(_micro_batches: range, grads: Array, tails: Array) -> None:
-            grads.fill(1)
-            tails.fill(0)
-
-        own.fold(num_micro_batches, leaves)
-        own.combine(num_micro_batches)
+        own.sum(num_micro_batches, lambda _micro_batch, grads, _tail: grads.fill(1))
         return own.bytes_sent - before, own.num_pieces(num_micro_batches)
 
     found = threads.run(world_size, work)

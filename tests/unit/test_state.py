@@ -57,8 +57,12 @@ def test_no_residual_is_lost_where_ranks_are_fewer(way: str, tmp_path: Path) -> 
 
     def work(transport: Threads) -> dict[str, NDArray[Any]]:
         live = build.sync(Reference(), config, digits(), transport, 6)
-        resharding.restore(Reference(), transport, live, saved.arrays, 3)
-        return {name: vector.astype(np.float64) for name, vector in live.own.items() if name.startswith("residual")}
+        resharding.restore(Reference(), transport, live.state, saved.arrays, 3)
+        return {
+            name: vector.astype(np.float64)
+            for name, vector in live.state.per_rank.items()
+            if name.startswith("residual")
+        }
 
     held = threads.run(2, work)
     assert held[0].keys()

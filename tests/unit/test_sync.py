@@ -34,7 +34,7 @@ def rounds(world_size: int, num_rounds: int, **given: Any) -> list[tuple[list[Ar
         for _ in range(num_rounds):
             results.append(live.run(step, 1, False, False))
             step += results[-1].num_steps
-            params.append(live.params.copy())
+            params.append(live.state.params.copy())
         return params, results
 
     return threads.run(world_size, work)
@@ -94,7 +94,7 @@ def _in_order(data: Any) -> Array:
     live.batches._order_of = lambda _: np.arange(42)
     for step in range(3):
         live.run(step, 1, False, False)
-    return live.params
+    return live.state.params
 
 
 def test_events_wait_for_ranks_to_be_equal(tmp_path: Path) -> None:

@@ -51,12 +51,10 @@ def working(steps: list[Array], name: str, error_feedback: bool) -> Callable[[Tr
         own = Exchange(transport, ops, size, BlockScaled(ops, name), error_feedback=error_feedback, seed=5)
         outcome = Outcome(own)
         for rows in steps:
-
-            def leaves(micro_batches: range, grads: Array, tails: Array, rows: Array = rows) -> None:
-                grads[...], tails[...] = rows[list(micro_batches), :size], rows[list(micro_batches), size:]
-
-            own.fold(len(rows), leaves)
-            grads, tail = own.combine(len(rows), look=True)
+            for group in own.groups(len(rows)):
+                group.rows.whole[...] = rows[list(group.micro_batches)]
+                own.fold(group)
+            grads, tail = own.combine(len(rows), measure_error=True)
             outcome.grads.append(grads.copy())
             outcome.tails.append(tail.copy())
             outcome.losses.append(own.wire_loss)

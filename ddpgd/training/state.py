@@ -1,0 +1,63 @@
+"""The state of training: all that steps change, in one object, which synced and local steps share and checkpoints gather."""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.words import CONTROL_WORDS, Control
+from ddpgd.training.counters import Counters
+
+
+@dataclass
+class TrainState:
+    """All that training changes; arrays are where the backend computes.
+
+    Attributes:
+        params: Float32 (n,), the flat vector of all tensors, updated in place.
+        weights: What `Ops.round_weights` made of params: the inputs of products, updated with params.
+        control: Float64 (CONTROL_WORDS,), see `Control`: the last decision, the update's number, the loss scale.
+        counters: The state of the run in numbers, on the host.
+        optimizer: The optimizer's vectors by name, float32 (n,).
+        replicated: Vectors by their names in checkpoints, params aside, that are equal on all ranks.
+        per_rank: The same: vectors of which each rank has its own.
+    """
+
+    params: Array
+    weights: Array
+    control: Array
+    counters: Counters
+    optimizer: dict[str, Array] = field(default_factory=dict)
+    replicated: dict[str, Array] = field(default_factory=dict)
+    per_rank: dict[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def create(
+        cls,
+        ops: Ops,
+        params: NDArray[np.float32],
+        counters: Counters,
+        optimizer: dict[str, Array],
+        initial_loss_scale: float,
+    ) -> Self:
+        """The state at `counters`: with `params` (n,) from the host, and the loss scale that counters hold, if any."""
+        vector = ops.from_host(params)
+        control = np.zeros(CONTROL_WORDS)
+        control[Control.UPDATE] = counters.updates
+        control[Control.LOSS_SCALE] = counters.loss_scale or initial_loss_scale
+        control[Control.GOOD_STEPS] = counters.good_steps
+        return cls(vector, ops.round_weights(vector), ops.from_host(control), counters, optimizer)
+
+    def read_loss_scale(self, ops: Ops) -> None:
+        """Notes the loss scale, and the number of steps that it has held, in `counters`."""
+        control = ops.to_host(self.control)
+        self.counters.loss_scale = float(control[Control.LOSS_SCALE])
+        self.counters.good_steps = int(control[Control.GOOD_STEPS])
+
+    def clear_halt(self, ops: Ops) -> None:
+        """Lets steps go on after a gradient that was not finite."""
+        control = np.array(ops.to_host(self.control))
+        control[Control.HALTED] = 0
+        ops.upload(control, self.control)
