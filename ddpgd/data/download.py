@@ -1,4 +1,4 @@
-"""Where the data lie, and how the verified MNIST comes to lie in the user's cache."""
+"""Location of the data, and download of MNIST, verified, into the user's cache."""
 
 import hashlib
 import os
@@ -19,15 +19,19 @@ SHA256: Mapping[str, str] = {
     mnist.TEST_IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     mnist.TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+MNIST_SHA256 = "0520e2432801015abc6ea333de1a682d223c9b19a439d9158d981bc92504df1d"
+"""`Dataset.sha256` of MNIST itself."""
 SYNTHETIC = "synthetic"
 _OTHERWISE = "give a folder that holds MNIST with --data DIR, or drawn digits with --data synthetic"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where to take the data from.
+    """Origin of the data.
 
-    directory: the folder to `load`, or None for the synthetic digits; is_cache: whether `fetch` has to fill it first.
+    Attributes:
+        directory: the folder to `load`, or None for the synthetic digits.
+        is_cache: whether `fetch` has to fill it first.
     """
 
     directory: Path | None
@@ -35,14 +39,18 @@ class Place:
 
 
 def locate(data: str | None, environment: Mapping[str, str]) -> Place:
-    """The place that `--data` names, else `DDPGD_DATA`, else the cache. Touches no file.
+    """Return the place that `--data` names, else `DDPGD_DATA`, else the cache. Touches no file.
 
-    The word `synthetic` asks for drawn digits (a folder of that name is `./synthetic`). Raises InputError for an empty
-    `--data`.
+    The word `synthetic` asks for drawn digits (a folder of that name is `./synthetic`); `~` is the home folder.
+
+    Raises:
+        InputError: for a name that is empty or that neither a file system nor a configuration file can hold.
     """
     if data is not None and not data.strip():
         raise InputError(f"--data got an empty name; wanted a folder or the word {SYNTHETIC}; {_OTHERWISE}")
     choice = data or environment.get("DDPGD_DATA")
+    if choice and (not _is_utf8(choice) or "\0" in choice):
+        raise InputError(f"--data got {choice!a}; wanted a folder whose name is UTF-8 text; rename it, or {_OTHERWISE}")
     if not choice:
         return Place(default_cache(environment), is_cache=True)
     if choice == SYNTHETIC:
@@ -51,9 +59,17 @@ def locate(data: str | None, environment: Mapping[str, str]) -> Place:
 
 
 def default_cache(environment: Mapping[str, str] = os.environ) -> Path:
-    """The folder `mnist` in the folder that `DDPGD_CACHE` names, else in the user's cache of the operating system."""
+    """Return `mnist` in the folder that `DDPGD_CACHE` names, else in the user's cache of the operating system."""
     base = environment.get("DDPGD_CACHE") or str(pooch.os_cache("ddpgd"))
     return Path(os.path.expanduser(base)) / "mnist"
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def fetch(
@@ -62,11 +78,22 @@ def fetch(
     sources: Sequence[Source] = SOURCES,
     sums: Mapping[str, str] = SHA256,
 ) -> Path:
-    """Makes sure that the verified files lie in `cache`, plain, and returns it; `report` is told what is done.
+    """Make sure that the verified files lie in `cache`, plain.
 
     A source that fails is left for the next one, which gets only what is still missing. Files appear whole or not at
-    all, so several processes may fetch at once. `sums`: SHA-256 of each file's plain bytes, by name. Raises InputError,
-    in one line, if no source had a file or the cache cannot be used.
+    all, so several processes may fetch at once.
+
+    Args:
+        cache: folder to fill; made if it is not there.
+        report: is called with a line for each thing done.
+        sources: asked in this order.
+        sums: SHA-256 of each file's plain bytes, by name.
+
+    Returns:
+        `cache`.
+
+    Raises:
+        InputError: in one line, if no source had a file or the cache cannot be used.
     """
     tried = []
     try:
@@ -92,6 +119,12 @@ def fetch(
     if missing:
         raise InputError(f"could not fetch {', '.join(missing)} (tried {'; '.join(tried)}); {_OTHERWISE}")
     return cache
+
+
+def check_fetched(data: mnist.Dataset) -> None:
+    """Raise InputError if `data`, loaded from the cache, are not MNIST: a file changed after `fetch` verified it."""
+    if data.sha256 != MNIST_SHA256:
+        raise InputError(f"{data.source}: changed while it was read; start again, or {_OTHERWISE}")
 
 
 def _is_verified(path: Path, wanted: str, report: Callable[[str], None]) -> bool:

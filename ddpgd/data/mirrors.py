@@ -1,4 +1,4 @@
-"""The places MNIST can be had from; each yields files by name, as plain IDX bytes, and vouches for none of them."""
+"""Sources of MNIST: each yields files by name, as plain IDX bytes that the caller verifies, in bounded memory."""
 
 import gzip
 import shutil
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, Protocol
 
 import pooch  # type: ignore[import-untyped]
 from rich.console import Console
@@ -18,16 +18,21 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from ddpgd.data.idx import GZIP_MAGIC
 
+MAX_BYTES = 64 << 20
+"""Most bytes of one file, packed or plain; the largest of MNIST has 47 million."""
+
+_TOO_LONG = f"a file is longer than {MAX_BYTES >> 20} MiB, which MNIST's are not"
+
 
 class SourceError(Exception):
-    """A source could not give what it was asked for; the message is the reason, in a few words."""
+    """A source could not deliver; the message is the reason, in a few words."""
 
 
 class Source(Protocol):
-    """A place to fetch from; `str(source)` is its name for the user."""
+    """Source of files; `str(source)` is its name for the user."""
 
     def files(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """Yields (name, unpacked bytes) for each name as it arrives. Raises SourceError at the first that does not."""
+        """Yield (name, unpacked bytes) for each name as it arrives. Raises SourceError at the first that does not."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Mirror:
     def _download(self, file_name: str) -> bytes:
         reason = ""
         for _ in range(self.num_tries):
-            body = BytesIO()
+            body = _Body()
             try:
                 with _progress() as progress:
                     downloader = pooch.HTTPDownloader(progressbar=_Bar(progress, file_name), timeout=self.timeout_s)
@@ -78,7 +83,7 @@ class NodePackage:
                     member = archive.extractfile(f"package/data/{name}")
                     if member is None:
                         raise SourceError(f"{name} is no plain file there")
-                    yield name, member.read()
+                    yield name, _bounded(member.read(MAX_BYTES + 1))
         except (tarfile.TarError, KeyError, EOFError, zlib.error, OSError) as error:
             raise SourceError(f"unusable archive ({type(error).__name__})") from None
 
@@ -117,17 +122,33 @@ SOURCES: tuple[Source, ...] = (
 
 
 def _unpacked(body: bytes) -> bytes:
-    """A server may unpack on the way what it keeps as gzip; then the body is plain already."""
+    """Unpack a body if it is gzip; a server may have unpacked it on the way."""
     if not body.startswith(GZIP_MAGIC):
         return body
     try:
-        return gzip.decompress(body)
+        with gzip.GzipFile(fileobj=BytesIO(body)) as stream:
+            return _bounded(stream.read(MAX_BYTES + 1))
     except (OSError, EOFError, zlib.error):
         raise SourceError("the gzip data are damaged or cut short") from None
 
 
+def _bounded(content: bytes) -> bytes:
+    if len(content) > MAX_BYTES:
+        raise SourceError(_TOO_LONG)
+    return content
+
+
+class _Body(BytesIO):
+    """The body of a reply, of MAX_BYTES at most."""
+
+    def write(self, piece: Any) -> int:
+        if self.tell() + len(piece) > MAX_BYTES:
+            raise SourceError(_TOO_LONG)
+        return super().write(piece)
+
+
 def _progress() -> Progress:
-    """A bar on standard error while a download lasts; nothing where that is no terminal."""
+    """Make a bar on standard error for a download; it shows nothing where that is no terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

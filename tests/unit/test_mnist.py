@@ -1,8 +1,11 @@
-"""IDX files are read exactly, or refused in one line that names the file."""
+"""IDX files are read exactly, into memory of their own, or refused in one line that names the file, in bounded memory."""
 
 import gzip
 import os
 import struct
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -100,6 +103,9 @@ FAULTS = [
     ("short", IMAGES, lambda b: b[:-1], "cut short"),
     ("long", LABELS, lambda b: b + b"\0", "too long"),
     ("huge", IMAGES, lambda b: b[:4] + b"\xff" * 12, "cut short"),
+    ("huge in gzip", IMAGES, lambda b: gzip.compress(b[:4] + b"\xff" * 12), "cut short"),
+    ("gzip long", LABELS, lambda b: gzip.compress(b + b"\0"), "too long"),
+    ("gzip short", LABELS, lambda b: gzip.compress(b[:-1]), "cut short, at 37 bytes"),
     ("none", LABELS, lambda b: b[:4] + bytes(4), "0 labels"),
     ("flat", IMAGES, lambda b: b[:8] + bytes(4) + b"\xff" * 4, "30x0x4294967295"),
     ("label 10", LABELS, lambda b: b[:-1] + b"\x0a", "label 10 at sample 29"),
@@ -119,6 +125,107 @@ def test_a_broken_file_is_refused_by_name(folder, drawn, name, spoil, says):
         mnist.load(folder)
     assert says in one_line(error)
     assert name in str(error.value)
+
+
+@pytest.mark.parametrize("change", [b"", bytes(200_000)], ids=["truncated", "overwritten"])
+def test_a_file_that_changes_later_changes_nothing(folder, change):
+    """Mapped files killed a run with a bus error, or trained it on other bytes than were verified."""
+    loaded = mnist.load(folder)
+    before = loaded.sha256
+    for path in folder.iterdir():
+        with path.open("r+b") as file:
+            file.write(change)
+            file.truncate(len(change))
+    again = mnist.Dataset(**{field.name: getattr(loaded, field.name) for field in fields(loaded)})
+    assert again.sha256 == before
+
+
+def traced_peak(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_is_bounded_by_the_file(folder):
+    """Three megabytes of gzip claimed and unpacked to 6.3 GB, whatever they began with."""
+    zeros = gzip.compress(bytes(30_000_000), compresslevel=1)
+    bombs = {
+        "another magic": zeros,
+        "a claim of 2 TB": gzip.compress(struct.pack(">4I", 0x803, 2**31, 28, 28), 1) + zeros,
+        "more than it claims": gzip.compress(struct.pack(">4I", 0x803, 1, 28, 28), 1) + zeros,
+        "a plain claim": struct.pack(">4I", 0x803, 2**31, 28, 28),
+    }
+    for name, content in bombs.items():
+        (folder / IMAGES).write_bytes(content)
+
+        def refused() -> None:
+            with pytest.raises(InputError) as error:
+                mnist.load(folder)
+            one_line(error)
+
+        assert traced_peak(refused) < 4e6, name
+
+
+def test_random_damage_is_one_line_in_bounded_memory(folder, drawn):
+    """Cuts, flips and insertions, in plain and in packed files; a file that still reads must be a whole one."""
+    generator = np.random.default_rng(14)
+    packed = {name: PACKED(content) for name, content in drawn.items()}
+
+    def damage() -> None:
+        for turn in range(600):
+            name = NAMES[turn % 4]
+            (folder / name).write_bytes(damaged(generator, (drawn, packed)[turn % 8 // 4][name]))
+            text = refusal(folder)
+            assert "\n" not in text
+            assert len(text) < 500
+            (folder / name).write_bytes(drawn[name])
+
+    assert traced_peak(damage) < 8e6
+
+
+def refusal(folder: Path) -> str:
+    try:
+        mnist.load(folder)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def damaged(generator: np.random.Generator, content: bytes) -> bytes:
+    """`content` with a few bytes changed, mostly in its head, and now and then cut or grown."""
+    spoilt = bytearray(content)
+    for _ in range(generator.integers(1, 4)):
+        place = int(generator.integers(len(spoilt) if generator.random() < 0.3 else min(len(spoilt), 24)))
+        spoilt[place] = int(generator.choice([0, 1, 127, 128, 255, generator.integers(256)]))
+    place = int(generator.integers(len(spoilt)))
+    return bytes(spoilt[:place] if generator.random() < 0.2 else spoilt + b"\1" * int(generator.random() < 0.1))
+
+
+@pytest.mark.parametrize("below", [".", "raw", "MNIST/raw"])
+@pytest.mark.parametrize("dotted", [False, True])
+@pytest.mark.parametrize("pack", [bytes, PACKED])
+def test_names_and_folders_of_other_copies(tmp_path, drawn, below, dotted, pack):
+    """Torchvision writes to MNIST/raw, others name the files with a dot."""
+    (tmp_path / below).mkdir(parents=True, exist_ok=True)
+    for name, content in drawn.items():
+        spelled = name.replace("-idx", ".idx") if dotted else name
+        (tmp_path / below / f"{spelled}{'' if pack is bytes else '.gz'}").write_bytes(pack(content))
+    assert len(mnist.load(tmp_path).train_labels) == 30
+
+
+def test_classes_have_the_names_of_their_file(folder):
+    assert mnist.load(folder).class_names == tuple("0123456789")
+    names = ["T-shirt", "Hose", "Pullover", "Kleid", "Mantel", "Sandale", "Hemd", "Schuh", "Tasche", "Stiefel \u00fc"]
+    (folder / "classes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    assert mnist.load(folder).class_names == tuple(names)
+    for content in (b"", b"one\ntwo", b"x\n" * 11, b"\n" * 10, b"\xff\n" * 10, b"\x1b[0m\n" * 10, b"a" * 5000):
+        (folder / "classes.txt").write_bytes(content)
+        with pytest.raises(InputError, match=r"classes\.txt") as error:
+            mnist.load(folder)
+        one_line(error)
 
 
 def test_missing_things_are_named(folder, tmp_path):
