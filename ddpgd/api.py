@@ -36,7 +36,7 @@ def train(config: Config) -> dict[str, Any]:
     with stop.listening():
         world = setup.join(launched, may_use_gpu=config.backend != "numpy")
         with setup.ending_all_on_failure(world):
-            return setup.train(changed, world, launched, stop)
+            return setup.start_run(changed, world, launched, stop)
 
 
 def exchange(

@@ -31,7 +31,7 @@ def train(folder: Path, world_size: int = 1, **given: Any) -> Record:
     if "resume" not in given:
         small |= {"global_batch": 50, "micro_batch": 7, "lr": 0.05, "steps": 9, "evaluate_every": 4}
     ranks = {} if world_size == 1 else {"transport": "threads", "ranks": world_size}
-    return setup.train(small | ranks | given, Alone(), Launch("", 0, 1, 0), StopRequest())
+    return setup.start_run(small | ranks | given, Alone(), Launch("", 0, 1, 0), StopRequest())
 
 
 def records(folder: Path) -> list[Record]:

@@ -23,7 +23,7 @@ from ddpgd.training.stopping import StopRequest
 
 
 def _train(parsed: dict[str, Any], world: Transport, launched: Launch, stop: StopRequest) -> None:
-    setup.train(parsed["given"], world, launched, stop)
+    setup.start_run(parsed["given"], world, launched, stop)
 
 
 def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:

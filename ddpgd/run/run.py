@@ -58,8 +58,8 @@ def run_on_ranks(
     rank_of = partial(Run, config, pace, resumed and resumed[1], data, folder, machine, stop)
     with threadpool_limits(1, user_api="blas"):
         if config.transport == "threads":
-            return threads.run(world_size, lambda own: rank_of(own).train(show))[0]
-        return rank_of(transport).train(show)
+            return threads.run(world_size, lambda own: rank_of(own).execute(show))[0]
+        return rank_of(transport).execute(show)
 
 
 class Run:
@@ -93,7 +93,7 @@ class Run:
         if saved:
             resharding.restore(self._ops, transport, self._state, saved.arrays, saved.facts["world_size"])
 
-    def train(self, show: Callable[[int, int, int], Quiet]) -> Record:
+    def execute(self, show: Callable[[int, int, int], Quiet]) -> Record:
         """Trains; on rank 0 shows it, writes its records and its summary."""
         num_epochs = -(-self._pace.total_steps // self._step.batches.steps_per_epoch)
         if self._transport.rank > 0:

@@ -50,7 +50,7 @@ def join(launch: Launch, may_use_gpu: bool = False) -> Transport:
     return transport
 
 
-def train(given: Mapping[str, Any], world: Transport, launch: Launch, stop: StopRequest) -> Record:
+def start_run(given: Mapping[str, Any], world: Transport, launch: Launch, stop: StopRequest) -> Record:
     """Trains as the options in `given` say, on all ranks; returns the summary. `resume` may be "".
 
     `stop` is asked, before one or more steps, whether to write a checkpoint and end.

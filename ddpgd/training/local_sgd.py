@@ -71,6 +71,8 @@ class LocalSgd:
         bytes_before, started = self.exchange.bytes_sent, time.perf_counter()
         parts, num_steps = self._update_alone(step), self._end(step) - step
         updated = time.perf_counter()
+        if missed := num_steps - sum(len(part.loss_sums) for part in parts):
+            self.state.count_missed_updates(self._ops, missed)
         loss_sum = math.fsum(loss_sum for part in parts for loss_sum in part.loss_sums)
         grads, tail = self._combine(step, loss_sum, parts[-1].halted, stop, observe)
         words = [float(word) for word in self._ops.to_host(tail)]

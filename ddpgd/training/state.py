@@ -58,6 +58,13 @@ class TrainState:
 
     def clear_halt(self, ops: Ops) -> None:
         """Lets steps go on after a gradient that was not finite."""
+        self._change(ops, Control.HALTED, -1)
+
+    def count_missed_updates(self, ops: Ops, count: int) -> None:
+        """Counts updates that this rank had no samples for: the number of an update is the same on all ranks."""
+        self._change(ops, Control.UPDATE, count)
+
+    def _change(self, ops: Ops, word: Control, by: int) -> None:
         control = np.array(ops.to_host(self.control))
-        control[Control.HALTED] = 0
+        control[word] += by
         ops.upload(control, self.control)

@@ -52,7 +52,7 @@ def train(comm: MPI.Intracomm) -> Callable[..., Record]:
             small |= {"global_batch": 50, "micro_batch": 7, "lr": 0.05, "steps": 9, "evaluate_every": 4}
 
         def on(world: Transport) -> Record:
-            return setup.train(
+            return setup.start_run(
                 small | given, world, Launch("Open MPI", world.rank, world.world_size, world.rank), StopRequest()
             )
 

@@ -395,6 +395,6 @@ def test_a_checkpoint_elsewhere_does_not_make_its_folder_the_run_s(
     (tmp_path / "project" / "config.toml").write_text("mine")
     kept = models / "best.safetensors"
     kept.write_bytes((tmp_path / "run" / "checkpoints" / "latest").read_bytes())
-    setup.train({"resume": str(kept), "steps": 4, "quiet": True}, Alone(), Launch("", 0, 1, 0), StopRequest())
+    setup.start_run({"resume": str(kept), "steps": 4, "quiet": True}, Alone(), Launch("", 0, 1, 0), StopRequest())
     assert (tmp_path / "project" / "config.toml").read_text() == "mine"
     assert len(list((tmp_path / "runs").iterdir())) == 1

@@ -1,0 +1,102 @@
+"""Figures of a run: what steps add to its counters, a record of the last steps, and the summary of all."""
+
+import math
+import time
+
+from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.transport import Transport
+from ddpgd.data.batches import Batches
+from ddpgd.training.counters import Counters, Record
+from ddpgd.training.step import StepResult
+from ddpgd.training.timing import StepCosts, median_us, shares
+
+
+class Bookkeeping:
+    """Counts steps in `counters`, and what they cost on this rank."""
+
+    def __init__(self, counters: Counters, batches: Batches, exchange: Exchange) -> None:
+        self._counters = counters
+        self._batches = batches
+        self._exchange = exchange
+        self._costs = StepCosts()
+
+    def count(self, result: StepResult, observe: bool) -> None:
+        """Adds the figures of one or more steps. `observe`: micro-batches reported their squared norms."""
+        counters = self._counters
+        last_step = counters.step + result.num_steps - 1
+        if self._batches.epoch(last_step) > self._batches.epoch(counters.step - 1):
+            counters.epoch_loss_sum, counters.epoch_samples = 0.0, 0
+        if observe and result.squared_norm_sum:
+            num_micro_batches = self._batches.num_micro_batches(counters.step)
+            counters.see_noise(result.squared_norm_sum, num_micro_batches, result.grad_norm, result.samples)
+        counters.step += result.num_steps
+        counters.updates += len(result.loss_sums)
+        counters.samples += result.samples
+        counters.train_s += result.step_s
+        applied_samples = result.samples * len(result.loss_sums) // result.num_steps
+        counters.epoch_samples += applied_samples
+        counters.log_samples += applied_samples
+        for loss_sum in result.loss_sums:
+            counters.epoch_loss_sum += loss_sum
+            counters.log_loss_sum += loss_sum
+        self._costs.add(result)
+
+    def record(self, result: StepResult, evaluated: bool) -> Record:
+        """The record of the last step; the sums since the record before it begin anew."""
+        counters = self._counters
+        record: Record = {
+            "step": counters.step,
+            "epoch": self._batches.epoch(counters.step - 1) + 1,
+            "samples": counters.samples,
+            "time": time.time(),
+            "train_s": counters.train_s,
+            "train_loss_mean": counters.log_loss_sum / counters.log_samples if counters.log_samples else None,
+            "lr": result.lr,
+            "grad_norm": finite_or_none(result.grad_norm),
+            "noise_scale": counters.noise_scale,
+            "samples_per_s": self._costs.samples_per_s_since_last(),
+            "wire_bytes": result.wire_bytes,
+        }
+        counters.log_loss_sum, counters.log_samples = 0.0, 0
+        if result.wire_loss:
+            record |= {f"wire_{name}": value for name, value in result.wire_loss._asdict().items()}
+        if result.wire_bytes:
+            record["wire_compression"] = self._exchange.ring_bytes / result.wire_bytes
+        for name in ("residual_norm", "drift"):
+            if getattr(result, name) is not None:
+                record[name] = getattr(result, name)
+        if result.loss_scale is not None:
+            record["loss_scale"] = result.loss_scale
+        if evaluated:
+            record |= {"test_loss_mean": counters.test_loss_mean, "test_accuracy": counters.test_accuracy}
+        return record
+
+    def figures(self, transport: Transport) -> Record:
+        """The figures of the whole run for its summary; every rank calls it."""
+        counters, own = self._counters, self._costs
+        everybody = transport.all_gather_objects((own.compute_s, own.wire_bytes, own.recent()))
+        compute_s, sent, recent = zip(*everybody, strict=True)
+        wire_bytes = round(max(sent) / max(1, len(own.step_us)))
+        one_rank_share = (sum(compute_s) + own.update_s) / own.step_s if own.step_s else 1.0
+        return {
+            "steps": counters.step,
+            "epochs": counters.step / self._batches.steps_per_epoch,
+            "samples": counters.samples,
+            "skipped_updates": counters.step - counters.updates,
+            "train_loss_mean": counters.train_loss_mean if counters.epoch_samples else None,
+            "test_loss_mean": counters.test_loss_mean,
+            "test_accuracy": counters.test_accuracy,
+            "train_s": counters.train_s,
+            "samples_per_s": own.samples / own.step_s if own.step_s else None,
+            "step_us_median": median_us(own.step_us),
+            "exchange_us_median": median_us(own.exchange_us),
+            "step_shares": shares(recent),
+            "wire_bytes_per_step": wire_bytes,
+            "wire_compression": self._exchange.ring_bytes / wire_bytes if wire_bytes else None,
+            "one_rank_s_estimate": one_rank_share * counters.train_s,
+        }
+
+
+def finite_or_none(value: float) -> float | None:
+    """`value`; None where it is not finite, because JSON knows no such number."""
+    return value if math.isfinite(value) else None
