@@ -18,6 +18,7 @@ from ddpgd.run import checkpoint, inference, setup
 from ddpgd.run.compare import compare
 from ddpgd.run.plots import draw_runs
 from ddpgd.run.records import read_records
+from ddpgd.run.stderr import say
 from ddpgd.scaling import plan
 from ddpgd.training.stopping import StopRequest
 
@@ -27,8 +28,8 @@ def _train(parsed: dict[str, Any], world: Transport, launched: Launch, stop: Sto
 
 
 def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
-    _, saved = on_root(world, lambda: checkpoint.find(Path(parsed["checkpoint"]), setup.say))
-    data = setup.load_data(parsed.get("data", saved.config.get("data")), world, launched, setup.say)
+    _, saved = on_root(world, lambda: checkpoint.find(Path(parsed["checkpoint"]), say))
+    data = setup.load_data(parsed.get("data", saved.config.get("data")), world, launched, say)
     loss_mean, accuracy = inference.evaluate(saved, data, world)
     if world.rank == 0:
         figures = {
@@ -44,7 +45,7 @@ def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch, _stop:
 
 def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
     def work() -> None:
-        _, saved = checkpoint.find(Path(parsed["checkpoint"]), setup.say)
+        _, saved = checkpoint.find(Path(parsed["checkpoint"]), say)
         shape = tuple(saved.facts["image_shape"])
         images = np.stack([picture.prepare(Path(image), shape) for image in parsed["images"]])
         for name, row in zip(parsed["images"], inference.probabilities(saved, images), strict=True):
@@ -55,7 +56,7 @@ def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop:
 
 
 def _data(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
-    data = setup.load_data(parsed.get("data"), world, launched, setup.say)
+    data = setup.load_data(parsed.get("data"), world, launched, say)
     if world.rank == 0:
         rows, cols = data.image_shape
         print(f"{data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples,")

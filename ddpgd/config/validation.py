@@ -8,7 +8,7 @@ from typing import Any
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag
 from ddpgd.errors import InputError
 
-_PER_LAUNCH = ("resume", "max_time", "quiet", "backend", "share_gpu", "transport", "ranks")
+PER_LAUNCH = ("resume", "max_time", "quiet", "backend", "share_gpu", "transport", "ranks")
 """Options that say how one start goes, not what the run is: a resume begins with their defaults."""
 
 _REQUIRES = {
@@ -70,7 +70,7 @@ def continued(saved: Config, given: Mapping[str, Any], world_size: int) -> Confi
     length = (
         {} if given.keys().isdisjoint(("epochs", "steps")) else dict.fromkeys(("epochs", "steps", "until_accuracy"))
     )
-    this_start = {name: OPTIONS[name].default for name in _PER_LAUNCH}
+    this_start = {name: OPTIONS[name].default for name in PER_LAUNCH}
     return replace(saved, **{**length, **this_start, **given})
 
 

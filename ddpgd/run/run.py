@@ -18,13 +18,13 @@ from ddpgd.config.validation import validate
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
 from ddpgd.run import build, checkpoint, report, resharding
-from ddpgd.run.atomic import remove_temporaries
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import Machine
 from ddpgd.run.folder import RunFolder
 from ddpgd.run.inference import check_same_data
 from ddpgd.run.progress import Quiet
-from ddpgd.run.records import RecordFile, read_records, write_summary
+from ddpgd.run.records import RecordFile, write_summary
+from ddpgd.run.stderr import say
 from ddpgd.run.tensorboard import EventFile
 from ddpgd.training.counters import Counters, Record
 from ddpgd.training.stopping import StopRequest
@@ -52,11 +52,11 @@ def run_on_ranks(
     if resumed:
         check_same_data(*resumed, data)
     pace = build.pace(config, data, counters.step)
-    folder = on_root(world, lambda: _open(config, resumed and resumed[0]))
-    config = replace(config, run_dir=str(folder.path))
-    stop.limit(config.max_time)
-    rank_of = partial(Run, config, pace, resumed and resumed[1], data, folder, machine, stop)
-    with threadpool_limits(1, user_api="blas"):
+    with ExitStack() as held, threadpool_limits(1, user_api="blas"):
+        folder = on_root(world, lambda: RunFolder.open(config, resumed, held, say))
+        config = replace(config, run_dir=str(folder.path))
+        stop.limit(config.max_time)
+        rank_of = partial(Run, config, pace, resumed and resumed[1], data, folder, machine, stop)
         if config.transport == "threads":
             return threads.run(world_size, lambda own: rank_of(own).execute(show))[0]
         return rank_of(transport).execute(show)
@@ -98,6 +98,7 @@ class Run:
         num_epochs = -(-self._pace.total_steps // self._step.batches.steps_per_epoch)
         if self._transport.rank > 0:
             return self._run(Quiet())
+        self._folder.begin(self._config)
         with ExitStack() as stack:
             files = [stack.enter_context(closing(file)) for file in self._record_files()]
             shown = stack.enter_context(show(self._pace.total_steps, num_epochs, self._state.counters.step))
@@ -220,18 +221,6 @@ class _Recorder:
         for file in self._files:
             file.record(whole)
         self._shown.record(record)
-
-
-def _open(config: Config, resumed: Path | None) -> RunFolder:
-    """The run's folder; of a run that goes on, all that it left behind after `resumed` is dropped."""
-    folder = RunFolder.open(config, resumed)
-    if resumed and resumed.parent == folder.checkpoints.resolve():
-        if (folder.path / "metrics.jsonl").exists():
-            read_records(folder.path)
-        checkpoint.drop_later(resumed)
-        remove_temporaries(folder.path)
-        remove_temporaries(folder.checkpoints)
-    return folder
 
 
 def _counters(saved: Checkpoint) -> Counters:

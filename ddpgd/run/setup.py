@@ -24,8 +24,10 @@ from ddpgd.run import checkpoint, tensorboard
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import agree, mpi_world
 from ddpgd.run.failures import as_one_line
+from ddpgd.run.folder import check_keeps_later
 from ddpgd.run.progress import Bar, Lines, Quiet
 from ddpgd.run.run import run_on_ranks
+from ddpgd.run.stderr import say
 from ddpgd.training.counters import Record
 from ddpgd.training.stopping import StopRequest
 
@@ -106,7 +108,10 @@ def _configure(given: Mapping[str, Any], world_size: int) -> tuple[Config, tuple
     place = given["resume"] or given.get("run_dir")
     if not place:
         raise InputError("--resume alone needs to know the run: type --run-dir FOLDER --resume, or --resume CHECKPOINT")
-    path, saved = checkpoint.find(Path(os.path.expanduser(place)), say)
+    place = Path(os.path.expanduser(place))
+    path, saved = checkpoint.find(place, say)
+    if not given.get("run_dir"):
+        check_keeps_later(place, path)
     before = from_table(saved.config)
     own_folder = {} if given.get("run_dir") else {"run_dir": None}
     config = continued(before, {**own_folder, **given, "resume": None}, world_size)
@@ -155,11 +160,6 @@ def _console(launch: Launch) -> Console:
         return Console()
     columns = os.environ.get("DDPGD_TERMINAL", "")
     return Console(width=int(columns) if columns.isdecimal() else None, force_terminal=columns.isdecimal())
-
-
-def say(line: str) -> None:
-    """A line of set-up, beside the results: on standard error."""
-    print(f"ddpgd: {line}", file=sys.stderr, flush=True)
 
 
 def _silent(line: str) -> None:

@@ -2,13 +2,16 @@
 
 import json
 import math
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ddpgd.errors import InputError
 from ddpgd.run.records import RecordFile, read_records, write_summary
 from ddpgd.training.counters import Counters
+from mutations import mutated
 
 
 def write(folder: Path, steps: range, after: int) -> None:
@@ -44,6 +47,51 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path, cut: int) -> None:
     assert [record["step"] for record in read_records(tmp_path)] == [1, 2]
     write(tmp_path, range(3, 5), after=2)
     assert [record["step"] for record in read_records(tmp_path)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"nonsense",
+        b"[1]",
+        b"{}",
+        b'{"step": "x"}',
+        b'{"step": true}',
+        b'{"step": -1}',
+        b'{"step": 1.5}',
+        b'{"step": 1%s}' % (b"0" * 5000),
+        b'{"step": 1, "lr": 1%s}' % (b"0" * 400),
+        b'{"step": 1, "params_hash": []}',
+        b'{"step": 1, "layer_hashes": "ab"}',
+        b'{"step": 1, "layer_hashes": {"\\u001b[2J": "ab"}}',
+        b'{"step": 1, "\\u001b[2J": 1}',
+        b'{"step": 1, "lr": {}}',
+        b'{"step": 1, "lr": ' + b"[" * 100_000,
+        b"\xff\xfe",
+    ],
+)
+def test_a_line_that_is_no_record_is_named_by_its_number(tmp_path: Path, line: bytes) -> None:
+    write(tmp_path, range(1, 3), after=0)
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(InputError, match="metrics.jsonl: line 3 is not a record of ddpgd") as caught:
+        read_records(tmp_path)
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
+
+
+def test_mutated_records_are_read_or_refused_in_a_line(tmp_path: Path) -> None:
+    write(tmp_path, range(1, 3), after=0)
+    path, choose = tmp_path / "metrics.jsonl", random.Random(0)
+    path.write_text('{"step": 1, "lr": 0.5, "params_hash": "ab", "layer_hashes": {"dense1.weight": "cd"}}\n')
+    whole, refused = path.read_bytes(), 0
+    for _ in range(2000):
+        path.write_bytes(mutated(whole, choose))
+        try:
+            read_records(tmp_path)
+        except InputError as error:
+            refused += 1
+            assert str(error).isprintable()
+    assert 500 < refused < 2000
 
 
 def test_a_summary_replaces_the_one_before_and_leaves_nothing_else(tmp_path: Path) -> None:

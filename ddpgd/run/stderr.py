@@ -1,0 +1,12 @@
+"""Lines beside the results, on standard error."""
+
+import sys
+from contextlib import suppress
+
+from ddpgd.errors import one_line
+
+
+def say(line: str) -> None:
+    """Prints one line, if standard error takes it."""
+    with suppress(OSError):
+        print(f"ddpgd: {one_line(line)}", file=sys.stderr, flush=True)
