@@ -1,6 +1,7 @@
-"""From a configuration to live parts: the only room that chooses them."""
+"""The parts of a run, made from its configuration: the only module that chooses them."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -78,24 +79,28 @@ def sync(
         policy=policy(config),
     )
     synced_step = step_through(exchange=exchange)
-    optimizer_vectors = {f"optimizer.{name}": vector for name, vector in state.optimizer.items()}
     if config.sync == "every-step":
-        state.replicated = _wire_state("wire.", exchange) | optimizer_vectors
-        state.per_rank = {f"residual.{name}": vector for name, vector in exchange.residuals.items()}
+        state.replicated = _wire_state("wire.", exchange) | _named("optimizer.", state.optimizer)
+        state.per_rank = _named("residual.", exchange.residuals)
         return synced_step
-    outer = rules.make(
-        "nesterov" if config.outer_momentum else "sgd", backend, tensors.size, 0.0, config.outer_momentum
-    )
+    alone = Exchange(transport, backend, tensors.size, join=join, compressor=NoExchange())
     changes = build_exchange.of_changes(backend, config, transport, tensors, cut)
-    outer_vectors = {f"outer.{name}": vector for name, vector in outer.state.items()}
-    state.replicated = _wire_state("outer.wire.", changes) | outer_vectors
-    state.per_rank = optimizer_vectors | {
-        f"residual.outer.{name}": vector for name, vector in changes.residuals.items()
-    }
+    return _local_sgd(backend, config, synced_step, step_through(exchange=alone), changes, total_steps)
+
+
+def _local_sgd(
+    backend: Ops, config: Config, synced_step: Step, local_step: Step, changes: Exchange, total_steps: int
+) -> LocalSgd:
+    """Local steps, whose optimizer vectors are each rank's own; `changes` combines what they did to the params."""
+    rule = "nesterov" if config.outer_momentum else "sgd"
+    outer = rules.make(rule, backend, changes.size, 0.0, config.outer_momentum)
+    state = synced_step.state
+    state.replicated = _wire_state("outer.wire.", changes) | _named("outer.", outer.state)
+    state.per_rank = _named("optimizer.", state.optimizer) | _named("residual.outer.", changes.residuals)
     return LocalSgd(
         backend,
         synced_step,
-        step_through(exchange=Exchange(transport, backend, tensors.size, join=join, compressor=NoExchange())),
+        local_step,
         changes,
         outer,
         outer_lr=config.outer_lr,
@@ -105,10 +110,15 @@ def sync(
     )
 
 
+def _named(prefix: str, vectors: Mapping[str, Array]) -> dict[str, Array]:
+    """Vectors by their names in checkpoints."""
+    return {f"{prefix}{name}": vector for name, vector in vectors.items()}
+
+
 def _wire_state(prefix: str, exchange: Exchange) -> dict[str, Array]:
     """The vectors of a compressor that are equal on all ranks, by their names in checkpoints."""
     compressor = exchange.compressor
-    return {f"{prefix}{name}": vector for name, vector in (compressor.shared if compressor else {}).items()}
+    return _named(prefix, compressor.shared if compressor else {})
 
 
 def _network(

@@ -15,11 +15,11 @@ class Scratch:
     """scratch(purpose, shape, dtype): an array of undefined content, always the same for the same arguments."""
 
     def __init__(self) -> None:
-        self._arrays: dict[tuple[str, tuple[int, ...], str], Array] = {}
+        self._arrays: dict[tuple[str, tuple[int, ...], DTypeLike], Array] = {}
         self._kept: dict[tuple[Any, ...], Any] = {}
 
     def __call__(self, purpose: str, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        key = (purpose, shape, np.dtype(dtype).char)
+        key = (purpose, shape, dtype)
         array = self._arrays.get(key)
         if array is None:
             array = self._arrays[key] = np.empty(shape, dtype)
