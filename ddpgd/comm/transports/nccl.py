@@ -10,6 +10,9 @@ from ddpgd.comm.agreement import on_all_ranks, on_root
 from ddpgd.comm.transport import Array, T, Transport
 from ddpgd.errors import InputError
 
+if not nccl.available:  # CuPy's module imports without the library too
+    raise ImportError("cupy.cuda.nccl is not available")
+
 
 class Nccl:
     """`Transport` for device arrays, on `stream`: calls return at once, and work follows what the stream does before.

@@ -1,0 +1,125 @@
+"""Counts each rank's collectives in memory that the ranks of a node share, so that any of them sees who is behind."""
+
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddpgd.comm.launcher import node
+from ddpgd.comm.transport import Array, T, Transport
+
+PHASE, PID, BEAT_MS = range(3)
+"""Words of a rank. PHASE: collectives entered plus collectives left, so odd inside of one; BEAT_MS: when its process last ran."""
+NUM_WORDS = 8
+
+
+@dataclass
+class Board:
+    """The words of a node's ranks: `words` (len(ranks), NUM_WORDS), int64; `own` is this rank's row."""
+
+    words: NDArray[np.int64]
+    ranks: list[int]
+    own: int
+
+
+@contextmanager
+def shared_board(world: Transport) -> Iterator[Board | None]:
+    """Yields the board of this rank's node, or None where its ranks cannot share memory. Every rank calls it.
+
+    Args:
+        world: the ranks of the run, which may be on several nodes.
+    """
+    hosts = world.all_gather_objects(node())
+    ranks = [rank for rank, host in enumerate(hosts) if host == hosts[world.rank]]
+    path = _make(8 * NUM_WORDS * len(ranks)) if world.rank == ranks[0] else ""
+    path = world.all_gather_objects(path)[ranks[0]]
+    memory = _map(path)
+    is_whole = world.all_gather_objects(memory is not None)
+    if world.rank == ranks[0]:
+        with suppress(OSError):
+            os.unlink(path)
+    if memory is None or not all(is_whole[rank] for rank in ranks):
+        yield None
+        return
+    words = np.frombuffer(memory, np.int64).reshape(len(ranks), NUM_WORDS)
+    board = Board(words, ranks, ranks.index(world.rank))
+    words[board.own, PID] = os.getpid()
+    yield board
+
+
+def _make(num_bytes: int) -> str:
+    """Makes a file of zeros; returns its path, or "" where that fails."""
+    try:
+        number, path = tempfile.mkstemp(prefix="ddpgd-arrivals-")
+        with os.fdopen(number, "wb") as file:
+            file.write(bytes(num_bytes))
+    except OSError:
+        return ""
+    return path
+
+
+def _map(path: str) -> mmap.mmap | None:
+    try:
+        with open(path, "r+b") as file:
+            return mmap.mmap(file.fileno(), 0)
+    except (OSError, ValueError):
+        return None
+
+
+class Counted:
+    """A `Transport` that counts the collectives that this rank enters and leaves, all duplicates together."""
+
+    def __init__(self, transport: Transport, phase: memoryview) -> None:
+        """
+        Args:
+            transport: does the work.
+            phase: one int64, this rank's word of a `Board`.
+        """
+        self.name = transport.name
+        self.rank = transport.rank
+        self.world_size = transport.world_size
+        self.needs_host = transport.needs_host
+        self._transport = transport
+        self._phase = phase
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._transport.bytes_sent
+
+    def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:
+        self._phase[0] += 1
+        self._transport.all_to_all(sends, receives)
+        self._phase[0] += 1
+
+    def all_gather(self, parts: Sequence[Sequence[Array]]) -> None:
+        self._phase[0] += 1
+        self._transport.all_gather(parts)
+        self._phase[0] += 1
+
+    def all_reduce(self, buffer: Array) -> None:
+        self._phase[0] += 1
+        self._transport.all_reduce(buffer)
+        self._phase[0] += 1
+
+    def all_gather_objects(self, value: T) -> list[T]:
+        self._phase[0] += 1
+        gathered = self._transport.all_gather_objects(value)
+        self._phase[0] += 1
+        return gathered
+
+    def barrier(self) -> None:
+        self._phase[0] += 1
+        self._transport.barrier()
+        self._phase[0] += 1
+
+    def duplicate(self) -> Self:
+        return type(self)(self._transport.duplicate(), self._phase)
+
+    def abort(self, exit_code: int) -> None:
+        self._transport.abort(exit_code)
