@@ -15,7 +15,7 @@ from ddpgd.comm.launcher import node
 from ddpgd.comm.transport import Array, T, Transport
 
 PHASE, PID, BEAT_MS = range(3)
-"""Words of a rank. PHASE: collectives entered plus collectives left, so odd inside of one; BEAT_MS: when its process last ran."""
+"""Words of a rank. PHASE: collectives entered plus collectives left, odd inside of one. BEAT_MS: when its process last ran."""
 NUM_WORDS = 8
 
 

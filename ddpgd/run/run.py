@@ -17,7 +17,7 @@ from ddpgd.config.schema import Config, resolve, to_table
 from ddpgd.config.validation import validate
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
-from ddpgd.run import build, checkpoint, report, resharding
+from ddpgd.run import build, checkpoint, report, resharding, watchdog
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import Machine
 from ddpgd.run.folder import RunFolder
@@ -59,7 +59,10 @@ def run_on_ranks(
         rank_of = partial(Run, config, pace, resumed and resumed[1], data, folder, machine, stop)
         if config.transport == "threads":
             return threads.run(world_size, lambda own: rank_of(own).execute(show))[0]
-        return rank_of(transport).execute(show)
+        with watchdog.watching(transport, stop) as watch:
+            run = rank_of(watch.transport)
+            watch.num_steps = lambda: run.steps_done
+            return run.execute(show)
 
 
 class Run:
@@ -92,6 +95,11 @@ class Run:
         self._state = self._step.state
         if saved:
             resharding.restore(self._ops, transport, self._state, saved.arrays, saved.facts["world_size"])
+
+    @property
+    def steps_done(self) -> int:
+        """Steps of the whole run that are done."""
+        return self._counters.step
 
     def execute(self, show: Callable[[int, int, int], Quiet]) -> Record:
         """Trains; on rank 0 shows it, writes its records and its summary."""

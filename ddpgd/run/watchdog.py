@@ -47,7 +47,7 @@ class Watchdog:
         patience_s: float | None = None,
         write: Callable[[str], None] | None = None,
     ) -> None:
-        self.transport = world if board is None else Counted(world, memoryview(board.words[board.own, PHASE:PID]))
+        self.transport = world if board is None else Counted(world, board.words[board.own, PHASE:PID].data)
         self.num_steps: Callable[[], int] = lambda: 0
         self._world = world
         self._board = board
@@ -55,7 +55,7 @@ class Watchdog:
         self._patience_s = patience_s or float(os.environ.get("DDPGD_PATIENCE_S", PATIENCE_S))
         self._write = write or _write
         self._last_phase = -1
-        self._since = self._stop_since = 0.0
+        self._since = self._stop_since = self._looked = 0.0
         self._next_line = self._patience_s
         self._ended = threading.Event()
 
@@ -86,7 +86,9 @@ class Watchdog:
             self._stop_since = now
         seen = board.words.copy()
         phase = int(seen[board.own, PHASE])
-        if phase != self._last_phase:
+        did_not_run = now - self._looked > self._patience_s / 2  # this process itself was stopped
+        self._looked = now
+        if phase != self._last_phase or did_not_run:
             if self._next_line > self._patience_s:
                 self._write("the rank that was waited for has arrived; the run goes on")
             self._last_phase, self._since, self._next_line = phase, now, self._patience_s
@@ -99,7 +101,9 @@ class Watchdog:
             for row in missing:
                 self._write(self._line(row, seen, waited_s, row in silent))
             if not missing:
-                self._write(f"the ranks on {node()} have waited {self._where(waited_s)}; no rank of this node is missing")
+                self._write(
+                    f"the ranks on {node()} have waited {self._where(waited_s)}; no rank of this node is missing"
+                )
         self._end(now, waited_s, bool(silent))
 
     def _missing(self, seen: np.ndarray, now: float) -> tuple[list[int], list[int]]:
@@ -132,7 +136,9 @@ class Watchdog:
         """Ends the job where it was asked to stop, and cannot."""
         grace_s = self._patience_s * (1 if is_silent else _LIVE_FACTOR)
         if self._stop_since and min(now - self._stop_since, waited_s) >= grace_s:
-            self._write(f"{self._stop.reason}, and no checkpoint can be written without that rank: the run ends without one")
+            self._write(
+                f"{self._stop.reason}, and no checkpoint can be written without that rank: the run ends without one"
+            )
             self._ended.set()
             self._world.abort(HANG_CODE)
 
