@@ -99,7 +99,7 @@ class Run:
     @property
     def steps_done(self) -> int:
         """Steps of the whole run that are done."""
-        return self._counters.step
+        return self._state.counters.step
 
     def execute(self, show: Callable[[int, int, int], Quiet]) -> Record:
         """Trains; on rank 0 shows it, writes its records and its summary."""
