@@ -1,13 +1,13 @@
-"""What a run is: one frozen dataclass, from which flags, TOML files, checkpoints and `--help` are generated.
+"""The configuration of a run: one frozen dataclass, from which flags, TOML files, checkpoints and help are generated.
 
-What a value must look like stands in `coerce`; which values go together, in `rules`; what follows, in `resolve`.
+`parsing.coerce` converts a single value, `validation.validate` checks values together, `resolve` fills in defaults.
 """
 
 import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ddpgd.comm.transports.capabilities import TRANSPORTS
 from ddpgd.config.parsing import coerce, did_you_mean
@@ -17,7 +17,7 @@ from ddpgd.errors import InputError
 def _option(
     default: Any, group: str, text: str, kind: type = str, choices: tuple[str, ...] = (), fixed: bool = False
 ) -> Any:
-    """A field with what its flag needs. `fixed`: part of what defines the weights, so a resumed run may not change it."""
+    """Makes a field with the metadata of its flag. `fixed`: it defines the weights, so a resumed run must keep it."""
     metadata = {"group": group, "help": text, "kind": kind, "choices": choices, "fixed": fixed}
     return field(default=default, metadata=metadata)
 
@@ -26,101 +26,137 @@ def _fixed(default: Any, group: str, text: str, kind: type = str, choices: tuple
     return _option(default, group, text, kind, choices, fixed=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
-    """A training run. Every field is a flag of `ddpgd train`; None: not given."""
+    """A training run. Every field is a flag of `ddpgd train`, with `_` written as `-`.
+
+    Values are checked when training starts, not here. NumPy's numbers, lists and paths are accepted.
+
+    >>> config = Config(data="synthetic", hidden=(16,), steps=20)
+    >>> config.global_batch is None, config.micro_batch
+    (True, 64)
+    """
 
     data: str | None = _option(
         None, "data", "folder with MNIST's IDX files, or 'synthetic' (default: $DDPGD_DATA, the cache, or a download)"
     )
     run_dir: str | None = _option(None, "run", "folder for records and checkpoints (default: a new one under runs/)")
     resume: str | None = _option(
-        None, "run", "go on from this checkpoint or run folder; without a value, from the latest in --run-dir"
+        None,
+        "run",
+        "resume from this checkpoint or run folder; without a value, from the newest checkpoint in --run-dir",
     )
     evaluate_every: int | None = _option(None, "run", "steps between evaluations (default: once an epoch)", int)
     checkpoint_every: int | None = _option(None, "run", "steps between checkpoints (default: at the end)", int)
     log_every: int = _option(100, "run", "steps between records in metrics.jsonl", int)
-    quiet: bool = _option(False, "run", "print nothing but errors", bool)
-    tensorboard: bool = _option(False, "run", "write event files of TensorBoard as well", bool)
+    quiet: bool = _option(False, "run", "print errors only", bool)
+    tensorboard: bool = _option(False, "run", "write TensorBoard event files too, to RUN/tensorboard", bool)
 
     epochs: int | None = _option(None, "length", "passes over the training samples (default: 10)", int)
-    steps: int | None = _option(None, "length", "updates, instead of --epochs", int)
+    steps: int | None = _option(None, "length", "number of updates, instead of --epochs", int)
     until_accuracy: float | None = _option(
-        None, "length", "end at the first evaluation with this test accuracy, as in 0.98", float
+        None, "length", "stop at the first evaluation that reaches this test accuracy, as in 0.98", float
     )
     max_time: float | None = _option(
-        None, "length", "seconds after which to write a checkpoint and leave with exit code 75", float
+        None, "length", "seconds after which to write a checkpoint and exit with code 75", float
     )
 
     hidden: tuple[int, ...] = _fixed((512,), "network", "widths of the hidden layers, as in 512,512; 0: none", tuple)
-    activation: str = _fixed("relu", "network", "what follows a hidden layer", choices=("relu", "tanh", "sigmoid"))
-    init: str = _fixed("he", "network", "distribution of the first weights", choices=("he", "xavier"))
-    loss: str = _fixed("cross-entropy", "network", "what is minimised", choices=("cross-entropy", "mse"))
-    seed: int = _fixed(0, "network", "seed of first weights and data order", int)
+    activation: Literal["relu", "tanh", "sigmoid"] = _fixed(
+        "relu", "network", "activation function of the hidden layers", choices=("relu", "tanh", "sigmoid")
+    )
+    init: Literal["he", "xavier"] = _fixed(
+        "he", "network", "distribution of the initial weights", choices=("he", "xavier")
+    )
+    loss: Literal["cross-entropy", "mse"] = _fixed(
+        "cross-entropy", "network", "loss function", choices=("cross-entropy", "mse")
+    )
+    seed: int = _fixed(0, "network", "seed of the initial weights and the data order", int)
 
     global_batch: int | None = _fixed(None, "batch", "samples per update, over all ranks (default: 256)", int)
     micro_batch: int = _fixed(64, "batch", "samples in one forward and backward pass", int)
     accumulate: int | None = _option(
-        None, "batch", "instead of --global-batch: micro-batches per rank and update, at the first start", int
+        None, "batch", "micro-batches per rank and update, instead of --global-batch; fixed at the first start", int
     )
 
-    optimizer: str = _fixed("momentum", "optimizer", "update rule", choices=("sgd", "momentum", "nesterov", "adam"))
+    optimizer: Literal["sgd", "momentum", "nesterov", "adam"] = _fixed(
+        "momentum", "optimizer", "update rule", choices=("sgd", "momentum", "nesterov", "adam")
+    )
     lr: float = _fixed(0.1, "optimizer", "learning rate", float)
-    momentum: float = _fixed(0.9, "optimizer", "factor of --optimizer momentum and nesterov", float)
-    schedule: str = _fixed("cosine", "optimizer", "learning rate over the run", choices=("constant", "cosine"))
+    momentum: float = _fixed(0.9, "optimizer", "momentum of --optimizer momentum and nesterov", float)
+    schedule: Literal["constant", "cosine"] = _fixed(
+        "cosine", "optimizer", "learning-rate schedule", choices=("constant", "cosine")
+    )
     warmup: int = _fixed(0, "optimizer", "steps of linear warm-up", int)
     scale_lr: str | None = _fixed(
-        None, "optimizer", "scale --lr to the global batch by linear:BASE_BATCH or sqrt:BASE_BATCH"
+        None, "optimizer", "scale --lr with the global batch: linear:BASE_BATCH or sqrt:BASE_BATCH"
     )
-    weight_decay: float = _fixed(0.0005, "optimizer", "factor of the params that is added to the gradient", float)
-    clip_norm: float = _fixed(0.0, "optimizer", "largest norm of the mean gradient; 0: any", float)
-    non_finite: str = _fixed("stop", "optimizer", "what to do at a gradient with NaN or inf", choices=("stop", "skip"))
+    weight_decay: float = _fixed(
+        0.0005, "optimizer", "L2 penalty: this factor times the params joins the gradient", float
+    )
+    clip_norm: float = _fixed(0.0, "optimizer", "largest norm of the mean gradient; 0: no clipping", float)
+    non_finite: Literal["stop", "skip"] = _fixed(
+        "stop", "optimizer", "what to do about a gradient with NaN or infinity", choices=("stop", "skip")
+    )
 
-    backend: str = _option(
-        "auto", "machine", "who computes: cupy on GPUs, numpy on CPUs", choices=("auto", "numpy", "cupy")
+    backend: Literal["auto", "numpy", "cupy"] = _option(
+        "auto", "machine", "compute backend: cupy (GPU) or numpy (CPU)", choices=("auto", "numpy", "cupy")
     )
-    precision: str = _fixed(
+    precision: Literal["float32", "tf32", "float16", "bfloat16"] = _fixed(
         "float32",
         "machine",
-        "of products: inputs of this type, sums in float32; all but float32 want a GPU",
+        "input type of matrix products, whose sums are float32; all but float32 need a GPU",
         choices=("float32", "tf32", "float16", "bfloat16"),
     )
-    share_gpu: bool = _option(False, "machine", "let several ranks of a node compute on one GPU", bool)
-    transport: str = _option("auto", "machine", "how bytes travel", choices=("auto", *TRANSPORTS))
+    share_gpu: bool = _option(False, "machine", "let several ranks of a node share one GPU", bool)
+    transport: str = _option("auto", "machine", "how ranks communicate", choices=("auto", *TRANSPORTS))
     ranks: int | None = _option(None, "machine", "number of ranks of --transport threads", int)
-    wire: str = _fixed(
+    wire: Literal["float32", "float16", "bfloat16", "int8", "topk", "powersgd"] = _fixed(
         "float32",
         "exchange",
-        "what travels: values, 16 or 8 bits scaled by blocks; the largest alone; or products of narrow matrices",
+        "form of gradients on the wire: float32; 16 or 8 bits, scaled by block; the largest elements; or low rank",
         choices=("float32", "float16", "bfloat16", "int8", "topk", "powersgd"),
     )
-    topk_density: float = _fixed(0.01, "exchange", "share of elements that --wire topk sends", float)
+    topk_density: float = _fixed(0.01, "exchange", "fraction of the elements that --wire topk sends", float)
     topk_warmup: int = _fixed(0, "exchange", "epochs in which --wire topk sends more, fewer each epoch", int)
-    topk_masking: bool = _fixed(False, "exchange", "of --wire topk: elements that are sent lose their momentum", bool)
-    powersgd_rank: int = _fixed(2, "exchange", "columns of the narrow matrices of --wire powersgd", int)
-    error_feedback: bool = _fixed(False, "exchange", "add what encoding lost to what is encoded next", bool)
-    reduce: str = _fixed(
+    topk_masking: bool = _fixed(
+        False, "exchange", "with --wire topk: clear the momentum of elements that are sent", bool
+    )
+    powersgd_rank: int = _fixed(2, "exchange", "rank of the approximation of --wire powersgd", int)
+    error_feedback: bool = _fixed(False, "exchange", "add each step's encoding error to the next gradient", bool)
+    reduce: Literal["ordered", "fast"] = _fixed(
         "ordered",
         "exchange",
-        "sum over ranks in canonical order, for the same bits on any number, or in the transport's own",
+        "order of the sum: canonical, with the same bits on any number of ranks, or the transport's own",
         choices=("ordered", "fast"),
     )
-    sync: str = _fixed(
+    sync: Literal["every-step", "local"] = _fixed(
         "every-step",
         "exchange",
-        "combine gradients every step, or, after some local steps, what ranks changed in their params",
+        "combine gradients at every step, or the changes of the params after some local steps",
         choices=("every-step", "local"),
     )
-    local_steps: int = _fixed(8, "exchange", "steps of --sync local between two combinations", int)
-    local_after: int = _fixed(0, "exchange", "first step of --sync local; before, gradients are combined", int)
-    outer_lr: float = _fixed(1.0, "exchange", "of --sync local: learning rate for the mean change", float)
-    outer_momentum: float = _fixed(0.0, "exchange", "of --sync local: Nesterov momentum for the mean change", float)
+    local_steps: int = _fixed(8, "exchange", "with --sync local: steps between two combinations", int)
+    local_after: int = _fixed(0, "exchange", "with --sync local: steps of gradient exchange before it begins", int)
+    outer_lr: float = _fixed(1.0, "exchange", "with --sync local: learning rate of the mean change", float)
+    outer_momentum: float = _fixed(0.0, "exchange", "with --sync local: Nesterov momentum of the mean change", float)
 
 
 MUTUALLY_EXCLUSIVE = (("epochs", "steps"), ("global_batch", "accumulate"))
-"""Pairs of options that say the same in two ways."""
+"""Pairs of options that set the same thing, of which only one may be given."""
 
 OPTIONS: Mapping[str, Field[Any]] = {option.name: option for option in fields(Config)}
+
+
+def _field_doc(option: Field[Any]) -> str:
+    """Returns one line on a field: name, type, default, help text."""
+    choices = option.metadata["choices"]
+    kind = f"one of {', '.join(choices)}" if choices else option.metadata["kind"].__name__
+    default = "" if option.default is None else f", default {option.default!r}"
+    return f"        {option.name} ({kind}{default}): {option.metadata['help']}.\n"
+
+
+Config.__doc__ = f"{Config.__doc__}\n    Attributes:\n{''.join(map(_field_doc, OPTIONS.values()))}    "
 
 
 def flag(name: str) -> str:
@@ -144,7 +180,7 @@ def read_toml(path: str) -> dict[str, Any]:
 
 
 def to_table(config: Config) -> dict[str, Any]:
-    """`config` as a TOML or JSON table: what is None is left out."""
+    """Returns `config` as a TOML or JSON table, without fields that are None."""
     table = {name: value for name, value in asdict(config).items() if value is not None}
     return table | {"hidden": list(config.hidden)}
 
@@ -158,7 +194,7 @@ def from_table(table: Mapping[str, Any]) -> Config:
 
 
 def resolve(config: Config, world_size: int) -> Config:
-    """`config` with defaults filled in and --accumulate turned into the global batch: W * accumulate * micro_batch."""
+    """Returns `config` with defaults filled in and --accumulate turned into a global batch: W * accumulate * micro_batch."""
     if config.accumulate is not None:
         global_batch = world_size * config.accumulate * config.micro_batch
         config = replace(config, global_batch=global_batch, accumulate=None)
