@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measures strong and weak scaling: `ddpgd scaling` under its older name."""
+"""Measure strong and weak scaling: `ddpgd scaling` under its older name."""
 
 import sys
 
-from ddpgd.scaling.measure import main
+from ddpgd.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["scaling", *sys.argv[1:]]))

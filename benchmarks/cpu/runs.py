@@ -1,19 +1,14 @@
 """The competitors of `benchmarks.cpu.run`: what they train, how they are started, and one run of one of them."""
 
 import json
-import shlex
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-PEERS = ROOT / "benchmarks" / "peers"
-NUM_RANKS = 2
-LR = 0.1
+from benchmarks.lib.common import LR, NUM_RANKS, PEERS, ROOT
+from ddpgd.config.schema import Config
+from ddpgd.scaling.processes import run
 
 
 @dataclass(frozen=True)
@@ -34,6 +29,18 @@ class Workload:
     @property
     def grads_bytes(self) -> int:
         return 4 * sum((k + 1) * n for k, n in zip(self.sizes, self.sizes[1:], strict=False))
+
+    @property
+    def config(self) -> Config:
+        """Configuration of one rank's part of a step."""
+        return Config(
+            hidden=self.sizes[1:-1],
+            global_batch=self.rows,
+            micro_batch=self.micro_batch,
+            optimizer="sgd",
+            weight_decay=0.0,
+            schedule="constant",
+        )
 
     def __str__(self) -> str:
         network = "-".join(map(str, self.sizes))
@@ -57,10 +64,6 @@ NAMES = {
 
 SLOWER = {"ddp": 0.4}
 """Competitors that train fewer epochs more in their longer run, since those take long enough for the clock."""
-
-
-class BenchError(Exception):
-    """A run failed; the message says which, and how."""
 
 
 def command(competitor: str, work: Workload, epochs: int, python: str, data: str, folder: str) -> list[str]:
@@ -87,17 +90,6 @@ def command(competitor: str, work: Workload, epochs: int, python: str, data: str
     return [*start, "-m", "ddpgd", "train", *flags.split(), "--data", data, "--run-dir", folder]
 
 
-def run(arguments: list[str]) -> tuple[float, str]:
-    """Wall seconds and standard output. BenchError: it failed."""
-    started = time.perf_counter()
-    done = subprocess.run(arguments, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    wall_s = time.perf_counter() - started
-    if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines()[-20:]
-        raise BenchError("\n".join([*words, f"exit code {done.returncode} from: {shlex.join(arguments)}"]))
-    return wall_s, done.stdout
-
-
 def measure(competitor: str, work: Workload, epochs: int, data: str) -> dict:
     """One run: its epochs, wall time and figures."""
     with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as scratch:
@@ -110,14 +102,6 @@ def measure(competitor: str, work: Workload, epochs: int, data: str) -> dict:
 def limit(library: str, work: Workload, rows: int) -> dict:
     """Time and FLOP of a micro-batch's matrix products alone, on one thread of each rank at once."""
     sizes = ",".join(map(str, work.sizes))
-    script = str(ROOT / "benchmarks" / "lib" / "gemm_limit.py")
+    script = str(ROOT / "benchmarks" / "cpu" / "gemm_limit.py")
     _, printed = run(["mpirun", "-n", str(NUM_RANKS), sys.executable, script, library, sizes, str(rows)])
     return {"library": library, "rows": rows, **json.loads(printed)}
-
-
-def version_of(package: str) -> str | None:
-    """A package's version; None where it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

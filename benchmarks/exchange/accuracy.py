@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.cpu.run import load, new_file, positive
+from benchmarks.lib.arguments import load, new_file
+from benchmarks.lib.common import typed
 from benchmarks.lib.page import PageError, fill
 from ddpgd.comm.codec import FORMATS, BlockScaled, Float32
 from ddpgd.comm.exchange import Exchange
@@ -25,6 +26,7 @@ from ddpgd.config.schema import Config, resolve
 from ddpgd.errors import InputError
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.run import build
+from ddpgd.scaling.arguments import positive
 from ddpgd.scaling.conditions import measured_by
 
 HIDDEN = (512, 512)
@@ -157,7 +159,10 @@ def main(arguments: list[str]) -> int:
     try:
         with threadpool_limits(1, user_api="blas"):
             found = measure(load(asked.data), asked.ranks, tuple(asked.updates))
-        facts = measured_by("benchmarks.exchange.accuracy", arguments, ()) | {"num_ranks": asked.ranks, "found": found}
+        facts = measured_by(typed("benchmarks.exchange.accuracy", arguments), ()) | {
+            "num_ranks": asked.ranks,
+            "found": found,
+        }
         if asked.out:
             asked.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         if asked.page:

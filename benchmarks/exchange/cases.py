@@ -3,11 +3,9 @@
 import os
 from dataclasses import dataclass
 
+from benchmarks.lib.common import LAB_LINKS, SHARED_MEMORY
 from ddpgd.kernels.words import BLOCK, TAIL_WORDS
 
-SHARED_MEMORY = "shm"
-LAB_LINKS = {"1gbit": 1e9 / 8, "100mbit": 1e8 / 8, "10mbit": 1e7 / 8}
-"""Bytes a second that each link of the lab lets through, frames included."""
 LINKS = (SHARED_MEMORY, *LAB_LINKS)
 RANKS = (2, 3, 4)
 

@@ -19,19 +19,20 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.cpu.run import new_file, positive
-from benchmarks.cpu.runs import BenchError, version_of
-from benchmarks.exchange.cases import LINKS, RANKS, SHARED_MEMORY, Group, groups
+from benchmarks.exchange.cases import LINKS, RANKS, Group, groups
 from benchmarks.exchange.report import page_lines
+from benchmarks.lib.arguments import folder, new_file
+from benchmarks.lib.common import SHARED_MEMORY, typed
 from ddpgd.comm.exchange import ONE_SHOT_BYTES
 from ddpgd.errors import InputError
-from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, mpirun_version
+from ddpgd.scaling.arguments import OneLineParser, positive, some_of
+from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, mpirun_version, version_of
+from ddpgd.scaling.processes import ONE_THREAD, RunFailed, run_for
 from tools.netlab.main import Lab, LabError
 
 PATIENCE = 3
 """How many times its seconds, and PATIENCE_S more, a start may take before it is ended."""
 PATIENCE_S = 30
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 START_S = 3.0
 """What a lab and an mpirun take, about."""
 
@@ -51,7 +52,7 @@ def bench(asked: argparse.Namespace, arguments: list[str]) -> dict:
         say(f"{name(group)}: {seconds:.0f} s")
         try:
             facts["groups"].append(measure(group, asked, seconds if not asked.repetitions else 1e5))
-        except BenchError as error:
+        except RunFailed as error:
             say(str(error))
             facts["failed"].append(name(group))
         if asked.out:
@@ -60,7 +61,7 @@ def bench(asked: argparse.Namespace, arguments: list[str]) -> dict:
 
 
 def measure(group: Group, asked: argparse.Namespace, seconds: float) -> dict:
-    """One start: what its ranks wrote. BenchError: it failed."""
+    """One start: what its ranks wrote. RunFailed: it failed."""
     with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as folder:
         out = Path(folder) / "found.jsonl"
         given = {"link": group.link, "seconds": seconds, "sizes": asked.sizes, "repetitions": asked.repetitions}
@@ -73,7 +74,7 @@ def measure(group: Group, asked: argparse.Namespace, seconds: float) -> dict:
             say(f"{name(group)}: ended, not over after {PATIENCE} times its time; what was measured is kept")
         lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
     if not lines:
-        raise BenchError(f"{name(group)}: nothing was measured")
+        raise RunFailed(f"{name(group)}: nothing was measured")
     link, *found = map(json.loads, lines)
     return {
         "link": group.link,
@@ -85,7 +86,7 @@ def measure(group: Group, asked: argparse.Namespace, seconds: float) -> dict:
 
 
 def start(group: Group, command: list[str], timeout: float) -> None:
-    """The ranks: of this machine, or one on each host of a lab. BenchError: they failed."""
+    """The ranks: of this machine, or one on each host of a lab. RunFailed: they failed."""
     if group.link == SHARED_MEMORY:
         crowded = ["--oversubscribe"] if group.num_ranks > len(os.sched_getaffinity(0)) else []
         done = run_for(["mpirun", *crowded, "-n", str(group.num_ranks), *command], timeout)
@@ -94,24 +95,12 @@ def start(group: Group, command: list[str], timeout: float) -> None:
             done = lab.mpirun(command, env=ONE_THREAD, timeout=timeout, capture=True)
     if done.returncode:
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
-        raise BenchError(f"{said}\n{name(group)}: exit code {done.returncode}")
-
-
-def run_for(command: list[str], timeout: float) -> subprocess.CompletedProcess:
-    """As `subprocess.run`; at the end of its time mpirun is asked to end its ranks."""
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=os.environ | ONE_THREAD, **pipes) as process:
-        try:
-            said = process.communicate(timeout=timeout)
-        except BaseException:
-            process.terminate()
-            raise
-    return subprocess.CompletedProcess(command, process.returncode, *said)
+        raise RunFailed(f"{said}\n{name(group)}: exit code {done.returncode}")
 
 
 def conditions(arguments: list[str]) -> dict:
     """Command, commit, hardware and versions: without them a figure says nothing."""
-    found = measured_by("benchmarks.exchange.run", arguments, MPI_PACKAGES)
+    found = measured_by(typed("benchmarks.exchange.run", arguments), MPI_PACKAGES)
     return found | {
         "mpirun": mpirun_version(),
         "environment": found["environment"] | ONE_THREAD,
@@ -123,19 +112,6 @@ def name(group: Group) -> str:
     return f"{group.link}, {group.num_ranks} ranks"
 
 
-def some_of(known: tuple, kind: type):
-    """A converter of a comma-separated list to those of `known`."""
-
-    def convert(text: str) -> list:
-        by_text = {str(one): one for one in known}
-        unknown = [word for word in text.split(",") if word not in by_text]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(by_text)}")
-        return [kind(word) for word in text.split(",")]
-
-    return convert
-
-
 def sizes(text: str) -> list[int]:
     numbers = [int(word) if word.isdecimal() else 0 for word in text.split(",")]
     if not all(0 < number <= 1 << 30 and number % 4 == 0 for number in numbers):
@@ -143,26 +119,16 @@ def sizes(text: str) -> list[int]:
     return numbers
 
 
-def folder(text: str) -> Path:
-    path = Path(text)
-    if not path.is_dir() or not os.access(path, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text!r} is no folder that can be written to")
-    return path
-
-
-class OneLine(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise InputError(message.removeprefix("argument "))
-
-
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = OneLine(usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--out", metavar="FILE", type=new_file, help="JSON with every single measurement")
     add("--plots", metavar="DIR", type=folder, help="a PNG for each link and number of ranks")
     add("--seconds", metavar="S", type=positive(float), default=300.0, help="all together, about; default: 300")
-    add("--links", metavar="NAMES", type=some_of(LINKS, str), default=list(LINKS), help=f"of {', '.join(LINKS)}")
-    add("--ranks", metavar="NUMBERS", type=some_of(RANKS, int), default=list(RANKS), help="of 2, 3, 4")
+    add("--links", metavar="NAMES", type=some_of(LINKS), default=list(LINKS), help=f"of {', '.join(LINKS)}")
+    add("--ranks", metavar="NUMBERS", type=some_of(RANKS), default=list(RANKS), help="of 2, 3, 4")
     add("--sizes", metavar="BYTES", type=sizes, help="in place of 4 B to 64 MB")
     add("--repetitions", metavar="N", type=positive(int), help="so many, whatever time they take")
     return parser.parse_args(arguments)

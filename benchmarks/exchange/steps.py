@@ -17,13 +17,14 @@ import tempfile
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.cpu.run import load, new_file, positive
-from benchmarks.cpu.runs import LR, NUM_RANKS, PEERS, ROOT, BenchError, version_of
-from benchmarks.exchange.cases import LAB_LINKS
+from benchmarks.lib.arguments import load, new_file
+from benchmarks.lib.common import LAB_LINKS, LR, NUM_RANKS, PEERS, ROOT, typed
 from benchmarks.lib.page import PageError, fill
 from ddpgd.errors import InputError
 from ddpgd.run.records import read_records
-from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by
+from ddpgd.scaling.arguments import positive
+from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, version_of
+from ddpgd.scaling.processes import RunFailed
 from tools.netlab.main import Lab, LabError
 
 GLOBAL_BATCH = 256
@@ -54,7 +55,7 @@ def command(name: str, sizes: tuple[int, ...], steps: int, python: str, data: st
 
 
 def run(lab: Lab, name: str, sizes: tuple[int, ...], steps: int, data: str) -> float:
-    """Seconds a step, in the second half of them. BenchError: it failed."""
+    """Seconds a step, in the second half of them. RunFailed: it failed."""
     with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as scratch:
         folder = Path(scratch) / "run"
         words = command(name, sizes, steps, sys.executable, data, str(folder))
@@ -65,7 +66,7 @@ def run(lab: Lab, name: str, sizes: tuple[int, ...], steps: int, data: str) -> f
             done = lab.mpirun(words, env=one_thread, capture=True)
         if done.returncode:
             said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
-            raise BenchError(f"{said}\n{NAMES[name]}: exit code {done.returncode}")
+            raise RunFailed(f"{said}\n{NAMES[name]}: exit code {done.returncode}")
         if name.startswith("ddp"):
             return float(json.loads(done.stdout)["step_s"])
         first, last = read_records(folder)
@@ -99,7 +100,7 @@ def bench(asked: argparse.Namespace, data: str, arguments: list[str]) -> dict:
 
 
 def conditions(arguments: list[str], asked: argparse.Namespace) -> dict:
-    return measured_by("benchmarks.exchange.steps", arguments, (*MPI_PACKAGES, "torch")) | {
+    return measured_by(typed("benchmarks.exchange.steps", arguments), (*MPI_PACKAGES, "torch")) | {
         "rate": asked.rate,
         "num_repetitions": asked.repetitions,
     }
@@ -171,7 +172,7 @@ def main(arguments: list[str]) -> int:
     except (InputError, LabError, OSError, PageError) as error:
         say(str(error))
         return 2
-    except BenchError as error:
+    except RunFailed as error:
         say(str(error))
         return 1
     return 0

@@ -14,13 +14,13 @@ from mpi4py import MPI
 from benchmarks.exchange.cases import (
     CONTESTANTS,
     FEWEST_REPETITIONS,
-    LAB_LINKS,
     LEAST_REPETITIONS,
     MOST_REPETITIONS,
     Case,
     cases,
     guess_s,
 )
+from benchmarks.lib.common import LAB_LINKS
 from ddpgd.comm import exchange as room
 from ddpgd.comm.codec import BlockScaled, Float32
 from ddpgd.comm.exchange import Exchange

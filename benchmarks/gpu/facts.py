@@ -4,6 +4,7 @@ import subprocess
 
 from benchmarks.gpu.cases import LR, MOMENTUM
 from benchmarks.gpu.runs import Lost, Process
+from benchmarks.lib.common import typed
 from ddpgd.scaling.conditions import measured_by
 
 SETTINGS = ("CUDA_", "CUPY_", "NVIDIA_", "TORCH", "PYTORCH_", "XLA_", "JAX_", "OMP_")
@@ -11,7 +12,7 @@ QUERY = "name,driver_version,clocks.max.sm,clocks.max.memory,power.limit,persist
 
 
 def conditions(arguments: list[str], repetitions: int) -> dict:
-    return measured_by("benchmarks.gpu.run", arguments, ("nvmath-python",), SETTINGS) | {
+    return measured_by(typed("benchmarks.gpu.run", arguments), ("nvmath-python",), SETTINGS) | {
         "gpu": gpu(),
         "num_repetitions": repetitions,
         "optimizer": f"SGD, lr {LR}, momentum {MOMENTUM}, no weight decay; ReLU, cross-entropy",

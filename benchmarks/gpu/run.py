@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.cpu.run import positive
 from benchmarks.gpu.cases import LIBRARIES, NETWORKS, PRECISIONS, ROWS, Case, ordered
 from benchmarks.gpu.epoch import measure as measure_epochs
 from benchmarks.gpu.facts import conditions, libraries
@@ -32,6 +31,7 @@ from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Alone
 from ddpgd.errors import InputError
 from ddpgd.run import setup
+from ddpgd.scaling.arguments import positive
 
 PARTS = ("steps", "profile", "epoch")
 NUM_PROFILES = 4

@@ -3,12 +3,9 @@
 A contestant is a line of CONTESTANTS: change one, or add one; what must be timed for it follows from its flags.
 """
 
-import argparse
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.cpu.runs import NUM_RANKS, PEERS
-from benchmarks.exchange.cases import LAB_LINKS, SHARED_MEMORY
+from benchmarks.lib.common import LAB_LINKS, NUM_RANKS, PEERS, SHARED_MEMORY
 
 NETWORKS = {"784-128-10": (784, 128, 10), "784-512-512-10": (784, 512, 512, 10)}
 LINKS = (SHARED_MEMORY, *LAB_LINKS)
@@ -104,16 +101,3 @@ def command(run: Run, python: str, data: str, folder: str) -> list[str]:
     )
     words = f"{words} {flags} --seed {run.seed} --quiet --backend numpy"
     return [python, "-m", "ddpgd", "train", *words.split(), "--data", data, "--run-dir", folder]
-
-
-def some_of(known: tuple) -> Callable[[str], list]:
-    """A converter of a comma-separated list to those of `known`, in their order."""
-
-    def convert(text: str) -> list:
-        asked = text.split(",")
-        unknown = [word for word in asked if word not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
-        return [name for name in known if name in asked]
-
-    return convert

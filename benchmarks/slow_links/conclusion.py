@@ -2,7 +2,7 @@
 
 import statistics
 
-from benchmarks.exchange.cases import SHARED_MEMORY
+from benchmarks.lib.common import SHARED_MEMORY
 from benchmarks.slow_links.cases import CONTESTANTS, REFERENCE, TARGETS
 from benchmarks.slow_links.figures import contestants, lost, measured_links, measured_networks, steps_to, times_to
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from benchmarks.cpu.runs import NUM_RANKS
-from benchmarks.exchange.cases import LAB_LINKS
+from benchmarks.lib.common import LAB_LINKS, NUM_RANKS
 from benchmarks.slow_links.cases import NETWORKS, STEPS_PER_EPOCH, Setting
 
 LEAST_STEPS, MOST_STEPS = 10, 234

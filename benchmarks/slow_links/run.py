@@ -20,17 +20,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.cpu.run import load, new_file, positive
-from benchmarks.cpu.runs import NUM_RANKS, ROOT, BenchError, version_of
-from benchmarks.exchange.cases import SHARED_MEMORY
-from benchmarks.exchange.run import OneLine, folder
+from benchmarks.lib.arguments import folder, load, new_file
+from benchmarks.lib.common import NUM_RANKS, ROOT, SHARED_MEMORY, typed
 from benchmarks.lib.page import PageError, fill
-from benchmarks.slow_links.cases import CONTESTANTS, LINKS, NETWORKS, REFERENCE, Run, command, some_of
+from benchmarks.slow_links.cases import CONTESTANTS, LINKS, NETWORKS, REFERENCE, Run, command
 from benchmarks.slow_links.phases import num_steps, phases
 from benchmarks.slow_links.report import page_lines
 from benchmarks.slow_links.runs import curve, step_s
 from ddpgd.errors import InputError
-from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by
+from ddpgd.scaling.arguments import OneLineParser, positive, some_of
+from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, version_of
+from ddpgd.scaling.processes import RunFailed
 from tools.netlab.main import Lab, LabError
 
 Key = tuple[str, ...]
@@ -46,7 +46,7 @@ def bench(asked: argparse.Namespace, data: str, arguments: list[str]) -> dict:
         left_out = [name for name in names if CONTESTANTS[name].is_torch]
         names = [name for name in names if name not in left_out]
         say(f"PyTorch is not installed (pip install 'ddpgd[bench]'): without {', '.join(left_out) or 'loss'}")
-    found["starts"].append(measured_by("benchmarks.slow_links.run", arguments, (*MPI_PACKAGES, "torch")))
+    found["starts"].append(measured_by(typed("benchmarks.slow_links.run", arguments), (*MPI_PACKAGES, "torch")))
     found["failed"] = []
     for seed in range(asked.seeds):
         for network in asked.networks:
@@ -93,7 +93,7 @@ def _measure(
     say(f"{kind}: {title}")
     try:
         result = measured(run)
-    except BenchError as error:
+    except RunFailed as error:
         say(str(error))
         found["failed"].append(f"{kind}: {title}")
         return
@@ -127,7 +127,9 @@ def earlier(asked: argparse.Namespace) -> dict | None:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = OneLine(usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--out", metavar="FILE", type=new_file, help="JSON with every single measurement; goes on where it stopped")
     add("--page", metavar="FILE", type=Path, help="puts the tables into this page")

@@ -6,11 +6,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.cpu.runs import BenchError
-from benchmarks.exchange.cases import SHARED_MEMORY
-from benchmarks.exchange.run import ONE_THREAD, run_for
+from benchmarks.lib.common import SHARED_MEMORY
 from benchmarks.slow_links.cases import Run, command
 from ddpgd.run.records import read_records
+from ddpgd.scaling.processes import ONE_THREAD, RunFailed, run_for
 from tools.netlab.main import Lab
 
 PATIENCE_S = 600.0
@@ -47,7 +46,7 @@ def step_s(run: Run, link: str, lab: Lab | None, data: str) -> float:
 
 
 def _run(run: Run, link: str, lab: Lab | None, data: str, folder: Path) -> str:
-    """What it printed. BenchError: it failed."""
+    """What it printed. RunFailed: it failed."""
     words, num_ranks = command(run, sys.executable, data, str(folder)), run.setting.num_ranks
     try:
         if num_ranks == 1:
@@ -58,8 +57,8 @@ def _run(run: Run, link: str, lab: Lab | None, data: str, folder: Path) -> str:
             start = lab.each if run.setting.is_torch else lab.mpirun
             done = start(words, env=ONE_THREAD, timeout=PATIENCE_S, capture=True)
     except subprocess.TimeoutExpired:
-        raise BenchError(f"{run.setting}: ended after {PATIENCE_S:g} s") from None
+        raise RunFailed(f"{run.setting}: ended after {PATIENCE_S:g} s") from None
     if done.returncode:
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
-        raise BenchError(f"{said}\n{run.setting}: exit code {done.returncode}")
+        raise RunFailed(f"{said}\n{run.setting}: exit code {done.returncode}")
     return done.stdout

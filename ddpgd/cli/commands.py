@@ -10,16 +10,18 @@ import numpy as np
 from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Transport
-from ddpgd.config.schema import read_toml
+from ddpgd.config.schema import Config, read_toml
 from ddpgd.data import picture
 from ddpgd.doctor import doctor
-from ddpgd.errors import DdpgdError
+from ddpgd.errors import DdpgdError, InputError
 from ddpgd.run import checkpoint, inference, setup
 from ddpgd.run.compare import compare
 from ddpgd.run.plots import draw_runs
 from ddpgd.run.records import read_records
 from ddpgd.run.stderr import say
+from ddpgd.scaling import command as scaling_command
 from ddpgd.scaling import plan
+from ddpgd.scaling import profile as step_profile
 from ddpgd.training.stopping import StopRequest
 
 
@@ -111,6 +113,21 @@ def _plan(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: Sto
         print("\n".join(lines), flush=True)
 
 
+def _scaling(parsed: dict[str, Any], _world: Transport, launched: Launch, _stop: StopRequest) -> None:
+    if launched.world_size > 1:
+        raise InputError("scaling starts its ranks itself; type ddpgd scaling without mpirun, and --ranks 1,2,4")
+    scaling_command.run(parsed, parsed["arguments"])
+
+
+def _profile(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+    def work() -> None:
+        config = Config(**parsed["given"])
+        found = step_profile.profile(config, parsed["steps"])
+        print("\n".join(step_profile.lines(found, bool(parsed.get("json")))))
+
+    on_root(world, work)
+
+
 COMMANDS = {
     "train": _train,
     "evaluate": _evaluate,
@@ -120,4 +137,6 @@ COMMANDS = {
     "doctor": _doctor,
     "plot": _plot,
     "plan": _plan,
+    "scaling": _scaling,
+    "profile": _profile,
 }

@@ -18,7 +18,9 @@ from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, flag, read_toml
 from ddpgd.errors import DdpgdError, InputError
 from ddpgd.run import failures, setup
 from ddpgd.run.report import VERSION
+from ddpgd.scaling import command as scaling_command
 from ddpgd.scaling import plan
+from ddpgd.scaling import profile as step_profile
 from ddpgd.training.stopping import StopRequest
 
 _EXAMPLES = {
@@ -30,6 +32,8 @@ _EXAMPLES = {
     "doctor": "mpirun -n 2 ddpgd doctor",
     "plot": "ddpgd plot runs/first runs/second --out runs.png",
     "plan": "mpirun -n 2 ddpgd plan --measure --ranks 8,64,512 --ranks-per-node 8 --link 100Gbit",
+    "scaling": scaling_command.EXAMPLES,
+    "profile": "ddpgd profile --hidden 512,512 --micro-batch 128",
 }
 
 
@@ -126,6 +130,8 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         "doctor": "what is wrong, or slow, with the ranks that mpirun started, and what to type",
         "plot": "loss, accuracy, learning rate, gradient norm and throughput of runs, as a picture",
         "plan": "what so many ranks would do, and what would help them",
+        "scaling": "measure strong and weak scaling, and write a report",
+        "profile": "time the operations of a step on one rank, beside this machine's rate of matrix products",
     }
     commands = {
         name: subparsers.add_parser(name, help=text, description=text, epilog=f"example:\n  {_EXAMPLES[name]}")
@@ -147,6 +153,10 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     commands["plot"].add_argument("--out", metavar="FILE", default="plot.png", help="PNG or SVG (default: plot.png)")
     plan.add_flags(commands["plan"])
     _add_options(commands["plan"], plan.WORK_OPTIONS)
+    commands["scaling"].description = scaling_command.DESCRIPTION
+    scaling_command.add_flags(commands["scaling"])
+    step_profile.add_flags(commands["profile"])
+    _add_options(commands["profile"], step_profile.WORK_OPTIONS)
     return parser, commands
 
 
@@ -192,8 +202,11 @@ def _parse(arguments: list[str]) -> dict[str, Any]:
         file = values.pop("config", None)
         coerced = _coerced(values, OPTIONS)
         return {"command": "train", "given": _without_rivals(read_toml(file) if file else {}, coerced) | coerced}
-    if parsed.command == "plan":
-        return values | {"given": _coerced(values, plan.WORK_OPTIONS)}
+    for name, options in (("plan", plan.WORK_OPTIONS), ("profile", step_profile.WORK_OPTIONS)):
+        if parsed.command == name:
+            return values | {"given": _coerced(values, options)}
+    if parsed.command == "scaling":
+        return values | {"arguments": arguments}
     return values
 
 

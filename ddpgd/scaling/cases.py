@@ -1,4 +1,4 @@
-"""What `scaling_efficiency.py` measures: cases, each a way to train on so many ranks, and the one rank it is compared with."""
+"""The cases of `ddpgd scaling`: each a way to train on a number of ranks, and the one rank that it is compared with."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -13,7 +13,7 @@ MODES = {
 
 @dataclass(frozen=True)
 class Case:
-    """A way to train. `accumulate`: micro-batches a rank in weak scaling; in strong scaling, of the largest number of ranks."""
+    """A way to train. `accumulate`: micro-batches per rank in weak scaling; in strong scaling, on the most ranks."""
 
     mode: str
     num_ranks: int
@@ -25,12 +25,12 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Of this case alone: the key of what was measured."""
+        """The key of what was measured, which no other case has."""
         return f"{self.mode}-{self.num_ranks}-{self.wire}-x{self.accumulate}-every{self.local_steps}"
 
     @property
     def setting(self) -> str:
-        """What cases on a line of a plot have in common."""
+        """The setting that cases on a line of a plot share."""
         words = [self.wire]
         words += [f"accumulate {self.accumulate}"] * (self.accumulate > 1)
         words += [f"{self.local_steps} local steps"] * (self.local_steps > 1)
@@ -38,7 +38,7 @@ class Case:
 
     @property
     def flags(self) -> list[str]:
-        """Of `ddpgd train`; of a side-by-side run, those of each of its runs."""
+        """Flags of `ddpgd train`; for side-by-side runs, those of each run."""
         rows = self.global_batch // self.num_ranks if self.mode == ISOLATED else self.global_batch
         words = f"--global-batch {rows} --micro-batch {self.micro_batch} --wire {self.wire}"
         if self.local_steps > 1:
@@ -54,7 +54,7 @@ def cases(
     local_steps: list[int],
     micro_batch: int,
 ) -> list[Case]:
-    """All that is asked for, each mode's baselines first: one rank, float32, every step."""
+    """Returns all cases that are asked for, each mode's baselines first: one rank, float32, every step."""
     found = []
     for mode, times in product(modes, accumulate):
 
@@ -74,7 +74,7 @@ def cases(
 
 
 def baseline(case: Case, among: list[Case]) -> Case:
-    """One rank with the same work: what `case` is compared with."""
+    """Returns the case of one rank with the same work, which `case` is compared with."""
     mode = WEAK if case.mode == ISOLATED else case.mode
     wanted = (mode, 1, case.accumulate)
     return next(one for one in among if (one.mode, one.num_ranks, one.accumulate) == wanted)

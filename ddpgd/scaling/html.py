@@ -1,10 +1,12 @@
-"""One HTML page that needs no other file: conclusion, pictures, tables and conditions of a scaling measurement."""
+"""A scaling measurement as one HTML page that needs no other file: conclusion, plots, tables, conditions."""
 
 from html import escape
 from pathlib import Path
 
 from ddpgd.scaling.analysis import Row
-from ddpgd.scaling.cases import MODES
+from ddpgd.scaling.cases import ISOLATED, MODES
+from ddpgd.scaling.conditions import versions_text
+from ddpgd.scaling.records import Found
 from ddpgd.scaling.runs import LOAD_LIMIT
 
 STYLE = """
@@ -28,13 +30,11 @@ COLUMNS = ("scaling", "ranks", "setting", "global batch", "samples/s", "efficien
            "wait", "exchange", "MB sent", "s to target")  # fmt: skip
 
 
-def page(found: dict, made: list[Row], sentences: list[str], pictures: list[Path]) -> str:
-    """The whole page."""
+def page(found: Found, made: list[Row], sentences: list[str], pictures: list[Path]) -> str:
+    """Returns the whole page."""
     settings, facts = found["settings"], found["facts"]
     hasty = (
-        []
-        if found["finished"]
-        else ["<p><strong>Not all runs are made yet: start the same command again.</strong></p>"]
+        [] if found["finished"] else ["<p><strong>Not all runs are made yet: the same command continues.</strong></p>"]
     )
     parts = [
         "<!doctype html>",
@@ -60,9 +60,9 @@ def page(found: dict, made: list[Row], sentences: list[str], pictures: list[Path
         "ranks than cores, GPUs or slots.</p>",
         "<h2>What the words mean</h2><ul>",
         *[f"<li><strong>{mode}</strong>: {text}</li>" for mode, text in MODES.items()],
-        "<li><strong>efficiency</strong>: samples/s, over those of one rank with the same work, times the number of ranks</li>",
-        "<li><strong>wait</strong>: what a rank spends in the exchange because another one comes later</li>",
-        "<li><strong>perfect</strong>: a step that takes one rank's time, divided by the number of ranks</li></ul>",
+        "<li><strong>efficiency</strong>: samples/s divided by those of as many single ranks with the same work</li>",
+        "<li><strong>wait</strong>: time in the exchange until the slowest rank arrives</li>",
+        "<li><strong>perfect</strong>: one rank's time, divided by the number of ranks</li></ul>",
         "<h2>Conditions</h2>",
         f'<p class="small">{_conditions(found)}</p></body></html>',
     ]
@@ -70,7 +70,7 @@ def page(found: dict, made: list[Row], sentences: list[str], pictures: list[Path
 
 
 def _inline(picture: Path) -> str:
-    """The SVG element of a file."""
+    """Returns the SVG element of a file."""
     text = picture.read_text(encoding="utf-8")
     return text[text.index("<svg") :]
 
@@ -94,7 +94,7 @@ def _row(row: Row, names: tuple[str, ...]) -> str:
         "ms a step": f"{row.step_ms:.3g}",
         **{name: f"{100 * share:.0f} %" for name, share in row.shares.items()},
         "MB sent": f"{row.wire_bytes / 1e6:.3g}",
-        "s to target": reached if case.mode != "apart" else "",
+        "s to target": reached if case.mode != ISOLATED else "",
     }
     kind = ' class="oversubscribed"' if row.is_oversubscribed else ""
     return f"<tr{kind}>{''.join(f'<td{_left(name)}>{escape(cells[name])}</td>' for name in names)}</tr>"
@@ -104,16 +104,15 @@ def _left(name: str) -> str:
     return ' class="left"' if name == "setting" else ""
 
 
-def _conditions(found: dict) -> str:
+def _conditions(found: Found) -> str:
     settings, facts = found["settings"], found["facts"]
-    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items() if number)
     disturbed = sum(run["other_load"] > LOAD_LIMIT for run in found["runs"])
     flags = " ".join(settings["flags"]) or "none"
     lines = [
         f"Command: <code>{escape(facts['command'])}</code>; commit {escape(facts['commit'])}.",
-        f"{escape(versions)}; {facts['num_cores']} cores here, room for {found['num_slots']} ranks of their own; "
-        "one BLAS thread a rank, on one rank as on many.",
-        f"Further flags of ddpgd train: <code>{escape(flags)}</code>.",
+        f"{escape(versions_text(facts))}; {facts['num_cores']} cores here, slots for {found['num_slots']} ranks; "
+        "one BLAS thread per rank.",
+        f"Other flags of ddpgd train: <code>{escape(flags)}</code>.",
         f"{settings['repetitions']} repetitions, cases in turn; the second half of each run counts, about "
         f"{settings['seconds']:g} s.",
         f"Discarded, and made again: runs during which other programs used more than {LOAD_LIMIT:g} of a core of this machine: "
@@ -121,6 +120,6 @@ def _conditions(found: dict) -> str:
     ]
     if settings["target"]:
         lines.append(
-            f"Time to {100 * settings['target']:g} %: of training steps, looked at four times an epoch; a seed a repetition."
+            f"Time to {100 * settings['target']:g} %: time in training steps, evaluated four times an epoch; one seed each."
         )
     return "<br>".join(lines)

@@ -1,7 +1,8 @@
-"""Pictures of what `scaling_efficiency.py` found: throughput and efficiency against ranks, and where a step goes."""
+"""Plots of a scaling measurement: throughput and efficiency against ranks, and the parts of a step."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ddpgd.run.plots import COLOURS, pyplot
 from ddpgd.scaling.analysis import Row
@@ -9,11 +10,11 @@ from ddpgd.scaling.cases import ISOLATED, STRONG, WEAK
 
 DPI = 120
 PARTS = {"compute": "#009e73", "update": "#56b4e9", "wait": "#e69f00", "exchange": "#d55e00"}
-TITLES = {STRONG: "Strong scaling: the same global batch", WEAK: "Weak scaling: the same work a rank"}
+TITLES: dict[str, str] = {STRONG: "Strong scaling: the same global batch", WEAK: "Weak scaling: the same work a rank"}
 
 
 def draw(made: list[Row], folder: Path) -> list[Path]:
-    """Writes strong, weak and shares, each as PNG and SVG, those that there is something for; the paths of the SVGs."""
+    """Writes strong, weak and shares, each as PNG and SVG, where there are cases; returns the paths of the SVGs."""
     figures = {mode: _mode(made, mode) for mode in TITLES if any(row.case.mode == mode for row in made)}
     figures["shares"] = _shares(made)
     for name, figure in figures.items():
@@ -23,8 +24,8 @@ def draw(made: list[Row], folder: Path) -> list[Path]:
     return [folder / f"{name}.svg" for name in figures]
 
 
-def _mode(made: list[Row], mode: str):
-    """Throughput above, efficiency below, against ranks."""
+def _mode(made: list[Row], mode: str) -> Any:
+    """Draws throughput above, efficiency below, against ranks."""
     figure, (above, below) = pyplot().subplots(2, 1, figsize=(5.4, 7.4), sharex=True, layout="constrained")
     own = [row for row in made if row.case.mode == mode]
     ranks = sorted({row.case.num_ranks for row in own})
@@ -55,7 +56,7 @@ def _mode(made: list[Row], mode: str):
 
 
 def _lines(made: list[Row], mode: str) -> Iterator[tuple[str, list[Row]]]:
-    """Rows of a mode by setting; each line begins at its baseline, except those of runs side by side."""
+    """Yields rows of a mode by setting; each line begins at its baseline, except that of runs side by side."""
     own = [row for row in made if row.case.mode == mode]
     for setting in dict.fromkeys(row.case.setting for row in own if row.case.num_ranks > 1):
         line = [row for row in own if row.case.setting == setting and row.case.num_ranks > 1]
@@ -64,7 +65,7 @@ def _lines(made: list[Row], mode: str) -> Iterator[tuple[str, list[Row]]]:
         yield setting, base + line
 
 
-def _line(axes, own: list[Row], name: str, factor: float, style: dict) -> None:
+def _line(axes: Any, own: list[Row], name: str, factor: float, style: dict[str, Any]) -> None:
     figures = [getattr(row, name) for row in own]
     middle = [factor * one.median for one in figures]
     spread = [
@@ -74,14 +75,14 @@ def _line(axes, own: list[Row], name: str, factor: float, style: dict) -> None:
     axes.errorbar([row.case.num_ranks for row in own], middle, spread, linewidth=1.5, markersize=4.5, **style)
 
 
-def _perfect(axes, own: list[Row]) -> None:
+def _perfect(axes: Any, own: list[Row]) -> None:
     base = own[0]
     ranks = [row.case.num_ranks for row in own]
     axes.plot(ranks, [number * base.samples_per_s.median for number in ranks], color="black", linestyle=":", linewidth=1,
               label="perfect")  # fmt: skip
 
 
-def _mark_oversubscribed(above, below, made: list[Row], ranks: list[int]) -> None:
+def _mark_oversubscribed(above: Any, below: Any, made: list[Row], ranks: list[int]) -> None:
     """Shades counts that share cores or GPUs."""
     shared = sorted({row.case.num_ranks for row in made if row.is_oversubscribed})
     if not shared:
@@ -92,8 +93,8 @@ def _mark_oversubscribed(above, below, made: list[Row], ranks: list[int]) -> Non
         axes.axvspan(left, shared[-1] * 1.15, color="#999999", alpha=0.15, linewidth=0, label="oversubscribed")
 
 
-def _shares(made: list[Row]):
-    """Bars of milliseconds a step: each part, beside the perfect step."""
+def _shares(made: list[Row]) -> Any:
+    """Draws bars of milliseconds a step: each part, beside the perfect step."""
     own = [row for row in made if row.case.mode != ISOLATED]
     figure, axes = pyplot().subplots(figsize=(10, 1.6 + 0.42 * len(own)), layout="constrained")
     places = range(len(own))
@@ -112,7 +113,7 @@ def _shares(made: list[Row]):
     ]
     axes.set_yticks(places, names)
     axes.invert_yaxis()
-    axes.set(xlabel="ms a step", title="Where a step goes, in the mean over ranks")
+    axes.set(xlabel="ms a step", title="Parts of a step, mean over ranks")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, axis="x", alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(PARTS) + 1, frameon=False)

@@ -1,117 +1,76 @@
-"""Where ranks of `scaling_efficiency.py` start, one measured run of a case, and what disturbed it."""
+"""One measured run of a case: samples a second, or the time to an accuracy, and the load of other programs meanwhile."""
 
 import json
 import os
-import re
 import resource
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks.cpu.runs import ROOT, BenchError
-from benchmarks.exchange.run import ONE_THREAD
 from ddpgd.errors import InputError
 from ddpgd.run.records import read_records
 from ddpgd.scaling.cases import ISOLATED, Case
+from ddpgd.scaling.places import Place
+from ddpgd.scaling.processes import RunFailed, last_lines, run_for
+from ddpgd.scaling.records import Rates, Throughput, TimeToTarget
+from ddpgd.training.counters import Record
 
-MPIRUN = str(ROOT / "launch" / "mpirun.sh")
 NEVER = "1000000000"
 TRIAL_STEPS = 16
 LOAD_LIMIT = 0.1
-"""Cores that other programs may use meanwhile, in the mean; a run with more is discarded."""
+"""Cores that other programs may use in the mean; a run with more is discarded."""
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where ranks start, and how many have a core, a GPU or a slot of their own there; `folder`: what all of them reach."""
-
-    name: str
-    num_slots: int
-    folder: Path
-    flags: tuple[str, ...] = ()
-
-    def command(self, num_ranks: int, command: list[str]) -> list[str]:
-        return [MPIRUN, *self.flags, "-n", str(num_ranks), *command]
-
-
-def place(hosts: Path | None, folder: Path) -> Place:
-    """The machines of a host file; a Slurm allocation, where this is one; this machine. InputError: the file is none."""
-    if hosts:
-        flags = ("--hosts", str(hosts))
-        listed = subprocess.run([MPIRUN, *flags, "--machines"], capture_output=True, text=True, check=False)
-        if listed.returncode:
-            raise InputError(listed.stderr.strip().partition(": ")[2])
-        machines = [line.split() for line in listed.stdout.splitlines()]
-        names = dict.fromkeys(name for name, _ in machines)
-        return Place(f"machines {', '.join(names)}", sum(int(slots) for _, slots in machines), folder, flags)
-    if "SLURM_JOB_ID" in os.environ:
-        job = os.environ
-        return Place(f"Slurm job on {job['SLURM_JOB_NODELIST']}", _num_tasks(job), folder)
-    return Place("this machine", _num_gpus() or len(os.sched_getaffinity(0)), folder)
-
-
-def _num_tasks(job: Mapping[str, str]) -> int:
-    """Of an allocation: those asked for, as "4(x2),3"; else its cores."""
-    per_node = job.get("SLURM_TASKS_PER_NODE") or job.get("SLURM_JOB_CPUS_PER_NODE", "1")
-    counts = re.findall(r"(\d+)(?:\(x(\d+)\))?", per_node)
-    return sum(int(tasks) * int(nodes or 1) for tasks, nodes in counts)
-
-
-def _num_gpus() -> int:
-    """That the driver tells of, and CUDA_VISIBLE_DEVICES allows."""
-    if not shutil.which("nvidia-smi"):
-        return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return listed.count("GPU ") if allowed is None else len([word for word in allowed.split(",") if word])
-
-
 def trial_steps_s(case: Case, where: Place, flags: list[str]) -> float:
-    """Seconds a step in a first, very short run."""
+    """Returns the seconds that a step takes in a first, very short run."""
     steps = -(-TRIAL_STEPS // (2 * case.local_steps)) * 2 * case.local_steps
     return _throughput_run(case, where, flags, steps)["step_s"]
 
 
-def throughput(case: Case, where: Place, flags: list[str], steps: int) -> dict:
-    """A run of so many steps: samples a second in its second half, shares of a step, and what else the machine did."""
+def throughput(case: Case, where: Place, flags: list[str], steps: int, repetition: int) -> Throughput:
+    """Measures a run of so many steps, of which the second half counts."""
     busy_s, own_s, started = _busy_s(), _own_s(), time.perf_counter()
     found = _throughput_run(case, where, flags, steps)
     wall_s = time.perf_counter() - started
     others = max(0.0, (_busy_s() - busy_s) - (_own_s() - own_s)) / wall_s
-    return found | {"case": case.name, "steps": steps, "wall_s": wall_s, "other_load": others}
+    return {
+        **found,
+        "case": case.name,
+        "steps": steps,
+        "repetition": repetition,
+        "wall_s": wall_s,
+        "other_load": others,
+    }
 
 
-def _throughput_run(case: Case, where: Place, flags: list[str], steps: int) -> dict:
+def _throughput_run(case: Case, where: Place, flags: list[str], steps: int) -> Rates:
     words = [*case.flags, "--steps", str(steps), "--log-every", str(steps // 2), "--evaluate-every", NEVER]
-    folders = _train(case, where, [*flags, *words])
-    rates, shares, sent, nodes = [], [], [], []
-    for records, summary in folders:
+    rates, summaries = [], []
+    for records, summary in _train(case, where, [*flags, *words]):
         if len(records) != 2:
-            raise BenchError(f"{case.name}: did not make its {steps} steps; leave out what ends a run early")
+            raise RunFailed(f"{case.name}: did not make its {steps} steps; leave out what ends a run early")
         first, last = records
         rates.append((last["samples"] - first["samples"]) / (last["train_s"] - first["train_s"]))
-        shares.append(summary["step_shares"])
-        sent.append(summary["wire_bytes_per_step"])
-        nodes.append(summary["num_nodes"])
+        summaries.append(summary)
     samples_per_s = sum(rates)
+    shares = [summary["step_shares"] for summary in summaries]
     return {
         "samples_per_s": samples_per_s,
         "step_s": case.global_batch / samples_per_s,
         "shares": {name: sum(one[name] for one in shares) / len(shares) for name in shares[0]},
-        "wire_bytes": max(sent),
-        "num_nodes": max(nodes),
+        "wire_bytes": max(summary["wire_bytes_per_step"] for summary in summaries),
+        "num_nodes": max(summary["num_nodes"] for summary in summaries),
     }
 
 
-def time_to(target: float, case: Case, where: Place, flags: list[str], seed: int, num_train: int, epochs: int) -> dict:
-    """A run until the test accuracy is reached, looked at four times an epoch; `train_s` None: it was not, in `epochs`."""
+def time_to(
+    target: float, case: Case, where: Place, flags: list[str], seed: int, num_train: int, epochs: int
+) -> TimeToTarget:
+    """Measures a run until the test accuracy is reached, evaluated four times an epoch, for at most `epochs`."""
     every = max(1, num_train // case.global_batch // 4)
     words = [*case.flags, "--until-accuracy", str(target), "--epochs", str(epochs), "--evaluate-every", str(every)]
     ((_, summary),) = _train(case, where, [*flags, *words, "--seed", str(seed), "--log-every", NEVER])
@@ -125,47 +84,43 @@ def time_to(target: float, case: Case, where: Place, flags: list[str], seed: int
     }
 
 
-def _train(case: Case, where: Place, flags: list[str]) -> list[tuple[list[dict], dict]]:
-    """Records and summary of the run; of runs side by side, of each. InputError: ddpgd refuses. BenchError: it failed."""
+def _train(case: Case, where: Place, flags: list[str]) -> list[tuple[list[Record], dict[str, Any]]]:
+    """Returns records and summary of the run; of each run, where they are side by side.
+
+    Raises:
+        InputError: ddpgd refuses the flags.
+        RunFailed: a run failed.
+    """
     with tempfile.TemporaryDirectory(prefix="run-", dir=where.folder, ignore_cleanup_errors=True) as scratch:
-        apart = [str(ROOT / "tools" / "one_rank_each.sh")] if case.mode == ISOLATED else []
-        names = [f"{number}" for number in range(case.num_ranks)] if apart else ["run"]
-        own = f"{scratch}/{'@RANK@' if apart else 'run'}"
-        command = [*apart, sys.executable, "-m", "ddpgd", "train", *flags, "--quiet", "--run-dir", own]
-        code, stderr = _run(where.command(case.num_ranks, command))
-        if code == 2:
-            raise InputError(next((line for line in stderr.splitlines() if line.startswith("ddpgd: ")), stderr))
-        if code:
-            raise BenchError("\n".join([*stderr.strip().splitlines()[-20:], f"{case.name}: exit code {code}"]))
+        command = [sys.executable, "-m", "ddpgd", "train", *flags, "--quiet", "--run-dir"]
+        if case.mode == ISOLATED:
+            names = [f"{number}" for number in range(case.num_ranks)]
+            command = [sys.executable, "-m", "ddpgd.scaling.isolated", *command, f"{scratch}/@RANK@"]
+        else:
+            names = ["run"]
+            command = [*command, f"{scratch}/run"]
+        done = run_for(where.command(case.num_ranks, command), None)
+        if done.returncode == 2:
+            lines = done.stderr.splitlines()
+            raise InputError(next((line for line in lines if line.startswith("ddpgd: ")), done.stderr))
+        if done.returncode:
+            raise RunFailed(f"{last_lines(done)}\n{case.name}: exit code {done.returncode}")
         try:
             return [_read(Path(scratch) / name) for name in names]
         except OSError as error:
-            raise BenchError(f"{case.name}: {error}; is --out a folder that all machines see?") from None
+            raise RunFailed(f"{case.name}: {error}; is --out a folder that all machines see?") from None
 
 
-def _run(command: list[str]) -> tuple[int, str]:
-    """Exit code, and what it said. Where this program is interrupted, ranks are ended, and waited for."""
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=os.environ | ONE_THREAD, start_new_session=True, **pipes) as process:
-        try:
-            _, stderr = process.communicate()
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-    return process.returncode, stderr
-
-
-def _read(folder: Path) -> tuple[list[dict], dict]:
-    """Records and summary of a run that is complete. OSError: it is not there."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+def _read(folder: Path) -> tuple[list[Record], dict[str, Any]]:
+    """Returns records and summary of a complete run. OSError: they are not there."""
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     if not summary["complete"]:
-        raise BenchError(f"{folder}: not complete")
+        raise RunFailed(f"{folder}: not complete")
     return read_records(folder), summary
 
 
 def _busy_s() -> float:
-    """Seconds that this machine's cores have worked, for anybody, or were taken from it; 0 where it does not tell."""
+    """Returns the seconds that this machine's cores have worked, for any program, or were taken from it; 0 if unknown."""
     try:
         words = Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0].split()[1:]
     except OSError:
@@ -175,6 +130,6 @@ def _busy_s() -> float:
 
 
 def _own_s() -> float:
-    """Of those, what this program and all that it started have used."""
+    """Returns the seconds of processor time that this program and those that it started have used."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)

@@ -37,7 +37,7 @@ def run_ddpgd(
 def run_module(module: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """A module of benchmarks/ or tools/, run in the checkout."""
     command = [*PYTHON, "-m", module, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL, check=False)
 
 
 def in_lab(command: list[str]) -> list[str]:

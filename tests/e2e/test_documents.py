@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import DDPGD, MPIRUN, PYTHON, ROOT, run_ddpgd, under_mpirun
+from conftest import DDPGD, MPIRUN, PYTHON, ROOT, run_ddpgd, run_module, under_mpirun
 from documents import DOCUMENTS, lines_of
 
-COMMANDS = {"train", "evaluate", "predict", "data", "compare", "doctor", "plot", "plan"}
+COMMANDS = {"train", "evaluate", "predict", "data", "compare", "doctor", "plot", "plan", "scaling", "profile"}
 PAGES = (
     "CONTRIBUTING.md",
     "ARCHITECTURE.md",
@@ -83,13 +83,8 @@ def test_files_that_are_named_are_there(document: str) -> None:
 
 
 def test_documents_name_only_flags_that_exist() -> None:
-    helps = [run_ddpgd(0, command, "--help", cwd=ROOT).stdout for command in ("train", "doctor", "plot", "plan")]
-    helps += [
-        subprocess.run(
-            [*PYTHON, str(ROOT / "scripts" / name), "--help"], capture_output=True, text=True, check=True
-        ).stdout
-        for name in ("scaling_efficiency.py", "netlab.py")
-    ]
+    helps = [run_ddpgd(0, command, "--help", cwd=ROOT).stdout for command in sorted(COMMANDS)]
+    helps.append(run_module("tools.netlab", "--help").stdout)
     known = set(re.findall(r"--[a-z-]+", "".join(helps)))
     known |= {"--oversubscribe", "--map-by", "--help", "--mca", "--bind-to", "--quiet"}  # of mpirun
     known |= {"--nodes", "--ntasks", "--ntasks-per-node", "--gpus-per-node", "--signal", "--wait", "--time"}  # of Slurm

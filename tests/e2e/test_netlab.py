@@ -48,7 +48,7 @@ else:
 """
 USE = """
 import json, sys
-from netlab import Lab
+from tools.netlab.lab import Lab
 with Lab(hosts=3, rate="100mbit") as lab:
     said = [lab.mpirun(sys.argv[1:4], capture=True).stdout for _ in range(2)]
     for rate in ("100mbit", "20mbit", "none"):

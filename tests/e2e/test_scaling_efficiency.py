@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, in_lab, run_module
 
-SCRIPT = "ddpgd.scaling.measure"
+SCRIPT = ("ddpgd", "scaling")
 SMALL = ("--ranks", "1,2", "--repetitions", "1", "--seconds", "0.02", "--micro-batch", "64")
 FLAGS = ("--", "--data", "synthetic", "--hidden", "16")
 
@@ -23,7 +23,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [
         sys.executable,
         "-m",
-        SCRIPT,
+        *SCRIPT,
         "--out",
         str(folder),
         *SMALL,
@@ -38,10 +38,10 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 75
-        assert "the same command goes on" in process.stderr.read()
+        assert "the same command continues" in process.stderr.read()
     before = json.loads((folder / "results.json").read_text())
     assert not before["finished"]
-    done = run_module(SCRIPT, "--out", folder, *SMALL, "--target", "0.4", "--samples", "6000", *FLAGS)
+    done = run_module(*SCRIPT, "--out", folder, *SMALL, "--target", "0.4", "--samples", "6000", *FLAGS)
     assert done.returncode == 0, done.stderr
     after = json.loads((folder / "results.json").read_text())
     assert after["runs"][: len(before["runs"])] == before["runs"]
@@ -76,7 +76,7 @@ def test_the_page_needs_no_other_file(measured: Path) -> None:
 
 def test_other_arguments_want_another_folder(measured: Path) -> None:
     before = (measured / "results.json").read_bytes()
-    done = run_module(SCRIPT, "--out", measured, *SMALL, *FLAGS)
+    done = run_module(*SCRIPT, "--out", measured, *SMALL, *FLAGS)
     assert done.returncode == 2
     assert "holds a measurement with other arguments; name another folder" in done.stderr
     assert (measured / "results.json").read_bytes() == before
@@ -91,12 +91,12 @@ def test_other_arguments_want_another_folder(measured: Path) -> None:
         (("--out", ROOT / "configs"), "configs holds something else; name another folder"),
         (("--out", ROOT / "README.md"), "cannot be a folder (File exists); name another"),
         (("--hosts", "nowhere"), "--hosts: nowhere is not there; name a file as launch/hosts.example"),
-        (("--", "--steps", "5"), "--steps after --: this script sets it"),
+        (("--", "--steps", "5"), "--steps after --: ddpgd scaling sets it"),
         (("--", "--optimizer", "momentun"), "momentum"),
     ],
 )
 def test_wrong_input_is_one_line(arguments: tuple[str, ...], line: str, tmp_path: Path) -> None:
-    done = run_module(SCRIPT, "--out", tmp_path / "out", *arguments)
+    done = run_module(*SCRIPT, "--out", tmp_path / "out", *arguments)
     assert done.returncode == 2, done.stderr
     assert line in done.stderr.strip().splitlines()[-1]
 
@@ -104,7 +104,7 @@ def test_wrong_input_is_one_line(arguments: tuple[str, ...], line: str, tmp_path
 def test_across_the_machines_of_a_host_file(tmp_path: Path, lab: None) -> None:  # noqa: ARG001
     hosts = tmp_path / "hosts"
     hosts.write_text("host0 slots=1\nhost1 slots=1\n")
-    command = [sys.executable, "-m", SCRIPT, "--out", str(tmp_path / "out"), "--hosts", str(hosts)]
+    command = [sys.executable, "-m", *SCRIPT, "--out", str(tmp_path / "out"), "--hosts", str(hosts)]
     done = subprocess.run(
         in_lab([*command, *SMALL, "--modes", "weak", *FLAGS]), capture_output=True, text=True, check=False
     )

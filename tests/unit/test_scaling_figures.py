@@ -1,12 +1,14 @@
-"""What scripts/scaling_efficiency.py makes of its runs: baselines, ratios, discarded runs, lost time, sentences."""
+"""The figures of a scaling measurement from its runs: baselines, ratios, discarded runs, lost time, sentences."""
 
+import re
 from typing import Any
 
 import pytest
 
 from ddpgd.scaling import analysis
-from ddpgd.scaling.analysis import conclusion, rows, table
+from ddpgd.scaling.analysis import rows, table
 from ddpgd.scaling.cases import ISOLATED, STRONG, WEAK, Case, baseline, cases
+from ddpgd.scaling.conclusion import conclusion
 
 ALL = cases([STRONG, WEAK, ISOLATED], [1, 2, 4], ["float32"], [2], [1], 64)
 
@@ -102,15 +104,30 @@ def test_the_sentence_names_the_largest_loss_first_and_what_side_by_side_runs_re
     assert sentence.startswith(
         "Weak scaling, float32, accumulate 2: 2 ranks do 1.50 times the work of one in the same time"
     )
-    assert sentence.index("the exchange of gradients takes 34 ms") < sentence.index("waiting for the slowest rank")
+    assert sentence.index("the exchange of gradients 34 ms") < sentence.index("waiting for the slowest rank")
     assert "reach 95 % on this hardware; the ranks do 0.79 times their work" in sentence
+
+
+@pytest.mark.parametrize("rate", [40, 1500, 90_000, 1_900_000])
+@pytest.mark.parametrize("compute", [0.2, 0.45, 0.7])
+def test_the_times_of_a_sentence_add_up(rate: float, compute: float) -> None:
+    """With less computing than a perfect step, the sentence says how much was gained."""
+    parts = {"compute": compute, "wait": 0.9 - compute, "exchange": 0.1}
+    made = rows(found(run(of(WEAK, 1), rate / 1.5), run(of(WEAK, 2), rate, **parts)), ALL, 2)
+    (sentence,) = conclusion(made)
+    step, perfect, difference, *times = (float(number) for number in re.findall(r"([\d.]+) ms", sentence))
+    gains = times[-1:] if "less" in sentence else []
+    losses = times[: len(times) - len(gains)]
+    assert step - perfect == pytest.approx(difference)
+    assert sum(losses) - sum(gains) == pytest.approx(difference)
+    assert bool(gains) == (made[1].lost_ms["computing"] < 0)
 
 
 def test_oversubscribed_ranks_are_marked_and_say_nothing() -> None:
     made = rows(found(run(of(STRONG, 1), 1000), run(of(STRONG, 2), 1990), run(of(STRONG, 4), 2000)), ALL, 2)
     assert [row.is_oversubscribed for row in made] == [False, False, True]
     two, four = conclusion(made)
-    assert two.endswith("an efficiency of 100 %. Nearly nothing is lost.")
+    assert two.endswith("an efficiency of 100 %. Almost nothing is lost.")
     assert "oversubscribed" in four
 
 
