@@ -76,10 +76,7 @@ def run(parsed: Mapping[str, Any], arguments: list[str]) -> None:
         raise InputError(f"{min(rival)} after --: ddpgd scaling sets it; `ddpgd scaling --help` lists its own flags")
     if asked.hosts and not asked.hosts.is_file():
         raise InputError(f"--hosts: {asked.hosts} is not there; name a file as launch/hosts.example")
-    try:
-        measurement = Measurement(parsed["out"], asked, shlex.join(["ddpgd", *arguments]))
-    except OSError as error:
-        raise InputError(f"--out: {error}") from None
+    measurement = Measurement(parsed["out"], asked, shlex.join(["ddpgd", *arguments]))
     try:
         measurement.run()
     except RunFailed as failure:

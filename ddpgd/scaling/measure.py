@@ -2,13 +2,13 @@
 
 import csv
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ddpgd.errors import InputError
 from ddpgd.run.plots import pyplot
+from ddpgd.run.stderr import say
 from ddpgd.scaling.analysis import rows, table
 from ddpgd.scaling.cases import ISOLATED, Case, cases
 from ddpgd.scaling.conclusion import conclusion
@@ -96,13 +96,13 @@ class Measurement:
         if other := [name for name in _CONDITIONS if old[name] != new[name]]:
             raise InputError(f"--out: {self._folder} holds a measurement with another {other[0]}; name another folder")
         self.found = before
-        say(f"continuing after {len(before['runs'])} runs that {self._folder} already has")
+        say(f"scaling: continuing after {len(before['runs'])} runs that {self._folder} already has")
 
     def run(self) -> None:
         """Makes all runs that are missing, repetition by repetition."""
         for case in self.cases:
             if case.name not in self.found["steps"]:
-                say(f"trial: {case.name}")
+                say(f"scaling: trial: {case.name}")
                 step_s = trial_steps_s(case, self.place, self._asked.flags)
                 rounds = max(1, round(self._asked.seconds / step_s / case.local_steps))
                 self.found["steps"][case.name] = 2 * rounds * case.local_steps
@@ -120,7 +120,7 @@ class Measurement:
         """Makes a run that counts, in at most MOST_TRIES tries."""
         same = [run for run in self.found["runs"] if (run["case"], run["repetition"]) == (case.name, number)]
         while len(same) < MOST_TRIES and not any(run["other_load"] <= LOAD_LIMIT for run in same):
-            say(f"{number}: {case.name}" + (", again: other programs disturbed it" if same else ""))
+            say(f"scaling: {number}: {case.name}" + (", again: other programs disturbed it" if same else ""))
             same.append(throughput(case, self.place, self._asked.flags, self.found["steps"][case.name], number))
             self.found["runs"].append(same[-1])
             self._save()
@@ -129,7 +129,7 @@ class Measurement:
         done = any((one["case"], one["seed"]) == (case.name, seed) for one in self.found["targets"])
         if case.mode == ISOLATED or done:
             return
-        say(f"{seed}: {case.name} to {100 * target:g} %")
+        say(f"scaling: {seed}: {case.name} to {100 * target:g} %")
         self.found["targets"].append(
             time_to(target, case, self.place, self._asked.flags, seed, self._asked.samples, EPOCHS)
         )
@@ -162,8 +162,3 @@ def _conditions(found: Found) -> dict[str, Any]:
     commit = facts["commit"].split()[0]
     machine = [facts["hardware"], facts["num_cores"], facts["versions"], facts["environment"]]
     return dict(zip(_CONDITIONS, [found["place"], found["num_slots"], commit, *machine], strict=True))
-
-
-def say(line: str) -> None:
-    """Prints a line about the progress of a measurement."""
-    print(f"scaling: {line}", file=sys.stderr, flush=True)
