@@ -47,7 +47,7 @@ def _sentence(row: Row) -> str:
 
 def _explained(row: Row) -> str:
     """Returns a sentence whose parts add up: the time that a step loses, by cause."""
-    decimals = max(0, 2 - math.floor(math.log10(row.step_ms)))
+    decimals = max(0, 3 - math.floor(math.log10(row.step_ms)))
     step, perfect = round(row.step_ms, decimals), round(row.perfect_ms, decimals)
     parts = {cause: round(lost, decimals) for cause, lost in row.lost_ms.items()}
     largest = max(parts, key=lambda cause: abs(parts[cause]))

@@ -56,7 +56,7 @@ def test_every_command_ends_with_one_line(
     wanted: tuple[str, ...],
 ) -> None:
     monkeypatch.setitem(cli.COMMANDS, command, lambda *_: fail())
-    needed = {"evaluate": ["a"], "predict": ["a", "b"], "compare": ["a", "b"], "plot": ["a"]} | {"scaling": ["--out", "a"]}
+    needed = {"evaluate": ["a"], "predict": ["a", "b"], "compare": ["a", "b"], "plot": ["a"], "scaling": ["--out", "a"]}
     assert cli.main([command, *needed.get(command, [])]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("ddpgd: ")

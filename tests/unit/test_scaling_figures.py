@@ -104,7 +104,7 @@ def test_the_sentence_names_the_largest_loss_first_and_what_side_by_side_runs_re
     assert sentence.startswith(
         "Weak scaling, float32, accumulate 2: 2 ranks do 1.50 times the work of one in the same time"
     )
-    assert sentence.index("the exchange of gradients 34 ms") < sentence.index("waiting for the slowest rank")
+    assert sentence.index("the exchange of gradients 34.1 ms") < sentence.index("waiting for the slowest rank")
     assert "reach 95 % on this hardware; the ranks do 0.79 times their work" in sentence
 
 
