@@ -2,7 +2,7 @@
 
 import sys
 
-from ddpgd.cli.main import main
+from ddpgd.cli.start import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,6 +9,7 @@ from contextlib import nullcontext, suppress
 from itertools import pairwise
 from typing import Any, NoReturn
 
+from ddpgd.cli import start
 from ddpgd.cli.commands import COMMANDS
 from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch, launch
@@ -40,11 +41,12 @@ _EXAMPLES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the process's exit code: 0 done, 2 wrong input, 3 not finite, 75 interrupted, else 1."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    launched = launch(os.environ)
     stop = StopRequest()
-    is_mine_to_tell = launched.local_rank == 0
+    is_mine_to_tell = True
     try:
-        with stop.listening() if arguments[:1] == ["train"] else nullcontext():
+        launched = launch(os.environ)
+        is_mine_to_tell = launched.local_rank == 0
+        with stop.listening(start.came) if arguments[:1] == ["train"] else nullcontext():
             world, refusal = _join(launched, arguments)
             is_mine_to_tell = world.rank == 0
             with setup.ending_all_on_failure(world):

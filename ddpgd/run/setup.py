@@ -152,14 +152,15 @@ def ending_all_on_failure(world: Transport) -> Iterator[None]:
 
 
 def _console(launch: Launch) -> Console:
-    """Standard output. Under a launcher, launch/local.sh tells in DDPGD_TERMINAL how many columns its terminal has.
+    """Returns standard output. Under a launcher, DDPGD_TERMINAL is the number of columns of its terminal.
 
     What a rank itself sees says nothing: Open MPI gives it a terminal without columns whatever is behind it.
     """
     if not launch.launcher:
         return Console()
     columns = os.environ.get("DDPGD_TERMINAL", "")
-    return Console(width=int(columns) if columns.isdecimal() else None, force_terminal=columns.isdecimal())
+    is_terminal = columns.isdecimal() and len(columns) < 6
+    return Console(width=int(columns) if is_terminal else None, force_terminal=is_terminal)
 
 
 def _silent(line: str) -> None:

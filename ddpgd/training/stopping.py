@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,12 +26,19 @@ class StopRequest:
         return bool(self.reason)
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Takes SIGUSR1, SIGTERM and SIGINT as requests; a second SIGINT interrupts at once. Main thread alone."""
+    def listening(self, came: Sequence[int] = ()) -> Iterator[None]:
+        """Takes SIGUSR1, SIGTERM, SIGINT and SIGHUP as requests; a second SIGINT interrupts at once. Main thread alone.
+
+        SIGHUP stays ignored under nohup. `came`: signals that came before this call.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        heard = [number for number in _SIGNALS if not (number == signal.SIGHUP and is_nohup)]
+        before = {number: signal.signal(number, self._receive) for number in heard}
+        for number in came:
+            self._receive(number, None)
         try:
             yield
         finally:
@@ -44,4 +51,4 @@ class StopRequest:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

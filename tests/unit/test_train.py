@@ -140,7 +140,7 @@ def test_max_time_is_a_checkpoint_and_a_message(world_size: int, tmp_path: Path)
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_is_a_request_and_its_handler_goes_away(number: int) -> None:
     before, stop = signal.getsignal(number), StopRequest()
     with stop.listening():
