@@ -30,7 +30,7 @@ def _train(parsed: dict[str, Any], world: Transport, launched: Launch, stop: Sto
 
 
 def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
-    _, saved = on_root(world, lambda: checkpoint.find(Path(parsed["checkpoint"]), say))
+    _, saved = checkpoint.find_on_root(world, lambda: Path(parsed["checkpoint"]), say)
     data = setup.load_data(parsed.get("data", saved.config.get("data")), world, launched, say)
     loss_mean, accuracy = inference.evaluate(saved, data, world)
     if world.rank == 0:

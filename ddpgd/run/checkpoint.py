@@ -16,9 +16,12 @@ from typing import Any
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from ddpgd.comm.agreement import on_root
+from ddpgd.comm.transport import Transport
 from ddpgd.errors import InputError
-from ddpgd.run import safetensors_file, strict_json
+from ddpgd.run import checkpoint_schema, safetensors_file, strict_json
 from ddpgd.run.atomic import write_atomically
+from ddpgd.run.report import VERSION
 
 KEEP = 3
 """How many checkpoints a run folder holds on to."""
@@ -42,14 +45,14 @@ class Checkpoint:
     `counters`: how far the run is; `config`: what it is; `facts`: what it met (data hash, sizes, version).
     """
 
-    arrays: Mapping[str, NDArray[Any]]
+    arrays: dict[str, NDArray[Any]]
     counters: Mapping[str, Any]
     config: Mapping[str, Any]
     facts: Mapping[str, Any]
 
-    def without_arrays(self) -> "Checkpoint":
-        """Returns the tables alone: small enough to be sent to every rank as an object."""
-        return replace(self, arrays={})
+    def drop_arrays(self) -> None:
+        """Frees the memory of the arrays, once they have been restored."""
+        self.arrays.clear()
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -109,7 +112,7 @@ def load(path: Path) -> Checkpoint:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, TypeError, ValueError) as error:
+    except (SafetensorError, AttributeError, TypeError, ValueError) as error:  # of types that NumPy does not know
         raise DamagedError(f"{path}: truncated or not a checkpoint ({error}); choose another one") from None
     except OSError as error:
         raise InputError(f"{path}: cannot read this checkpoint: {error.strerror or error}") from None
@@ -147,13 +150,43 @@ def find(place: Path, say: Callable[[str], None]) -> tuple[Path, Checkpoint]:
     if not exists:
         raise NoCheckpointError(f"{place}: there is no such checkpoint or run folder")
     if not is_folder:
-        return place.resolve(), load(place)
+        return place.resolve(), _load_usable(place, say)
     for path in newest_first(folder):
         try:
-            return path.resolve(), load(path)
+            return path.resolve(), _load_usable(path, say)
         except DamagedError as error:
             say(f"passed over: {error}")
     raise NoCheckpointError(f"{place}: holds no undamaged checkpoint; name another place, or start anew")
+
+
+def find_on_root(world: Transport, place: Callable[[], Path], say: Callable[[str], None]) -> tuple[Path, Checkpoint]:
+    """Returns the checkpoint at place(), which rank 0 finds and reads; on the other ranks, without its arrays."""
+    found: list[Checkpoint] = []
+
+    def work() -> tuple[Path, Checkpoint]:
+        path, saved = find(place(), say)
+        found.append(saved)
+        return path, replace(saved, arrays={})
+
+    path, tables = on_root(world, work)
+    return path, found[0] if found else tables
+
+
+def _load_usable(path: Path, say: Callable[[str], None]) -> Checkpoint:
+    """Reads a checkpoint and checks that this version can use it."""
+    saved = load(path)
+    if _step(path) not in (None, saved.counters.get("step")):
+        raise DamagedError(f"{path}: named after another step than it holds; choose another one")
+    if problem := checkpoint_schema.find_problem(saved.arrays, saved.counters, saved.config, saved.facts):
+        version = saved.facts.get("version")
+        if isinstance(version, str) and version != VERSION:
+            raise InputError(
+                f"{path}: written by ddpgd {version[:30]}, which is not {VERSION}: {problem}; use that version"
+            )
+        raise DamagedError(f"{path}: not a checkpoint that ddpgd {VERSION} can use: {problem}; choose another one")
+    if name := checkpoint_schema.find_non_finite(saved.arrays):
+        say(f"{path}: holds NaN or infinity, first in {name}: the run had diverged")
+    return saved
 
 
 def _name(step: int) -> str:

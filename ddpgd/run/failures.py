@@ -3,7 +3,8 @@
 import errno
 import shutil
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ddpgd.config.units import bytes_text
@@ -28,6 +29,17 @@ def as_one_line(error: BaseException) -> DdpgdError | None:
     if isinstance(error, BrokenPipeError):
         return MachineError()
     return MachineError(_of_os_error(error)) if isinstance(error, OSError) else None
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Turns a foreseeable failure into the `DdpgdError` that tells it, which ranks can agree on."""
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        told = as_one_line(error)
+        assert told is not None, "both are foreseeable"
+        raise told from error
 
 
 _MORE_MEMORY = "type smaller numbers (--hidden, --micro-batch, --ranks), or start fewer ranks on this machine"

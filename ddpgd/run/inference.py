@@ -1,4 +1,4 @@
-"""What a checkpoint's network does: evaluation, and probabilities for images."""
+"""Evaluate a checkpoint's network, and compute the probabilities it gives to images."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from ddpgd.comm.transport import Transport
+from ddpgd.comm.transport import Alone, Transport
 from ddpgd.config.schema import from_table
 from ddpgd.data.batches import Samples
 from ddpgd.data.mnist import Dataset
@@ -20,7 +20,11 @@ from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
 
 
 def evaluate(saved: Checkpoint, data: Dataset, world: Transport) -> tuple[float, float]:
-    """Test loss mean and test accuracy of a checkpoint, over all ranks of `world`."""
+    """Returns test loss mean and test accuracy of a checkpoint, over all ranks of `world`; rank 0 has its arrays.
+
+    Raises:
+        InputError: the data's images have another shape than those of the checkpoint.
+    """
     if list(data.image_shape) != saved.facts["image_shape"]:
         wanted = "x".join(map(str, saved.facts["image_shape"]))
         raise InputError(
@@ -29,15 +33,15 @@ def evaluate(saved: Checkpoint, data: Dataset, world: Transport) -> tuple[float,
     with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
         backend = Reference()
         network = model(backend, from_table(saved.config), saved.facts["image_shape"], EVALUATE_ROWS)
-        params = resharding.params(network.layout, saved.arrays)
+        params = resharding.params(world, network.layout, saved.arrays)
         return Evaluate(backend, network, Samples(data.test_images, data.test_labels), world)(params, params)
 
 
 def probabilities(saved: Checkpoint, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Class probabilities, float64 (num_images, C), that a checkpoint's network gives to uint8 (num_images, K) images."""
+    """Returns class probabilities, float64 (num_images, C), for `images`, uint8 (num_images, K)."""
     num_rows = len(images)
     network = model(Reference(), from_table(saved.config), saved.facts["image_shape"], num_rows)
-    params = resharding.params(network.layout, saved.arrays)
+    params = resharding.params(Alone(), network.layout, saved.arrays)
     no_labels, cursor = np.zeros(num_rows, np.uint8), np.zeros(CURSOR_WORDS, np.int64)
     network.load(images, no_labels, np.arange(num_rows), cursor, 0, num_rows)
     logits = network.forward(params, params, num_rows, num_rows).astype(np.float64)
@@ -46,6 +50,6 @@ def probabilities(saved: Checkpoint, images: NDArray[np.uint8]) -> NDArray[np.fl
 
 
 def check_same_data(path: Path, saved: Checkpoint, data: Dataset) -> None:
-    """InputError: `data` are not those that the checkpoint was trained on."""
+    """Raises InputError if `data` are not those that the checkpoint was trained on."""
     if saved.facts["data_sha256"] != data.sha256:
         raise InputError(f"{data.source}: not the data that {path} was trained on; name those with --data")

@@ -1,78 +1,142 @@
-"""What survives of a run: a checkpoint's arrays, from live vectors and back to them, at any number of ranks."""
+"""A checkpoint's arrays: gathered from the live vectors of all ranks, and back to them, at any number of ranks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpgd.comm import bulk
+from ddpgd.comm.agreement import on_root
 from ddpgd.comm.message_plan import segments
 from ddpgd.comm.transport import Transport
-from ddpgd.kernels.ops import Ops
+from ddpgd.errors import InputError
+from ddpgd.kernels.ops import Array, Ops
 from ddpgd.params import Layout
 from ddpgd.training.state import TrainState
 
 Arrays = Mapping[str, NDArray[Any]]
 
-TAKEN_OVER_AS = {"sent": "owned"}
-"""At another number of ranks: what was kept of pieces on their way is kept of the sums of their owners."""
+_TAKEN_OVER_AS = {"sent": "owned"}
+"""At another number of ranks, residuals of pieces on their way to an owner become residuals of the owners' sums."""
 
 
 def gather(backend: Ops, transport: Transport, layout: Layout, state: TrainState) -> dict[str, NDArray[Any]]:
-    """All that a checkpoint holds; every rank calls it. One's own vector NAME of rank R is called NAME.R."""
-    # Copies: ranks that are threads go on while this one looks at their arrays.
-    own = {name: np.array(backend.to_host(vector)) for name, vector in state.per_rank.items()}
-    everybody = transport.all_gather_objects(own) if own else []
+    """Returns, on rank 0, all arrays of a checkpoint; every rank calls it. The vector NAME of rank R is called NAME.R."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, vector in state.per_rank.items():
+        gathered = bulk.gather(transport, backend.to_host(vector))
+        arrays |= {f"{name}.{rank}": array for rank, array in enumerate(gathered)}
+    if transport.rank > 0:
+        return {}
     host = backend.to_host(state.params)
-    arrays = {f"params.{tensor.name}": tensor.view(host) for tensor in layout.tensors}
-    arrays |= {name: backend.to_host(vector) for name, vector in state.replicated.items()}
-    return arrays | {f"{name}.{rank}": array for rank, theirs in enumerate(everybody) for name, array in theirs.items()}
+    arrays |= {f"params.{tensor.name}": tensor.view(host) for tensor in layout.tensors}
+    return arrays | {name: backend.to_host(vector) for name, vector in state.replicated.items()}
 
 
-def params(layout: Layout, arrays: Arrays) -> NDArray[np.float32]:
-    """The params of a checkpoint, float32 (layout.size,), on the host."""
+def params(transport: Transport, layout: Layout, arrays: Arrays) -> NDArray[np.float32]:
+    """Returns the params of a checkpoint, float32 (layout.size,), on the host of every rank; rank 0 has the `arrays`."""
     vector = np.zeros(layout.size, np.float32)
-    for tensor in layout.tensors:
-        tensor.view(vector)[...] = arrays[f"params.{tensor.name}"]
+    if transport.rank == 0:
+        for tensor in layout.tensors:
+            tensor.view(vector)[...] = arrays[f"params.{tensor.name}"]
+    bulk.broadcast(transport, vector)
     return vector
 
 
 def restore(backend: Ops, transport: Transport, state: TrainState, arrays: Arrays, world_size: int) -> None:
-    """Fills live vectors from a checkpoint that `world_size` ranks wrote.
+    """Fills live vectors from a checkpoint that `world_size` ranks wrote; rank 0 has its `arrays`, every rank calls it.
 
-    By as many ranks, each goes on with its own. By others: of residuals, each takes a segment of their sum; of other
-    vectors, the mean.
+    If there are as many ranks now, each gets its own vectors back. If not, each gets a segment of the sum of all
+    residuals, and the mean of all other vectors.
+
+    Raises:
+        InputError: the arrays are not those of this configuration; on all ranks.
     """
+    on_root(transport, lambda: _check(state, arrays, world_size))
     for name, vector in state.replicated.items():
-        backend.upload(arrays[name], vector)
-    found = {name: [arrays[f"{name}.{rank}"] for rank in range(world_size)] for name in state.per_rank}
+        backend.upload(_broadcast(transport, vector, partial(_array, name, arrays)), vector)
     if world_size == transport.world_size:
-        mine = {name: theirs[transport.rank] for name, theirs in found.items()}
+        mine = {name: _own(transport, vector, name, arrays) for name, vector in state.per_rank.items()}
     else:
-        mine = _shares(found, transport)
-    for name, vector in state.per_rank.items():
-        backend.upload(mine[name], vector)
+        totals = {
+            name: _broadcast(transport, vector, partial(_total, name, arrays, world_size))
+            for name, vector in state.per_rank.items()
+        }
+        mine = _parts(totals, transport)
+    for name, values in mine.items():
+        backend.upload(values, state.per_rank[name])
 
 
-def how_shared(state: TrainState) -> list[str]:
-    """What `restore` does at another number of ranks, in words."""
-    kinds = {"residual" if name.startswith("residual") else "other" for name in state.per_rank}
+def describe_resharding(state: TrainState) -> list[str]:
+    """Returns what `restore` does at another number of ranks, in words."""
+    kinds = {"residual" if _is_residual(name) else "other" for name in state.per_rank}
     texts = {
-        "residual": "what ranks kept back is summed, and each takes a segment of it",
-        "other": "each takes the mean of what the ranks' own optimizers remembered",
+        "residual": "the residuals of all ranks are summed, and each rank takes a segment of the sum",
+        "other": "each rank takes the mean of all ranks' optimizer vectors",
     }
     return [texts[kind] for kind in sorted(kinds)]
 
 
-def _shares(found: Mapping[str, list[NDArray[Any]]], transport: Transport) -> dict[str, NDArray[Any]]:
-    """This rank's part of the vectors of another number of ranks."""
-    kept = {name: np.zeros_like(theirs[0]) for name, theirs in found.items()}
-    for name, theirs in found.items():
-        total: NDArray[np.float32] = np.sum(theirs, axis=0, dtype=np.float32)
+def _check(state: TrainState, arrays: Arrays, world_size: int) -> None:
+    """Raises InputError if the arrays beside params are not exactly those that `state` has."""
+    wanted = {name: vector.shape for name, vector in state.replicated.items()}
+    wanted |= {f"{name}.{rank}": vector.shape for name, vector in state.per_rank.items() for rank in range(world_size)}
+    found = {name: array for name, array in arrays.items() if not name.startswith("params.")}
+    for name in sorted(wanted.keys() ^ found.keys()):
+        what = "no array" if name in wanted else "an array"
+        raise InputError(
+            f"the checkpoint holds {what} {name[:100]!r}, so it is of another version of ddpgd; use that version"
+        )
+    for name, shape in wanted.items():
+        array = found[name]
+        if array.shape != shape or array.dtype != np.float32:
+            raise InputError(
+                f"the checkpoint's array {name!r} is {array.dtype} {array.shape}, where float32 {shape} is wanted; "
+                "choose another one"
+            )
+
+
+def _broadcast(transport: Transport, like: Array, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """Returns what make() returns on rank 0, float32 of the shape of `like`, on every rank."""
+    host = make() if transport.rank == 0 else np.empty(like.shape, np.float32)
+    bulk.broadcast(transport, host)
+    return host
+
+
+def _own(transport: Transport, like: Array, name: str, arrays: Arrays) -> NDArray[Any]:
+    """Returns this rank's vector of that name."""
+    parts = [arrays[f"{name}.{rank}"] for rank in range(transport.world_size)] if transport.rank == 0 else []
+    host = np.empty(like.shape, np.float32)
+    bulk.scatter(transport, parts, host)
+    return host
+
+
+def _array(name: str, arrays: Arrays) -> NDArray[Any]:
+    return np.ascontiguousarray(arrays[name])
+
+
+def _total(name: str, arrays: Arrays, world_size: int) -> NDArray[np.float32]:
+    """Returns the sum over ranks of a vector; of one that is no residual, the mean."""
+    total = np.array(arrays[f"{name}.0"], np.float32)
+    for rank in range(1, world_size):
+        total += arrays[f"{name}.{rank}"]
+    return total if _is_residual(name) else total / np.float32(world_size)
+
+
+def _parts(totals: Mapping[str, NDArray[Any]], transport: Transport) -> dict[str, NDArray[Any]]:
+    """Returns this rank's vectors: a segment of each residual, and all of the others."""
+    parts = {name: np.zeros_like(total) for name, total in totals.items()}
+    for name, total in totals.items():
         kind, _, what = name.rpartition(".")
-        if kind.startswith("residual"):
+        if _is_residual(name):
             segment = segments(total.size, transport.world_size)[transport.rank]
-            kept[f"{kind}.{TAKEN_OVER_AS.get(what, what)}"][segment] += total[segment]
+            parts[f"{kind}.{_TAKEN_OVER_AS.get(what, what)}"][segment] += total[segment]
         else:
-            kept[name] += total / np.float32(len(theirs))
-    return kept
+            parts[name] += total
+    return parts
+
+
+def _is_residual(name: str) -> bool:
+    return name.startswith("residual")

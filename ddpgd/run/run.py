@@ -5,8 +5,10 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ddpgd.comm.agreement import on_root
@@ -16,8 +18,7 @@ from ddpgd.comm.transports.capabilities import why_auto
 from ddpgd.config.schema import Config, resolve, to_table
 from ddpgd.config.validation import validate
 from ddpgd.data.mnist import Dataset
-from ddpgd.errors import InputError
-from ddpgd.run import build, checkpoint, report, resharding, watchdog
+from ddpgd.run import build, checkpoint, failures, report, resharding, watchdog
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import Machine
 from ddpgd.run.folder import RunFolder
@@ -48,7 +49,7 @@ def run_on_ranks(
     world_size = config.ranks or transport.world_size
     config = resolve(config, world_size)
     validate(config)
-    counters = _counters(resumed[1]) if resumed else Counters()
+    counters = Counters(**resumed[1].counters) if resumed else Counters()
     if resumed:
         check_same_data(*resumed, data)
     pace = build.pace(config, data, counters.step)
@@ -89,12 +90,13 @@ class Run:
         self._saved = saved
         self._ops = machine.ops(config)
         self._reachable = machine.reaching(config, self._ops, transport)
-        first = None if saved is None else resharding.params(build.layout(config, data.image_shape), saved.arrays)
-        counters = _counters(saved) if saved else Counters()
+        first = None if saved is None else self._initial_params(saved)
+        counters = Counters(**saved.counters) if saved else Counters()
         self._step = build.sync(self._ops, config, data, self._reachable, pace.total_steps, first, counters)
         self._state = self._step.state
         if saved:
             resharding.restore(self._ops, transport, self._state, saved.arrays, saved.facts["world_size"])
+            saved.drop_arrays()
 
     @property
     def steps_done(self) -> int:
@@ -130,7 +132,9 @@ class Run:
             return []
         before, now = self._saved.facts["world_size"], self._transport.world_size
         lines = [
-            f"{before} ranks before, {now} now: {text}" for text in resharding.how_shared(self._state) if before != now
+            f"{before} ranks before, {now} now: {text}"
+            for text in resharding.describe_resharding(self._state)
+            if before != now
         ]
         if self._saved.facts.get("backend") not in (None, self._ops.name):
             saved_by = self._saved.facts["backend"]
@@ -155,12 +159,17 @@ class Run:
             skip_non_finite=self._config.non_finite == "skip",
         )
 
+    def _initial_params(self, saved: Checkpoint) -> NDArray[np.float32]:
+        layout = build.layout(self._config, self._data.image_shape)
+        return resharding.params(self._transport, layout, saved.arrays)
+
     def _save(self) -> None:
+        """Writes a checkpoint. DdpgdError, on all ranks: rank 0 cannot."""
         self._state.read_loss_scale(self._ops)
-        layout = self._step.model.layout
-        arrays = resharding.gather(self._ops, self._transport, layout, self._state)
-        if self._transport.rank > 0:
-            return
+        arrays = resharding.gather(self._ops, self._transport, self._step.model.layout, self._state)
+        on_root(self._transport, lambda: self._write(arrays))
+
+    def _write(self, arrays: dict[str, NDArray[Any]]) -> None:
         facts = {
             "version": report.VERSION,
             "backend": self._ops.name,
@@ -168,11 +177,11 @@ class Run:
             "data_sha256": self._data.sha256,
             "class_names": list(self._data.class_names),
             "world_size": self._transport.world_size,
-            "params_sha256": layout.sha256(self._ops.to_host(self._state.params)),
+            "params_sha256": self._step.model.layout.sha256(self._ops.to_host(self._state.params)),
         }
-        checkpoint.save(
-            self._folder.checkpoints, Checkpoint(arrays, asdict(self._state.counters), to_table(self._config), facts)
-        )
+        saved = Checkpoint(arrays, asdict(self._state.counters), to_table(self._config), facts)
+        with failures.in_one_line():
+            checkpoint.save(self._folder.checkpoints, saved)
 
     def _hashes(self) -> Record:
         host = self._ops.to_host(self._state.params)
@@ -229,12 +238,3 @@ class _Recorder:
         for file in self._files:
             file.record(whole)
         self._shown.record(record)
-
-
-def _counters(saved: Checkpoint) -> Counters:
-    try:
-        return Counters(**saved.counters)
-    except TypeError as error:
-        raise InputError(
-            f"the checkpoint was written by another version of ddpgd ({error}); use that version"
-        ) from None

@@ -57,7 +57,10 @@ def start_run(given: Mapping[str, Any], world: Transport, launch: Launch, stop: 
 
     `stop` is asked, before one or more steps, whether to write a checkpoint and end.
     """
-    config, resumed = on_root(world, lambda: _configure(given, given.get("ranks") or world.world_size))
+    resumed = None
+    if given.get("resume") is not None:
+        resumed = checkpoint.find_on_root(world, lambda: _place(given), say)
+    config = on_root(world, lambda: _configure(given, resumed, given.get("ranks") or world.world_size))
     console = _console(launch)
     machine = agree(config, resumed is not None, world, launch.local_rank)
     quiet = config.quiet or world.rank > 0
@@ -99,26 +102,30 @@ def load_data(given: str | None, world: Transport, launch: Launch, report: Say) 
     return data
 
 
-def _configure(given: Mapping[str, Any], world_size: int) -> tuple[Config, tuple[Path, Checkpoint] | None]:
-    """Rank 0's part: the options, and the checkpoint to go on from."""
-    if given.get("resume") is None:
-        config = Config(**given)
-        _validate(config)
-        return config, None
+def _place(given: Mapping[str, Any]) -> Path:
+    """Returns what --resume names: a checkpoint, or a run folder."""
     place = given["resume"] or given.get("run_dir")
     if not place:
         raise InputError("--resume alone needs to know the run: type --run-dir FOLDER --resume, or --resume CHECKPOINT")
-    place = Path(os.path.expanduser(place))
-    path, saved = checkpoint.find(place, say)
+    return Path(os.path.expanduser(place))
+
+
+def _configure(given: Mapping[str, Any], resumed: tuple[Path, Checkpoint] | None, world_size: int) -> Config:
+    """Returns the configuration: the options that are given, over those of the checkpoint."""
+    if resumed is None:
+        config = Config(**given)
+        _validate(config)
+        return config
+    path, saved = resumed
     if not given.get("run_dir"):
-        check_keeps_later(place, path)
+        check_keeps_later(_place(given), path)
     before = from_table(saved.config)
     own_folder = {} if given.get("run_dir") else {"run_dir": None}
     config = continued(before, {**own_folder, **given, "resume": None}, world_size)
     _validate(config)
     if config.schedule != "constant" and (config.epochs, config.steps) != (before.epochs, before.steps):
         say(f"the run has another length now, so the {config.schedule} schedule goes on differently")
-    return config, (path, saved)
+    return config
 
 
 def _validate(config: Config) -> None:

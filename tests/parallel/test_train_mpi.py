@@ -1,19 +1,23 @@
 """Whole runs over MPI equal the run of one rank, bit for bit; and end alike on all ranks."""
 
+import errno
+import pickle
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mpi4py import MPI
 
+from ddpgd.comm import bulk
 from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Alone, Transport
 from ddpgd.comm.transports.mpi_host import MpiHost
 from ddpgd.data import synthetic
 from ddpgd.data.mnist import Dataset
-from ddpgd.errors import InputError, Interrupted, NonFiniteError
+from ddpgd.errors import InputError, Interrupted, MachineError, NonFiniteError
 from ddpgd.run import checkpoint, setup
 from ddpgd.training.stopping import StopRequest
 from runs import records
@@ -143,3 +147,66 @@ def test_other_data_on_one_rank_is_refused_on_all(
         monkeypatch.setattr(synthetic, "make", lambda: make_digits(num_train=330, num_test=9))
     with pytest.raises(InputError, match=f"rank {comm.size - 1} has other data than rank 0"):
         train(folder / "run")
+
+
+PER_RANK = {
+    "sync": "local",
+    "local_steps": 2,
+    "wire": "int8",
+    "error_feedback": True,
+    "optimizer": "adam",
+    "lr": 0.01,
+    "steps": 8,
+    "schedule": "constant",
+    "checkpoint_every": 4,
+}
+"""Each rank has optimizer vectors and residuals of its own."""
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if 4 KB were what MPI can count, and no object could be as large as the params."""
+    monkeypatch.setattr(bulk, "PIECE_BYTES", 4096)
+    send = MpiHost.all_gather_objects
+
+    def sends_small(world: MpiHost, value: Any) -> list[Any]:
+        assert len(pickle.dumps(value)) < 10_000
+        return send(world, value)
+
+    monkeypatch.setattr(MpiHost, "all_gather_objects", sends_small)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_arrays_longer_than_a_piece(comm: MPI.Intracomm) -> None:
+    world = MpiHost(comm)
+    array = np.arange(5000, dtype=np.float32) + comm.rank
+    gathered = bulk.gather(world, array)
+    assert len(gathered) == (comm.size if comm.rank == 0 else 0)
+    assert all(np.array_equal(theirs, array + rank) for rank, theirs in enumerate(gathered))
+    out = np.empty_like(array)
+    bulk.scatter(world, gathered, out)
+    np.testing.assert_array_equal(out, array)
+    bulk.broadcast(world, array)
+    np.testing.assert_array_equal(array, np.arange(5000))
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_vectors_of_each_rank_are_saved_and_restored_in_pieces(train: Callable[..., Record], folder: Path) -> None:
+    whole = train(folder / "whole", **PER_RANK)
+    half = folder / "whole" / "checkpoints" / "step-00000004.safetensors"
+    resumed = train(folder / "resumed", resume=str(half))
+    assert resumed["params_sha256"] == whole["params_sha256"]
+    alone = train(folder / "alone", alone=True, resume=str(half))
+    assert alone["steps"] == 8
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_all_ranks_with_the_same_line(
+    comm: MPI.Intracomm, train: Callable[..., Record], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "step-00000009.safetensors")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(MachineError, match="No space left") as caught:
+        train(folder / "run")
+    assert len(set(comm.allgather(str(caught.value)))) == 1

@@ -1,26 +1,38 @@
 """Checkpoints: what is read is what was written, or the reader is told; the newest whole one is found."""
 
+import json
 import os
+import random
+import shutil
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from ddpgd.errors import InputError
-from ddpgd.run import checkpoint
+from ddpgd.run import checkpoint, safetensors_file
 from ddpgd.run.checkpoint import KEEP, Checkpoint, DamagedError
+from ddpgd.run.report import VERSION
+from mutations import mutated, mutated_table
 
 
 def make(step: int = 7) -> Checkpoint:
     rng = np.random.default_rng(step)
     arrays = {
         "params.dense1.weight": rng.standard_normal((4, 3)).astype(np.float32),
-        "params.dense1.bias": np.array([-0.0, np.inf, 1e-45], np.float32),
+        "params.dense1.bias": np.array([-0.0, 3e38, 1e-45], np.float32),
+        "params.dense2.weight": rng.standard_normal((3, 10)).astype(np.float32),
+        "params.dense2.bias": np.zeros(10, np.float32),
         "optimizer.velocity": rng.standard_normal(32).astype(np.float32),
     }
     counters = {"step": step, "epoch_loss_sum": 0.1 + 0.2, "test_accuracy": None}
-    return Checkpoint(arrays, counters, {"lr": 0.1, "hidden": [5]}, {"world_size": 3, "data_sha256": "ab"})
+    facts = {"world_size": 3, "data_sha256": "ab", "image_shape": [2, 2], "version": VERSION}
+    return Checkpoint(arrays, counters, {"lr": 0.1, "hidden": [3]}, facts)
 
 
 def assert_same(left: Checkpoint, right: Checkpoint) -> None:
@@ -88,7 +100,7 @@ def test_every_flipped_byte_is_detected(tmp_path: Path, mask: int) -> None:
     [
         (b'"F32"', b'"I32"'),
         (b'"shape":[4,3]', b'"shape":[3,4]'),
-        (b"dense1.bias", b"dense2.bias"),
+        (b"dense1.bias", b"dense3.bias"),
         (b"step", b"stop"),
     ],
 )
@@ -268,6 +280,187 @@ def test_a_write_over_an_existing_one_that_fails_keeps_it(tmp_path: Path, monkey
     with pytest.raises(OSError, match="Input/output"):
         checkpoint.save(tmp_path, changed)
     assert path.read_bytes() == before
+
+
+def changed(saved: Checkpoint, **tables: Any) -> Checkpoint:
+    """The same with other values in its tables, or other arrays; None: without them."""
+    merged = {
+        name: {key: value for key, value in {**getattr(saved, name), **table}.items() if value is not None}
+        for name, table in tables.items()
+    }
+    return replace(saved, **merged)
+
+
+USELESS: dict[str, tuple[dict[str, Any], str]] = {
+    "one weight": ({"arrays": {"params.dense1.weight": np.zeros((1, 1))}}, r"dense1\.weight is float64 \(1, 1\)"),
+    "other type": ({"arrays": {"params.dense1.bias": np.zeros(3, np.int32)}}, r"dense1\.bias is int32"),
+    "a tensor more": ({"arrays": {"params.dense9.bias": np.zeros(3, np.float32)}}, "an array 'params.dense9.bias'"),
+    "a tensor less": ({"arrays": {"params.dense1.bias": None}}, "no array 'params.dense1.bias'"),
+    "other widths": ({"config": {"hidden": [4]}}, r"dense1\.weight is float32 \(4, 3\)"),
+    "too many widths": ({"config": {"hidden": [3] * 5000}}, "hidden is"),
+    "a width too large": ({"config": {"hidden": [10**9]}}, "hidden is"),
+    "unknown option": ({"config": {"zzz": 1}}, "zzz"),
+    "other images": ({"facts": {"image_shape": [3, 3]}}, r"dense1\.weight is float32 \(4, 3\)"),
+    "no images": ({"facts": {"image_shape": [0, 2]}}, "image_shape is"),
+    "no shape": ({"facts": {"image_shape": None}}, "does not tell image_shape"),
+    "no ranks": ({"facts": {"world_size": 0}}, "world_size is 0"),
+    "many ranks": ({"facts": {"world_size": 10**9}}, "world_size is"),
+    "true ranks": ({"facts": {"world_size": True}}, "world_size is True"),
+    "unknown fact": ({"facts": {"weather": "fine"}}, "no fact 'weather'"),
+    "escape sequences": ({"facts": {"data_sha256": "\x1b[2J"}}, "data_sha256 is"),
+    "unknown counter": ({"counters": {"hops": 1}}, "no counter 'hops'"),
+    "step of text": ({"counters": {"updates": "x"}}, "the counter updates is 'x'"),
+    "negative step": ({"counters": {"samples": -1}}, "the counter samples is -1"),
+    "a huge step": ({"counters": {"samples": 10**30}}, "the counter samples is 1000"),
+}
+
+
+@pytest.mark.parametrize("name", USELESS)
+def test_a_checkpoint_that_is_whole_but_makes_no_sense_is_refused(tmp_path: Path, name: str) -> None:
+    tables, wanted = USELESS[name]
+    checkpoint.save(tmp_path, make(1))
+    path = checkpoint.save(tmp_path, changed(make(2), **tables))
+    assert checkpoint.load(path).counters["step"] == 2
+    with pytest.raises(DamagedError, match=wanted) as caught:
+        checkpoint.find(path, refuse_to_talk)
+    assert str(caught.value).isprintable()
+    said: list[str] = []
+    assert_same(checkpoint.find(tmp_path, said.append)[1], make(1))
+    assert [line.startswith(f"passed over: {path}: not a checkpoint that") for line in said] == [True]
+
+
+@pytest.mark.parametrize("name", USELESS)
+def test_a_checkpoint_of_another_version_is_refused_by_its_version(tmp_path: Path, name: str) -> None:
+    tables = USELESS[name][0]
+    tables = tables | {"facts": {"version": "9.9.9"} | tables.get("facts", {})}
+    checkpoint.save(tmp_path, make(1))
+    checkpoint.save(tmp_path, changed(make(2), **tables))
+    with pytest.raises(InputError, match=r"written by ddpgd 9\.9\.9, which is not .*; use that version"):
+        checkpoint.find(tmp_path, refuse_to_talk)
+
+
+def test_a_checkpoint_of_another_version_that_makes_sense_is_used(tmp_path: Path) -> None:
+    older = changed(make(), facts={"version": "0.0.1"}, counters={"epoch_loss_sum": None})
+    checkpoint.save(tmp_path, older)
+    assert_same(checkpoint.find(tmp_path, refuse_to_talk)[1], older)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_params_that_are_not_finite_are_said(tmp_path: Path, value: float) -> None:
+    saved = make()
+    saved.arrays["params.dense2.weight"][1, 1] = value
+    checkpoint.save(tmp_path, saved)
+    said: list[str] = []
+    checkpoint.find(tmp_path, said.append)
+    assert [line.partition(": ")[2] for line in said] == [
+        "holds NaN or infinity, first in dense2.weight: the run had diverged"
+    ]
+
+
+def test_another_step_than_the_name_says_is_passed_over(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, make(1))
+    shutil.copy(path, tmp_path / "step-00000009.safetensors")
+    said: list[str] = []
+    assert checkpoint.find(tmp_path, said.append)[0] == path.resolve()
+    assert "named after another step" in said[0]
+
+
+def written(path: Path, arrays: dict[str, Any], tables: str) -> None:
+    """A file with a right hash, whatever is in it."""
+    metadata = {"ddpgd": tables, "sha256": safetensors_file.sha256(arrays, tables)}
+    path.write_bytes(b"".join(safetensors_file.content(arrays, metadata)))
+
+
+@pytest.mark.parametrize(
+    "tables", ["", "[]", "{}", "null", '{"counters": 1, "config": {}, "facts": {}}', "[" * 100_000]
+)
+def test_tables_of_another_form_are_refused(tmp_path: Path, tables: str) -> None:
+    path = tmp_path / "step-00000007.safetensors"
+    written(path, make().arrays, tables)
+    with pytest.raises(DamagedError, match="choose another one"):
+        checkpoint.load(path)
+
+
+def refusals(path: Path, files: Iterator[None]) -> list[str]:
+    """What is said of those files, one after the other at `path`, that are refused."""
+    found = []
+    for _ in files:
+        try:
+            checkpoint.find(path, lambda _line: None)
+        except InputError as error:
+            found.append(str(error))
+    return found
+
+
+def test_mutated_tables_with_a_right_hash_are_used_or_refused_in_a_line(tmp_path: Path) -> None:
+    path, saved, choose = tmp_path / "mutated.safetensors", make(), random.Random(0)
+    tables = {"counters": dict(saved.counters), "config": dict(saved.config), "facts": dict(saved.facts)}
+
+    def files() -> Iterator[None]:
+        for number in range(1500):
+            text = json.dumps(mutated_table(tables, choose))
+            if number % 3 == 0:
+                text = mutated(text.encode(), choose).decode(errors="replace")
+            written(path, saved.arrays, text)
+            yield
+
+    found = refusals(path, files())
+    assert 750 < len(found) < 1500
+    assert all(line.isprintable() and len(line) < 1100 for line in found)
+
+
+def test_mutated_arrays_with_a_right_hash_are_used_or_refused_in_a_line(tmp_path: Path) -> None:
+    path, saved, choose = tmp_path / "mutated.safetensors", make(), random.Random(0)
+    tables = json.dumps({"counters": saved.counters, "config": saved.config, "facts": saved.facts})
+    odd = [np.zeros((), np.float32), np.zeros((0,), np.float32), np.zeros((1, 1)), np.zeros((4, 3), np.uint8)]
+
+    def files() -> Iterator[None]:
+        for _ in range(500):
+            arrays = dict(saved.arrays)
+            name = choose.choice([*arrays, "params.zzz", "\x1b[2J", "zzz"])
+            arrays[name] = choose.choice(odd)
+            written(path, arrays, tables)
+            yield
+
+    found = refusals(path, files())
+    assert 200 < len(found) < 500
+    assert all(line.isprintable() and len(line) < 1100 for line in found)
+
+
+def test_mutated_bytes_are_refused_in_a_line(tmp_path: Path) -> None:
+    path, choose = tmp_path / "mutated.safetensors", random.Random(0)
+    whole = checkpoint.save(tmp_path, make()).read_bytes()
+
+    def files() -> Iterator[None]:
+        for _ in range(1000):
+            path.write_bytes(mutated(whole, choose))
+            yield
+
+    found = refusals(path, files())
+    assert len(found) > 950
+    assert all(line.isprintable() and len(line) < 1100 for line in found)
+
+
+def test_types_of_other_programs_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    for name in ("BF16", "F8_E4M3", "BOOL", "U64", "C64"):
+        header = json.dumps({"a": {"dtype": name, "shape": [0], "data_offsets": [0, 0]}}).encode()
+        path.write_bytes(struct.pack("<Q", len(header)) + header)
+        with pytest.raises(DamagedError):
+            checkpoint.load(path)
+
+
+def test_content_is_what_the_library_reads_and_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safetensors_file, "PIECE_BYTES", 20)
+    saved = make()
+    arrays = saved.arrays | {"a scalar": np.array(5, np.int64), "empty": np.zeros((0, 3)), "byte": np.ones(3, np.uint8)}
+    pieces = list(safetensors_file.content(arrays, {"ddpgd": "{}"}))
+    assert max(map(len, pieces[1:])) == 20
+    (tmp_path / "file").write_bytes(b"".join(pieces))
+    read = load_file(tmp_path / "file")
+    assert read.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert (read[name].dtype, read[name].shape, read[name].tobytes()) == (array.dtype, array.shape, array.tobytes())
 
 
 def test_a_run_that_goes_on_from_an_earlier_one_leaves_the_later_behind(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""Large arrays travel between rank 0 and the others in pieces, whatever their length."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ddpgd.comm import bulk
+from ddpgd.comm.transports import threads
+from ddpgd.comm.transports.threads import Threads
+
+
+class Noting(Threads):
+    """Notes the longest message."""
+
+    longest = 0
+
+    def all_to_all(self, sends: Any, receives: Any) -> None:
+        sizes = [array.nbytes for arrays in (*sends, *receives) for array in arrays]
+        Noting.longest = max(Noting.longest, *sizes, 0)
+        super().all_to_all(sends, receives)
+
+
+def values(rank: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.random.default_rng(rank).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("shape", [(0,), (1,), (15,), (16,), (17,), (4, 9)])
+def test_every_rank_gets_what_is_meant_for_it(
+    monkeypatch: pytest.MonkeyPatch, world_size: int, shape: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(bulk, "PIECE_BYTES", 64)
+    monkeypatch.setattr(threads, "Threads", Noting)
+
+    def work(transport: Threads) -> None:
+        rank, root = transport.rank, transport.rank == 0
+        array = values(rank, shape)
+        bulk.broadcast(transport, array)
+        np.testing.assert_array_equal(array, values(0, shape))
+        parts = [values(10 + peer, shape) for peer in range(world_size)] if root else []
+        out = np.empty(shape, np.float32)
+        bulk.scatter(transport, parts, out)
+        np.testing.assert_array_equal(out, values(10 + rank, shape))
+        gathered = bulk.gather(transport, values(20 + rank, shape))
+        assert len(gathered) == (world_size if root else 0)
+        for peer, theirs in enumerate(gathered):
+            np.testing.assert_array_equal(theirs, values(20 + peer, shape))
+
+    threads.run(world_size, work)
+    assert Noting.longest <= 64
