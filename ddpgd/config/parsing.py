@@ -6,7 +6,9 @@ import os
 from dataclasses import Field
 from typing import Any
 
-from ddpgd.errors import InputError
+from ddpgd.errors import InputError, shown
+
+_LONGEST_NAME = 100
 
 
 def coerce(option: Field[Any], value: Any, where: str) -> Any:
@@ -19,17 +21,19 @@ def coerce(option: Field[Any], value: Any, where: str) -> Any:
         return _number(value, float, where, "a finite number", "0.1")
     if kind is bool:
         if not isinstance(value, bool):
-            raise InputError(f"{where}: {value!r} is not true or false")
+            raise InputError(f"{where}: {shown(value)} is not true or false")
         return value
     if kind is tuple:
         parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
         widths = tuple(_number(part, int, where, "widths joined by commas", "512,512") for part in parts)
         return () if widths == (0,) else widths
     if not isinstance(value, str) or not value:
-        raise InputError(f"{where}: {value!r} is not a text")
+        raise InputError(f"{where}: {shown(value)} is not a text")
+    if "\0" in value:
+        raise InputError(f"{where}: {shown(value)} holds a NUL character, which no name of a file can")
     if choices and value not in choices:
         raise InputError(
-            f"{where}: {value!r} is not known; type one of {', '.join(choices)}{did_you_mean(value, choices)}"
+            f"{where}: {shown(value)} is not known; type one of {', '.join(choices)}{did_you_mean(value, choices)}"
         )
     return value
 
@@ -42,11 +46,11 @@ def _number(value: Any, kind: type, where: str, wanted: str, example: str) -> An
     except (ValueError, OverflowError):
         finite = False
     if not finite:
-        raise InputError(f"{where}: {value!r} is not {wanted}; type for example {example}")
+        raise InputError(f"{where}: {shown(value)} is not {wanted}; type for example {example}")
     return number
 
 
 def did_you_mean(name: str, names: tuple[str, ...]) -> str:
     """ " (did you mean NAME?)", where one of `names` is near."""
-    matches = difflib.get_close_matches(name, names, n=1)
+    matches = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1)
     return f" (did you mean {matches[0]}?)" if matches else ""

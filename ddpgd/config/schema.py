@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ddpgd.comm.transports.capabilities import TRANSPORTS
 from ddpgd.config.parsing import coerce, did_you_mean
-from ddpgd.errors import InputError
+from ddpgd.errors import InputError, shown
 
 
 def _option(
@@ -163,19 +163,28 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+_LARGEST_FILE = 1_000_000
+
+
 def read_toml(path: str) -> dict[str, Any]:
     """The options in a TOML file, each coerced. InputError: unreadable, not TOML, unknown name, or wrong value."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        table = tomllib.loads(text)
+        with Path(path).open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+        table = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise InputError(f"--config {path}: cannot read it: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {path}: not TOML: {error}") from None
+    except (ValueError, RecursionError) as error:
+        why = error if isinstance(error, ValueError) else "nested too deeply"
+        raise InputError(f"--config {path}: not TOML: {why}") from None
+    if len(content) > _LARGEST_FILE:
+        raise InputError(f"--config {path}: longer than {_LARGEST_FILE} bytes; name a file with the options of a run")
     for name in table:
         if name not in OPTIONS:
             near = did_you_mean(name, tuple(OPTIONS))
-            raise InputError(f"--config {path}: there is no option {name!r}{near}; `ddpgd train --help` lists them")
+            raise InputError(
+                f"--config {path}: there is no option {shown(name)}{near}; `ddpgd train --help` lists them"
+            )
     return {name: coerce(OPTIONS[name], value, f"--config {path}: {name}") for name, value in table.items()}
 
 
@@ -189,7 +198,9 @@ def from_table(table: Mapping[str, Any]) -> Config:
     """The inverse of `to_table`. InputError: an option that this version does not know."""
     unknown = table.keys() - OPTIONS.keys()
     if unknown:
-        raise InputError(f"written by another version of ddpgd, with the option {min(unknown)!r}; use that version")
+        raise InputError(
+            f"written by another version of ddpgd, with the option {shown(min(unknown))}; use that version"
+        )
     return Config(**{name: coerce(OPTIONS[name], value, name) for name, value in table.items()})
 
 
