@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from ddpgd.errors import InputError
+from ddpgd.errors import InputError, MachineError
 from ddpgd.run import build, checkpoint, folder, records
 from ddpgd.run.lock import RunLock
 from runs import train
@@ -118,7 +118,7 @@ def test_a_live_run_is_not_resumed_a_second_time(tmp_path: Path) -> None:
 def test_the_lock_is_given_back_whatever_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = finished(tmp_path / "run")
     monkeypatch.setattr(checkpoint, "save", no_space)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(MachineError, match="No space"):
         train(run, resume="", steps=12)
     assert not (run / ".lock").exists()
 
