@@ -11,23 +11,27 @@ from ddpgd.config.units import bytes_text
 _TEMPORARY = re.compile(r"\.(config\.toml|metrics\.jsonl|summary\.json|latest|step-\d{8,}\.safetensors)\.\d+")
 
 
-def write_atomically(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+def write_atomically(path: Path, pieces: Iterable[bytes | memoryview], num_bytes: int = 0) -> None:
     """Writes under a temporary name, fsyncs, renames, and makes the rename durable where the file system can.
 
+    Args:
+        path: The file; until the rename it stays as it was.
+        pieces: What to write, in order.
+        num_bytes: The size of a large file, for the message when it cannot be written.
+
     Raises:
-        OSError: it cannot be written; the error names `path` and how many bytes were reached.
+        OSError: it cannot be written; the error names `path` and the size.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    written = 0
     try:
         with temporary.open("wb") as file:
             for piece in pieces:
-                written += file.write(piece)
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        reason = f"{error.strerror or error}, after {bytes_text(written)}" if written else error.strerror
+        reason = f"{error.strerror or error}{f' (it has {bytes_text(num_bytes)})' if num_bytes else ''}"
         raise OSError(error.errno, reason, str(path)) from error
     finally:
         with contextlib.suppress(OSError):

@@ -67,7 +67,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     )
     path = folder / _name(checkpoint.counters["step"])
     metadata = {"ddpgd": tables, "sha256": safetensors_file.sha256(arrays, tables)}
-    write_atomically(path, safetensors_file.content(arrays, metadata))
+    num_bytes = sum(array.nbytes for array in arrays.values())
+    write_atomically(path, safetensors_file.content(arrays, metadata), num_bytes)
     _point_latest_to(path)
     for old in newest_first(folder)[KEEP:]:
         old.unlink(missing_ok=True)
@@ -151,12 +152,19 @@ def find(place: Path, say: Callable[[str], None]) -> tuple[Path, Checkpoint]:
         raise NoCheckpointError(f"{place}: there is no such checkpoint or run folder")
     if not is_folder:
         return place.resolve(), _load_usable(place, say)
-    for path in newest_first(folder):
+    paths = newest_first(folder)
+    for path in paths:
         try:
             return path.resolve(), _load_usable(path, say)
         except DamagedError as error:
             say(f"passed over: {error}")
-    raise NoCheckpointError(f"{place}: holds no undamaged checkpoint; name another place, or start anew")
+    if not paths:
+        raise NoCheckpointError(
+            f"{place}: holds no checkpoint to go on from; start there without --resume, or name another"
+        )
+    raise NoCheckpointError(
+        f"{place}: holds no undamaged checkpoint; name another place, or move it aside and start anew"
+    )
 
 
 def find_on_root(world: Transport, place: Callable[[], Path], say: Callable[[str], None]) -> tuple[Path, Checkpoint]:

@@ -1,4 +1,4 @@
-"""Where two runs part: the first logged step, and the first layer, at which their params differ."""
+"""Compare two runs: find the first logged step, and the first tensor, at which their params differ."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,13 @@ from ddpgd.training.counters import Record
 
 @dataclass(frozen=True)
 class Difference:
-    """`step`: the first logged step at which the params differ; `tensors`: in what; `last_equal`: the one before it."""
+    """The first difference between two runs.
+
+    Attributes:
+        step: The first logged step at which the params differ.
+        tensors: The names of those that differ there.
+        last_equal: The last logged step before it, at which all are equal; 0: there is none.
+    """
 
     step: int
     tensors: list[str]
@@ -18,7 +24,11 @@ class Difference:
 
 
 def compare(first: Path, second: Path) -> tuple[int, Difference | None]:
-    """The number of steps that both runs logged, and their first difference. InputError: nothing to compare."""
+    """Returns the number of steps that both runs logged, and their first difference, if any.
+
+    Raises:
+        InputError: a folder holds no records with hashes, or the runs have no logged step in common.
+    """
     left, right = _by_step(first), _by_step(second)
     common = sorted(left.keys() & right.keys())
     if not common:
@@ -40,4 +50,4 @@ def _by_step(folder: Path) -> dict[int, Record]:
 
 def _differing(left: Record, right: Record) -> list[str]:
     ours, theirs = left["layer_hashes"], right["layer_hashes"]
-    return [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    return [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)] or ["a tensor without a hash"]

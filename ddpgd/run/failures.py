@@ -12,7 +12,7 @@ from ddpgd.errors import Cancelled, DdpgdError, MachineError
 
 FORESEEABLE = (DdpgdError, OSError, MemoryError, KeyboardInterrupt)
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def as_one_line(error: BaseException) -> DdpgdError | None:

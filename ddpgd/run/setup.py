@@ -35,9 +35,12 @@ Say = Callable[[str], None]
 
 
 def join(launch: Launch, may_use_gpu: bool = False) -> Transport:
-    """All ranks that were launched. InputError: MPI is missing, or is not the launcher's.
+    """Returns the transport between all ranks that were launched.
 
-    A GPU becomes the current one before: an MPI library that can handle device memory looks at it when it starts.
+    With `may_use_gpu`, a GPU becomes the current one first: a CUDA-aware MPI library looks for it when it starts.
+
+    Raises:
+        InputError: MPI is missing, or is not the launcher's.
     """
     if may_use_gpu:
         cuda_device.select(launch.local_rank)
@@ -53,9 +56,16 @@ def join(launch: Launch, may_use_gpu: bool = False) -> Transport:
 
 
 def start_run(given: Mapping[str, Any], world: Transport, launch: Launch, stop: StopRequest) -> Record:
-    """Trains as the options in `given` say, on all ranks; returns the summary. `resume` may be "".
+    """Trains with the options in `given`, on all ranks; returns the summary.
 
-    `stop` is asked, before one or more steps, whether to write a checkpoint and end.
+    Args:
+        given: Options by name, coerced; `resume` may be "", which means the folder of `run_dir`.
+        world: All ranks that were launched.
+        launch: What the launcher told this process.
+        stop: Asked, before one or more steps, whether to write a checkpoint and end.
+
+    Raises:
+        DdpgdError: On all ranks alike; see `errors`.
     """
     resumed = None
     if given.get("resume") is not None:

@@ -86,7 +86,7 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
     ("run folder taken", ("train", *SYNTHETIC, "--run-dir", "run"), "--run-dir run: holds a run already"),
     ("resume from nothing", ("train", "--resume", "none"), "none: there is no such checkpoint"),
     ("resume without a run", ("train", "--resume"), "type --run-dir FOLDER --resume"),
-    ("resume from an empty folder", ("train", "--resume", "empty"), "empty: holds no undamaged checkpoint"),
+    ("resume from an empty folder", ("train", "--resume", "empty"), "empty: holds no checkpoint to go on from"),
     ("another network", ("train", "--resume", "run", "--hidden", "32"), "the checkpoint was trained with 16"),
     ("another optimizer", ("train", "--resume", "run", "--optimizer", "adam"), "was trained with momentum"),
     ("another batch", ("train", "--resume", "run", "--global-batch", "64"), "was trained with 256"),

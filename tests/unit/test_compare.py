@@ -57,6 +57,11 @@ def test_other_networks_differ_in_what_only_one_has(tmp_path: Path) -> None:
     assert compare(first, second)[1] == Difference(1, ["dense2.weight"], 0)
 
 
+def test_hashes_that_contradict_each_other_are_a_difference(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "first", record(1)), write(tmp_path / "second", record(1) | {"params_hash": "x"})
+    assert compare(first, second)[1] == Difference(1, ["a tensor without a hash"], 0)
+
+
 def test_nothing_in_common(tmp_path: Path) -> None:
     first, second = write(tmp_path / "first", record(1)), write(tmp_path / "second", record(2))
     with pytest.raises(InputError, match="no logged step in common"):

@@ -2,6 +2,9 @@
 
 import errno
 import os
+import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -125,3 +128,26 @@ def test_messages_are_one_short_printable_line(name: str) -> None:
     for message in map(str, map(InputError, texts)):
         assert message.isprintable()
         assert len(message) < 1100
+
+
+@pytest.mark.parametrize(
+    ("limit", "wanted"), [(0, "--run-dir run: cannot write there: "), (4096, "(it has 50.9 KB) (")]
+)
+def test_a_full_disk_is_told_in_one_line(tmp_path: Path, limit: int, wanted: str) -> None:
+    """A limit on the size of files is the full disk that a test can have."""
+    given = ("--data", "synthetic", "--hidden", "16", "--steps", "3", "--run-dir", "run", "--optimizer", "sgd")
+    done = subprocess.run(
+        [sys.executable, "-m", "ddpgd", "train", *given],
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ddpgd: ")
+    assert "File too large" in line
+    assert wanted in line
+    assert done.returncode == (1 if limit else 2)
+    assert (tmp_path / "run").exists() == bool(limit)
+    assert not list(tmp_path.rglob(".*"))
