@@ -8,20 +8,27 @@
 # Names of variables that ssh does not carry to other machines, and ranks there should find as here.
 HOSTS_VARIABLES='^(PATH|LD_LIBRARY_PATH|XDG_CACHE_HOME|MPI4PY_LIBMPI|(OMP|OPENBLAS|MKL)_NUM_THREADS|OPENBLAS_CORETYPE|(DDPGD|NCCL|UCX|CUPY)_.*)$'
 
+# A name that ssh and mpirun take for a name: not for a flag, a list or a port.
+HOSTS_NAME='^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})$'
+
 # Prints "NAME SLOTS" for each machine of a host file.
 read_hosts() {
-    local name rest found=''
-    while read -r name rest || [[ -n $name ]]; do
-        [[ -z $name || $name == \#* ]] && continue
-        if [[ $rest =~ ^slots=([1-9][0-9]*)$ ]]; then
+    local line name rest found='' wanted="type a line as: gpu-a slots=4"
+    [[ -r $1 ]] || refuse "$1 cannot be read: change its permissions"
+    while read -r line || [[ -n $line ]]; do
+        line=${line%$'\r'} # of a file written on Windows
+        read -r name rest <<<"${line%%#*}" || true
+        [[ -n $name ]] || continue
+        [[ $name =~ $HOSTS_NAME ]] || refuse "$1: \"${name:0:100}\" is not the name of a machine; $wanted"
+        if [[ $rest =~ ^slots=([1-9][0-9]{0,5})$ ]]; then
             found+="$name ${BASH_REMATCH[1]}"$'\n'
         elif [[ -z $rest ]]; then
             found+="$name 1"$'\n'
         else
-            refuse "$1: \"$name $rest\" is not a machine; type a line as: gpu-a slots=4"
+            refuse "$1: \"${name:0:100} ${rest:0:100}\" is not a machine; $wanted"
         fi
     done <"$1"
-    [[ -n $found ]] || refuse "$1 names no machine; type a line as: gpu-a slots=4"
+    [[ -n $found ]] || refuse "$1 names no machine; $wanted"
     printf '%s' "$found"
 }
 

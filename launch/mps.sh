@@ -6,7 +6,7 @@
 #
 # Wanted: a GPU and nvidia-cuda-mps-control, which comes with the driver. The service is started for this run, and ends with it;
 # each rank may use its share of the GPU's multiprocessors. The GPU is the first of CUDA_VISIBLE_DEVICES, or GPU 0.
-# Ctrl-C, INT, TERM, HUP or USR1: the ranks write a checkpoint and leave with code 75; once more: they end at once, without one.
+# Ctrl-C, INT, TERM, HUP or USR1: the ranks write a checkpoint and end with code 75; once more: they end at once, without one.
 # The exit code is that of the ranks.
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
@@ -14,7 +14,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh"
 # shellcheck source=launch/ranks.sh
 source "$(dirname "${BASH_SOURCE[0]}")/ranks.sh"
 
-[[ ${1-} =~ ^[1-9][0-9]*$ ]] || refuse "type how many ranks share the GPU, as in: $0 4 --epochs 5"
+[[ ${1-} =~ ^[1-9][0-9]{0,5}$ ]] || refuse "type how many ranks share the GPU, as in: $0 4 --epochs 5"
 type -P nvidia-cuda-mps-control >/dev/null ||
     refuse "no nvidia-cuda-mps-control here: it comes with NVIDIA's driver; without a GPU type RANKS=$1 launch/local.sh"
 
@@ -32,4 +32,5 @@ gpu=${CUDA_VISIBLE_DEVICES:-0}
 CUDA_VISIBLE_DEVICES=${gpu%%,*} nvidia-cuda-mps-control -d ||
     refuse "nvidia-cuda-mps-control -d fails (above): is the GPU in exclusive mode, or another service running?"
 unset CUDA_VISIBLE_DEVICES # the service shows that GPU alone, as number 0
+stay_on_this_machine
 run_ranks "$1" --share-gpu "${@:2}"

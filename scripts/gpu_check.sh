@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Checks and measures the CUDA backend on this machine: tests/gpu, then benchmarks/gpu/run.py. In under 8 minutes.
+# Checks and measures the CUDA backend on this machine: tests/gpu, then benchmarks.gpu.run. Takes less than 8 minutes.
 #
 #   scripts/gpu_check.sh [--out DIR] [arguments of benchmarks.gpu.run]     scripts/gpu_check.sh --out /tmp/gpu --seconds 120
 #   DDPGD_PYTHON=python3 scripts/gpu_check.sh                        with this Python, which has CuPy; installs nothing
 #
 # Without DDPGD_PYTHON: the environment of scripts/test.sh, with CuPy for the driver's CUDA. PyTorch and JAX take part
-# where they are installed. DIR (benchmarks) gets gpu.json, gpu-table.md and gpu-tests.log.
+# if they are installed. DIR (default: benchmarks) gets gpu.json, gpu-table.md and gpu-tests.log.
 # Exit codes: 0 all passed and measured; 1 a test or the measurement failed; 2 no GPU, or something is missing.
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-# Everything that the tests and the benchmark import, from the Python that the caller names.
+# Takes the Python that the caller names, if it has all that the tests and the benchmark import.
 use_python() {
     local missing mpirun
     PYTHON=$(command -v "$DDPGD_PYTHON") || refuse "DDPGD_PYTHON=$DDPGD_PYTHON is not on PATH"
-    missing=$("$PYTHON" - <<'PY'
+    missing=$("$PYTHON" -P - <<'PY'
 import importlib.util
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -62,7 +62,7 @@ absence=$("$PYTHON" -c 'from ddpgd.kernels.cuda.device import select; print(sele
 [[ -z $absence ]] || refuse "$absence"
 
 code=0
-"$PYTHON" -m pytest tests/gpu --maxfail=20 2>&1 | tee "$out/gpu-tests.log" || code=1
+"$PYTHON" -m pytest --color=no tests/gpu --maxfail=20 2>&1 | tee "$out/gpu-tests.log" || code=1
 verdict=$("$PYTHON" -m benchmarks.gpu.run --out "$out" "$@") || code=1
 tests=$(tail -n 1 "$out/gpu-tests.log" | tr -d '=')
 say "$( ((code)) && echo FAILED || echo passed): tests/gpu:$tests; ${verdict:-nothing measured}; all in $((SECONDS - started)) s"

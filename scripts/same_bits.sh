@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Proves on your own cluster that 1 to N ranks train the same weights, bit for bit.
+# Checks on your own cluster that 1 to N ranks train the same weights, bit for bit.
 #
 #   scripts/same_bits.sh N [arguments of ddpgd train]        scripts/same_bits.sh 4 --steps 500 --hidden 512,512
 #   MPIRUN_FLAGS="--hostfile hosts" scripts/same_bits.sh 16  further flags for mpirun
@@ -12,7 +12,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 # Prints params_sha256 of a run that is complete.
 read_hash() {
-    "$PYTHON" -c '
+    "$PYTHON" -P -c '
 import json, sys
 try:
     with open(sys.argv[1], encoding="utf-8") as file:
@@ -24,12 +24,12 @@ if summary.get("complete") is not True:
 print(summary["params_sha256"])' "$1"
 }
 
-# train RANKS ARGUMENTS...: prints the hash of what that many ranks have trained; their words go to a file.
+# train RANKS ARGUMENTS...: trains on that many ranks and prints the hash of the weights; what the ranks print goes to a file.
 train() {
     local ranks=$1 folder=$work/$1-ranks code=0 flags
     shift
     read -ra flags <<<"${MPIRUN_FLAGS:-}"
-    "${MPIRUN[@]}" ${flags[@]+"${flags[@]}"} -n "$ranks" "$PYTHON" -m ddpgd train "$@" --run-dir "$folder" \
+    "${MPIRUN[@]}" ${flags[@]+"${flags[@]}"} -n "$ranks" "$PYTHON" -P -m ddpgd train "$@" --run-dir "$folder" \
         >"$folder.log" 2>&1 </dev/null || code=$?
     if ((code != 0)); then
         tail -n 20 "$folder.log" >&2
@@ -39,7 +39,7 @@ train() {
     read_hash "$folder/summary.json"
 }
 
-[[ ${1:-} =~ ^[1-9][0-9]*$ && $1 -ge 2 ]] || refuse "a number of ranks from 2 is wanted, e.g. $0 4"
+[[ ${1:-} =~ ^[1-9][0-9]{0,5}$ && $1 -ge 2 ]] || refuse "a number of ranks from 2 is wanted, e.g. $0 4"
 most=$1
 shift
 for argument; do
@@ -50,6 +50,7 @@ if (($# == 0)); then
 fi
 
 setup run
+[[ -n ${MPIRUN_FLAGS:-} ]] || stay_on_this_machine
 work=$(mktemp -d "${TMPDIR:-/tmp}/same-bits.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 say "ddpgd train $* on 1 to $most ranks, in $work"

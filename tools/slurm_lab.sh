@@ -74,7 +74,7 @@ start_munge() {
 configure() {
     local first=${nodes[0]-$(hostname -s)} address=127.0.0.1 cores memory
     ((${#nodes[@]} == 0)) || address=$first
-    cores=$(nproc)
+    cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
     memory=$(awk '/^MemTotal/ { print int($2 / 1024 * 0.9) }' /proc/meminfo)
     mkdir "$LAB/state"
     cat >"$LAB/slurm.conf" <<CONF

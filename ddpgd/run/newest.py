@@ -3,7 +3,7 @@
 Exit codes:
     0: printed its path; `ddpgd train --run-dir FOLDER --resume` goes on from it
     1: there is nothing to go on from, and `ddpgd train --run-dir FOLDER` may start there: no run, or one that never began
-    2: FOLDER cannot be read; standard error says why
+    2: FOLDER cannot be read, or holds a run that is alive and has no checkpoint yet; standard error says which
     3: FOLDER holds a run without a whole checkpoint; to start anew there, move it aside first
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from ddpgd.errors import InputError
 from ddpgd.run.checkpoint import NoCheckpointError, find
 from ddpgd.run.folder import is_free
+from ddpgd.run.lock import RunLock
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,13 +25,25 @@ def main(arguments: Sequence[str]) -> int:
         folder = Path(arguments[0])
         if is_free(folder):
             return 1
-        print(find(folder, _say)[0])
-    except NoCheckpointError:
-        return 3
+        try:
+            print(find(folder, _say)[0])
+        except NoCheckpointError:
+            _check_unused(folder)
+            return 3
     except InputError as error:
         _say(str(error))
         return 2
     return 0
+
+
+def _check_unused(folder: Path) -> None:
+    """Raises InputError if a run in `folder` is alive: who moved it aside would take the folder from under it."""
+    lock = RunLock(folder)
+    try:
+        lock.acquire(_say)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write there: {error.strerror or error}") from None
+    lock.release()
 
 
 def _say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""launch/local.sh and scripts/same_bits.sh, for real."""
+"""launch/local.sh and scripts/same_bits.sh with real ranks; with stand-ins: tests/unit/test_*_script*.py."""
 
 import os
 import signal
@@ -55,6 +55,19 @@ def test_a_signal_to_local_ends_with_a_checkpoint_from_which_run_goes_on(
     assert int((run / "checkpoints" / "latest").resolve().stem.removeprefix("step-")) > first
 
 
+def test_run_goes_on_without_latest_and_past_a_cut_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    environment = os.environ | {"RUN": f"{run}/", "RANKS": "1"}
+    for steps in ("6", "8"):
+        command = [LOCAL, *SMALL, "--steps", steps, "--checkpoint-every", "3"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        assert records(run)[-1]["step"] == int(steps)
+        (run / "checkpoints" / "latest").unlink()
+        os.truncate(run / "checkpoints" / "step-00000006.safetensors", 1000)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_same_bits_proves_and_refuses(tmp_path: Path) -> None:
     script = str(ROOT / "scripts" / "same_bits.sh")
     environment = os.environ | {"TMPDIR": str(tmp_path)}
@@ -90,16 +103,3 @@ def test_launchers_refuse_in_one_line(command: str, environment: dict[str, str],
     assert done.returncode == 2
     assert line in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-def test_a_signal_before_the_ranks_have_begun_is_a_stop_too() -> None:
-    """They do not yet hear USR1, which then kills them: nothing is lost, and a scheduler starts the job again."""
-    script = """
-        say() { :; }
-        MPIRUN=(bash -c 'exec sleep 10') MPIRUN_LIVE=() PYTHON=python
-        source launch/ranks.sh
-        (sleep 0.3; kill -TERM $$) &
-        run_ranks 1
-    """
-    done = subprocess.run(["bash", "-c", script], cwd=ROOT, timeout=8, capture_output=True, text=True, check=False)
-    assert done.returncode == 75, done.stderr

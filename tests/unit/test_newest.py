@@ -9,6 +9,7 @@ import pytest
 from test_checkpoint import make
 
 from ddpgd.run import checkpoint, newest
+from ddpgd.run.lock import RunLock
 
 
 def saved(run: Path, *steps: int) -> list[Path]:
@@ -49,6 +50,18 @@ def test_a_run_that_cannot_go_on_is_not_taken_for_nothing(tmp_path: Path, left: 
     if left == "records":
         (run / "metrics.jsonl").write_text('{"step": 1}\n')
     assert newest.main([str(run)]) == 3
+
+
+def test_a_run_that_is_alive_is_not_given_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its folder would be moved away from under it."""
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    lock = RunLock(tmp_path)
+    lock.acquire(print)
+    assert newest.main([str(tmp_path)]) == 2
+    assert "in use by a run that is alive" in capsys.readouterr().err
+    lock.release()
+    assert newest.main([str(tmp_path)]) == 3
+    assert not (tmp_path / ".lock").exists()
 
 
 @pytest.mark.parametrize("given", [[], ["a", "b"], ["x" * 5000]])
