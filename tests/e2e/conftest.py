@@ -1,15 +1,20 @@
 """Running the program as its users do: in processes of its own, alone or under mpirun."""
 
+import importlib
+import io
 import json
 import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from patience import pytest_runtest_protocol  # noqa: F401 - a hook
 
 ROOT = Path(__file__).parents[2]
 MPIRUN = shlex.split(os.environ.get("DDPGD_MPIRUN", "mpirun --oversubscribe"))
@@ -23,21 +28,36 @@ def under_mpirun(num_ranks: int, command: list[str]) -> list[str]:
     return [*MPIRUN, "-n", str(num_ranks), *command]
 
 
-def run_ddpgd(
-    num_ranks: int, *arguments: str | Path, cwd: Path, timeout: float = 60
-) -> subprocess.CompletedProcess[str]:
+def run_ddpgd(num_ranks: int, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """`ddpgd ARGUMENTS` on `num_ranks` ranks; 0: without mpirun."""
     command = [*DDPGD, *map(str, arguments)]
     full = under_mpirun(num_ranks, command) if num_ranks else command
-    return subprocess.run(
-        full, cwd=cwd, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, check=False
-    )
+    return subprocess.run(full, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
 
 
 def run_module(module: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """A module of benchmarks/ or tools/, run in the checkout."""
     command = [*PYTHON, "-m", module, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL, check=False)
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+
+
+def call_module(module: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The `main` of a module, called in this process: for what needs no process of its own, such as refusals."""
+    command = list(map(str, arguments))
+    said, complained = io.StringIO(), io.StringIO()
+    with redirect_stdout(said), redirect_stderr(complained):
+        try:
+            code = importlib.import_module(module).main(command)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+            if isinstance(end.code, str):
+                print(end.code, file=complained)
+    return subprocess.CompletedProcess(command, code, said.getvalue(), complained.getvalue())
+
+
+def call_ddpgd(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """`ddpgd ARGUMENTS` on one rank, in this process."""
+    return call_module("ddpgd.cli.main", *arguments)
 
 
 def in_lab(command: list[str]) -> list[str]:

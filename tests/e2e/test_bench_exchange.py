@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import call_module
 from conftest import run_module as run
 
 SIZES = (4096, 16384)
@@ -81,7 +82,7 @@ def test_the_plot_is_drawn(trial: tuple[Path, str]) -> None:
 def test_wrong_input_is_one_line(script: str, arguments: tuple[str, ...], wanted: str) -> None:
     if script == "benchmarks.exchange.plot":
         pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install 'ddpgd[plots]')")
-    done = run(script, *arguments)
+    done = call_module(script, *arguments)
     assert done.returncode == 2
     assert wanted in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr

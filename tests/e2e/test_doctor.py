@@ -10,7 +10,7 @@ from conftest import DDPGD, run_ddpgd, under_mpirun
 
 def run(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=60, check=False, env=os.environ | environment
+        command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ | environment
     )
 
 

@@ -5,12 +5,13 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import DDPGD, run_ddpgd, summary, under_mpirun
+from processes import ranks_of
 
+from patience import slowness
 from runs import records
 
 TRAIN = (
@@ -52,15 +53,6 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> No
         time.sleep(0.005)
 
 
-def ranks_of(process: subprocess.Popen[str]) -> Iterator[int]:
-    """Process ids of the ranks that this mpirun started."""
-    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
-    for line in listed.stdout.splitlines():
-        pid, parent, arguments = line.split(maxsplit=2)
-        if int(parent) == process.pid and "-m ddpgd train" in arguments:
-            yield int(pid)
-
-
 def assert_equal(folder: Path, whole: Path) -> None:
     assert summary(folder / "run")["params_sha256"] == summary(whole)["params_sha256"]
     assert records(folder / "run") == records(whole)
@@ -71,7 +63,7 @@ def test_usr1_to_mpirun_then_resume(tmp_path: Path, whole: Path, num_ranks: int)
     process = start(tmp_path, 2)
     wait_for_step(tmp_path, 100, process)
     process.send_signal(signal.SIGUSR1)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate()
     assert process.returncode == 75, stderr
     assert "SIGUSR1 came; the checkpoint is written, go on with --resume" in stderr
     assert not (tmp_path / "run" / "summary.json").exists()
@@ -84,7 +76,7 @@ def test_term_to_the_last_rank_stops_all(tmp_path: Path, whole: Path) -> None:
     process = start(tmp_path, 3)
     wait_for_step(tmp_path, 50, process)
     os.kill(max(ranks_of(process)), signal.SIGTERM)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate()
     assert process.returncode == 75, stderr
     assert run_ddpgd(2, *TRAIN, "--run-dir", "run", "--resume", cwd=tmp_path).returncode == 0
     assert_equal(tmp_path, whole)
@@ -92,15 +84,36 @@ def test_term_to_the_last_rank_stops_all(tmp_path: Path, whole: Path) -> None:
 
 def test_max_time_then_resume(tmp_path: Path, whole: Path) -> None:
     process = start(tmp_path, 2, "--max-time", "0.3")
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate()
     assert process.returncode == 75, stderr
     assert "--max-time 0.3 is over" in stderr
     assert run_ddpgd(0, *TRAIN, "--run-dir", "run", "--resume", cwd=tmp_path).returncode == 0
     assert_equal(tmp_path, whole)
 
 
+def kill(process: "subprocess.Popen[str]") -> None:
+    """All ranks of the run at once; mpirun then ends by itself."""
+    for pid in list(ranks_of(process)):
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_kill_9_at_steps_of_a_run(tmp_path: Path, whole: Path) -> None:
+    """Killed three times, between its records and its checkpoints, it goes on each time from what it finds."""
+    resume: list[str] = []
+    for step in (150, 650, 1150):
+        process = start(tmp_path, 2, *resume)
+        wait_for_step(tmp_path, step, process)
+        kill(process)
+        resume = ["--resume"]
+    done = run_ddpgd(2, *TRAIN, "--run-dir", "run", "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_equal(tmp_path, whole)
+
+
+@pytest.mark.deep
 def test_kill_9_at_random_moments(tmp_path: Path, whole: Path) -> None:
-    """All ranks of one run are killed again and again, 20 times in all; each time it goes on from what it finds."""
+    """The same 20 times, at any moment: while it starts, writes a checkpoint, or ends."""
     moments = random.Random(0)
     kills = 0
     runs = 0
@@ -111,11 +124,8 @@ def test_kill_9_at_random_moments(tmp_path: Path, whole: Path) -> None:
         resume: list[str] = []
         while kills < 20:
             process = start(folder, 2, *resume)
-            time.sleep(moments.uniform(0.3, 2.0))
-            pids = list(ranks_of(process))
-            for pid in pids:
-                os.kill(pid, signal.SIGKILL)
-            process.communicate(timeout=20)
+            time.sleep(slowness() * moments.uniform(0.3, 2.0))
+            kill(process)
             if process.returncode == 0:
                 break
             kills += 1
@@ -131,9 +141,7 @@ def test_kill_9_at_random_moments(tmp_path: Path, whole: Path) -> None:
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, whole: Path) -> None:
     process = start(tmp_path, 2)
     wait_for_step(tmp_path, 200, process)
-    for pid in list(ranks_of(process)):
-        os.kill(pid, signal.SIGKILL)
-    process.communicate(timeout=20)
+    kill(process)
     # The kill may have come when a checkpoint was whole, and `latest` still named the one before.
     newest = max((tmp_path / "run" / "checkpoints").glob("step-*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:-100])

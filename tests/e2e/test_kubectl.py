@@ -137,7 +137,6 @@ def kubectl(script: str, server: Server, home: Path) -> subprocess.CompletedProc
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
         stdin=subprocess.DEVNULL,
         check=False,
     )

@@ -28,7 +28,7 @@ def start(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[s
         "CUDA_VISIBLE_DEVICES": "2,3",
     }
     command = [MPS, *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 @needs_venv

@@ -1,10 +1,10 @@
-"""`ddpgd plan` under mpirun: the link between the ranks is measured, and what it says of them is near what a run takes."""
+"""`ddpgd plan` under mpirun: the link between the ranks is measured. `benchmarks/cost_model` compares predictions with runs."""
 
 import json
 from pathlib import Path
 
 import pytest
-from conftest import run_ddpgd, run_module, summary
+from conftest import call_module, run_ddpgd
 
 SHORT = ("--hidden", "64", "--micro-batch", "32", "--accumulate", "1")
 
@@ -20,15 +20,7 @@ def test_ranks_measure_their_link(num_ranks: int, tmp_path: Path) -> None:
     assert found["fit"]["link"]["latency_s"] > 0
     assert found["fit"]["link"]["bytes_per_s"] > 1e6
     assert [one["world_size"] for one in found["predictions"]] == [2, 64]
-
-
-def test_a_prediction_is_of_the_order_of_a_run(tmp_path: Path) -> None:
-    """Within a factor of 5: how near it comes is measured by benchmarks/cost_model/run.py, not tested on a busy machine."""
-    done = run_ddpgd(2, "plan", "--measure", "--seconds", "1", "--ranks", "2", *SHORT, "--json", cwd=tmp_path)
-    predicted_us = 1e6 * json.loads(done.stdout)["predictions"][0]["step_s"]
-    given = ("--data", "synthetic", "--steps", "200", "--quiet", "--run-dir", tmp_path / "run")
-    assert run_ddpgd(2, "train", *SHORT, *given, cwd=tmp_path).returncode == 0
-    assert 0.2 < predicted_us / summary(tmp_path / "run")["step_us_median"] < 5
+    assert all(one["step_s"] > 0 for one in found["predictions"])
 
 
 def test_wrong_input_of_one_line_on_all_ranks(tmp_path: Path) -> None:
@@ -45,7 +37,7 @@ def test_wrong_input_of_one_line_on_all_ranks(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_input_of_the_benchmark(arguments: tuple[str, ...], wanted: str) -> None:
-    done = run_module("benchmarks.cost_model.run", *arguments)
+    done = call_module("benchmarks.cost_model.run", *arguments)
     assert done.returncode == 2
     assert wanted in done.stderr
     assert len(done.stderr.splitlines()) == 1

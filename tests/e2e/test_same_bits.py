@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
-from conftest import run_ddpgd, summary
+from conftest import call_ddpgd, run_ddpgd, summary
 
 from runs import records
+
+Way = tuple[int, tuple[str, ...]]
+"""Ranks under mpirun (0: without it), and more arguments."""
 
 CONFIGURATIONS = {
     "784-128-10, global 512, micro 64": ("--hidden", "128", "--global-batch", "512", "--micro-batch", "64"),
@@ -28,18 +31,36 @@ CONFIGURATIONS = {
 LENGTH = ("--steps", "130", "--evaluate-every", "65", "--log-every", "10", "--quiet")
 
 
-@pytest.mark.usefixtures("mnist")
-@pytest.mark.parametrize("configuration", CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
-def test_any_number_of_ranks(tmp_path: Path, configuration: tuple[str, ...]) -> None:
-    ways = {f"mpi-host-{ranks}": (ranks, ()) for ranks in (1, 2, 3, 4)} | {"alone": (0, ())}
-    ways |= {f"threads-{ranks}": (0, ("--transport", "threads", "--ranks", str(ranks))) for ranks in (3, 7)}
-    for way, (ranks, transport) in ways.items():
-        done = run_ddpgd(ranks, "train", *configuration, *LENGTH, *transport, "--run-dir", way, cwd=tmp_path)
+MPI_WAYS = {f"mpi-host-{ranks}": (ranks, ()) for ranks in (1, 2, 3, 4)}
+THREADS_WAYS = {f"threads-{ranks}": (0, ("--transport", "threads", "--ranks", str(ranks))) for ranks in (3, 7)}
+
+
+def check_same_bits(folder: Path, configuration: str, ways: dict[str, Way]) -> None:
+    """Every way of `ways` has the records and the weights of a run on one rank without MPI."""
+    for way, (ranks, transport) in {"alone": (0, ()), **ways}.items():
+        arguments = (*CONFIGURATIONS[configuration], *LENGTH, *transport, "--run-dir", way)
+        done = run_ddpgd(ranks, "train", *arguments, cwd=folder)
         assert done.returncode == 0, done.stderr
-    hashes = {way: summary(tmp_path / way)["params_sha256"] for way in ways}
-    assert len(set(hashes.values())) == 1, hashes
-    for way in ways:
-        assert records(tmp_path / way) == records(tmp_path / "alone"), way
+        assert summary(folder / way)["params_sha256"] == summary(folder / "alone")["params_sha256"], way
+        assert records(folder / way) == records(folder / "alone"), way
+
+
+@pytest.mark.usefixtures("mnist")
+def test_any_number_of_ranks(tmp_path: Path) -> None:
+    check_same_bits(tmp_path, "784-50-10, global 64, micro 32", MPI_WAYS | THREADS_WAYS)
+
+
+@pytest.mark.usefixtures("mnist")
+@pytest.mark.parametrize("configuration", [name for name in CONFIGURATIONS if "784-50-10" not in name])
+def test_three_ranks(tmp_path: Path, configuration: str) -> None:
+    check_same_bits(tmp_path, configuration, {"mpi-host-3": MPI_WAYS["mpi-host-3"]})
+
+
+@pytest.mark.deep
+@pytest.mark.usefixtures("mnist")
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_every_configuration_on_any_number_of_ranks(tmp_path: Path, configuration: str) -> None:
+    check_same_bits(tmp_path, configuration, MPI_WAYS | THREADS_WAYS)
 
 
 @pytest.mark.usefixtures("mnist")
@@ -70,10 +91,10 @@ def test_compare_names_step_and_layer(tmp_path: Path) -> None:
         "--quiet",
     )
     for name, more in (("one", ()), ("same", ()), ("other", ("--lr", "0.05"))):
-        assert run_ddpgd(0, *train, *more, "--run-dir", name, cwd=tmp_path).returncode == 0
+        assert call_ddpgd(*train, *more, "--run-dir", tmp_path / name).returncode == 0
     assert (
         "equal params, bit for bit, at all 4 logged steps"
-        in run_ddpgd(0, "compare", "one", "same", cwd=tmp_path).stdout
+        in call_ddpgd("compare", tmp_path / "one", tmp_path / "same").stdout
     )
-    different = run_ddpgd(0, "compare", "one", "other", cwd=tmp_path).stdout
+    different = call_ddpgd("compare", tmp_path / "one", tmp_path / "other").stdout
     assert "params differ from logged step 10 on (equal at 0), first in dense1.weight" in different

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, in_lab, run_module
+from conftest import ROOT, call_ddpgd, in_lab, run_module
 
 SCRIPT = ("ddpgd", "scaling")
 SMALL = ("--ranks", "1,2", "--repetitions", "1", "--seconds", "0.02", "--micro-batch", "64")
@@ -37,7 +37,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 75
+        assert process.wait() == 75
         assert "the same command continues" in process.stderr.read()
     before = json.loads((folder / "results.json").read_text())
     assert not before["finished"]
@@ -76,7 +76,7 @@ def test_the_page_needs_no_other_file(measured: Path) -> None:
 
 def test_other_arguments_want_another_folder(measured: Path) -> None:
     before = (measured / "results.json").read_bytes()
-    done = run_module(*SCRIPT, "--out", measured, *SMALL, *FLAGS)
+    done = call_ddpgd("scaling", "--out", measured, *SMALL, *FLAGS)
     assert done.returncode == 2
     assert "holds a measurement with other arguments; name another folder" in done.stderr
     assert (measured / "results.json").read_bytes() == before
@@ -96,7 +96,7 @@ def test_other_arguments_want_another_folder(measured: Path) -> None:
     ],
 )
 def test_wrong_input_is_one_line(arguments: tuple[str, ...], line: str, tmp_path: Path) -> None:
-    done = run_module(*SCRIPT, "--out", tmp_path / "out", *arguments)
+    done = call_ddpgd("scaling", "--out", tmp_path / "out", *arguments)
     assert done.returncode == 2, done.stderr
     assert line in done.stderr.strip().splitlines()[-1]
 

@@ -11,6 +11,8 @@ import pytest
 from conftest import PYTHON, ROOT, in_lab, summary
 from documents import for_clusters
 
+from patience import slowness
+
 LAB = str(ROOT / "tools" / "slurm_lab.sh")
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="Slurm's daemons want root"),
@@ -39,8 +41,8 @@ def in_slurm(out: Path, script: str, num_nodes: int = 1) -> str:
         "OUT": str(out),
         "PATH": f"/usr/sbin:/sbin:{os.environ['PATH']}",
     }
-    command = ["timeout", "170", *started, "bash", "-euc", FUNCTIONS + script]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    command = ["timeout", f"{170 * slowness():.0f}", *started, "bash", "-euc", FUNCTIONS + script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -101,7 +103,7 @@ def test_what_the_documents_show(tmp_path: Path) -> None:
 
     one = for_clusters("tools/slurm_lab.sh", instead={"--steps 100": "--hidden 16 --steps 5"})
     environment = os.environ | {"RUN": str(tmp_path / "3"), "SBATCH_OUTPUT": str(tmp_path / "out")}
-    done = subprocess.run(["bash", "-euc", f"cd {ROOT}\n{one}"], env=environment, timeout=100, check=False)
+    done = subprocess.run(["bash", "-euc", f"cd {ROOT}\n{one}"], env=environment, check=False)
     assert done.returncode == 0
     assert summary(tmp_path / "3")["complete"]
 

@@ -17,7 +17,7 @@ TINY = "--networks 784-16-10 --rows 64 --precisions bfloat16 --repetitions 1 --d
 
 def run(command: list[str], path: Path = SITE, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, path))), **environment}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
