@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# All that has to hold before a change goes in; stops at the first thing that does not.
+# Run everything that must hold before a change goes in; stop at the first thing that does not.
 #
-#   scripts/test.sh                     everything, in this order
-#   scripts/test.sh lint|unit|emulator|parallel|e2e ...      these parts
+#   scripts/test.sh                                          everything but deep, in this order
+#   scripts/test.sh lint|unit|emulator|parallel|e2e|deep ... these parts; deep: laws at length, which take minutes
+#
+# What is compiled is kept in DDPGD_TEST_CACHE, or in ddpgd-tests in the user's cache. DDPGD_TEST_PATIENCE=8 gives tests 8 times
+# as long as on a quiet machine before they are taken to hang; without it, that is measured.
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -23,7 +26,7 @@ lint() {
     section lint-imports
 }
 
-# On two processes, each with one BLAS thread.
+# Tests run on two processes, each with one BLAS thread.
 unit() { OPENBLAS_NUM_THREADS=1 section python -m pytest -n 2 tests/unit; }
 
 emulator() {
@@ -39,12 +42,15 @@ parallel() {
     done
 }
 
-e2e() { section python -m pytest tests/e2e; }
+# Ranks of two tests share the cores: one that waits gives way to another.
+e2e() { OMPI_MCA_mpi_yield_when_idle=1 section python -m pytest -n 2 --dist loadgroup tests/e2e; }
+
+deep() { section python -m pytest -m deep tests/e2e; }
 
 for part; do
     case $part in
-        lint | unit | emulator | parallel | e2e) ;;
-        *) refuse "no part \"$part\": lint, unit, emulator, parallel and e2e are there, or nothing for all" ;;
+        lint | unit | emulator | parallel | e2e | deep) ;;
+        *) refuse "no part \"$part\": type lint, unit, emulator, parallel, e2e or deep, or nothing for all but deep" ;;
     esac
 done
 setup test

@@ -9,11 +9,14 @@ compile or a kernel spills.
 
 import argparse
 import ctypes
+import hashlib
 import importlib.util
+import os
 import re
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,9 +69,34 @@ def wheels_folder() -> Path:
 
 
 def compiled(job: Job) -> str:
-    """The compiler's log."""
+    """The compiler's log; where DDPGD_COMPILE_LOGS names a folder, kept there by text, options and compiler."""
     folder = wheels_folder()
-    library = ctypes.CDLL(str(next((folder / "lib").glob("libnvrtc.so.*"))))
+    path = next((folder / "lib").glob("libnvrtc.so.*"))
+    if not (logs := os.environ.get("DDPGD_COMPILE_LOGS")):
+        return run_nvrtc(job, folder, path)
+    parts = (
+        sources.joined(job.file),
+        job,
+        sources.options(job.precision),
+        path.name,
+        path.stat().st_size,
+        version("nvidia-cuda-nvrtc"),
+    )
+    log = Path(logs) / f"nvrtc-{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.log"
+    try:
+        said = log.read_text()
+        os.utime(log)
+    except FileNotFoundError:
+        said = run_nvrtc(job, folder, path)
+        made = log.with_suffix(f".{os.getpid()}")
+        made.write_text(said)
+        made.rename(log)
+    return said
+
+
+def run_nvrtc(job: Job, folder: Path, path: Path) -> str:
+    """The log of a compilation by the library at `path`, with the headers of `folder`."""
+    library = ctypes.CDLL(str(path))
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
     program = ctypes.c_void_p()
 

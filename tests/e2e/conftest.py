@@ -100,3 +100,13 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_ddpgd(0, "train", *arguments, "--run-dir", folder / "run", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run"
+
+
+LABS = {"test_netlab", "test_cluster", "test_slurm", "test_scaling_efficiency"}
+"""Files with labs, of which one removes what another that was killed has left."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the tests of a file on one of pytest-xdist's workers, because they share runs; labs come one at a time."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("labs" if item.path.stem in LABS else item.path.stem))

@@ -4,55 +4,80 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import pytest
 from conftest import DDPGD, under_mpirun
 from processes import ranks_of
 
+from patience import slowness
 from runs import records
 
 TRAIN = ("train", "--data", "synthetic", "--hidden", "16", "--steps", "100000000", "--quiet", "--run-dir", "run")
 
 
-def start(folder: Path, *more: str) -> "subprocess.Popen[bytes]":
-    environment = os.environ | {"DDPGD_PATIENCE_S": "2"}
-    with (folder / "said").open("wb") as said:
-        return subprocess.Popen(under_mpirun(2, [*DDPGD, *TRAIN, *more]), cwd=folder, env=environment, stderr=said)
+class Started(NamedTuple):
+    """A run on two ranks, and its folder; what it says is in the file `said`."""
+
+    process: "subprocess.Popen[bytes]"
+    folder: Path
+
+    @property
+    def said(self) -> str:
+        return (self.folder / "said").read_text()
+
+    def wait_for(self, happened: Callable[[], bool]) -> None:
+        while not happened():
+            assert self.process.poll() is None, self.said
+            time.sleep(0.02)
+
+    def num_records(self) -> int:
+        return len(records(self.folder / "run")) if (self.folder / "run" / "metrics.jsonl").exists() else 0
 
 
-def wait_for(folder: Path, process: "subprocess.Popen[bytes]", word: str) -> None:
-    while word not in (folder / "said").read_text():
-        assert process.poll() is None, (folder / "said").read_text()
-        time.sleep(0.02)
+Start = Callable[..., Started]
 
 
-def wait_for_records(folder: Path, process: "subprocess.Popen[bytes]", more_than: int = 0) -> int:
-    path = folder / "run" / "metrics.jsonl"
-    while not (path.exists() and len(records(folder / "run")) > more_than):
-        assert process.poll() is None, (folder / "said").read_text()
-        time.sleep(0.02)
-    return len(records(folder / "run"))
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a run that says after 2 s which rank it waits for; ends it with the test."""
+    began = []
+
+    def started(*more: str) -> Started:
+        with (tmp_path / "said").open("wb") as said:
+            command, environment = under_mpirun(2, [*DDPGD, *TRAIN, *more]), os.environ | {"DDPGD_PATIENCE_S": "2"}
+            began.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=said))
+        run = Started(began[-1], tmp_path)
+        run.wait_for(lambda: run.num_records() > 0)
+        return run
+
+    yield started
+    for process in began:
+        for pid in list(ranks_of(process)):
+            os.kill(pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
 
 
-def test_a_stopped_rank_is_named_and_its_return_told(tmp_path: Path) -> None:
-    process = start(tmp_path)
-    wait_for_records(tmp_path, process)
-    rank_1 = max(ranks_of(process))
+def test_a_stopped_rank_is_named_and_its_return_told(start: Start) -> None:
+    run = start()
+    rank_1 = max(ranks_of(run.process))
     os.kill(rank_1, signal.SIGSTOP)
-    wait_for(tmp_path, process, f"rank 1 (process {rank_1} on ")
-    num_records = len(records(tmp_path / "run"))
+    run.wait_for(lambda: f"rank 1 (process {rank_1} on " in run.said)
+    num_records = run.num_records()
     os.kill(rank_1, signal.SIGCONT)
-    wait_for(tmp_path, process, "has arrived; the run goes on")
-    wait_for_records(tmp_path, process, num_records)
-    process.send_signal(signal.SIGUSR1)
-    assert process.wait() == 75
+    run.wait_for(lambda: "has arrived; the run goes on" in run.said)
+    run.wait_for(lambda: run.num_records() > num_records)
+    run.process.send_signal(signal.SIGUSR1)
+    assert run.process.wait() == 75
 
 
-def test_a_time_limit_ends_a_run_whose_rank_is_stopped(tmp_path: Path) -> None:
-    process = start(tmp_path, "--max-time", "5")
-    wait_for_records(tmp_path, process)
-    os.kill(min(ranks_of(process)), signal.SIGSTOP)
-    assert process.wait() == 5
-    said = (tmp_path / "said").read_text()
-    assert "rank 0 (process" in said
-    assert "--max-time 5 is over, and no checkpoint can be written" in said
+def test_a_time_limit_ends_a_run_whose_rank_is_stopped(start: Start) -> None:
+    limit = f"{10 * slowness():.0f}"
+    run = start("--max-time", limit)
+    os.kill(min(ranks_of(run.process)), signal.SIGSTOP)
+    assert run.process.wait() == 5
+    assert "rank 0 (process" in run.said
+    assert f"--max-time {limit} is over, and no checkpoint can be written" in run.said

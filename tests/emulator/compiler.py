@@ -1,20 +1,19 @@
 """From the text of a CUDA unit to a shared object: preprocess, rewrite `__shared__`, compile, keep by hash."""
 
-import contextlib
 import ctypes
 import functools
-import hashlib
-import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import compile_cache
+from compile_cache import digest
 
 HERE = Path(__file__).resolve().parent
 ENGINE = HERE / "engine"
 SHIM = HERE / "shim"
-CACHE = HERE.parents[1] / "build" / "emulator"
 
 FLAGS = (
     *("-std=c++20", "-O2", "-ftree-vectorize", "-fpeel-loops", "-g1", "-w"),
@@ -55,25 +54,17 @@ def run_gcc(arguments: Sequence[str], text: str | None = None) -> str:
     return done.stdout
 
 
-def keep(key: str, arguments: Sequence[str], text: str | None = None) -> Path:
-    """The object called `key` in the cache; compiled if it is not there, and put there whole."""
-    target = CACHE / f"{key}.so"
-    if not target.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-            made = Path(folder) / "made.so"
-            run_gcc([*arguments, "-o", str(made)], text)
-            with contextlib.suppress(FileExistsError):  # another process was first, and may have loaded its own
-                os.link(made, target)
+def keep(target: Path, make: Callable[[Path], object]) -> Path:
+    """`target` in the cache; made by one process if it is not there, and put there whole."""
+    if compile_cache.used(target):
+        return target
+    with compile_cache.one_at_a_time(target):
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+                made = Path(folder) / "made.so"
+                make(made)
+                made.rename(target)
     return target
-
-
-def digest(*parts: str | bytes) -> str:
-    whole = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        whole.update(len(data).to_bytes(8, "little") + data)
-    return whole.hexdigest()[:24]
 
 
 def headers(folder: Path) -> list[bytes]:
@@ -90,7 +81,10 @@ def engine_digest() -> str:
 @functools.cache
 def scheduler() -> ctypes.CDLL:
     """The scheduler, whose symbols every unit finds because it is loaded for all."""
-    path = keep(f"scheduler-{engine_digest()}", [*FLAGS, *map(str, sorted(ENGINE.glob("*.cpp")))])
+    compile_cache.remove_unused()
+    sources = list(map(str, sorted(ENGINE.glob("*.cpp"))))
+    target = compile_cache.folder() / f"scheduler-{engine_digest()}.so"
+    path = keep(target, lambda made: run_gcc([*FLAGS, *sources, "-o", str(made)]))
     return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
 
 
@@ -169,13 +163,14 @@ def compile_unit(text: str, options: Sequence[str] = (), name: str = "unit.cu") 
     flags, folders = translate(options)
     contents = [part for folder in folders for part in headers(folder)]
     key = digest(engine_digest(), name, text, *flags, *contents)
-    target = CACHE / f"unit-{key}.so"
-    if target.exists():
-        return target
-    include = ["-I", str(SHIM), *(f"-I{folder}" for folder in folders), "-I", str(ENGINE)]
-    # A header beside its includer is found before the shim, so the twin comes first and its guard shuts out the other.
-    twin = '#include "ptx.cuh"\n' if "ptx.cuh" in text or any(b"ptx.cuh" in part for part in contents) else ""
-    # The namespace lets g++ drop what no kernel uses and inline the rest.
-    whole = f'#include "cuda.hpp"\nnamespace {{\n{twin}# 1 "{name}"\n{text}\n}}\n'
-    expanded, kernels = table(rewrite(run_gcc([*FLAGS[:1], "-E", "-x", "c++", *flags, *include, "-"], whole)))
-    return keep(target.stem, [*FLAGS, *CHECKS, "-fpreprocessed", "-x", "c++", "-"], expanded + kernels)
+
+    def make(made: Path) -> None:
+        include = ["-I", str(SHIM), *(f"-I{folder}" for folder in folders), "-I", str(ENGINE)]
+        # A header beside its includer is found before the shim, so the twin comes first and its guard shuts out the other.
+        twin = '#include "ptx.cuh"\n' if "ptx.cuh" in text or any(b"ptx.cuh" in part for part in contents) else ""
+        # The namespace lets g++ drop what no kernel uses and inline the rest.
+        whole = f'#include "cuda.hpp"\nnamespace {{\n{twin}# 1 "{name}"\n{text}\n}}\n'
+        expanded, kernels = table(rewrite(run_gcc([*FLAGS[:1], "-E", "-x", "c++", *flags, *include, "-"], whole)))
+        run_gcc([*FLAGS, *CHECKS, "-fpreprocessed", "-x", "c++", "-", "-o", str(made)], expanded + kernels)
+
+    return keep(compile_cache.folder() / f"unit-{key}.so", make)

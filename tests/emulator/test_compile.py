@@ -6,10 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import compile_cache
+
 ROOT = Path(__file__).parents[2]
 
 
 def compile_kernels(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What the same compiler said before of the same text is taken from the cache."""
+    compile_cache.folder().mkdir(parents=True, exist_ok=True)
+    environment |= {"DDPGD_COMPILE_LOGS": str(compile_cache.folder())}
     command = [sys.executable, "-m", "tools.compile_kernels", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
 
