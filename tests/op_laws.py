@@ -24,6 +24,7 @@ from ddpgd.kernels.words import (
     Tail,
 )
 from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD
+from ddpgd.optim.rules import RULES, Rule
 from oracles import bits, from_bfloat16, to_bfloat16, tree_fold, uneven
 
 Array = NDArray[Any]
@@ -505,45 +506,42 @@ def test_decide_doubles_a_loss_scale_that_held(bench: Bench, good_steps: int, sc
     assert done.row[History.GRAD_NORM] == pytest.approx(2 * BLOCK**0.5 / 8 / scale)
 
 
+def hyper_of(rule: Rule) -> dict[str, float]:
+    """Its hyper-parameters; 0.9 stands for those of the configuration."""
+    return {name: 0.9 if value is None else value for name, value in rule.hyper.items()}
+
+
 def _update(
     bench: Bench, name: str, vectors: list[Array], weight_decay: float, **control: float
 ) -> tuple[list[Array], Array]:
     ops = bench.ops
     there = [bench.vector(vector.copy()) for vector in vectors]
     weights = ops.round_weights(there[0])
-    scalars = {"sgd": (), "momentum": (0.9,), "nesterov": (0.9,), "adam": (0.9, 0.999, 1e-8)}[name]
-    getattr(ops, name)(*there, bench.control(**control), weight_decay, *scalars, weights)
+    hyper = list(hyper_of(RULES[name]).values())
+    ops.update(name, there[0], there[1], there[2:], bench.control(**control), weight_decay, hyper, weights)
     return [bench.values(vector) for vector in there], bench.values(weights)
 
 
-def _wanted_update(
-    name: str, vectors: list[Array], weight_decay: float, lr: float, scale: float, t: int
-) -> list[Array]:
-    params, grads, *state = (vector.astype(np.float64) for vector in vectors)
-    g = scale * grads + weight_decay * params
-    if name == "sgd":
-        return [params - lr * g, grads]
-    if name == "momentum":
-        velocity = 0.9 * state[0] + g
-        return [params - lr * velocity, grads, velocity]
-    if name == "nesterov":
-        velocity = 0.9 * state[0] + g
-        return [params - lr * (g + 0.9 * velocity), grads, velocity]
-    first, second = 0.9 * state[0] + 0.1 * g, 0.999 * state[1] + 0.001 * g**2
-    change = lr * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
-    return [params - change, grads, first, second]
+def wanted_update(name: str, vectors: list[Array], weight_decay: float, lr: float, scale: float, t: int) -> list[Array]:
+    """By the formula in the rule's row of the table, in float64."""
+    rule, (params, grads, *state) = RULES[name], (vector.astype(np.float64) for vector in vectors)
+    known = dict(zip(rule.vectors, state, strict=True)) | hyper_of(rule)
+    known |= {"g": scale * grads + weight_decay * params, "lr": lr, "t": t, "sqrt": np.sqrt, "sign": np.sign}
+    exec(rule.formula, {}, known)
+    return [params - known["change"], grads, *(known[vector] for vector in rule.vectors)]
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam"])
+@pytest.mark.parametrize("name", list(RULES))
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
 @over_lengths
 def test_updates(bench: Bench, rng: np.random.Generator, name: str, weight_decay: float, length: int) -> None:
-    count = {"sgd": 2, "momentum": 3, "nesterov": 3, "adam": 4}[name]
+    count = 2 + len(RULES[name].vectors)
     vectors = list(rng.standard_normal((count, length)).astype(bench.ops.vector_dtype))
-    if name == "adam":
-        vectors[3] **= 2
+    for vector, kind in zip(vectors[2:], RULES[name].vectors, strict=True):
+        if kind.endswith("_sq"):
+            vector **= 2
     got, weights = _update(bench, name, vectors, weight_decay, LR=0.1, SCALE=0.5, APPLY=1, UPDATE=3)
-    for held, wanted in zip(got, _wanted_update(name, vectors, weight_decay, 0.1, 0.5, 3), strict=True):
+    for held, wanted in zip(got, wanted_update(name, vectors, weight_decay, 0.1, 0.5, 3), strict=True):
         bench.check(name, bench.vector(held), wanted)
     np.testing.assert_array_equal(weights, _stored(bench, got[0]))
     kept, weights = _update(bench, name, vectors, weight_decay, LR=0.1, SCALE=0.5, APPLY=0, UPDATE=3)

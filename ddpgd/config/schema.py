@@ -12,6 +12,8 @@ from typing import Any, Literal
 from ddpgd.comm.transports.capabilities import TRANSPORTS
 from ddpgd.config.parsing import coerce, did_you_mean
 from ddpgd.errors import InputError, shown
+from ddpgd.optim.rules import RULES
+from ddpgd.optim.schedules import SCHEDULES
 
 
 def _option(
@@ -24,6 +26,14 @@ def _option(
 
 def _fixed(default: Any, group: str, text: str, kind: type = str, choices: tuple[str, ...] = ()) -> Any:
     return _option(default, group, text, kind, choices, fixed=True)
+
+
+def _rates() -> str:
+    """The rules' default learning rates in words."""
+    rates: dict[float, list[str]] = {}
+    for rule in RULES.values():
+        rates.setdefault(rule.lr, []).append(rule.name)
+    return "; ".join(f"{rate:g} for {', '.join(names)}" for rate, names in rates.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +89,10 @@ class Config:
         None, "batch", "micro-batches per rank and update, instead of --global-batch; fixed at the first start", int
     )
 
-    optimizer: Literal["sgd", "momentum", "nesterov", "adam"] = _fixed(
-        "momentum", "optimizer", "update rule", choices=("sgd", "momentum", "nesterov", "adam")
-    )
-    lr: float = _fixed(0.1, "optimizer", "learning rate", float)
+    optimizer: str = _fixed("momentum", "optimizer", "update rule", choices=tuple(RULES))
+    lr: float | None = _fixed(None, "optimizer", f"learning rate (default: the optimizer's: {_rates()})", float)
     momentum: float = _fixed(0.9, "optimizer", "momentum of --optimizer momentum and nesterov", float)
-    schedule: Literal["constant", "cosine"] = _fixed(
-        "cosine", "optimizer", "learning-rate schedule", choices=("constant", "cosine")
-    )
+    schedule: str = _fixed("cosine", "optimizer", "learning-rate schedule", choices=tuple(SCHEDULES))
     warmup: int = _fixed(0, "optimizer", "steps of linear warm-up", int)
     scale_lr: str | None = _fixed(
         None, "optimizer", "scale --lr with the global batch: linear:BASE_BATCH or sqrt:BASE_BATCH"
@@ -213,4 +219,6 @@ def resolve(config: Config, world_size: int) -> Config:
         config = replace(config, global_batch=max(256, config.micro_batch))
     if config.epochs is None and config.steps is None:
         config = replace(config, epochs=10)
+    if config.lr is None:
+        config = replace(config, lr=RULES[config.optimizer].lr)
     return config

@@ -11,7 +11,7 @@ float32 or one of 16 bits, sums are float32 inside; the reference can be float64
 A result for one micro-batch does not depend, in any bit, on which others are computed beside it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -157,56 +157,22 @@ class Ops(Protocol):
         control float64 (CONTROL_WORDS,), history float64 (rows, HISTORY_WORDS), whose other words are left as they are.
         """
 
-    def sgd(self, params: Array, grads: Array, control: Array, weight_decay: float, weights: Array) -> None:
-        """g = SCALE grads + weight_decay params; params -= LR g. All (n,); grads is left as it is.
-
-        Nothing happens where APPLY is 0. weights: what `round_weights` made, follows params.
-        Where params, grads and an optimizer's state are zero (the padding between tensors), they stay zero.
-        """
-
-    def momentum(
+    def update(
         self,
+        rule: str,
         params: Array,
         grads: Array,
-        velocity: Array,
+        vectors: Sequence[Array],
         control: Array,
         weight_decay: float,
-        momentum: float,
+        hyper: Sequence[float],
         weights: Array,
     ) -> None:
-        """g as for sgd; velocity = momentum velocity + g; params -= LR velocity. Polyak, "Some methods", 1964."""
+        """params -= change, by the formula called `rule`; see the table `optim.rules.RULES`.
 
-    def nesterov(
-        self,
-        params: Array,
-        grads: Array,
-        velocity: Array,
-        control: Array,
-        weight_decay: float,
-        momentum: float,
-        weights: Array,
-    ) -> None:
-        """velocity = momentum velocity + g; params -= LR (g + momentum velocity). Arguments as for `momentum`.
-
-        Nesterov, "A method of solving a convex programming problem with convergence rate O(1/k^2)", 1983, as rewritten by
-        Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and momentum in deep learning", 2013.
-        """
-
-    def adam(
-        self,
-        params: Array,
-        grads: Array,
-        first: Array,
-        second: Array,
-        control: Array,
-        weight_decay: float,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
-        weights: Array,
-    ) -> None:
-        """g as for sgd; first = beta1 first + (1 - beta1) g; second = beta2 second + (1 - beta2) g^2;
-
-        params -= LR (first / (1 - beta1^t)) / (sqrt(second / (1 - beta2^t)) + epsilon), t = UPDATE.
-        Kingma, Ba, "Adam: a method for stochastic optimization", 2015.
+        A formula takes g = SCALE grads + weight_decay params, lr = LR, the number UPDATE of the update, the rule's
+        `vectors`, which it changes, and its hyper-parameters `hyper`, in the table's order. params, grads and vectors
+        are (n,); grads is left as it is. weights: what `round_weights` made, follows params.
+        Nothing happens where APPLY is 0. Where params, grads and vectors are zero (the padding between tensors), they
+        stay zero.
         """

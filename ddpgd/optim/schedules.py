@@ -2,27 +2,38 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 Schedule = Callable[[int], float]
 """step (from 0) -> learning rate of that step."""
 
 
-def make(name: str, lr: float, total_steps: int, warmup_steps: int) -> Schedule:
-    """The schedule called `name`, after a linear warm-up: step s of the warm-up has lr (s + 1) / warmup_steps.
+class Shape(NamedTuple):
+    """A schedule after its warm-up: the factor on the learning rate at a fraction, 0 to 1, of the steps that remain."""
 
-    constant: lr.
-    cosine:   lr (1 + cos(pi t / T)) / 2, t steps after the warm-up of T that remain.
-              Loshchilov, Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017.
-    """
-    remaining = max(1, total_steps - warmup_steps)
-    shapes: dict[str, Schedule] = {
-        "constant": lambda _: lr,
-        "cosine": lambda step: lr * 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup_steps) / remaining))),
-    }
-    shape = shapes[name]
+    factor: Callable[[float], float]
+    formula: str
+    source: str
+
+
+SCHEDULES = {
+    "constant": Shape(lambda _: 1.0, "lr", "-"),
+    "cosine": Shape(
+        lambda fraction: 0.5 * (1.0 + math.cos(math.pi * fraction)),
+        "lr (1 + cos(pi t / T)) / 2 at step t of T",
+        'Loshchilov, Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017',
+    ),
+}
+
+
+def make(name: str, lr: float, total_steps: int, warmup_steps: int) -> Schedule:
+    """The schedule called `name`, after a linear warm-up: step s of the warm-up has lr (s + 1) / warmup_steps."""
+    factor, remaining = SCHEDULES[name].factor, max(1, total_steps - warmup_steps)
 
     def schedule(step: int) -> float:
-        return lr * (step + 1) / warmup_steps if step < warmup_steps else shape(step)
+        if step < warmup_steps:
+            return lr * (step + 1) / warmup_steps
+        return lr * factor(min(1.0, (step - warmup_steps) / remaining))
 
     return schedule
 

@@ -20,7 +20,7 @@ from ddpgd.kernels.philox import permutation
 from ddpgd.kernels.words import Policy
 from ddpgd.model.network import MultilayerPerceptron
 from ddpgd.optim import rules, schedules
-from ddpgd.optim.rules import Optimizer
+from ddpgd.optim.rules import RULES, Optimizer
 from ddpgd.optim.schedules import Schedule
 from ddpgd.params import Layout, dense_layout, initialise
 from ddpgd.run import build_exchange
@@ -93,7 +93,7 @@ def _local_sgd(
 ) -> LocalSgd:
     """Local steps, whose optimizer vectors are each rank's own; `changes` combines what they did to the params."""
     rule = "nesterov" if config.outer_momentum else "sgd"
-    outer = rules.make(rule, backend, changes.size, 0.0, config.outer_momentum)
+    outer = rules.make(rule, backend, changes.size, 0.0, momentum=config.outer_momentum)
     state = synced_step.state
     state.replicated = _wire_state("outer.wire.", changes) | _named("outer.", outer.state)
     state.per_rank = _named("optimizer.", state.optimizer) | _named("residual.outer.", changes.residuals)
@@ -168,12 +168,15 @@ def model(backend: Ops, config: Config, image_shape: tuple[int, int], max_rows: 
 def optimizer(backend: Ops, config: Config, size: int) -> Optimizer:
     """The update rule; plain SGD where the wire has the momentum, with the weight decay that momentum would multiply."""
     if momentum := build_exchange.momentum_of_wire(config):
-        return rules.make("sgd", backend, size, config.weight_decay / (1 - momentum), 0.0)
-    return rules.make(config.optimizer, backend, size, config.weight_decay, config.momentum)
+        return rules.make("sgd", backend, size, config.weight_decay / (1 - momentum))
+    hyper = RULES[config.optimizer].hyper
+    options = {name: getattr(config, name) for name, value in hyper.items() if value is None}
+    return rules.make(config.optimizer, backend, size, config.weight_decay, **options)
 
 
 def learning_rates(config: Config, total_steps: int) -> Schedule:
     """step -> learning rate, scaled to the global batch where that is asked for."""
+    assert config.lr is not None, "resolve() was not called"
     peak_lr = config.lr * schedules.scale(config.scale_lr, global_batch(config))
     return schedules.make(config.schedule, peak_lr, total_steps, config.warmup)
 

@@ -38,6 +38,9 @@ class NoCheckpointError(InputError):
     """There is no whole checkpoint at that place."""
 
 
+_EARLIER_NAMES = {"optimizer.first": "optimizer.exp_avg", "optimizer.second": "optimizer.exp_avg_sq"}
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Named arrays (params.*, optimizer.*) and, as JSON tables, what else the run needs to go on bit for bit.
@@ -131,7 +134,15 @@ def load(path: Path) -> Checkpoint:
         or not all(isinstance(t, dict) for t in tables.values())
     ):
         raise DamagedError(f"{path}: not a checkpoint of this version of ddpgd: its tables differ; choose another one")
-    return Checkpoint(arrays, **tables)
+    return Checkpoint({_current_name(name): array for name, array in arrays.items()}, **tables)
+
+
+def _current_name(name: str) -> str:
+    """An array's name, where earlier versions called it otherwise; a vector of one rank ends in .RANK."""
+    base, dot, rank = name.rpartition(".")
+    if rank.isdecimal():
+        return f"{_EARLIER_NAMES.get(base, base)}{dot}{rank}"
+    return _EARLIER_NAMES.get(name, name)
 
 
 def find(place: Path, say: Callable[[str], None]) -> tuple[Path, Checkpoint]:

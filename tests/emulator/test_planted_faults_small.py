@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from ddpgd.kernels.philox import Purpose, words
 from ddpgd.kernels.reference import codecs
 from ddpgd.kernels.words import BLOCK, CONTROL_WORDS, TAIL_WORDS, Control, Tail
+from ddpgd.optim.rules import RULES
+from op_laws import hyper_of, wanted_update
 from oracles import bits, tree_fold, uneven
 
 from .planting import BARRIER, ORDERS, Compare, Device, Fault, orders_that_show, run
@@ -76,28 +78,21 @@ def takes_losses(device: Device) -> None:
 
 
 def updates(device: Device) -> None:
-    """Adam beside plain descent and Nesterov's momentum, whose length is ragged; applied and not."""
-    rng = np.random.default_rng(4)
-    for apply in (0, 1):
-        params, grads, first, second = (rng.random(1021).astype(np.float32) for _ in range(4))
-        control = np.zeros(CONTROL_WORDS)
-        control[[Control.LR, Control.SCALE, Control.APPLY, Control.UPDATE]] = 0.5, 0.25, apply, 2
-        there, none = [device.put(array) for array in (params, grads, first, second)], NO_POINTER
-        words_there, size = device.put(control), np.int64(1021)
-        device.launch("optimizer.cu", "sgd", (1,), (256,), *there[:2], words_there, np.float32(0), none, size)
-        np.testing.assert_array_equal(there[0].get(), params - np.float32(apply * 0.125) * grads)
-        there[0], velocity, decay = device.put(params), device.put(first), np.float32(0)
-        factors = words_there, decay, np.float32(0.5), none, size
-        device.launch("optimizer.cu", "nesterov", (1,), (256,), *there[:2], velocity, *factors)
-        ahead = grads / 4 + (first / 2 + grads / 4) / 2
-        np.testing.assert_allclose(there[0].get(), params - apply * 0.5 * ahead, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(velocity.get(), first / 2 + grads / 4 if apply else first, rtol=1e-6)
-        there[0] = device.put(params)
-        factors = np.float32(0), np.float64(0.5), np.float64(0.75), np.float32(1)
-        device.launch("optimizer.cu", "adam", (1,), (256,), *there, words_there, *factors, none, size)
-        first_wanted, second_wanted = (first + grads / 4) / 2, (3 * second + (grads / 4) ** 2) / 4
-        change = 0.5 * (first_wanted / 0.75) / (np.sqrt(second_wanted / (1 - 0.75**2)) + 1)
-        np.testing.assert_allclose(there[0].get(), params - apply * change, rtol=1e-5, atol=1e-6)
+    """Every rule, applied and not, at a ragged length."""
+    rng, size = np.random.default_rng(4), 1021
+    for rule in RULES.values():
+        hyper = [*hyper_of(rule).values(), 0.0, 0.0, 0.0][:3]
+        arrays = [rng.random(size).astype(np.float32) for _ in range(2 + len(rule.vectors))]
+        wanted = wanted_update(rule.name, arrays, 0.0, 0.5, 0.25, 2)
+        for apply in (0, 1):
+            control = np.zeros(CONTROL_WORDS)
+            control[[Control.LR, Control.SCALE, Control.APPLY, Control.UPDATE]] = 0.5, 0.25, apply, 2
+            there = [device.put(array) for array in arrays]
+            vectors = [*there[2:], NO_POINTER, NO_POINTER][:2]
+            factors = device.put(control), np.float32(0), *map(np.float64, hyper), NO_POINTER, np.int64(size)
+            device.launch("optimizer.cu", rule.name, (1,), (256,), *there[:2], *vectors, *factors)
+            for array, before, after in zip(there, arrays, wanted, strict=True):
+                np.testing.assert_allclose(array.get(), after if apply else before, rtol=1e-5, atol=1e-6)
 
 
 def codes(device: Device) -> None:
@@ -164,14 +159,14 @@ FAULTS = (
     Fault("store: four at the end", updates, "if (first + N <= end && is_aligned<N>(to))", "if (true)"),
     Fault("updates: none", updates, "control[APPLY] == 0", "control[APPLY] != 0"),
     Fault("updates: always", updates, "control[APPLY] == 0", "false"),
-    Fault("nesterov: not ahead", updates, "__fadd_rn(g, __fmul_rn(momentum, velocity.at[j]))", "velocity.at[j]"),
+    Fault("nesterov: not ahead", updates, "__fadd_rn(g, __fmul_rn(momentum, velocity))", "velocity"),
     Fault(
         "nesterov: from the velocity before",
         updates,
-        "const float ahead = __fadd_rn(g",
-        "const float ahead = __fsub_rn(g",
+        "return __fadd_rn(g",
+        "return __fsub_rn(g",
     ),
-    Fault("adam: used before computed", updates, f"    }}\n{BARRIER}", "    }\n"),
+    Fault("adam: used before computed", updates, f"        }}\n    {BARRIER}", "        }\n"),
     Fault("block_max: read before written", codes, f"= value;\n{BARRIER}    value =", "= value;\n    value ="),
     Fault("codec: draws before words", codes, "first + begin);\n        __syncthreads();", "first + begin);"),
     Fault("codec: the other half", codes, "? 8 : 40", "? 40 : 8"),

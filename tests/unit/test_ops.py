@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import BLOCK, CONTROL_WORDS, CURSOR_WORDS, HISTORY_WORDS, TAIL_WORDS, Control, Policy, Tail
 from ddpgd.model.network import MultilayerPerceptron
 from ddpgd.optim import rules
+from ddpgd.optim.rules import RULES, Rule
 from ddpgd.params import initialise
 from op_laws import *  # noqa: F403
-from op_laws import LOSSES, Bench
+from op_laws import LOSSES, Bench, hyper_of
 
 Array = NDArray[Any]
 
@@ -72,15 +74,21 @@ def _calls(ops: Reference, rng: np.random.Generator) -> dict[str, tuple[Callable
             [real(BLOCK), tail(), np.arange(9.0), cursor, control, np.zeros((2, HISTORY_WORDS)), policy],
             {3, 4, 5},
         ),
-        "sgd": (ops.sgd, [real(9), real(9), control, 0.01, real(9)], {0}),
-        "momentum": (ops.momentum, [real(9), real(9), real(9), control, 0.01, 0.9, real(9)], {0, 2}),
-        "nesterov": (ops.nesterov, [real(9), real(9), real(9), control, 0.01, 0.9, real(9)], {0, 2}),
-        "adam": (
-            ops.adam,
-            [real(9), real(9), real(9), real(9) ** 2, control, 0.01, 0.9, 0.999, 1e-8, real(9)],
-            {0, 2, 3},
-        ),
+    } | {
+        rule.name: (
+            partial(_update_flat, ops, rule),
+            [real(9), real(9), *(real(9) ** 2 for _ in rule.vectors), control, real(9)],
+            {0, *range(2, 2 + len(rule.vectors))},
+        )
+        for rule in RULES.values()
     }
+
+
+def _update_flat(ops: Reference, rule: Rule, params: Array, grads: Array, *others: Array) -> None:
+    """`Ops.update` with its vectors one by one."""
+    *vectors, control, weights = others
+    hyper = list(hyper_of(rule).values())
+    ops.update(rule.name, params, grads, vectors, control, 0.01, hyper, weights)
 
 
 @pytest.mark.parametrize("name", list(_calls(Reference(), np.random.default_rng())))
@@ -154,7 +162,7 @@ def test_non_finite_tensor_names_the_first() -> None:
     assert model.non_finite_tensor(params) == "dense1.bias"
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adam"])
+@pytest.mark.parametrize("optimizer", list(RULES))
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
 @pytest.mark.parametrize("loss", NETWORK_LOSSES)
 def test_a_second_step_allocates_nothing(rng: np.random.Generator, activation: str, loss: str, optimizer: str) -> None:
@@ -166,14 +174,14 @@ def test_a_second_step_allocates_nothing(rng: np.random.Generator, activation: s
     order, cursor = rng.permutation(2000), np.zeros(CURSOR_WORDS, np.int64)
     grads, tails = np.zeros((1, model.layout.size), np.float32), np.zeros((1, TAIL_WORDS), np.float32)
     control, history, lrs = steady_control(), np.zeros((4, HISTORY_WORDS)), np.full(9, 0.01)
-    policy = Policy(rows, 1.0, 0, 1.0)
+    policy, total = Policy(rows, 1.0, 0, 1.0), grads[0]
 
     def step() -> None:
         cursor[0] = 0
         model.load(images, labels, order, cursor, 0, rows)
         model.gradient(params, params, rows, rows, control, grads, tails)
-        ops.decide(grads[0], tails[0], lrs, cursor, control, history, policy)
-        rule.update(params, grads[0], control, params)
+        ops.decide(total, tails[0], lrs, cursor, control, history, policy)
+        rule.update(params, total, control, params)
 
     step()
     tracemalloc.start()

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import CONTROL_WORDS, Control
 from ddpgd.optim import rules
+from ddpgd.optim.rules import RULES
 from ddpgd.params import dense_layout, initialise
 
-NAMES = ("sgd", "momentum", "adam")
+NAMES = tuple(RULES)
 
 
 def control(lr: float, scale: float, number: int) -> NDArray[np.float64]:
@@ -29,6 +30,8 @@ STEPS = [
     ("momentum", 0.0, 0.1, 0.5, [1, 2], [([2, -4], [0.9, 2.2]), ([2, 0], [0.71, 2.38])]),
     # velocity [1.5, -1], then 0.9 [1.5, -1] + 0.5 [0.85, 2.1] = [1.775, 0.15]
     ("momentum", 0.5, 0.1, 0.5, [1, 2], [([2, -4], [0.85, 2.1]), ([0, 0], [0.6725, 2.085])]),
+    # velocity [1, -2]; steps of lr ([1, -2] + 0.9 velocity), then velocity [1.9, -1.8] and [1, 0] + 0.9 velocity
+    ("nesterov", 0.0, 0.1, 0.5, [1, 2], [([2, -4], [0.81, 2.38]), ([2, 0], [0.539, 2.542])]),
     # first update: a step of lr against the sign of g, whatever its size
     ("adam", 0.0, 0.1, 0.5, [1, 2], [([2, -4], [0.9, 2.1])]),
     # g = 1, then -1: first = (0.9 0.1 - 0.1) / (1 - 0.81) = -1/19; second = 1; a step of + lr / 19

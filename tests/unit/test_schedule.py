@@ -15,7 +15,7 @@ def test_cosine(step: int, wanted: float) -> None:
     assert schedules.make("cosine", 0.3, 100, 0)(step) == pytest.approx(0.3 * wanted, abs=1e-15)
 
 
-@pytest.mark.parametrize("name", ["constant", "cosine"])
+@pytest.mark.parametrize("name", list(schedules.SCHEDULES))
 @pytest.mark.parametrize(("step", "wanted"), [(0, 0.1), (1, 0.2), (8, 0.9), (9, 1.0), (10, 1.0)])
 def test_a_linear_warm_up_ends_where_the_schedule_begins(name: str, step: int, wanted: float) -> None:
     assert schedules.make(name, 2.0, 110, 10)(step) == pytest.approx(2.0 * wanted)
@@ -33,7 +33,7 @@ def test_constant(step: int) -> None:
     assert schedules.make("constant", 0.25, 100, 0)(step) == 0.25
 
 
-@pytest.mark.parametrize("name", ["constant", "cosine"])
+@pytest.mark.parametrize("name", list(schedules.SCHEDULES))
 def test_a_run_of_one_step_has_its_learning_rate(name: str) -> None:
     assert schedules.make(name, 0.25, 1, 0)(0) == 0.25
 

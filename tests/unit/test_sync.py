@@ -14,6 +14,7 @@ from ddpgd.comm.transports.threads import Threads
 from ddpgd.config.schema import Config
 from ddpgd.errors import InputError, NonFiniteError
 from ddpgd.kernels.reference.backend import Reference
+from ddpgd.optim.rules import RULES
 from ddpgd.run import build
 from runs import digits, records, train
 
@@ -58,7 +59,7 @@ def test_drift_is_none_alone_and_some_together() -> None:
     assert all(0.05 < result.drift < 10 for result in rounds(3, 2)[0][1])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adam"])
+@pytest.mark.parametrize("optimizer", list(RULES))
 def test_one_rank_alone_does_what_it_does_every_step(optimizer: str, tmp_path: Path) -> None:
     given = {"optimizer": optimizer, "lr": 0.01, "steps": 12}
     local = train(tmp_path / "local", 1, **LOCAL, **given)

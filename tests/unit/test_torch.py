@@ -10,22 +10,30 @@ from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import CONTROL_WORDS, TAIL_WORDS, Control, Tail
 from ddpgd.model.network import MultilayerPerceptron
 from ddpgd.optim import rules
+from ddpgd.optim.rules import RULES
 from ddpgd.params import initialise
+from op_laws import hyper_of
 
 torch = pytest.importorskip("torch", reason="PyTorch, the second opinion, is not installed: pip install 'ddpgd[bench]'")
 
-OPTIMIZERS = ("sgd", "momentum", "adam")
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
 LOSSES = ("cross-entropy", "mse")
 WEIGHT_DECAYS = (0.0, 0.01)
-LR = {"sgd": 0.1, "momentum": 0.1, "adam": 0.002}
+LR = {name: 2 * rule.lr if rule.lr < 0.1 else rule.lr for name, rule in RULES.items()}
+TORCH: dict[str, tuple[str, dict[str, Any]]] = {
+    "sgd": ("SGD", {}),
+    "momentum": ("SGD", {"momentum": 0.9}),
+    "nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}),
+    "adam": ("Adam", {}),
+}
+"""Rules that PyTorch has too; the others have their own proofs."""
 NUM_ROWS = 50
 
 over_networks = pytest.mark.parametrize(
     ("activation", "loss"), [(activation, loss) for activation in ACTIVATIONS for loss in LOSSES]
 )
 over_optimizers = pytest.mark.parametrize(
-    ("name", "weight_decay"), [(name, decay) for name in OPTIMIZERS for decay in WEIGHT_DECAYS]
+    ("name", "weight_decay"), [(name, decay) for name in RULES if name in TORCH for decay in WEIGHT_DECAYS]
 )
 
 
@@ -53,21 +61,16 @@ def torch_loss_sum(tensors: list[Any], x: Any, labels: Any, activation: str, los
 
 
 def torch_optimizer(name: str, tensors: list[Any], weight_decay: float) -> Any:
-    if name == "adam":
-        return torch.optim.Adam(tensors, lr=LR[name], weight_decay=weight_decay)
-    momentum = 0.9 if name == "momentum" else 0.0
-    return torch.optim.SGD(tensors, lr=LR[name], momentum=momentum, weight_decay=weight_decay)
+    kind, settings = TORCH[name]
+    return getattr(torch.optim, kind)(tensors, lr=LR[name], weight_decay=weight_decay, **settings)
 
 
 def update64(name: str, params: Array, grads: Array, state: list[Array], weight_decay: float, number: int) -> None:
     """The ops' own update rule on float64 vectors."""
-    ops, words = Reference(np.float64), control(LR[name], 1 / NUM_ROWS, number)
-    if name == "sgd":
-        ops.sgd(params, grads, words, weight_decay, params)
-    elif name == "momentum":
-        ops.momentum(params, grads, state[0], words, weight_decay, 0.9, params)
-    else:
-        ops.adam(params, grads, state[0], state[1], words, weight_decay, 0.9, 0.999, 1e-8, params)
+    rule, words = RULES[name], control(LR[name], 1 / NUM_ROWS, number)
+    hyper = list(hyper_of(rule).values())
+    vectors = state[: len(rule.vectors)]
+    Reference(np.float64).update(name, params, grads, vectors, words, weight_decay, hyper, params)
 
 
 def control(lr: float, scale: float, number: int) -> Array:

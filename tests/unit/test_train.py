@@ -5,6 +5,7 @@ import json
 import math
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ddpgd.errors import InputError, Interrupted, NonFiniteError
 from ddpgd.kernels.philox import permutation
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD, MultilayerPerceptron
+from ddpgd.optim.rules import RULES
 from ddpgd.params import dense_layout, initialise
 from ddpgd.run import checkpoint, inference, setup
 from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
@@ -73,7 +75,7 @@ def test_fast_is_near(world_size: int, tmp_path: Path) -> None:
     assert fast["reduce"] == "fast"
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", list(RULES))
 @pytest.mark.parametrize(("before", "after"), [(1, 1), (3, 3), (1, 5), (5, 1), (3, 64)])
 def test_a_resumed_run_equals_an_uninterrupted_one(
     before: int, after: int, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -398,3 +400,17 @@ def test_a_checkpoint_elsewhere_does_not_make_its_folder_the_run_s(
     setup.start_run({"resume": str(kept), "steps": 4, "quiet": True}, Alone(), Launch("", 0, 1, 0), StopRequest())
     assert (tmp_path / "project" / "config.toml").read_text() == "mine"
     assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize("sync", [{}, {"sync": "local", "local_steps": 2}])
+def test_names_of_earlier_versions_are_known(sync: dict[str, Any], tmp_path: Path) -> None:
+    """Adam's vectors were called first and second."""
+    whole = train(tmp_path / "whole", 2, optimizer="adam", lr=0.01, steps=8, checkpoint_every=4, **sync)
+    _, saved = checkpoint.find(tmp_path / "whole" / "checkpoints" / "step-00000004.safetensors", print)
+    names = {"exp_avg_sq": "second", "exp_avg": "first"}
+    arrays = {re.sub("exp_avg(_sq)?", lambda found: names[found[0]], name): a for name, a in saved.arrays.items()}
+    assert arrays.keys() != saved.arrays.keys()
+    (tmp_path / "old").mkdir()
+    old = checkpoint.save(tmp_path / "old", replace(saved, arrays=arrays))
+    assert train(tmp_path / "resumed", 2, resume=str(old))["params_sha256"] == whole["params_sha256"]

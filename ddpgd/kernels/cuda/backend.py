@@ -1,6 +1,6 @@
 """Every op on a GPU: which kernel, over which grid, with which scratch. The kernels stand in the `.cu` files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cupy
@@ -15,6 +15,9 @@ from ddpgd.kernels.words import BLOCK, HISTORY_WORDS, TAIL_WORDS, Policy
 
 LOSS_ROWS = 128
 """Rows that a thread block of a loss takes; `loss.cu` says the same."""
+
+MOST_VECTORS, MOST_HYPER = 2, 3
+"""Vectors and hyper-parameters of an update rule, at most; `optimizer.cu` says the same."""
 
 JOINED_ROWS = 16384
 JOINED_BYTES = 1 << 29
@@ -170,50 +173,24 @@ class Cuda:
         )
         self._launch("decide.cu", "decide", (num_blocks,), (THREADS,), *sums, *state, *rules)
 
-    def sgd(self, params: Array, grads: Array, control: Array, weight_decay: float, weights: Array) -> None:
-        self._update("sgd", [params, grads], control, weight_decay, (), weights)
-
-    def momentum(
+    def update(
         self,
+        rule: str,
         params: Array,
         grads: Array,
-        velocity: Array,
+        vectors: Sequence[Array],
         control: Array,
         weight_decay: float,
-        momentum: float,
+        hyper: Sequence[float],
         weights: Array,
     ) -> None:
-        vectors = [params, grads, velocity]
-        self._update("momentum", vectors, control, weight_decay, (np.float32(momentum),), weights)
-
-    def nesterov(
-        self,
-        params: Array,
-        grads: Array,
-        velocity: Array,
-        control: Array,
-        weight_decay: float,
-        momentum: float,
-        weights: Array,
-    ) -> None:
-        vectors = [params, grads, velocity]
-        self._update("nesterov", vectors, control, weight_decay, (np.float32(momentum),), weights)
-
-    def adam(
-        self,
-        params: Array,
-        grads: Array,
-        first: Array,
-        second: Array,
-        control: Array,
-        weight_decay: float,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
-        weights: Array,
-    ) -> None:
-        factors = np.float64(beta1), np.float64(beta2), np.float32(epsilon)
-        self._update("adam", [params, grads, first, second], control, weight_decay, factors, weights)
+        for vector in (params, grads, *vectors):
+            check(vector, np.float32)
+        held = [*vectors, *[None] * MOST_VECTORS][:MOST_VECTORS]
+        factors = [np.float64(value) for value in (*hyper, *[0.0] * MOST_HYPER)][:MOST_HYPER]
+        copy = None if weights is params else weights
+        arguments = control, np.float32(weight_decay), *factors, copy, np.int64(params.size)
+        self._launch("optimizer.cu", rule, *by_fours(params), params, grads, *held, *arguments)
 
     def _loss(
         self, kernel: str, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
@@ -227,22 +204,6 @@ class Cuda:
         outputs = dlogits, tails, np.int64(_stride(tails)), partials, counters
         where = (chunks, groups), (LOSS_ROWS,)
         self._launch("loss.cu", kernel, *where, logits, labels, *sizes, control, *outputs)
-
-    def _update(
-        self,
-        kernel: str,
-        vectors: list[Array],
-        control: Array,
-        weight_decay: float,
-        factors: tuple[Any, ...],
-        weights: Array,
-    ) -> None:
-        params = vectors[0]
-        for vector in vectors:
-            check(vector, np.float32)
-        copy = None if weights is params else weights
-        arguments = *vectors, control, np.float32(weight_decay), *factors, copy, np.int64(params.size)
-        self._launch("optimizer.cu", kernel, *by_fours(params), *arguments)
 
     def _sums(self, purpose: str, num_sums: int, num_counters: int, num_parts: int) -> tuple[Array, Array]:
         """Scratch for sums over thread blocks: the nodes of their trees, and counters, which are 0 between launches."""

@@ -5,22 +5,6 @@
 
 using Four = Pack<float, 4>;
 
-// What control holds for the update, in float32; written by a kernel before.
-struct Update {
-    float lr, scale, weight_decay;
-
-    __device__ __forceinline__ Update(const double* control, float weight_decay)
-        : lr(control[LR]), scale(control[SCALE]), weight_decay(weight_decay)
-    {
-    }
-
-    __device__ __forceinline__ float gradient(float grad, float param) const
-    {
-        const float scaled = __fmul_rn(scale, grad);
-        return weight_decay == 0.0f ? scaled : __fadd_rn(scaled, __fmul_rn(weight_decay, param));
-    }
-};
-
 __device__ __forceinline__ void store_weights(const Four& params, Value* weights, long long first, long long n)
 {
     if (weights == nullptr) return;
@@ -36,92 +20,98 @@ extern "C" __global__ void __launch_bounds__(256) round_weights(const float* par
     store_weights(load<4>(params, first, n), weights, first, n);
 }
 
-extern "C" __global__ void __launch_bounds__(256) sgd(
-    float* params, const float* grads, const double* control, float weight_decay, Value* weights, long long n)
-{
-    const long long first = 4 * (256LL * blockIdx.x + threadIdx.x);
-    if (first >= n || control[APPLY] == 0) return;
-    const Update update(control, weight_decay);
-    Four param = load<4>(params, first, n);
-    const Four grad = load<4>(grads, first, n);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        const float g = update.gradient(grad.at[j], param.at[j]);
-        param.at[j] = __fsub_rn(param.at[j], __fmul_rn(update.lr, g));
-    }
-    store<4>(param, params, first, n);
-    store_weights(param, weights, first, n);
-}
-
-extern "C" __global__ void __launch_bounds__(256) momentum(
-    float* params, const float* grads, float* velocities, const double* control, float weight_decay, float momentum,
-    Value* weights, long long n)
-{
-    const long long first = 4 * (256LL * blockIdx.x + threadIdx.x);
-    if (first >= n || control[APPLY] == 0) return;
-    const Update update(control, weight_decay);
-    Four param = load<4>(params, first, n), velocity = load<4>(velocities, first, n);
-    const Four grad = load<4>(grads, first, n);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        const float g = update.gradient(grad.at[j], param.at[j]);
-        velocity.at[j] = __fadd_rn(__fmul_rn(momentum, velocity.at[j]), g);
-        param.at[j] = __fsub_rn(param.at[j], __fmul_rn(update.lr, velocity.at[j]));
-    }
-    store<4>(velocity, velocities, first, n);
-    store<4>(param, params, first, n);
-    store_weights(param, weights, first, n);
-}
-
-extern "C" __global__ void __launch_bounds__(256) nesterov(
-    float* params, const float* grads, float* velocities, const double* control, float weight_decay, float momentum,
-    Value* weights, long long n)
-{
-    const long long first = 4 * (256LL * blockIdx.x + threadIdx.x);
-    if (first >= n || control[APPLY] == 0) return;
-    const Update update(control, weight_decay);
-    Four param = load<4>(params, first, n), velocity = load<4>(velocities, first, n);
-    const Four grad = load<4>(grads, first, n);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        const float g = update.gradient(grad.at[j], param.at[j]);
-        velocity.at[j] = __fadd_rn(__fmul_rn(momentum, velocity.at[j]), g);
-        const float ahead = __fadd_rn(g, __fmul_rn(momentum, velocity.at[j]));
-        param.at[j] = __fsub_rn(param.at[j], __fmul_rn(update.lr, ahead));
-    }
-    store<4>(velocity, velocities, first, n);
-    store<4>(param, params, first, n);
-    store_weights(param, weights, first, n);
-}
-
-extern "C" __global__ void __launch_bounds__(256) adam(
-    float* params, const float* grads, float* firsts, float* seconds, const double* control, float weight_decay,
-    double beta1, double beta2, float epsilon, Value* weights, long long n)
+// params -= lr direction(g, vectors), by a rule: its words and hyper-parameters are read once, then every thread takes four
+// neighbouring elements.
+template <class Rule>
+__device__ __forceinline__ void update(
+    float* params, const float* grads, float* const (&vectors)[2], const double* control, float weight_decay,
+    const double (&hyper)[3], Value* weights, long long n)
 {
     if (control[APPLY] == 0) return;
-    // Powers in double are dear on most devices: one thread takes them for its block.
-    __shared__ float step, unbias;
-    if (threadIdx.x == 0) {
-        step = control[LR] / (1 - pow(beta1, control[UPDATE]));
-        unbias = 1 / sqrt(1 - pow(beta2, control[UPDATE]));
-    }
-    __syncthreads();
+    const Rule rule(control, hyper);
     const long long first = 4 * (256LL * blockIdx.x + threadIdx.x);
     if (first >= n) return;
-    const Update update(control, weight_decay);
-    const float keep1 = beta1, take1 = 1 - beta1, keep2 = beta2, take2 = 1 - beta2;
-    Four param = load<4>(params, first, n), mean = load<4>(firsts, first, n), square = load<4>(seconds, first, n);
+    const float scale = control[SCALE];
+    Four param = load<4>(params, first, n), state[2] = {};
     const Four grad = load<4>(grads, first, n);
 #pragma unroll
+    for (int v = 0; v < Rule::VECTORS; ++v) state[v] = load<4>(vectors[v], first, n);
+#pragma unroll
     for (int j = 0; j < 4; ++j) {
-        const float g = update.gradient(grad.at[j], param.at[j]);
-        mean.at[j] = __fadd_rn(__fmul_rn(keep1, mean.at[j]), __fmul_rn(take1, g));
-        square.at[j] = __fadd_rn(__fmul_rn(keep2, square.at[j]), __fmul_rn(take2, __fmul_rn(g, g)));
-        const float divisor = __fadd_rn(__fmul_rn(sqrtf(square.at[j]), unbias), epsilon);
-        param.at[j] = __fsub_rn(param.at[j], __fmul_rn(step, mean.at[j] / divisor));
+        const float scaled = __fmul_rn(scale, grad.at[j]);
+        const float g = weight_decay == 0.0f ? scaled : __fadd_rn(scaled, __fmul_rn(weight_decay, param.at[j]));
+        const float direction = rule.direction(g, state[0].at[j], state[1].at[j]);
+        param.at[j] = __fsub_rn(param.at[j], __fmul_rn(rule.lr, direction));
     }
-    store<4>(mean, firsts, first, n);
-    store<4>(square, seconds, first, n);
+#pragma unroll
+    for (int v = 0; v < Rule::VECTORS; ++v) store<4>(state[v], vectors[v], first, n);
     store<4>(param, params, first, n);
     store_weights(param, weights, first, n);
 }
+
+// The kernel of a rule has the rule's name; vectors and hyper-parameters that it does not have are null and 0.
+#define UPDATE_RULE(name, Rule)                                                                                        \
+    extern "C" __global__ void __launch_bounds__(256) name(                                                            \
+        float* params, const float* grads, float* vector0, float* vector1, const double* control, float weight_decay, \
+        double hyper0, double hyper1, double hyper2, Value* weights, long long n)                                      \
+    {                                                                                                                  \
+        float* const vectors[2] = {vector0, vector1};                                                                  \
+        const double hyper[3] = {hyper0, hyper1, hyper2};                                                              \
+        update<Rule>(params, grads, vectors, control, weight_decay, hyper, weights, n);                                \
+    }
+
+struct Sgd {
+    static constexpr int VECTORS = 0;
+    float lr;
+    __device__ Sgd(const double* control, const double (&)[3]) : lr(control[LR]) {}
+    __device__ float direction(float g, float&, float&) const { return g; }
+};
+UPDATE_RULE(sgd, Sgd)
+
+struct Momentum {
+    static constexpr int VECTORS = 1;
+    float lr, momentum;
+    __device__ Momentum(const double* control, const double (&hyper)[3]) : lr(control[LR]), momentum(hyper[0]) {}
+    __device__ float direction(float g, float& velocity, float&) const
+    {
+        return velocity = __fadd_rn(__fmul_rn(momentum, velocity), g);
+    }
+};
+UPDATE_RULE(momentum, Momentum)
+
+struct Nesterov {
+    static constexpr int VECTORS = 1;
+    float lr, momentum;
+    __device__ Nesterov(const double* control, const double (&hyper)[3]) : lr(control[LR]), momentum(hyper[0]) {}
+    __device__ float direction(float g, float& velocity, float&) const
+    {
+        velocity = __fadd_rn(__fmul_rn(momentum, velocity), g);
+        return __fadd_rn(g, __fmul_rn(momentum, velocity));
+    }
+};
+UPDATE_RULE(nesterov, Nesterov)
+
+struct Adam {
+    static constexpr int VECTORS = 2;
+    float lr, unbias, keep1, take1, keep2, take2, epsilon;
+    __device__ Adam(const double* control, const double (&hyper)[3])
+        : keep1(hyper[0]), take1(1 - hyper[0]), keep2(hyper[1]), take2(1 - hyper[1]), epsilon(hyper[2])
+    {
+        // Powers in double are slow on most devices: one thread takes them for its block.
+        __shared__ float step, root;
+        if (threadIdx.x == 0) {
+            step = control[LR] / (1 - pow(hyper[0], control[UPDATE]));
+            root = 1 / sqrt(1 - pow(hyper[1], control[UPDATE]));
+        }
+        __syncthreads();
+        lr = step;
+        unbias = root;
+    }
+    __device__ float direction(float g, float& exp_avg, float& exp_avg_sq) const
+    {
+        exp_avg = __fadd_rn(__fmul_rn(keep1, exp_avg), __fmul_rn(take1, g));
+        exp_avg_sq = __fadd_rn(__fmul_rn(keep2, exp_avg_sq), __fmul_rn(take2, __fmul_rn(g, g)));
+        return exp_avg / __fadd_rn(__fmul_rn(sqrtf(exp_avg_sq), unbias), epsilon);
+    }
+};
+UPDATE_RULE(adam, Adam)

@@ -1,15 +1,16 @@
 """The reference: every op in NumPy. It is the definition that kernels are proved against, and the CPU backend."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from ddpgd.kernels.ops import Array
-from ddpgd.kernels.reference import losses, updates
+from ddpgd.kernels.reference import decision, losses
 from ddpgd.kernels.reference.compress import ReferenceWire
 from ddpgd.kernels.reference.scratch import Scratch
+from ddpgd.kernels.reference.updates import Updates
 from ddpgd.kernels.words import Control, Cursor, Policy
 
 
@@ -26,6 +27,7 @@ class Reference:
         self.vector_dtype = self.activation_dtype = np.dtype(dtype)
         self.wire = ReferenceWire()
         self._scratch = Scratch()
+        self._updates = Updates()
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         return np.empty(shape, dtype)
@@ -148,55 +150,25 @@ class Reference:
 
     def squared_norms(self, rows: Array, out: Array) -> None:
         for number, row in enumerate(rows):
-            out[number] = updates.squared_norm(self._scratch, row)
+            out[number] = decision.squared_norm(self._scratch, row)
 
     def decide(
         self, grads: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
     ) -> None:
-        updates.decide(self._scratch, grads, tail, lrs, cursor, control, history, policy)
+        decision.decide(self._scratch, grads, tail, lrs, cursor, control, history, policy)
 
-    def sgd(self, params: Array, grads: Array, control: Array, weight_decay: float, weights: Array) -> None:  # noqa: ARG002
-        updates.sgd(self._scratch, params, grads, control, weight_decay)
-
-    def momentum(
+    def update(
         self,
+        rule: str,
         params: Array,
         grads: Array,
-        velocity: Array,
+        vectors: Sequence[Array],
         control: Array,
         weight_decay: float,
-        momentum: float,
+        hyper: Sequence[float],
         weights: Array,  # noqa: ARG002
     ) -> None:
-        updates.momentum(self._scratch, params, grads, velocity, control, weight_decay, momentum)
-
-    def nesterov(
-        self,
-        params: Array,
-        grads: Array,
-        velocity: Array,
-        control: Array,
-        weight_decay: float,
-        momentum: float,
-        weights: Array,  # noqa: ARG002
-    ) -> None:
-        updates.nesterov(self._scratch, params, grads, velocity, control, weight_decay, momentum)
-
-    def adam(
-        self,
-        params: Array,
-        grads: Array,
-        first: Array,
-        second: Array,
-        control: Array,
-        weight_decay: float,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
-        weights: Array,  # noqa: ARG002
-    ) -> None:
-        factors = weight_decay, beta1, beta2, epsilon
-        updates.adam(self._scratch, params, grads, first, second, control, *factors)
+        self._updates(rule, params, grads, vectors, control, weight_decay, hyper)
 
     def _scale_loss(self, control: Array, dlogits: Array) -> None:
         loss_scale = float(control[Control.LOSS_SCALE])

@@ -1,172 +1,139 @@
-"""What the reference does with a summed gradient: its norm, the decision, the update. Contracts: `ops.Ops`."""
+"""The updates of the reference, block by block: a formula for each row of `optim.rules.RULES`. Contract: `Ops.update`."""
 
 import math
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from ddpgd.kernels.ops import Array
-from ddpgd.kernels.reference.scratch import Scratch
-from ddpgd.kernels.words import BLOCK, TAIL_WORDS, Control, Cursor, History, Policy, Tail
+from ddpgd.kernels.words import Control
+
+BLOCK_ELEMENTS = 1 << 16
+"""Elements of a vector that an update handles at once, 256 KiB in float32: less, and calls take longer than arithmetic;
+more, and every pass goes through memory."""
+
+MOST_KEPT = 8
+"""Sets of vectors whose views are kept: a run has one, or two with an outer optimizer."""
+
+Formula = Callable[..., None]
+"""formula(block, words, *hyper): puts the change of params into block.change, and changes block.vectors."""
+
+_FORMULAS: dict[str, Formula] = {}
+"""By the rules' names."""
 
 
-def squared_norm(scratch: Scratch, x: Array) -> float:
-    blocks = x.reshape(-1, BLOCK)
-    levels = scratch.keep(_block_tree, blocks.shape[0], x.dtype)
-    np.vecdot(blocks, blocks, out=levels[0][: blocks.shape[0]])
-    for nodes, parents in pairwise(levels):
-        np.add(nodes[::2], nodes[1::2], out=parents)
-    return float(levels[-1][0])
+class Words(NamedTuple):
+    """The words of an update: what `decide` left in control, and the weight decay."""
+
+    lr: float
+    scale: float
+    number: float
+    weight_decay: float
 
 
-def decide(
-    scratch: Scratch,
-    grads: Array,
-    tail: Array,
-    lrs: Array,
-    cursor: Array,
-    control: Array,
-    history: Array,
-    policy: Policy,
-) -> None:
-    words, (first, step, record, _) = tail.tolist(), cursor.tolist()
-    loss_scale, halted = float(control[Control.LOSS_SCALE]), bool(control[Control.HALTED])
-    idle = words[Tail.SAMPLES] == 0
-    scale = 0.0 if idle else 1.0 / (words[Tail.SAMPLES] * loss_scale)
-    norm = math.sqrt(squared_norm(scratch, grads)) * scale
-    finite, finite_loss = math.isfinite(norm), words[Tail.NON_FINITE] == 0
-    applied = finite_loss and finite and not halted and not idle
-    refused = finite_loss and not finite and not halted and not idle
-    overflowed = refused and loss_scale > 1 and policy.growth_interval > 0
-    lr = float(lrs[step])
-    control[Control.LR] = lr
-    control[Control.SCALE] = scale * (policy.clip_norm / norm) if 0.0 < policy.clip_norm < norm else scale
-    control[Control.APPLY] = applied
-    control[Control.UPDATE] += applied
-    control[Control.HALTED] = halted if idle else not (applied or overflowed)
-    if policy.growth_interval:
-        _adapt_loss_scale(control, applied, overflowed, policy)
-    row = history[record % len(history)]
-    row[:TAIL_WORDS] = tail
-    row[History.LR] = lr
-    row[History.GRAD_NORM] = norm
-    row[History.APPLIED] = applied
-    row[History.OVERFLOWED] = overflowed
-    row[History.LOSS_SCALE] = loss_scale
-    cursor[Cursor.FIRST] = first + policy.global_batch
-    cursor[Cursor.STEP] = step + 1
-    cursor[Cursor.RECORD] = record + 1
+class Block:
+    """A part of an update's vectors that stays in the cache: views, and two work arrays of its length.
+
+    A formula puts the change of params into `change`; `gradient` is g, in `change` as well.
+    """
+
+    def __init__(self, part: slice, params: Array, grads: Array, vectors: Sequence[Array], work: Array) -> None:
+        self.params = params[part]
+        self.grads = grads[part]
+        self.vectors = [vector[part] for vector in vectors]
+        self.change, self.work = work[0, : len(self.params)], work[1, : len(self.params)]
+
+    def gradient(self, words: Words) -> Array:
+        """SCALE grads + weight_decay params; grads is left alone: writing what peers have just read costs more."""
+        np.multiply(self.grads, words.scale, out=self.change)
+        if words.weight_decay:
+            np.multiply(self.params, words.weight_decay, out=self.work)
+            np.add(self.change, self.work, out=self.change)
+        return self.change
 
 
-def sgd(scratch: Scratch, params: Array, grads: Array, control: Array, weight_decay: float) -> None:
-    lr, scale, apply = control[: Control.APPLY + 1].tolist()
-    if not apply:
-        return
-    if weight_decay:
-        change = _gradient(scratch, params, grads, scale, weight_decay)
-        np.multiply(change, lr, out=change)
+def _formula(formula: Formula) -> Formula:
+    _FORMULAS[formula.__name__] = formula
+    return formula
+
+
+@_formula
+def sgd(block: Block, words: Words) -> None:
+    if words.weight_decay:
+        np.multiply(block.gradient(words), words.lr, out=block.change)
     else:
-        change = scratch("gradient", params.shape, params.dtype)
-        np.multiply(grads, lr * scale, out=change)
-    np.subtract(params, change, out=params)
+        np.multiply(block.grads, words.lr * words.scale, out=block.change)
 
 
-def momentum(
-    scratch: Scratch,
-    params: Array,
-    grads: Array,
-    velocity: Array,
-    control: Array,
-    weight_decay: float,
-    momentum: float,
-) -> None:
-    lr, scale, apply = control[: Control.APPLY + 1].tolist()
-    if not apply:
-        return
-    change = _gradient(scratch, params, grads, scale, weight_decay)
+@_formula
+def momentum(block: Block, words: Words, momentum: float) -> None:
+    (velocity,) = block.vectors
     np.multiply(velocity, momentum, out=velocity)
-    np.add(velocity, change, out=velocity)
-    np.multiply(velocity, lr, out=change)
-    np.subtract(params, change, out=params)
+    np.add(velocity, block.gradient(words), out=velocity)
+    np.multiply(velocity, words.lr, out=block.change)
 
 
-def nesterov(
-    scratch: Scratch,
-    params: Array,
-    grads: Array,
-    velocity: Array,
-    control: Array,
-    weight_decay: float,
-    momentum: float,
-) -> None:
-    lr, scale, apply = control[: Control.APPLY + 1].tolist()
-    if not apply:
-        return
-    change = _gradient(scratch, params, grads, scale, weight_decay)
+@_formula
+def nesterov(block: Block, words: Words, momentum: float) -> None:
+    (velocity,), gradient = block.vectors, block.gradient(words)
     np.multiply(velocity, momentum, out=velocity)
-    np.add(velocity, change, out=velocity)
-    ahead = np.multiply(velocity, momentum, out=scratch("work", params.shape, params.dtype))
-    np.add(change, ahead, out=change)
-    np.multiply(change, lr, out=change)
-    np.subtract(params, change, out=params)
+    np.add(velocity, gradient, out=velocity)
+    np.multiply(velocity, momentum, out=block.work)
+    np.add(gradient, block.work, out=block.change)
+    np.multiply(block.change, words.lr, out=block.change)
 
 
-def adam(
-    scratch: Scratch,
-    params: Array,
-    grads: Array,
-    first: Array,
-    second: Array,
-    control: Array,
-    weight_decay: float,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-) -> None:
-    lr, scale, apply, update = control[: Control.UPDATE + 1].tolist()
-    if not apply:
-        return
-    gradient = _gradient(scratch, params, grads, scale, weight_decay)
-    work = scratch("work", params.shape, params.dtype)
+@_formula
+def adam(block: Block, words: Words, beta1: float, beta2: float, epsilon: float) -> None:
+    (exp_avg, exp_avg_sq), gradient, work = block.vectors, block.gradient(words), block.work
     np.multiply(gradient, 1.0 - beta1, out=work)
-    np.multiply(first, beta1, out=first)
-    np.add(first, work, out=first)
+    np.multiply(exp_avg, beta1, out=exp_avg)
+    np.add(exp_avg, work, out=exp_avg)
     np.multiply(gradient, gradient, out=gradient)
     np.multiply(gradient, 1.0 - beta2, out=gradient)
-    np.multiply(second, beta2, out=second)
-    np.add(second, gradient, out=second)
-    np.sqrt(second, out=work)
-    np.multiply(work, 1.0 / math.sqrt(1.0 - beta2**update), out=work)
+    np.multiply(exp_avg_sq, beta2, out=exp_avg_sq)
+    np.add(exp_avg_sq, gradient, out=exp_avg_sq)
+    np.sqrt(exp_avg_sq, out=work)
+    np.multiply(work, 1.0 / math.sqrt(1.0 - beta2**words.number), out=work)
     np.add(work, epsilon, out=work)
-    np.divide(first, work, out=work)
-    np.multiply(work, lr / (1.0 - beta1**update), out=work)
-    np.subtract(params, work, out=params)
+    np.divide(exp_avg, work, out=work)
+    np.multiply(work, words.lr / (1.0 - beta1**words.number), out=block.change)
 
 
-def _gradient(scratch: Scratch, params: Array, grads: Array, scale: float, weight_decay: float) -> Array:
-    """scale grads + weight_decay params, in scratch: writing into grads, which peers have just read, costs more."""
-    gradient = scratch("gradient", params.shape, params.dtype)
-    np.multiply(grads, scale, out=gradient)
-    if weight_decay:
-        work = scratch("work", params.shape, params.dtype)
-        np.multiply(params, weight_decay, out=work)
-        np.add(gradient, work, out=gradient)
-    return gradient
+class Updates:
+    """Updates of vectors block by block; the views of vectors that come back every step are cut once."""
 
+    def __init__(self) -> None:
+        self._blocks: dict[tuple[int, ...], tuple[list[Array], list[Block]]] = {}
 
-def _block_tree(num_blocks: int, dtype: DTypeLike) -> list[Array]:
-    """The nodes of a complete binary tree over blocks, level by level; zeros pad the first to a power of two."""
-    depth = (num_blocks - 1).bit_length()
-    return [np.zeros(1 << level, dtype) for level in range(depth, -1, -1)]
+    def __call__(
+        self,
+        rule: str,
+        params: Array,
+        grads: Array,
+        vectors: Sequence[Array],
+        control: Array,
+        weight_decay: float,
+        hyper: Sequence[float],
+    ) -> None:
+        lr, scale, apply, number = control[: Control.UPDATE + 1].tolist()
+        if not apply:
+            return
+        formula = _FORMULAS[rule]
+        words = Words(lr, scale, number, weight_decay)
+        for block in self._blocks_of(params, grads, vectors):
+            formula(block, words, *hyper)
+            np.subtract(block.params, block.change, out=block.params)
 
-
-def _adapt_loss_scale(control: Array, applied: bool, overflowed: bool, policy: Policy) -> None:
-    if overflowed:
-        control[Control.LOSS_SCALE] /= 2
-        control[Control.GOOD_STEPS] = 0
-    elif applied:
-        control[Control.GOOD_STEPS] += 1
-        if control[Control.GOOD_STEPS] >= policy.growth_interval:
-            control[Control.LOSS_SCALE] = min(2 * control[Control.LOSS_SCALE], policy.largest_loss_scale)
-            control[Control.GOOD_STEPS] = 0
+    def _blocks_of(self, params: Array, grads: Array, vectors: Sequence[Array]) -> list[Block]:
+        arrays = [params, grads, *vectors]
+        key = tuple(map(id, arrays))
+        if key not in self._blocks:
+            if len(self._blocks) == MOST_KEPT:
+                self._blocks.clear()
+            work = np.empty((2, min(BLOCK_ELEMENTS, len(params))), params.dtype)
+            parts = [slice(start, start + BLOCK_ELEMENTS) for start in range(0, len(params), BLOCK_ELEMENTS)]
+            # Holding the arrays keeps their ids their own.
+            self._blocks[key] = arrays, [Block(part, params, grads, vectors, work) for part in parts]
+        return self._blocks[key][1]

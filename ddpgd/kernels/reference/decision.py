@@ -1,0 +1,76 @@
+"""The decision of the reference about a summed gradient: its norm, whether it is applied, and how. Contracts: `ops.Ops`."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ddpgd.kernels.ops import Array
+from ddpgd.kernels.reference.scratch import Scratch
+from ddpgd.kernels.words import BLOCK, TAIL_WORDS, Control, Cursor, History, Policy, Tail
+
+
+def squared_norm(scratch: Scratch, x: Array) -> float:
+    blocks = x.reshape(-1, BLOCK)
+    levels = scratch.keep(_block_tree, blocks.shape[0], x.dtype)
+    np.vecdot(blocks, blocks, out=levels[0][: blocks.shape[0]])
+    for nodes, parents in pairwise(levels):
+        np.add(nodes[::2], nodes[1::2], out=parents)
+    return float(levels[-1][0])
+
+
+def decide(
+    scratch: Scratch,
+    grads: Array,
+    tail: Array,
+    lrs: Array,
+    cursor: Array,
+    control: Array,
+    history: Array,
+    policy: Policy,
+) -> None:
+    words, (first, step, record, _) = tail.tolist(), cursor.tolist()
+    loss_scale, halted = float(control[Control.LOSS_SCALE]), bool(control[Control.HALTED])
+    idle = words[Tail.SAMPLES] == 0
+    scale = 0.0 if idle else 1.0 / (words[Tail.SAMPLES] * loss_scale)
+    norm = math.sqrt(squared_norm(scratch, grads)) * scale
+    finite, finite_loss = math.isfinite(norm), words[Tail.NON_FINITE] == 0
+    applied = finite_loss and finite and not halted and not idle
+    refused = finite_loss and not finite and not halted and not idle
+    overflowed = refused and loss_scale > 1 and policy.growth_interval > 0
+    lr = float(lrs[step])
+    control[Control.LR] = lr
+    control[Control.SCALE] = scale * (policy.clip_norm / norm) if 0.0 < policy.clip_norm < norm else scale
+    control[Control.APPLY] = applied
+    control[Control.UPDATE] += applied
+    control[Control.HALTED] = halted if idle else not (applied or overflowed)
+    if policy.growth_interval:
+        _adapt_loss_scale(control, applied, overflowed, policy)
+    row = history[record % len(history)]
+    row[:TAIL_WORDS] = tail
+    row[History.LR] = lr
+    row[History.GRAD_NORM] = norm
+    row[History.APPLIED] = applied
+    row[History.OVERFLOWED] = overflowed
+    row[History.LOSS_SCALE] = loss_scale
+    cursor[Cursor.FIRST] = first + policy.global_batch
+    cursor[Cursor.STEP] = step + 1
+    cursor[Cursor.RECORD] = record + 1
+
+
+def _block_tree(num_blocks: int, dtype: DTypeLike) -> list[Array]:
+    """The nodes of a complete binary tree over blocks, level by level; zeros pad the first to a power of two."""
+    depth = (num_blocks - 1).bit_length()
+    return [np.zeros(1 << level, dtype) for level in range(depth, -1, -1)]
+
+
+def _adapt_loss_scale(control: Array, applied: bool, overflowed: bool, policy: Policy) -> None:
+    if overflowed:
+        control[Control.LOSS_SCALE] /= 2
+        control[Control.GOOD_STEPS] = 0
+    elif applied:
+        control[Control.GOOD_STEPS] += 1
+        if control[Control.GOOD_STEPS] >= policy.growth_interval:
+            control[Control.LOSS_SCALE] = min(2 * control[Control.LOSS_SCALE], policy.largest_loss_scale)
+            control[Control.GOOD_STEPS] = 0
