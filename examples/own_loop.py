@@ -17,17 +17,19 @@ params = np.zeros(8, np.float32)
 exchange = ddpgd.exchange(MPI.COMM_WORLD, size=8)
 
 
-def gradient(micro_batch, grads, tail):
+def gradient(micro_batch, grads, stats):
     rows = micro_batches[micro_batch]
     error = x[rows] @ params - y[rows]
     grads[:] = x[rows].T @ error
-    tail[ddpgd.Tail.SAMPLES] = len(rows)
-    tail[ddpgd.Tail.LOSS_SUM] = error @ error
+    stats[ddpgd.StepStats.SAMPLES] = len(rows)
+    stats[ddpgd.StepStats.LOSS_SUM] = error @ error
 
 
 for _ in range(100):
-    grads, tail = exchange.sum(len(micro_batches), gradient)
-    params -= 0.5 * grads / tail[ddpgd.Tail.SAMPLES]
+    grads, stats = exchange.sum(len(micro_batches), gradient)
+    params -= 0.5 * grads / stats[ddpgd.StepStats.SAMPLES]
 
 if MPI.COMM_WORLD.rank == 0:
-    print(f"{MPI.COMM_WORLD.size} ranks: loss {tail[ddpgd.Tail.LOSS_SUM]:.3g}, params {params.tobytes().hex()[:32]}")
+    print(
+        f"{MPI.COMM_WORLD.size} ranks: loss {stats[ddpgd.StepStats.LOSS_SUM]:.3g}, params {params.tobytes().hex()[:32]}"
+    )

@@ -1,4 +1,4 @@
-"""Training from Python: the same run as `ddpgd train`, on one rank or under mpirun. Every rank gets the summary.
+"""Train from Python: the same run as `ddpgd train`, on one rank or under mpirun. Every rank gets the summary.
 
 python examples/train_from_python.py
 mpirun -n 2 python examples/train_from_python.py

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _check_same_arguments(world, arguments)
                 parsed = on_root(world, lambda: _parse(arguments)) | {"refusal": refusal}
                 COMMANDS[parsed.pop("command")](parsed, world, launched, stop)
-            _flush()
+            _flush(may_fail=arguments[:1] == ["train"])
     except failures.FORESEEABLE as failure:
         return _told(failure, is_mine_to_tell)
     return 0
@@ -63,20 +63,22 @@ def _told(failure: BaseException, is_mine_to_tell: bool) -> int:
     """Prints a foreseeable failure in one line; returns its exit code."""
     end = failures.as_one_line(failure)
     assert end is not None, "as_one_line() knows all that is foreseeable"
-    try:
-        _flush()
-    except OSError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - Python flushes it once more when it ends
+    _flush(may_fail=True)
     if is_mine_to_tell and str(end):
         with suppress(OSError):
             print(f"ddpgd: {end}", file=sys.stderr, flush=True)
     return end.exit_code
 
 
-def _flush() -> None:
-    """Writes out what was printed; without a standard output there is nothing to write."""
-    if sys.stdout is not None:
-        sys.stdout.flush()
+def _flush(may_fail: bool) -> None:
+    """Writes out what was printed, if there is a standard output. `may_fail`: the command's result is not on it."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - Python flushes it once more when it ends
+        if not may_fail:
+            raise
 
 
 def _join(launched: Launch, arguments: list[str]) -> tuple[Transport, str]:

@@ -121,5 +121,8 @@ class Counted:
     def duplicate(self) -> Self:
         return type(self)(self._transport.duplicate(), self._phase)
 
+    def close(self) -> None:
+        self._transport.close()
+
     def abort(self, exit_code: int) -> None:
         self._transport.abort(exit_code)

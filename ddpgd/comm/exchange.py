@@ -142,6 +142,10 @@ class Exchange:
         self.round += 1
         return self.result
 
+    def close(self) -> None:
+        """Frees the transport's communicators, those of what it was duplicated from included. Every rank calls it."""
+        self.transport.close()
+
     @property
     def needs_host(self) -> bool:
         """Whether the host must take part in `combine`."""

@@ -45,6 +45,9 @@ class Transport(Protocol):
     def duplicate(self) -> Self:
         """The same group, whose messages never meet those of this one, and which counts its own bytes."""
 
+    def close(self) -> None:
+        """Frees this group and all its duplicates, which nobody uses any more. Every rank calls it."""
+
     def abort(self, exit_code: int) -> None:
         """Ends the whole job at once because this rank failed; where that cannot be done, frees ranks that wait."""
 
@@ -75,6 +78,9 @@ class Alone:
 
     def duplicate(self) -> Self:
         return self
+
+    def close(self) -> None:
+        pass
 
     def abort(self, exit_code: int) -> None:
         pass

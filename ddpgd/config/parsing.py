@@ -1,18 +1,32 @@
-"""What the value of an option must look like, wherever it was written."""
+"""Conversion of option values, from a command line, TOML or Python, to the types of the configuration."""
 
 import difflib
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import Field
+from numbers import Integral, Real
 from typing import Any
 
 from ddpgd.errors import InputError, shown
 
 _LONGEST_NAME = 100
 
+_NEAR = 0.75
+"""Similarity from which on a name counts as a typing error of another one: --epoch is near --epochs."""
+
 
 def coerce(option: Field[Any], value: Any, where: str) -> Any:
-    """`value`, from a command line (text) or TOML, as the option's type; InputError names `where` it was found."""
+    """Converts a value to the type of an option. Text is parsed; NumPy's numbers and arrays, and paths, are accepted.
+
+    Args:
+        option: The field of `Config`.
+        value: The value, as it was given.
+        where: Where it was given, for the message.
+
+    Raises:
+        InputError: The value is not of that type, or not one of the choices.
+    """
     kind, choices = option.metadata["kind"], option.metadata["choices"]
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if kind is int:
@@ -20,26 +34,42 @@ def coerce(option: Field[Any], value: Any, where: str) -> Any:
     if kind is float:
         return _number(value, float, where, "a finite number", "0.1")
     if kind is bool:
-        if not isinstance(value, bool):
+        if type(value).__name__ not in ("bool", "bool_"):
             raise InputError(f"{where}: {shown(value)} is not true or false")
-        return value
+        return bool(value)
     if kind is tuple:
-        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
-        widths = tuple(_number(part, int, where, "widths joined by commas", "512,512") for part in parts)
+        widths = tuple(_number(part, int, where, "widths joined by commas", "512,512") for part in _parts(value))
         return () if widths == (0,) else widths
     if not isinstance(value, str) or not value:
         raise InputError(f"{where}: {shown(value)} is not a text")
     if "\0" in value:
         raise InputError(f"{where}: {shown(value)} holds a NUL character, which no name of a file can")
-    if choices and value not in choices:
-        raise InputError(
-            f"{where}: {shown(value)} is not known; type one of {', '.join(choices)}{did_you_mean(value, choices)}"
-        )
+    if choices:
+        check_choice(value, choices, where)
     return value
 
 
+def check_choice(value: Any, choices: tuple[str, ...], where: str) -> None:
+    """Raises InputError unless `value` is one of `choices`."""
+    if value not in choices:
+        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+        raise InputError(f"{where}: {shown(value)} is not known; type one of {', '.join(choices)}{hint}")
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Returns " (did you mean NAME?)" where one of `names` differs from `name` by a typing error, else an empty string."""
+    matches = difflib.get_close_matches(name[:_LONGEST_NAME], list(names), n=1, cutoff=_NEAR)
+    return f" (did you mean {matches[0]}?)" if matches else ""
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        return value.split(",")
+    return list(value) if isinstance(value, Iterable) else [value]
+
+
 def _number(value: Any, kind: type, where: str, wanted: str, example: str) -> Any:
-    is_number = isinstance(value, str | int | kind) and not isinstance(value, bool)
+    is_number = isinstance(value, str | (Integral if kind is int else Real)) and not isinstance(value, bool)
     try:
         number = kind(value) if is_number else math.nan
         finite = math.isfinite(number)
@@ -48,9 +78,3 @@ def _number(value: Any, kind: type, where: str, wanted: str, example: str) -> An
     if not finite:
         raise InputError(f"{where}: {shown(value)} is not {wanted}; type for example {example}")
     return number
-
-
-def did_you_mean(name: str, names: tuple[str, ...]) -> str:
-    """ " (did you mean NAME?)", where one of `names` is near."""
-    matches = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1)
-    return f" (did you mean {matches[0]}?)" if matches else ""

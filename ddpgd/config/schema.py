@@ -115,7 +115,9 @@ class Config:
         choices=("float32", "tf32", "float16", "bfloat16"),
     )
     share_gpu: bool = _option(False, "machine", "let several ranks of a node share one GPU", bool)
-    transport: str = _option("auto", "machine", "how ranks communicate", choices=("auto", *TRANSPORTS))
+    transport: Literal["auto", "alone", "threads", "mpi-host", "mpi-cuda", "nccl"] = _option(
+        "auto", "machine", "how ranks communicate", choices=("auto", *TRANSPORTS)
+    )
     ranks: int | None = _option(None, "machine", "number of ranks of --transport threads", int)
     wire: Literal["float32", "float16", "bfloat16", "int8", "topk", "powersgd"] = _fixed(
         "float32",

@@ -54,8 +54,8 @@ def time_text(seconds: float) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """As "1 rank", "2 ranks"."""
-    return f"{number} {noun}{'s' if number > 1 else ''}"
+    """Returns a count with its noun: "1 rank", "2 ranks", "60,000 samples"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def bytes_text(number: float) -> str:

@@ -60,7 +60,10 @@ def locate(data: str | None, environment: Mapping[str, str]) -> Place:
 
 def default_cache(environment: Mapping[str, str] = os.environ) -> Path:
     """Return `mnist` in the folder that `DDPGD_CACHE` names, else in the user's cache of the operating system."""
-    base = environment.get("DDPGD_CACHE") or str(pooch.os_cache("ddpgd"))
+    try:
+        base = environment.get("DDPGD_CACHE") or str(pooch.os_cache("ddpgd"))
+    except RuntimeError:
+        raise InputError(f"--data is not given, and there is no home folder for a cache; {_OTHERWISE}") from None
     return Path(os.path.expanduser(base)) / "mnist"
 
 

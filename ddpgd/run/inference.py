@@ -30,7 +30,7 @@ def evaluate(saved: Checkpoint, data: Dataset, world: Transport) -> tuple[float,
         raise InputError(
             f"{data.source}: images are not {wanted}, as those of this checkpoint; name other data by --data"
         )
-    with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
+    with threadpool_limits(1, user_api="blas"), np.errstate(all="ignore"):
         backend = Reference()
         network = model(backend, from_table(saved.config), saved.facts["image_shape"], EVALUATE_ROWS)
         params = resharding.params(world, network.layout, saved.arrays)

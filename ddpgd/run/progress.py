@@ -1,6 +1,7 @@
-"""What a person sees of a run on rank 0: a progress bar on a terminal, plain lines elsewhere."""
+"""Display of a run on rank 0: a progress bar on a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Callable
 from typing import Self
 
 from rich.console import Console
@@ -12,7 +13,7 @@ _REFRESH_S = 0.1
 
 
 class Quiet:
-    """Shows nothing."""
+    """Displays nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -31,7 +32,7 @@ class Quiet:
 
 
 class Lines(Quiet):
-    """A line an evaluation, and what is said."""
+    """Prints a line for each evaluation, and messages."""
 
     def __init__(self, console: Console, total_steps: int, num_epochs: int) -> None:
         self._console = console
@@ -43,11 +44,13 @@ class Lines(Quiet):
             self.say(describe(record, self._total_steps, self._num_epochs))
 
     def say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        encoding = self._console.encoding
+        text = line.encode(encoding, "backslashreplace").decode(encoding)
+        self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class Bar(Lines):
-    """The lines above a bar, which is redrawn at most ten times a second, from the loop itself: no thread beside it."""
+    """Prints lines above a bar, which the training loop redraws at most ten times a second: no thread is needed."""
 
     def __init__(self, console: Console, total_steps: int, num_epochs: int, steps_done: int) -> None:
         super().__init__(console, total_steps, num_epochs)
@@ -79,12 +82,41 @@ class Bar(Lines):
             self._progress.refresh()
 
 
+class Guarded(Quiet):
+    """Passes everything on to another display until that fails, then displays nothing: no display may end a run."""
+
+    def __init__(self, shown: Quiet) -> None:
+        self._shown = shown
+
+    def __enter__(self) -> Self:
+        self._try(lambda: self._shown.__enter__())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._try(lambda: self._shown.__exit__())
+
+    def step(self, counters: Counters) -> None:
+        self._try(lambda: self._shown.step(counters))
+
+    def record(self, record: Record) -> None:
+        self._try(lambda: self._shown.record(record))
+
+    def say(self, line: str) -> None:
+        self._try(lambda: self._shown.say(line))
+
+    def _try(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except (Exception, SystemExit):  # noqa: BLE001 - dead terminals, full disks, encodings; rich exits at a closed pipe
+            self._shown = Quiet()
+
+
 def describe(record: Record, total_steps: int, num_epochs: int) -> str:
-    """ "epoch 3/10  step 705/2350  train loss 0.0613  test loss 0.0702  test accuracy 97.85 %  310,000 samples/s"."""
+    """Returns a line on an evaluation; its train loss is the mean over the epoch so far, as in the summary."""
     return (
         f"epoch {record['epoch']:>{len(str(num_epochs))}}/{num_epochs}"
         f"  step {record['step']:>{len(str(total_steps))}}/{total_steps}"
-        f"  train loss {decimals(record['train_loss_mean'])}"
+        f"  train loss {decimals(record['epoch_train_loss_mean'])}"
         f"  test loss {decimals(record['test_loss_mean'])}"
         f"  test accuracy {100 * record['test_accuracy']:.2f} %"
         f"  {record['samples_per_s']:,.0f} samples/s"
@@ -92,5 +124,5 @@ def describe(record: Record, total_steps: int, num_epochs: int) -> str:
 
 
 def decimals(loss: float | None) -> str:
-    """Four decimals, or a dash where there is no finite value."""
-    return "-" if loss is None else f"{loss:.4f}"
+    """Returns a loss with four decimals, in scientific notation from a million on; a dash for None."""
+    return "-" if loss is None else f"{loss:.4f}" if abs(loss) < 1e6 else f"{loss:.2e}"

@@ -1,5 +1,6 @@
-"""The account that a run gives of itself: its first lines, its summary, its last lines."""
+"""The report of a run: its first lines, its summary, its last lines."""
 
+import math
 import os
 import platform
 from contextlib import suppress
@@ -7,9 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ddpgd.config.schema import Config
 from ddpgd.config.units import plural
+from ddpgd.data.idx import NUM_CLASSES
 from ddpgd.data.mnist import Dataset
 from ddpgd.optim import schedules
 from ddpgd.run.progress import decimals
@@ -17,6 +20,12 @@ from ddpgd.training.batch_split import Algebra
 from ddpgd.training.counters import Record
 
 VERSION = version("ddpgd")
+
+_FAR_ABOVE = 2.0
+"""Multiple of the loss of guessing from which on a run counts as diverged."""
+
+_AT_CHANCE = 0.01
+"""Accuracy above that of one answer for all samples up to which a network counts as guessing."""
 
 
 def introduction(
@@ -32,7 +41,7 @@ def introduction(
     folder: str,
     pace: tuple[int, int],
 ) -> list[str]:
-    """What is about to run, on what. `pace`: steps done and steps in all."""
+    """Returns the first lines of a run. `pace`: steps done and steps in all."""
     assert config.global_batch is not None, "resolve() was not called"
     feedback = " with error feedback" if config.error_feedback else ""
     factor = schedules.scale(config.scale_lr, config.global_batch)
@@ -43,16 +52,16 @@ def introduction(
         f"data: {data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples",
         f"network {'-'.join(map(str, sizes))}: {num_params:,} params; {config.activation}, {config.loss}, {config.precision}",
         f"{algebra}; {config.optimizer}, lr {config.lr:g}{scaled}",
-        f"exchange: {config.reduce}, {config.wire}{feedback}, at most {num_pieces} piece{'s' if num_pieces > 1 else ''} a rank",
+        f"exchange: {config.reduce}, {config.wire}{feedback}, at most {plural(num_pieces, 'piece')} a rank",
         f"run folder: {folder}",
     ]
     idle = world_size - algebra.num_micro_batches
     if idle > 0:
         lines.append(
-            f"{plural(idle, 'rank')} of {world_size} have nothing to compute: type --accumulate 1, or a larger --global-batch"
+            f"WARNING: {idle} of {plural(world_size, 'rank')} idle: type --accumulate 1, or a larger --global-batch"
         )
     if pace[0]:
-        lines.append(f"going on after step {pace[0]} of {pace[1]}")
+        lines.append(f"resuming after step {pace[0]} of {pace[1]}")
     return lines
 
 
@@ -67,10 +76,12 @@ def summary(
     wire: str,
     num_params: int,
     params_sha256: str,
+    warnings: list[str],
 ) -> Record:
-    """summary.json of a run that is complete."""
+    """Returns the summary of a complete run, as in summary.json."""
     return {
         "complete": True,
+        "warnings": warnings,
         "world_size": world_size,
         "num_nodes": num_nodes,
         "global_batch": config.global_batch,
@@ -89,9 +100,37 @@ def summary(
     }
 
 
+def warnings(config: Config, figures: Record, test_labels: NDArray[np.uint8]) -> list[str]:
+    """Returns a sentence for each sign that a run did not learn: it diverged, guesses, or skipped updates.
+
+    Args:
+        config: The run. With float16, skipped updates are part of adapting the loss scale.
+        figures: The summary's figures.
+        test_labels: uint8 (num_test_samples,).
+    """
+    found = []
+    test_loss, accuracy = figures["test_loss_mean"], figures["test_accuracy"]
+    guessing = math.log(NUM_CLASSES) if config.loss == "cross-entropy" else 1.0
+    if test_loss is None or test_loss > _FAR_ABOVE * guessing:
+        found.append(
+            f"the run diverged: test loss {decimals(test_loss)}, where guessing gives {guessing:.2f}; "
+            "lower --lr, or set --warmup or --clip-norm"
+        )
+    elif figures["epochs"] >= 1 and accuracy <= np.bincount(test_labels).max() / len(test_labels) + _AT_CHANCE:
+        found.append(
+            f"the network guesses: test accuracy {100 * accuracy:.1f} % is that of one answer for all samples; "
+            "lower --lr, or raise it if the loss has hardly changed"
+        )
+    if figures["skipped_updates"] and config.precision != "float16":
+        found.append(f"{plural(figures['skipped_updates'], 'update')} skipped, whose gradient had NaN or infinity")
+    return found
+
+
 def conclusion(summary: Record, folder: str) -> list[str]:
-    """What came out, what it cost, and what one rank would have taken: all ranks' computing and one update a step."""
+    """Returns the last lines of a run: result, cost, and the estimated time of one rank (all computing, one update a step)."""
     cost = f"{summary['train_s']:.1f} s of training on {plural(summary['world_size'], 'rank')}"
+    if summary["train_s_since_start"] < summary["train_s"]:
+        cost += f", {summary['train_s_since_start']:.1f} s of it since the resume"
     num_cores = summary["num_nodes"] * (os.cpu_count() or 1)
     if summary["backend"] == "numpy" and summary["world_size"] > num_cores:
         cost += f", which share {plural(num_cores, 'core')}"
@@ -100,13 +139,14 @@ def conclusion(summary: Record, folder: str) -> list[str]:
     return [
         f"test accuracy {100 * summary['test_accuracy']:.2f} %, test loss {decimals(summary['test_loss_mean'])}, "
         f"params {summary['params_sha256'][:16]}; all of it in {folder}",
-        f"{cost}: {summary['steps']} steps of {summary['step_us_median'] or 0:.0f} us, of which exchange "
+        f"{cost}: {plural(summary['steps'], 'step')} of {summary['step_us_median'] or 0:.0f} us, of which exchange "
         f"{summary['exchange_us_median'] or 0:.0f} us and {summary['wire_bytes_per_step'] / 1e6:.3g} MB sent by a rank",
+        *(f"WARNING: {warning}" for warning in summary["warnings"]),
     ]
 
 
 def hardware(device: str) -> str:
-    """Processor, system, versions and, where there is one, the GPU: what equal bits across machines depend on."""
+    """Returns GPU (if any), processor, system and versions: equal bits across machines depend on them."""
     gpu = "" if device == "CPU" else f"{device}, "
     model = platform.processor() or platform.machine()
     with suppress(OSError):

@@ -56,14 +56,15 @@ def run_on_ranks(
     with ExitStack() as held, threadpool_limits(1, user_api="blas"):
         folder = on_root(world, lambda: RunFolder.open(config, resumed, held, say))
         config = replace(config, run_dir=str(folder.path))
+        run_dir = {"run_dir": str(folder.path.absolute())}
         stop.limit(config.max_time)
         rank_of = partial(Run, config, pace, resumed and resumed[1], data, folder, machine, stop)
         if config.transport == "threads":
-            return threads.run(world_size, lambda own: rank_of(own).execute(show))[0]
+            return threads.run(world_size, lambda own: rank_of(own).execute(show))[0] | run_dir
         with watchdog.watching(transport, stop) as watch:
             run = rank_of(watch.transport)
             watch.num_steps = lambda: run.steps_done
-            return run.execute(show)
+            return run.execute(show) | run_dir
 
 
 class Run:
@@ -142,8 +143,8 @@ class Run:
         return lines
 
     def _run(self, observer: Observer) -> Record:
-        # Every step looks whether its gradient is finite, so NumPy need not warn of what it overflowed in.
-        with np.errstate(over="ignore", invalid="ignore"):
+        # Every step looks whether its gradient is finite, so NumPy need not warn, nor raise where the caller asked for that.
+        with np.errstate(all="ignore"):
             return self._summary(self._trainer(observer).run())
 
     def _trainer(self, observer: Observer) -> Trainer:
@@ -220,6 +221,7 @@ class Run:
             wire=self._step.exchange.wire,
             num_params=self._step.model.layout.num_params,
             params_sha256=self._step.model.layout.sha256(self._ops.to_host(self._state.params)),
+            warnings=report.warnings(config, figures, self._data.test_labels),
         )
 
 

@@ -1,5 +1,6 @@
 """From a launcher's environment to ranks that agree: the world, the configuration, the data; then the run."""
 
+import io
 import os
 import sys
 import time
@@ -25,7 +26,7 @@ from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import agree, mpi_world
 from ddpgd.run.failures import as_one_line
 from ddpgd.run.folder import check_keeps_later
-from ddpgd.run.progress import Bar, Lines, Quiet
+from ddpgd.run.progress import Bar, Guarded, Lines, Quiet
 from ddpgd.run.run import run_on_ranks
 from ddpgd.run.stderr import say
 from ddpgd.training.counters import Record
@@ -80,8 +81,8 @@ def start_run(given: Mapping[str, Any], world: Transport, launch: Launch, stop: 
         if quiet:
             return Quiet()
         if console.is_terminal:
-            return Bar(console, total_steps, num_epochs, steps_done)
-        return Lines(console, total_steps, num_epochs)
+            return Guarded(Bar(console, total_steps, num_epochs, steps_done))
+        return Guarded(Lines(console, total_steps, num_epochs))
 
     return run_on_ranks(config, resumed, data, world, machine, stop, show)
 
@@ -173,8 +174,10 @@ def _console(launch: Launch) -> Console:
 
     What a rank itself sees says nothing: Open MPI gives it a terminal without columns whatever is behind it.
     """
+    if sys.stdout is None:
+        return Console(file=io.StringIO(), force_terminal=False)
     if not launch.launcher:
-        return Console()
+        return Console(force_terminal=sys.stdout.isatty())
     columns = os.environ.get("DDPGD_TERMINAL", "")
     is_terminal = columns.isdecimal() and len(columns) < 6
     return Console(width=int(columns) if is_terminal else None, force_terminal=is_terminal)

@@ -51,6 +51,8 @@ class Bookkeeping:
             "time": time.time(),
             "train_s": counters.train_s,
             "train_loss_mean": counters.log_loss_sum / counters.log_samples if counters.log_samples else None,
+            "epoch_train_loss_mean": counters.train_loss_mean if counters.epoch_samples else None,
+            "step_samples": result.samples // result.num_steps,
             "lr": result.lr,
             "grad_norm": finite_or_none(result.grad_norm),
             "noise_scale": counters.noise_scale,
@@ -76,7 +78,7 @@ class Bookkeeping:
         counters, own = self._counters, self._costs
         everybody = transport.all_gather_objects((own.compute_s, own.wire_bytes, own.recent()))
         compute_s, sent, recent = zip(*everybody, strict=True)
-        wire_bytes = round(max(sent) / max(1, len(own.step_us)))
+        wire_bytes = round(max(sent) / max(1, own.num_steps))
         one_rank_share = (sum(compute_s) + own.update_s) / own.step_s if own.step_s else 1.0
         return {
             "steps": counters.step,
@@ -87,6 +89,7 @@ class Bookkeeping:
             "test_loss_mean": counters.test_loss_mean,
             "test_accuracy": counters.test_accuracy,
             "train_s": counters.train_s,
+            "train_s_since_start": own.step_s,
             "samples_per_s": own.samples / own.step_s if own.step_s else None,
             "step_us_median": median_us(own.step_us),
             "exchange_us_median": median_us(own.exchange_us),

@@ -1,4 +1,4 @@
-"""What the steps of a process cost: sums, and medians over steps."""
+"""Costs of the steps of a process: sums, medians, shares."""
 
 import statistics
 from array import array
@@ -9,14 +9,17 @@ import numpy as np
 from ddpgd.training.step import StepResult
 
 RECENT = 1000
-"""Steps that shares are taken of, at most."""
+"""Steps over which shares are computed, at most."""
+
+KEPT = 100_000
+"""Steps over which medians are computed, at least, where there are so many: memory must not grow with a run."""
 
 
 class StepCosts:
-    """What this process's steps cost on this rank; times in seconds, or microseconds a step."""
+    """Sums over all steps of this process on this rank, in seconds; times of the last ones, in microseconds a step."""
 
     def __init__(self) -> None:
-        self.samples = 0
+        self.samples = self.num_steps = 0
         self.step_s = self.compute_s = self.update_s = 0.0
         self.step_us = array("d")
         self.compute_us = array("d")
@@ -29,10 +32,15 @@ class StepCosts:
         self.step_s += result.step_s
         self.compute_s += result.compute_s
         self.update_s += result.step_s - result.compute_s - result.exchange_s
-        for _ in range(result.num_steps):
-            self.step_us.append(result.step_s / result.num_steps * 1e6)
-            self.compute_us.append(result.compute_s / result.num_steps * 1e6)
-            self.exchange_us.append(result.exchange_s / result.num_steps * 1e6)
+        self.num_steps += result.num_steps
+        for kept, seconds in (
+            (self.step_us, result.step_s),
+            (self.compute_us, result.compute_s),
+            (self.exchange_us, result.exchange_s),
+        ):
+            kept.extend([seconds / result.num_steps * 1e6] * result.num_steps)
+            if len(kept) > 2 * KEPT:
+                del kept[:-KEPT]
         self.wire_bytes += result.num_steps * result.wire_bytes
 
     def samples_per_s_since_last(self) -> float:

@@ -16,6 +16,9 @@ from ddpgd.training.state import TrainState
 from ddpgd.training.step import StepResult
 from ddpgd.training.stopping import StopRequest
 
+_LOST = 10
+"""Skipped updates in a row at the end of a run that make it a failed one."""
+
 
 class Observer(Protocol):
     """Sees what a run tells."""
@@ -82,6 +85,7 @@ class Trainer:
         self._skip_non_finite = skip_non_finite
         self._books = Bookkeeping(step.state.counters, batches, step.exchange)
         self._saved_at = -1
+        self._skipped_in_a_row = 0
 
     def run(self) -> Record:
         """Trains to the end; returns the figures of the run. Interrupted, NonFiniteError: it ended early, on all ranks."""
@@ -100,6 +104,7 @@ class Trainer:
             result = self._step.run(counters.step, count, bool(self._stop), observe)
             if result.halted:
                 self._not_finite(counters.step + result.num_steps - 1)
+            self._skipped_in_a_row = 0 if result.loss_sums else self._skipped_in_a_row + result.num_steps
             self._books.count(result, observe)
             last = counters.step == pace.total_steps
             evaluated = last or _crossed_multiple(before, counters.step, pace.evaluate_every)
@@ -115,6 +120,11 @@ class Trainer:
         if counters.tested_at != counters.step:
             self._test()
         self._checkpoint()
+        if self._skipped_in_a_row >= min(_LOST, pace.total_steps):
+            raise NonFiniteError(
+                f"the last {self._skipped_in_a_row} updates were skipped, because their gradients had NaN or infinity: "
+                "training stopped there; lower --lr, or set --clip-norm"
+            )
 
     def _test(self) -> None:
         loss_mean, self._counters.test_accuracy = self._evaluate(self._step.state.params, self._step.state.weights)
@@ -127,8 +137,8 @@ class Trainer:
         events = [pace.total_steps - 1, _next(step, pace.log_every) - 1, _next(step, pace.evaluate_every)]
         if pace.checkpoint_every:
             events.append(_next(step, pace.checkpoint_every))
-        count = min(events) - step
-        logged = step + 1 == pace.total_steps or (step + 1) % pace.log_every == 0
+        count = min(events) - step if step else 1
+        logged = step == 0 or step + 1 == pace.total_steps or (step + 1) % pace.log_every == 0
         return max(1, count), logged
 
     def _target_reached(self) -> bool:

@@ -33,7 +33,7 @@ def test_every_number_of_a_record_at_its_step(tmp_path: Path) -> None:
     train(tmp_path, 2, steps=6, log_every=2, tensorboard=True)
     found = scalars(tmp_path / "tensorboard")
     lines = records(tmp_path)
-    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert [line["step"] for line in lines] == [1, 2, 4, 6]
     for line in lines:
         for name in ("train_loss_mean", "lr", "grad_norm"):
             assert found[name, line["step"]] == pytest.approx(line[name], rel=1e-6)

@@ -47,5 +47,8 @@ class MpiCuda:
     def duplicate(self) -> Self:
         return type(self)(self._mpi.duplicate(), self._synchronize)
 
+    def close(self) -> None:
+        self._mpi.close()
+
     def abort(self, exit_code: int) -> None:
         self._mpi.abort(exit_code)

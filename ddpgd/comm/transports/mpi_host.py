@@ -9,13 +9,18 @@ from ddpgd.comm.transport import Array, T
 
 
 class MpiHost:
-    """`Transport` over a duplicate of an MPI communicator, for arrays in host memory."""
+    """`Transport` over a duplicate of an MPI communicator, for arrays in host memory.
+
+    `family`: the communicators of the transport that this one is a duplicate of, and of all its duplicates.
+    """
 
     name = "mpi-host"
     needs_host = True
 
-    def __init__(self, comm: MPI.Intracomm) -> None:
+    def __init__(self, comm: MPI.Intracomm, family: list[MPI.Intracomm] | None = None) -> None:
         self._comm = comm.Dup()
+        self._family = [] if family is None else family
+        self._family.append(self._comm)
         self.rank = comm.Get_rank()
         self.world_size = comm.Get_size()
         self.bytes_sent = 0
@@ -46,7 +51,11 @@ class MpiHost:
         self._comm.Barrier()
 
     def duplicate(self) -> Self:
-        return type(self)(self._comm)
+        return type(self)(self._comm, self._family)
+
+    def close(self) -> None:
+        while self._family:
+            self._family.pop().Free()
 
     def abort(self, exit_code: int) -> None:
         self._comm.Abort(exit_code)

@@ -70,6 +70,9 @@ class Nccl:
         twin.bytes_sent = 0
         return twin
 
+    def close(self) -> None:
+        self._world.close()
+
     def abort(self, exit_code: int) -> None:
         self._nccl.abort()
         self._world.abort(exit_code)

@@ -64,6 +64,9 @@ class Staged:
     def duplicate(self) -> Self:
         return type(self)(self._transport.duplicate(), self._staging)
 
+    def close(self) -> None:
+        self._transport.close()
+
     def abort(self, exit_code: int) -> None:
         self._transport.abort(exit_code)
 

@@ -70,6 +70,9 @@ class Threads:
         """Messages meet at a barrier, in the order of all calls; what is another's is the count of bytes."""
         return type(self)(self.rank, self.world_size, self._board, self._gate)
 
+    def close(self) -> None:
+        pass
+
     def abort(self, exit_code: int) -> None:  # noqa: ARG002
         self._gate.abort()
 
