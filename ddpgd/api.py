@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ddpgd.comm.codec import FORMATS
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.launcher import Launch, launch
-from ddpgd.comm.transport import Transport
+from ddpgd.comm.transport import Alone, Transport
 from ddpgd.config.parsing import check_choice, coerce
 from ddpgd.config.schema import OPTIONS, Config
 from ddpgd.errors import DdpgdError, InputError, Interrupted, NonFiniteError
@@ -101,12 +101,11 @@ def evaluate(run: str | os.PathLike[str], data: str | os.PathLike[str] | None = 
     >>> found["step"], found["test_accuracy"] == summary["test_accuracy"]
     (20, True)
     """
-    from ddpgd.comm.agreement import on_root
     from ddpgd.run import checkpoint, inference, setup
     from ddpgd.run.stderr import say
 
     with _ranks() as (world, launched):
-        _, saved = on_root(world, lambda: checkpoint.find(Path(run), say))
+        _, saved = checkpoint.find_on_root(world, lambda: Path(run), say)
         choice = saved.config.get("data") if data is None else os.fspath(data)
         dataset = setup.load_data(choice, world, launched, say)
         loss_mean, accuracy = inference.evaluate(saved, dataset, world)
@@ -205,7 +204,7 @@ def load_params(run: str | os.PathLike[str]) -> dict[str, NDArray[np.float32]]:
 
     _, saved = checkpoint.find(Path(run), say)
     layout = build.layout(from_table(saved.config), saved.facts["image_shape"])
-    vector = resharding.params(layout, saved.arrays)
+    vector = resharding.params(Alone(), layout, saved.arrays)
     return {tensor.name: tensor.view(vector).copy() for tensor in layout.tensors}
 
 
