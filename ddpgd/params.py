@@ -34,7 +34,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each tensor lies. `size` is the vector's length, whole blocks; what lies between tensors stays zero."""
+    """Positions of the tensors. `size` is the vector's length, whole blocks; what lies between tensors stays zero."""
 
     tensors: tuple[Tensor, ...]
     size: int

@@ -148,14 +148,14 @@ class Exchange:
 
     @property
     def needs_host(self) -> bool:
-        """Whether the host must take part in `combine`."""
+        """True if the host must take part in `combine`."""
         if self.compressor:
             return self.compressor.needs_host
         return self.transport.needs_host or self.codec.random
 
     @property
     def wire(self) -> str:
-        """What `--wire` calls the form of what travels."""
+        """The name of the form on the wire, as `--wire` has it."""
         return self.compressor.name if self.compressor else self.codec.name
 
     @property
@@ -165,7 +165,7 @@ class Exchange:
 
     @property
     def residuals(self) -> dict[str, Array]:
-        """What this rank has kept back, float32 (size,), by name: sums over ranks that must survive."""
+        """Residuals of this rank by name, float32 (size,): a resume keeps their sums over ranks."""
         if self.compressor:
             return self.compressor.residuals
         return {} if self._residuals is None else {"sent": self._residuals.sent, "owned": self._residuals.owned}
@@ -193,12 +193,12 @@ class Exchange:
 
     @property
     def _sums_whole(self) -> bool:
-        """Whether the sum is made of one row of each rank, by a compressor or by the transport."""
+        """True if the sum is made of one row of each rank, by a compressor or by the transport."""
         return self.compressor is not None or self.reduce == "fast"
 
     @property
     def _folds_whole(self) -> bool:
-        """Whether a rank adds all its micro-batches before anything travels: no order is promised across ranks."""
+        """True if a rank adds all its micro-batches before anything travels: no order is promised across ranks."""
         return self._sums_whole or not self.codec.exact
 
     def _make_keys(self) -> None:

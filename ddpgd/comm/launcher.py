@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 @dataclass(frozen=True)
 class Launch:
-    """What the launcher told this process; `launcher` is empty when the process was started by hand."""
+    """The launcher's words to this process; `launcher` is empty when the process was started by hand."""
 
     launcher: str
     rank: int

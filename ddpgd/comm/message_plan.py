@@ -19,7 +19,7 @@ from ddpgd.kernels.words import BLOCK, TAIL_WORDS
 
 @dataclass(frozen=True)
 class Residuals:
-    """What encodings have lost so far, float32 (size,) each: of the pieces that this rank sent, of the sums it owned."""
+    """Errors of encodings so far, float32 (size,) each: of the pieces that this rank sent, of the sums it owned."""
 
     sent: Array
     owned: Array
@@ -166,7 +166,7 @@ class MessagePlan:
                 self._additions.append((result, tail, result))
 
     def _arrival(self, peer: int, window: _Window, values: Array | None = None) -> Array:
-        """Where the next piece of the window from `peer` will stand: `values`, or an array of its own."""
+        """The array for the next piece of the window from `peer`: `values`, or one of its own."""
         if values is None:
             values = self._ops.empty((window.span.stop - window.span.start,), np.float32)
         self._incoming[peer].append(_coded(window, values, None))

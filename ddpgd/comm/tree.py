@@ -82,7 +82,7 @@ def pieces(num_micro_batches: int, own: range) -> list[Node]:
 
 
 def leaves(num_micro_batches: int, own: range, join: int = 1) -> tuple[list[Leaf], list[int]]:
-    """How a rank folds its micro-batches `own`: the leaves in order, and the slots in which its pieces end.
+    """The folding of a rank's micro-batches `own`: the leaves in order, and the slots in which its pieces end.
 
     At most `join` micro-batches, a power of two, make a leaf. A slot that was added into another is free again, so that
     few are needed; the first piece ends in slot 0.

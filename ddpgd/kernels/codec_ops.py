@@ -8,7 +8,7 @@ Array = NDArray[Any]
 
 
 class WireOps(Protocol):
-    """What a backend does for wires. As for `Ops`: outputs are overwritten, arrays are C-contiguous, nobody waits."""
+    """Ops of a backend for wires. As for `Ops`: outputs are overwritten, arrays are C-contiguous, no call waits."""
 
     def random_words(self, key: Array, out: Array) -> None:
         """The first raw words, uint64 (n,), of a stream as `philox.words` defines it.

@@ -38,7 +38,7 @@ class Ops(Protocol):
 
     @property
     def wire(self) -> WireOps:
-        """What codecs are made of."""
+        """The ops of codecs."""
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """An uninitialised array where the backend computes."""
@@ -69,13 +69,13 @@ class Ops(Protocol):
         """Returns when everything asked for is done."""
 
     def batched_micro_batches(self, micro_batch: int, size: int) -> int:
-        """How many micro-batches of so many rows, with gradients of `size` elements, are best computed side by side.
+        """Number of micro-batches of so many rows, with gradients of `size` elements, to compute side by side.
 
         A power of two.
         """
 
     def round_weights(self, params: Array) -> Array:
-        """What products read as weights: params (n,) itself, or a new copy (n,) in `activation_dtype`."""
+        """The weights that products read: params (n,) itself, or a new copy (n,) in `activation_dtype`."""
 
     def gather_normalise(
         self,
@@ -146,7 +146,7 @@ class Ops(Protocol):
     def decide(
         self, grads: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
     ) -> None:
-        """What all ranks decide alike, from the summed gradient (n,) and its tail (TAIL_WORDS,).
+        """Decides, alike on all ranks, from the summed gradient (n,) and its tail (TAIL_WORDS,).
 
         scale = 1 / (SAMPLES LOSS_SCALE); norm = sqrt(squared norm of grads) scale. Is NON_FINITE 0 and the norm finite,
         and the run not HALTED: APPLY = 1, UPDATE grows by 1, SCALE = scale, times clip_norm / norm where that is

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class Purpose(IntEnum):
-    """What a stream of words is for: the second word of the Philox key. Numbers are part of the definition of a run."""
+    """Purpose of a stream of words: the second word of the Philox key. Numbers are part of the definition of a run."""
 
     PARAMS = 1
     PERMUTATION = 2

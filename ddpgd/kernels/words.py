@@ -1,4 +1,4 @@
-"""What a step's decision is made of and leaves behind: words that live where the backend computes.
+"""The words of a step: what its decision reads and writes, in arrays where the backend computes.
 
 The host reads them when it wants to know; no step waits for it.
 """
@@ -11,7 +11,7 @@ BLOCK = 1024
 
 
 class Tail(IntEnum):
-    """Where each word lies. All are sums: over the samples of a micro-batch first, then over micro-batches and ranks."""
+    """Positions of the words. All are sums: over the samples of a micro-batch first, then over micro-batches and ranks."""
 
     LOSS_SUM = 0
     SAMPLES = 1
@@ -74,7 +74,7 @@ HISTORY_WORDS = TAIL_WORDS + 8
 
 
 class Policy(NamedTuple):
-    """What `Ops.decide` needs to know of the configuration.
+    """The part of the configuration that `Ops.decide` reads.
 
     `clip_norm` 0 clips nothing. `growth_interval` 0 leaves the loss scale as it is; else it is doubled after so many
     good steps, up to `largest_loss_scale`, and halved where it made a gradient overflow.

@@ -38,7 +38,7 @@ LOSS_SCALE_GROWTH_STEPS = 1000
 
 
 def policy(config: Config) -> Policy:
-    """How steps decide. Only float16 knows overflow where float32 does not: its loss scale adapts itself.
+    """The rules of a step's decision. Only float16 overflows where float32 does not: its loss scale adapts itself.
 
     With --wire topk each rank clips what it adds.
     Micikevicius et al., "Mixed precision training", 2018.
@@ -144,7 +144,7 @@ def _batched_tests(backend: Ops, data: Dataset, world_size: int) -> int:
 
 
 def _batched_micro_batches(backend: Ops, micro_batch: int, size: int, num_micro_batches: int, world_size: int) -> int:
-    """How many micro-batches a rank computes side by side: a power of two, not more than it ever has."""
+    """Number of micro-batches that a rank computes side by side: a power of two, not more than it ever has."""
     share = max(1, math.ceil(num_micro_batches / world_size))
     return min(backend.batched_micro_batches(micro_batch, size), 1 << (share - 1).bit_length())
 
@@ -156,7 +156,7 @@ def sizes(config: Config, image_shape: tuple[int, int]) -> tuple[int, ...]:
 
 
 def layout(config: Config, image_shape: tuple[int, int]) -> Layout:
-    """Where the network's tensors lie in a vector."""
+    """The layout of the network's tensors in a vector."""
     return dense_layout(sizes(config, image_shape))
 
 
@@ -182,7 +182,7 @@ def learning_rates(config: Config, total_steps: int) -> Schedule:
 
 
 def batches(config: Config, data: Dataset) -> Batches:
-    """Which samples each step and each micro-batch holds."""
+    """The samples of each step and each micro-batch."""
     num_samples = len(data.train_labels)
     order = partial(_order, config.seed, num_samples)
     return Batches(num_samples, global_batch(config), config.micro_batch, order)

@@ -1,4 +1,4 @@
-"""What a run runs on: the device of each rank, the backend that computes there, and the transport that reaches it."""
+"""Devices: the one of each rank, the backend that computes there, and the transport that reaches it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from ddpgd.kernels.reference.backend import Reference
 
 @dataclass(frozen=True)
 class Machine:
-    """What this rank computes on: a GPU, or None, the CPU; and how that came about, for the first line of a run.
+    """The device of this rank: a GPU, or None, the CPU; and why it was chosen, for the first line of a run.
 
     `num_nodes`: machines that have ranks.
     """
@@ -70,7 +70,7 @@ def _nccl() -> Callable[[Transport, Any], Transport]:
 
 
 def agree(config: Config, resumed: bool, world: Transport, local_rank: int) -> Machine:
-    """What each rank computes on. InputError: not what --backend or --precision need, or a GPU is shared unasked."""
+    """Chooses each rank's device. InputError: not what --backend or --precision need, or a GPU is shared unasked."""
     device, absence = None, ""
     if config.backend != "numpy":
         device, absence = cuda_device.select(local_rank)
@@ -122,7 +122,7 @@ def _check_own_gpu(devices: list[tuple[str, Device]]) -> None:
 
 
 def mpi_library() -> str:
-    """What the MPI library calls itself; empty: there is none."""
+    """The name of the MPI library; empty: there is none."""
     try:
         from ddpgd.comm.transports.mpi_host import library
     except (ImportError, RuntimeError):

@@ -9,7 +9,7 @@ Record = dict[str, Any]
 
 @dataclass
 class Counters:
-    """Where a run stands. Everything in it is checkpointed; all but `train_s` is the same at any world size."""
+    """The state of a run in numbers. All of it is checkpointed; all but `train_s` is the same at any world size."""
 
     step: int = 0
     updates: int = 0

@@ -1,4 +1,4 @@
-"""Where a run stands, told where the backend computes: its epoch's order and learning rates, and the cursor in them."""
+"""The data cursor: an epoch's order and learning rates where the backend computes, and the position in them."""
 
 import numpy as np
 

@@ -99,7 +99,7 @@ class LocalSgd:
         )
 
     def _end(self, step: int) -> int:
-        """Where the round of `step` ends."""
+        """The step at which the round of `step` ends."""
         rounds = (step - self._local_after) // self._local_steps + 1
         return min(self._total_steps, self._local_after + rounds * self._local_steps)
 
@@ -133,7 +133,7 @@ class LocalSgd:
         return self.exchange.combine(world_size, stop, measure_error)
 
     def _drift(self, grads: Array, square_sum: float) -> float | None:
-        """How far ranks were from their mean, root mean square, over how far that moved."""
+        """Distance of the ranks from their mean, root mean square, over the distance that the mean moved."""
         world_size = self.exchange.transport.world_size
         self._ops.squared_norms(grads.reshape(1, -1), self._square)
         mean_square = float(self._ops.to_host(self._square)[0]) / world_size**2

@@ -178,7 +178,7 @@ class Step:
         return replay
 
     def _steps_without_host(self, step: int, count: int) -> int:
-        """How many of `count` steps may run without the host: full ones of one epoch, or a last, short one."""
+        """Number of `count` steps that may run without the host: full ones of one epoch, or a last, short one."""
         full = self.batches.num_full_steps(step)
         room = HISTORY_ROWS - self._num_decided % HISTORY_ROWS
         in_time = int(LONGEST_RUN_S / self._last_step_s)

@@ -1,4 +1,4 @@
-"""When a run ends: signals and time, which one rank may notice and all obey, and the accuracy that was asked for."""
+"""Requests to stop: signals and time limits, which one rank may notice and all obey."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass
 class StopRequest:
-    """Whether this process asks for a checkpoint and an end: a signal came, or its time is over."""
+    """True if this process asks for a checkpoint and an end: a signal came, or its time is over."""
 
     reason: str = ""
     _max_time: float | None = None

@@ -54,7 +54,7 @@ class StepCosts:
 
 
 def shares(everybody: Sequence[np.ndarray]) -> dict[str, float]:
-    """Of `recent` of all ranks: what a rank spends in the mean, as shares of a step that add up to 1.
+    """Mean shares of a step over ranks, from `recent` of all of them; they add up to 1.
 
     A rank that comes early waits in its exchange: the least that a step's exchange takes on any rank is the exchange,
     and what it takes longer on others is waiting.

@@ -45,12 +45,12 @@ class Sync(Protocol):
         """One or more steps, to a point where ranks are equal: at most `count`, or as many as that takes."""
 
     def non_finite(self, step: int) -> str:
-        """Where this rank first finds a gradient of `step` that is not finite; empty: nowhere."""
+        """Names the first gradient of `step` on this rank that is not finite; empty: there is none."""
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """How long a run is, and how often it does what, in steps; `until_accuracy` ends it before."""
+    """The length of a run and the intervals of its events, in steps; `until_accuracy` ends it before."""
 
     total_steps: int
     log_every: int
@@ -132,7 +132,7 @@ class Trainer:
         self._counters.tested_at = self._counters.step
 
     def _steps_to_next_event(self) -> tuple[int, bool]:
-        """How many steps there are until the host has something to do; and is the next one to be logged?"""
+        """Number of steps until the host has something to do; and whether the next one is logged."""
         step, pace = self._counters.step, self._pace
         events = [pace.total_steps - 1, _next(step, pace.log_every) - 1, _next(step, pace.evaluate_every)]
         if pace.checkpoint_every:
@@ -176,5 +176,5 @@ def _next(step: int, every: int) -> int:
 
 
 def _crossed_multiple(before: int, now: int, every: int) -> bool:
-    """Whether a multiple of `every` lies after `before`, and not after `now`."""
+    """True if a multiple of `every` lies after `before`, and not after `now`."""
     return now // every > before // every

@@ -1,4 +1,4 @@
-"""What each transport can do: the table from which every refusal is worded, and `auto` chooses."""
+"""Traits of each transport: the table from which every refusal is worded, and `auto` chooses."""
 
 from typing import NamedTuple
 

@@ -71,5 +71,5 @@ def world() -> MpiHost:
 
 
 def library() -> str:
-    """What MPI calls itself."""
+    """The name and version of the MPI library."""
     return MPI.Get_library_version().splitlines()[0].partition(",")[0]

@@ -45,7 +45,7 @@ class Cuda:
 
     @property
     def num_launches(self) -> int:
-        """How many kernels were launched, or captured, so far."""
+        """Number of kernels launched, or captured, so far."""
         return self._launch.num_launches
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:

@@ -19,7 +19,7 @@ DATA_TYPES = {"float32": FLOAT32, "tf32": FLOAT32, "float16": 2, "bfloat16": 14}
 
 
 def address(array: Any) -> int:
-    """Where a device array begins."""
+    """The address of a device array."""
     return int(array.data.ptr)
 
 
@@ -104,7 +104,7 @@ class Blas:
         self._launch.num_launches += 1
 
     def _sums(self, out: Array) -> Array:
-        """Where a product's sums go: `out` itself, or scratch where it has 16 bits."""
+        """The array for a product's sums: `out` itself, or scratch if it has 16 bits."""
         if out.dtype == np.float32:
             return out
         if out.shape not in self._scratches:

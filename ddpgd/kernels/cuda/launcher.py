@@ -90,5 +90,5 @@ def by_fours(vector: Array) -> tuple[Grid, Grid]:
 
 
 def count_of(size: int, part: int) -> int:
-    """How many parts hold `size`, the last one perhaps in part."""
+    """Number of parts that hold `size`: ceil(size / part)."""
     return -(-size // part)

@@ -18,7 +18,7 @@ _FORMATS = {"f": "float16", "u": "bfloat16", "i": "int8"}
 
 
 class _Law(NamedTuple):
-    """Where the largest magnitude of a block is brought: below 2^(1 + to), or by one less above `mantissa`.
+    """The exponent to which a block's largest magnitude is brought: below 2^(1 + to), or by one less above `mantissa`.
 
     `least`: the smallest magnitude but 0 of a code.
     """

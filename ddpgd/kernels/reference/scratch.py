@@ -26,7 +26,7 @@ class Scratch:
         return array
 
     def keep(self, make: Callable[..., T], *arguments: Any) -> T:
-        """What make(*arguments) gave at the first call, never to be written to but by who made it."""
+        """The result of the first call of make(*arguments)."""
         key = (make, *arguments)
         kept = self._kept.get(key)
         if kept is None:
