@@ -5,7 +5,7 @@
 #   DDPGD_PYTHON=python3 scripts/gpu_check.sh                        with this Python, which has CuPy; installs nothing
 #
 # Without DDPGD_PYTHON: the environment of scripts/test.sh, with CuPy for the driver's CUDA. PyTorch and JAX take part
-# if they are installed. DIR (default: benchmarks) gets gpu.json, gpu-table.md and gpu-tests.log.
+# if they are installed. DIR (default: benchmarks/gpu) gets gpu.json, gpu-table.md and gpu-tests.log.
 # Exit codes: 0 all passed and measured; 1 a test or the measurement failed; 2 no GPU, or something is missing.
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
@@ -40,7 +40,7 @@ PY
     fi
 }
 
-out=$ROOT/benchmarks
+out=$ROOT/benchmarks/gpu
 if [[ ${1:-} == --out ]]; then
     [[ -n ${2:-} ]] || refuse "--out wants a folder"
     out=$2

@@ -32,10 +32,13 @@ def picture(lines: list[str]) -> str:
 def main(arguments: list[str]) -> int:
     """0 done, 1 the run failed, 2 wrong usage."""
     if len(arguments) != 1:
-        print("picture_of_a_run: type the file, as in: python -m tools.screenshot docs/run.svg", file=sys.stderr)
+        print("screenshot: type the file, as in: python -m tools.screenshot docs/run.svg", file=sys.stderr)
         return 2
     words = COMMAND.split()
     place = download.locate(None, os.environ)
+    if place.directory is None:
+        print("screenshot: DDPGD_DATA names synthetic data; name a folder with MNIST", file=sys.stderr)
+        return 2
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "mnist").symlink_to(place.directory)
         command, variables = [*words[:3], sys.executable, "-m", *words[3:]], os.environ | {"DDPGD_DATA": "mnist"}

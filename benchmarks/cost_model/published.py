@@ -1,11 +1,11 @@
 """Published scaling efficiencies beside those that `ddpgd plan` predicts from what the same sources state.
 
-The cases are in benchmarks/published-cases.json: the network's params, the batch of a GPU, the speed of one GPU, GPUs a node,
-and the nominal rate of the link between nodes; and what was measured. Nothing else goes into a prediction. All of them are
+The cases are in published-cases.json: the network's params, the batch of a GPU, the speed of one GPU, GPUs a node, and the
+nominal rate of the link between nodes; and the measured efficiency. Nothing else goes into a prediction. All of them are
 synchronous all-reduces, which is what `plan` models; they are predicted with --reduce fast, and --overlap 0.66 where gradients
 travel during the backward pass.
 
-    python -m benchmarks.cost_model.published --page benchmarks/published-cases.md
+    python -m benchmarks.cost_model.published --page benchmarks/cost_model/published-cases.md
 """
 
 import argparse
@@ -15,30 +15,31 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.cost_model.records import Published
 from benchmarks.lib.page import PageError, fill
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-CASES = Path(__file__).resolve().parents[1] / "published-cases.json"
+CASES = Path(__file__).with_name("published-cases.json")
 OVERLAP = "0.66"
 
 
-def plan_words(case: dict) -> list[str]:
-    """The command that predicts a case."""
+def plan_words(case: Published) -> list[str]:
+    """Returns the command that predicts a case."""
     batch, speed = case["batch_per_gpu"], case["single_gpu_samples_per_s"]
     words = f"--parameters {case['parameters']} --micro-batch {batch} --compute-time {1000 * batch / speed:.2f}ms "
     words += f"--ranks {case['ranks']} --ranks-per-node {case['gpus_per_node']} --link {case['link']} --reduce fast "
     return ["ddpgd", "plan", *words.split(), *(["--overlap", OVERLAP] if case["overlap"] else [])]
 
 
-def predicted(case: dict) -> float:
-    """The efficiency of it."""
+def predicted(case: Published) -> float:
+    """Returns the predicted efficiency of a case."""
     words = [sys.executable, "-m", *plan_words(case), "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)["predictions"][0]["efficiency"]
+    return float(json.loads(done.stdout)["predictions"][0]["efficiency"])
 
 
-def page_lines(cases: list[dict]) -> list[str]:
-    """Errors in points, in all and by source, and every case."""
+def page_lines(cases: list[Published]) -> list[str]:
+    """Returns errors in points, in all and by source, and every case."""
     errors = [abs(case["predicted"] - case["efficiency"]) for case in cases]
     sources = {case["source"]: case["address"] for case in cases}
     by_source = {
@@ -54,8 +55,8 @@ def page_lines(cases: list[dict]) -> list[str]:
         f"Median of the sources' medians: {100 * statistics.median(map(statistics.median, by_source.values())):.1f} points. "
         f"Of the {len(certain)} cases without a doubt (a letter at the error): median {_points(certain)}, largest "
         f"{100 * max(certain):.0f}.",
-        "Who always said "
-        + ", ".join(f"{100 * guess:.0f} % would be off by {100 * error:.1f}" for guess, error in always.items())
+        "A constant guess of "
+        + ", ".join(f"{100 * guess:.0f} % is off by {100 * error:.1f}" for guess, error in always.items())
         + " points in the median.",
         "",
         "| source | cases | median error, points | largest |",
@@ -93,7 +94,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--page", metavar="FILE", type=Path, help="puts the tables into this page")
     asked = parser.parse_args(arguments)
-    cases = json.loads(CASES.read_text(encoding="utf-8"))
+    cases: list[Published] = json.loads(CASES.read_text(encoding="utf-8"))
     for case in cases:
         case["predicted"] = predicted(case)
     lines = page_lines(cases)

@@ -3,12 +3,13 @@
 Computing is fitted for each network in shared memory, and each link on the middle one, by `ddpgd plan --measure`
 in float32 without accumulation; everything else is predicted. Links are those of a lab (tools/netlab/main.py, root).
 
-    python -m benchmarks.cost_model.run --out model.json --page benchmarks/scaling-model.md         all, in about 15 minutes
-    python -m benchmarks.cost_model.run --links shm --networks 784-128-10                           without root
+    python -m benchmarks.cost_model.run --out benchmarks/cost_model/scaling-model.json      all, in about 15 minutes
+    python -m benchmarks.cost_model.run --links shm --networks 784-128-10        without root
 """
 
 import argparse
 import contextlib
+import itertools
 import json
 import statistics
 import subprocess
@@ -16,17 +17,21 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.cost_model.records import Case, Fit, Found
 from benchmarks.lib.arguments import new_file
 from benchmarks.lib.common import NUM_RANKS, SHARED_MEMORY, typed
 from benchmarks.lib.page import PageError, fill
+from benchmarks.lib.results import spread, write
 from ddpgd.errors import InputError
 from ddpgd.run.records import read_records
 from ddpgd.scaling.arguments import OneLineParser, positive, some_of
-from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by
-from ddpgd.scaling.cost_model import Cluster, Coding, Costs, Link, Work, predict
+from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, versions_text
+from ddpgd.scaling.cost_model import Cluster, Coding, Costs, Link, Prediction, Work, predict
 from ddpgd.scaling.processes import ONE_THREAD, RunFailed, run_for
 from tools.netlab.main import Lab, LabError
 
+Key = tuple[str, str, str, int]
+"""Link, network, wire, micro-batches per rank."""
 LINKS = (SHARED_MEMORY, "1gbit", "100mbit")
 NETWORKS = {"784-128-10": 128, "784-512-512-10": 128, "784-2500-2000-1500-1000-500-10": 64}
 """Rows of a micro-batch."""
@@ -47,10 +52,10 @@ class Runner:
         self._lab = lab
 
     def __call__(self, link: str, words: list[str]) -> str:
-        """What it printed. RunFailed: it failed."""
+        """Returns what the program printed. RunFailed: it failed."""
         command = [sys.executable, "-m", "ddpgd", *words]
         try:
-            if link == SHARED_MEMORY:
+            if link == SHARED_MEMORY or self._lab is None:
                 done = run_for(["mpirun", "-n", str(NUM_RANKS), *command], PATIENCE_S)
             else:
                 self._lab.set_rate(link)
@@ -62,9 +67,10 @@ class Runner:
         return done.stdout
 
 
-def bench(asked: argparse.Namespace, arguments: list[str]) -> dict:
-    """Fits, then cases, whose repetitions take turns."""
-    found = measured_by(typed("benchmarks.cost_model.run", arguments), MPI_PACKAGES) | {
+def bench(asked: argparse.Namespace, arguments: list[str]) -> Found:
+    """Fits, then measures cases, whose repetitions take turns."""
+    found: Found = {
+        **measured_by(typed("benchmarks.cost_model.run", arguments), MPI_PACKAGES),
         "fits": [],
         "cases": [],
         "repetitions": asked.repetitions,
@@ -77,21 +83,37 @@ def bench(asked: argparse.Namespace, arguments: list[str]) -> dict:
         for link, network in wanted:
             say(f"fit: {link}, {network}")
             words = ["plan", "--measure", "--seconds", f"{FIT_S:g}", "--ranks", "2", "--json", *work_flags(network, 1)]
-            found["fits"].append({"over": link, "network": network, **json.loads(run(link, words))["fit"]})
-        cases = [
-            {"link": link, "network": network, "wire": wire, "accumulate": accumulate, "steps_s": []}
-            for link in asked.links
-            for network in asked.networks
-            for wire in WIRES
-            for accumulate in ACCUMULATE
-        ]
+            fit = json.loads(run(link, words))["fit"]
+            found["fits"].append(
+                {
+                    "over": link,
+                    "network": network,
+                    "num_params": fit["num_params"],
+                    "costs": fit["costs"],
+                    "codings": fit["codings"],
+                    "link": fit["link"],
+                }
+            )
+        keys = list(itertools.product(asked.links, asked.networks, WIRES, ACCUMULATE))
+        times: dict[Key, list[float]] = {key: [] for key in keys}
         for number in range(asked.repetitions):
-            for case in cases:
-                say(f"{number + 1}: {title(case)}")
-                case["predicted_s"] = predicted(case, found["fits"])._asdict()
-                case["steps_s"].append(measured(case, run))
-        found["cases"] = cases
+            for key in keys:
+                say(f"{number + 1}: {', '.join(map(str, key))}")
+                times[key].append(measured(key, predicted(key, found["fits"]).step_s, run))
+    found["cases"] = [_case(key, predicted(key, found["fits"]), taken) for key, taken in times.items()]
     return found
+
+
+def _case(key: Key, prediction: Prediction, taken: list[float]) -> Case:
+    link, network, wire, accumulate = key
+    return {
+        "link": link,
+        "network": network,
+        "wire": wire,
+        "accumulate": accumulate,
+        "predicted_s": prediction._asdict(),
+        "step_s": spread(taken),
+    }
 
 
 def work_flags(network: str, accumulate: int) -> list[str]:
@@ -100,44 +122,45 @@ def work_flags(network: str, accumulate: int) -> list[str]:
     return words.split()
 
 
-def predicted(case: dict, fits: list[dict]):
-    """A step of the case: costs of its network's fit, and the link of its link's."""
-    own = next(one for one in fits if (one["over"], one["network"]) == (SHARED_MEMORY, case["network"]))
-    over = own if case["link"] == SHARED_MEMORY else next(one for one in fits if one["over"] == case["link"])
-    coding = Coding(*own["codings"].get(case["wire"], (0.0, 0.0)))
+def predicted(key: Key, fits: list[Fit]) -> Prediction:
+    """Predicts a step of the case: costs of its network's fit, and the link of its link's."""
+    link_name, network, wire, accumulate = key
+    own = next(one for one in fits if (one["over"], one["network"]) == (SHARED_MEMORY, network))
+    over = own if link_name == SHARED_MEMORY else next(one for one in fits if one["over"] == link_name)
+    coding = Coding(*own["codings"].get(wire, (0.0, 0.0)))
     costs = Costs(**own["costs"] | {"coding": coding})
     link = Link(**over["link"])
-    rows = NETWORKS[case["network"]]
-    work = Work(own["num_params"], NUM_RANKS * rows * case["accumulate"], rows, case["wire"])
+    rows = NETWORKS[network]
+    work = Work(own["num_params"], NUM_RANKS * rows * accumulate, rows, wire)
     return predict(work, costs, Cluster(1, link, link), NUM_RANKS)
 
 
-def measured(case: dict, run: Runner) -> float:
-    """Seconds a step in the second half of a short run."""
-    steps = round(min(MOST_STEPS, max(LEAST_STEPS, TOGETHER_S / case["predicted_s"]["step_s"]))) // 2 * 2
+def measured(key: Key, predicted_s: float, run: Runner) -> float:
+    """Returns seconds a step in the second half of a short run."""
+    link, network, wire, accumulate = key
+    steps = round(min(MOST_STEPS, max(LEAST_STEPS, TOGETHER_S / predicted_s))) // 2 * 2
     with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as scratch:
         folder = Path(scratch) / "run"
-        words = ["train", *work_flags(case["network"], case["accumulate"]), "--wire", case["wire"], "--lr", "0.01"]
+        words = ["train", *work_flags(network, accumulate), "--wire", wire, "--lr", "0.01"]
         words += f"--steps {steps} --log-every {steps // 2} --evaluate-every 1000000 --quiet --run-dir {folder}".split()
-        run(case["link"], words)
+        run(link, words)
         first, last = read_records(folder)
-    return (last["train_s"] - first["train_s"]) / (last["step"] - first["step"])
+    return float((last["train_s"] - first["train_s"]) / (last["step"] - first["step"]))
 
 
-def is_fitted(case: dict) -> bool:
-    """Whether its own measurement went into the model."""
+def is_fitted(case: Case) -> bool:
+    """Tells whether the case's own measurement went into the model."""
     plain = (case["wire"], case["accumulate"]) == ("float32", 1)
     return plain and (case["link"] == SHARED_MEMORY or case["network"] == LINKS_FITTED_ON)
 
 
-def page_lines(found: dict) -> list[str]:
-    """Conditions, errors of the cases that no fit saw, and all cases."""
+def page_lines(found: Found) -> list[str]:
+    """Returns conditions, errors of the cases that no fit saw, and all cases."""
     errors = [abs(error(case)) for case in found["cases"] if not is_fitted(case)]
-    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
     lines = [
         f"- command: `{found['command']}`, {found['time']}; commit: {found['commit']}; load of the machine before: "
         f"{found['load_before']:.1f}",
-        f"- hardware: {found['hardware']}; {found['num_cores']} cores; {versions}",
+        f"- hardware: {found['hardware']}; {found['num_cores']} cores; {versions_text(found)}",
         f"- {found['repetitions']} repetitions, cases in turn; medians (min to max); {NUM_RANKS} ranks, one a host, one BLAS "
         "thread each",
         "",
@@ -149,17 +172,17 @@ def page_lines(found: dict) -> list[str]:
     return lines
 
 
-def _table(cases: list[dict]) -> list[str]:
+def _table(cases: list[Case]) -> list[str]:
     lines = [
         "| network | wire | accumulate | measured, ms | predicted | error, % | compute | wait | exchange |",
         "|---" * 9 + "|",
     ]
     for case in cases:
-        one, times = case["predicted_s"], [1000 * taken for taken in case["steps_s"]]
+        one, times = case["predicted_s"], case["step_s"]
         exchange_s = one["latency_s"] + one["transfer_s"] + one["coding_s"]
         lines.append(
             f"| {case['network']} | {case['wire']} | {case['accumulate']} "
-            f"| {_short(statistics.median(times))} ({_short(min(times))} to {_short(max(times))}) "
+            f"| {_short(1000 * times['median'])} ({_short(1000 * times['min'])} to {_short(1000 * times['max'])}) "
             f"| {_short(1000 * one['step_s'])} | {100 * error(case):+.1f}{' (fitted)' if is_fitted(case) else ''} "
             f"| {_short(1000 * one['compute_s'])} | {_short(1000 * one['wait_s'])} | {_short(1000 * exchange_s)} |"
         )
@@ -167,17 +190,13 @@ def _table(cases: list[dict]) -> list[str]:
 
 
 def _short(number: float) -> str:
-    """Three digits, none of them as a power of ten."""
+    """Returns three digits, never as a power of ten."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def error(case: dict) -> float:
-    """Of the prediction, over the measured median."""
-    return case["predicted_s"]["step_s"] / statistics.median(case["steps_s"]) - 1
-
-
-def title(case: dict) -> str:
-    return ", ".join(str(case[name]) for name in ("link", "network", "wire", "accumulate"))
+def error(case: Case) -> float:
+    """Returns the error of the prediction over the measured median."""
+    return case["predicted_s"]["step_s"] / case["step_s"]["median"] - 1
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -185,7 +204,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--out", metavar="FILE", type=new_file, help="JSON with every single measurement")
+    add("--out", metavar="FILE", type=new_file, help="JSON: median, least and most of each case")
     add("--page", metavar="FILE", type=Path, help="puts the table into this page")
     add(
         "--networks",
@@ -209,7 +228,7 @@ def main(arguments: list[str]) -> int:
         asked = parse(arguments)
         found = bench(asked, arguments)
         if asked.out:
-            asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write(asked.out, found)
         lines = page_lines(found)
         if asked.page:
             fill(asked.page, "scaling model", lines)

@@ -2,15 +2,17 @@
 
 import sys
 
+from benchmarks.cpu.records import Conditions
 from benchmarks.lib.common import LR, NUM_RANKS, typed
-from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, mpirun_version
+from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, mpirun_version, versions_text
 from ddpgd.scaling.processes import run
 
 
-def conditions(arguments: list[str], competitors: list[str], repetitions: int) -> dict:
-    """Those of `benchmarks.cpu.run`."""
+def conditions(arguments: list[str], competitors: list[str], repetitions: int) -> Conditions:
+    """Returns the conditions of a measurement."""
     _, bound = run(["mpirun", "-n", str(NUM_RANKS), sys.executable, "-c", _AFFINITY])
-    return measured_by(typed("benchmarks.cpu.run", arguments), (*MPI_PACKAGES, "torch")) | {
+    return {
+        **measured_by(typed("benchmarks.cpu.run", arguments), (*MPI_PACKAGES, "torch")),
         "cores_of_ranks": sorted(bound.split("\n")[:NUM_RANKS]),
         "mpirun": mpirun_version(),
         "competitors": competitors,
@@ -25,16 +27,15 @@ _AFFINITY = (
 )
 
 
-def heading(facts: dict) -> list[str]:
-    """The conditions as lines above the tables."""
-    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items() if number)
+def heading(facts: Conditions) -> list[str]:
+    """Returns the conditions as lines above the tables."""
     settings = ", ".join(f"{name}={value}" for name, value in facts["environment"].items()) or "none"
     lines = [
         f"- command: `{facts['command']}`, {facts['time']}; repetitions: {facts['num_repetitions']}, competitors in turn",
         f"- commit: {facts['commit']}",
         f"- hardware: {facts['hardware']}; {facts['num_cores']} cores; ranks bound to cores "
         f"{' and '.join(facts['cores_of_ranks'])}",
-        f"- versions: {versions}; {facts['mpirun']}; BLAS: {facts['blas']}",
+        f"- versions: {versions_text(facts)}; {facts['mpirun']}; BLAS: {facts['blas']}",
         f"- settings in the environment: {settings}",
         f"- all: plain SGD, lr {LR}, ReLU, cross-entropy, MNIST, {facts['num_ranks']} ranks, one BLAS thread each; "
         "medians (min to max); ratios within a repetition",

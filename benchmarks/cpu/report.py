@@ -1,14 +1,14 @@
-"""From single runs to throughputs, ratios, limits, and a table in Markdown."""
+"""Throughputs, ratios and limits from single runs, and a table in Markdown."""
 
-import statistics
-
+from benchmarks.cpu.records import Competitor, Repetition
 from benchmarks.cpu.runs import NAMES, Workload
 from benchmarks.lib.common import NUM_RANKS
+from benchmarks.lib.results import between, ratios, spread
 from ddpgd.scaling.processes import RunFailed
 
 
-def throughput(repeated: dict, competitor: str, num_samples: int) -> float:
-    """Samples a second between the short and the long run. RunFailed: the clock saw nothing."""
+def throughput(repeated: Repetition, competitor: str, num_samples: int) -> float:
+    """Returns samples a second between the short and the long run. RunFailed: the clock saw nothing."""
     short, long = (one for one in repeated["runs"] if one["competitor"] == competitor)
     difference_s = long["wall_s"] - short["wall_s"]
     if difference_s <= 0:
@@ -16,8 +16,8 @@ def throughput(repeated: dict, competitor: str, num_samples: int) -> float:
     return num_samples * (long["epochs"] - short["epochs"]) / difference_s
 
 
-def limit_of(repeated: dict, competitor: str, work: Workload) -> tuple[float, float, int]:
-    """Samples a second that the products alone would allow, GFLOP/s of a thread, and FLOP of a step."""
+def limit_of(repeated: Repetition, competitor: str, work: Workload) -> tuple[float, float, int]:
+    """Returns samples a second that the products alone would allow, GFLOP/s of a thread, and FLOP of a step."""
     library = "torch" if competitor == "ddp" else "numpy"
     rows = work.rows if competitor in ("bare", "ddp") else work.micro_batch
     found = next(one for one in repeated["limits"] if (one["library"], one["rows"]) == (library, rows))
@@ -25,14 +25,12 @@ def limit_of(repeated: dict, competitor: str, work: Workload) -> tuple[float, fl
     return NUM_RANKS * rows / found["seconds"], found["flop"] / found["seconds"] / 1e9, flop_per_step
 
 
-def spread(values: list[float]) -> dict:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "all": values}
-
-
-def summarise(work: Workload, repetitions: list[dict], competitors: list[str], num_samples: int) -> dict:
-    """Throughputs, ratios within repetitions, limits, and the figures after one epoch."""
+def summarise(
+    work: Workload, repetitions: list[Repetition], competitors: list[str], num_samples: int
+) -> dict[str, Competitor]:
+    """Returns throughputs, ratios within repetitions, limits, and the figures after one epoch."""
     rates = {name: [throughput(each, name, num_samples) for each in repetitions] for name in competitors}
-    summary = {}
+    summary: dict[str, Competitor] = {}
     for name in competitors:
         limits = [limit_of(each, name, work) for each in repetitions]
         short = next(one for one in repetitions[-1]["runs"] if one["competitor"] == name)
@@ -40,7 +38,7 @@ def summarise(work: Workload, repetitions: list[dict], competitors: list[str], n
         summary[name] = {
             "samples_per_s": spread(rates[name]),
             "ratios": {
-                other: spread([mine / theirs for mine, theirs in zip(rates[name], rates[other], strict=True)])
+                other: ratios(rates[name], rates[other])
                 for other in competitors
                 if other in ("bare", "ddp") and other != name
             },
@@ -55,12 +53,12 @@ def summarise(work: Workload, repetitions: list[dict], competitors: list[str], n
 
 
 def ring_bytes(work: Workload) -> int:
-    """What a ring all-reduce of the gradient sends from each rank; the libraries do not tell."""
+    """Returns the bytes that a ring all-reduce of the gradient sends from each rank; the libraries do not tell."""
     return 2 * (NUM_RANKS - 1) * work.grads_bytes // NUM_RANKS
 
 
-def table(work: Workload, summary: dict) -> list[str]:
-    """A workload's results in Markdown."""
+def table(work: Workload, summary: dict[str, Competitor]) -> list[str]:
+    """Returns a workload's results in Markdown."""
     lines = [
         f"**{work}**",
         "",
@@ -81,16 +79,12 @@ def table(work: Workload, summary: dict) -> list[str]:
     return [*lines, "", *remarks(summary)]
 
 
-def between(values: dict, form: str) -> str:
-    return f"{values['median']:{form}} ({values['min']:{form}} to {values['max']:{form}})"
-
-
-def ratio(row: dict, other: str) -> str:
+def ratio(row: Competitor, other: str) -> str:
     return between(row["ratios"][other], ".2f") if other in row["ratios"] else "-"
 
 
-def remarks(summary: dict) -> list[str]:
-    """What a reader must know before trusting a table."""
+def remarks(summary: dict[str, Competitor]) -> list[str]:
+    """Returns warnings for the reader of a table."""
     losses = [row["figures"]["train_loss_mean"] for row in summary.values()]
     lines = []
     if max(losses) > 1.1 * min(losses):

@@ -1,4 +1,4 @@
-"""The competitors of `benchmarks.cpu.run`: what they train, how they are started, and one run of one of them."""
+"""The workloads and competitors of `benchmarks.cpu.run`, the command of each, and one run of one of them."""
 
 import json
 import sys
@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.cpu.records import Limit, Measured
 from benchmarks.lib.common import LR, NUM_RANKS, PEERS, ROOT
 from ddpgd.config.schema import Config
 from ddpgd.scaling.processes import run
@@ -13,17 +14,22 @@ from ddpgd.scaling.processes import run
 
 @dataclass(frozen=True)
 class Workload:
-    """What all competitors train; ours in micro-batches, the others a rank's rows in one piece."""
+    """A training task: ddpgd computes in micro-batches, the others a rank's rows in one piece.
+
+    `more_epochs`: of the longer of two runs. `pair_steps`: of a run in a comparison of pairs.
+    """
 
     name: str
     sizes: tuple[int, ...]
     global_batch: int
     micro_batch: int
     more_epochs: int
+    pair_steps: int
+    lr: float = LR
 
     @property
     def rows(self) -> int:
-        """Rows of a rank in a step."""
+        """Samples of a rank in a step."""
         return self.global_batch // NUM_RANKS
 
     @property
@@ -49,11 +55,13 @@ class Workload:
 
 
 WORKLOADS = (
-    Workload("small", (784, 128, 10), 256, 128, 50),
-    Workload("small-micro", (784, 128, 10), 512, 64, 50),
-    Workload("large", (784, 512, 512, 10), 256, 128, 8),
-    Workload("large-micro", (784, 512, 512, 10), 512, 64, 8),
+    Workload("small", (784, 128, 10), 256, 128, 50, 6000),
+    Workload("small-micro", (784, 128, 10), 512, 64, 50, 3000),
+    Workload("large", (784, 512, 512, 10), 256, 128, 8, 800),
+    Workload("large-micro", (784, 512, 512, 10), 512, 64, 8, 400),
 )
+HUGE = Workload("huge", (784, 2500, 2000, 1500, 1000, 500, 10), 128, 64, 1, 24, lr=0.01)
+ALL_WORKLOADS = (*WORKLOADS, HUGE)
 NAMES = {
     "fast": "ddpgd --reduce fast",
     "bare": "NumPy + mpi4py by hand",
@@ -67,7 +75,7 @@ SLOWER = {"ddp": 0.4}
 
 
 def command(competitor: str, work: Workload, epochs: int, python: str, data: str, folder: str) -> list[str]:
-    """What is run under the outer clock; `folder` does not exist before."""
+    """Returns the command that runs under the outer clock; `folder` does not exist before."""
     start = ["mpirun", "-n", str(NUM_RANKS), python]
     sizes = ",".join(map(str, work.sizes))
     if competitor == "bare":
@@ -90,8 +98,8 @@ def command(competitor: str, work: Workload, epochs: int, python: str, data: str
     return [*start, "-m", "ddpgd", "train", *flags.split(), "--data", data, "--run-dir", folder]
 
 
-def measure(competitor: str, work: Workload, epochs: int, data: str) -> dict:
-    """One run: its epochs, wall time and figures."""
+def measure(competitor: str, work: Workload, epochs: int, data: str) -> Measured:
+    """Makes one run; returns its epochs, wall time and figures."""
     with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as scratch:
         folder = Path(scratch) / "run"
         wall_s, printed = run(command(competitor, work, epochs, sys.executable, data, str(folder)))
@@ -99,9 +107,10 @@ def measure(competitor: str, work: Workload, epochs: int, data: str) -> dict:
     return {"competitor": competitor, "epochs": epochs, "wall_s": wall_s, "figures": json.loads(text)}
 
 
-def limit(library: str, work: Workload, rows: int) -> dict:
-    """Time and FLOP of a micro-batch's matrix products alone, on one thread of each rank at once."""
+def limit(library: str, work: Workload, rows: int) -> Limit:
+    """Returns time and FLOP of a micro-batch's matrix products alone, on one thread of each rank at once."""
     sizes = ",".join(map(str, work.sizes))
     script = str(ROOT / "benchmarks" / "cpu" / "gemm_limit.py")
     _, printed = run(["mpirun", "-n", str(NUM_RANKS), sys.executable, script, library, sizes, str(rows)])
-    return {"library": library, "rows": rows, **json.loads(printed)}
+    found = json.loads(printed)
+    return {"library": library, "rows": rows, "seconds": found["seconds"], "flop": found["flop"]}

@@ -1,16 +1,17 @@
-"""What lossy wires lose of real gradients: the sum of 64 ranks, beside the same sum with float64 throughout.
+"""The loss of lossy wires on real gradients: the sum of 64 ranks, beside the same sum in float64.
 
 784-512-512-10 on MNIST, after some updates, one micro-batch of 64 samples a rank, ranks as threads of one process; no
 error feedback. Beside the wires: half precision as it is done without scales, by a cast of each rank's mean gradient.
 
-    python -m benchmarks.exchange.accuracy --out accuracy.json                    prints a table, in about half a minute
-    python -m benchmarks.exchange.accuracy --page benchmarks/exchange.md          writes it into the page
+    python -m benchmarks.exchange.accuracy --out accuracy.json     prints a table, in about half a minute
+    python -m benchmarks.exchange.accuracy --page benchmarks/exchange/exchange.md          writes it into the page
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
+from typing import TypedDict
+from unittest import mock
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -18,16 +19,22 @@ from threadpoolctl import threadpool_limits
 from benchmarks.lib.arguments import load, new_file
 from benchmarks.lib.common import typed
 from benchmarks.lib.page import PageError, fill
+from benchmarks.lib.results import write
 from ddpgd.comm.codec import FORMATS, BlockScaled, Float32
 from ddpgd.comm.exchange import Exchange
-from ddpgd.comm.transport import Alone
+from ddpgd.comm.rows import Group
+from ddpgd.comm.transport import Alone, Transport
 from ddpgd.comm.transports import threads
 from ddpgd.config.schema import Config, resolve
+from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
+from ddpgd.kernels.ops import Array
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.run import build
 from ddpgd.scaling.arguments import positive
 from ddpgd.scaling.conditions import measured_by
+from ddpgd.scaling.records import Facts
+from ddpgd.training.step import Step
 
 HIDDEN = (512, 512)
 ROWS = 64
@@ -42,12 +49,33 @@ NAMES = {
 }
 
 
-def gradients(data, num_ranks: int, updates: tuple[int, ...]) -> dict:
-    """After each number of updates, the gradient sums (num_ranks, size) of that many micro-batches of the next samples."""
+class Loss(TypedDict):
+    """What is lost of a sum."""
+
+    relative_error: float
+    flushed_share: float
+    flushed_norm_share: float
+
+
+class AfterUpdates(TypedDict):
+    """The losses after so many updates, by the name of the wire."""
+
+    updates: int
+    losses: dict[str, Loss]
+
+
+class Found(Facts):
+    """Everything that was measured."""
+
+    num_ranks: int
+    found: list[AfterUpdates]
+
+
+def gradients(data: Dataset, num_ranks: int, updates: tuple[int, ...]) -> dict[int, Array]:
+    """Returns, after each number of updates, the gradient sums (num_ranks, size) of that many micro-batches."""
     found = {}
-    ops = Reference()
     config = resolve(Config(hidden=HIDDEN, global_batch=256, micro_batch=ROWS), 1)
-    step = build.sync(ops, config, data, Alone(), total_steps=max(updates))
+    step = build.sync(Reference(), config, data, Alone(), total_steps=max(updates))
     for number in range(max(updates)):
         step.run(number, 1, False, False)
         if number + 1 in updates:
@@ -55,44 +83,41 @@ def gradients(data, num_ranks: int, updates: tuple[int, ...]) -> dict:
     return found
 
 
-def _gradients_at(params, data, num_ranks: int):
-    """One rank's step over all micro-batches, whose rows are kept as they are folded."""
-    rows = []
-    ops = Reference()
+def _gradients_at(params: Array, data: Dataset, num_ranks: int) -> Array:
+    """Returns the rows of one rank's step over all micro-batches, kept as they are folded."""
+    rows: list[Array] = []
     config = resolve(Config(hidden=HIDDEN, global_batch=num_ranks * ROWS, micro_batch=ROWS, seed=1), 1)
-    step = build.sync(ops, config, data, Alone(), total_steps=1)
-    step.state.params[...] = params
+    step = build.sync(Reference(), config, data, Alone(), total_steps=1, initial_params=params)
+    assert isinstance(step, Step)
     fold = step.exchange.fold
 
-    def keeping(group):
+    def kept(group: Group) -> None:
         rows.extend(group.rows.grads.copy())
         fold(group)
 
-    step.exchange.fold = keeping
-    step.run(0, 1, False, False)
+    with mock.patch.object(step.exchange, "fold", kept):
+        step.run(0, 1, False, False)
     return np.array(rows)
 
 
-def summed(rows, name: str):
-    """The sum of all rows, one a rank, by the exchange with this wire."""
+def summed(rows: Array, name: str) -> Array:
+    """Returns the sum of all rows, one a rank, by the exchange with this wire."""
     num_ranks, size = rows.shape
 
-    def work(transport):
+    def gradient(micro_batch: int, grads: Array, _tail: Array) -> None:
+        grads[...] = rows[micro_batch]
+
+    def work(transport: Transport) -> Array:
         ops = Reference()
         codec = Float32() if name == "float32" else BlockScaled(ops, name)
-        exchange = Exchange(transport, ops, size, codec)
-
-        def gradient(micro_batch, grads, _tail):
-            grads[...] = rows[micro_batch]
-
-        grads, _ = exchange.sum(num_ranks, gradient)
-        return grads.copy() if transport.rank == 0 else None
+        grads, _ = Exchange(transport, ops, size, codec).sum(num_ranks, gradient)
+        return grads.copy()
 
     return threads.run(num_ranks, work)[0]
 
 
-def half(rows, divided_first: bool):
-    """The mean gradient over ranks in float16 throughout, times the number of samples, to compare with a sum."""
+def half(rows: Array, divided_first: bool) -> Array:
+    """Returns the mean gradient over ranks in float16 throughout, times the number of samples, to compare with a sum."""
     num_ranks = len(rows)
     share = np.float16(num_ranks)
     total = np.zeros(rows.shape[1], np.float16)
@@ -103,8 +128,8 @@ def half(rows, divided_first: bool):
     return mean.astype(np.float64) * num_ranks * ROWS
 
 
-def loss(exact, got) -> dict:
-    """Relative error; the share of elements that should not be 0 and are; those elements' part of the norm."""
+def loss(exact: Array, got: Array) -> Loss:
+    """Returns the relative error, the share of elements that became 0, and those elements' part of the norm."""
     flushed = (got == 0) & (exact != 0)
     norm = np.linalg.norm(exact)
     return {
@@ -114,8 +139,9 @@ def loss(exact, got) -> dict:
     }
 
 
-def measure(data, num_ranks: int, updates: tuple[int, ...]) -> list[dict]:
-    found = []
+def measure(data: Dataset, num_ranks: int, updates: tuple[int, ...]) -> list[AfterUpdates]:
+    """Returns the losses of every wire after each number of updates."""
+    found: list[AfterUpdates] = []
     for after, rows in gradients(data, num_ranks, updates).items():
         exact = rows.sum(axis=0, dtype=np.float64)
         results = {name: summed(rows, name).astype(np.float64) for name in ("float32", *FORMATS)}
@@ -124,7 +150,7 @@ def measure(data, num_ranks: int, updates: tuple[int, ...]) -> list[dict]:
     return found
 
 
-def table(facts: dict) -> list[str]:
+def table(facts: Found) -> list[str]:
     lines = [
         f"- command: `{facts['command']}`, {facts['time']}; {facts['num_ranks']} ranks of {ROWS} samples",
         f"- commit: {facts['commit']}; hardware: {facts['hardware']}",
@@ -159,12 +185,10 @@ def main(arguments: list[str]) -> int:
     try:
         with threadpool_limits(1, user_api="blas"):
             found = measure(load(asked.data), asked.ranks, tuple(asked.updates))
-        facts = measured_by(typed("benchmarks.exchange.accuracy", arguments), ()) | {
-            "num_ranks": asked.ranks,
-            "found": found,
-        }
+        conditions = measured_by(typed("benchmarks.exchange.accuracy", arguments), ())
+        facts: Found = {**conditions, "num_ranks": asked.ranks, "found": found}
         if asked.out:
-            asked.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            write(asked.out, facts)
         if asked.page:
             fill(asked.page, "accuracy of wires", table(facts))
         else:

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 
+from benchmarks.exchange.records import PingPong
 from benchmarks.lib.common import LAB_LINKS, SHARED_MEMORY
 from ddpgd.kernels.words import BLOCK, TAIL_WORDS
 
@@ -104,7 +105,7 @@ def cases(link: str, num_ranks: int, sizes: list[int] | None = None) -> list[Cas
     return sorted(plain + ragged, key=is_late.__getitem__)
 
 
-def bytes_per_s(link: dict, num_bytes: float) -> float:
+def bytes_per_s(link: PingPong, num_bytes: float) -> float:
     """The rate that a ping-pong found for messages of that length or longer: the best of them."""
     rates = {int(length): rate for length, rate in link["bytes_per_s_by_length"].items()}
     return max(rate for length, rate in rates.items() if length >= min(num_bytes, max(rates)))
@@ -118,14 +119,14 @@ def wire_bytes(contestant: str, size_bytes: int) -> int:
     return size * _ITEM_BYTES[codec] + scales + tail
 
 
-def limit_s(num_bytes: float, num_ranks: int, link: dict) -> float:
+def limit_s(num_bytes: float, num_ranks: int, link: PingPong) -> float:
     """The least that latency and bytes allow: two rounds of segments, or, where that is less, one of everything."""
     others, alpha_s = num_ranks - 1, link["alpha_s"]
     segments = 2 * alpha_s + 2 * others / num_ranks * num_bytes / bytes_per_s(link, num_bytes / num_ranks)
     return min(segments, alpha_s + others * num_bytes / bytes_per_s(link, num_bytes))
 
 
-def guess_s(case: Case, num_ranks: int, link: dict) -> float:
+def guess_s(case: Case, num_ranks: int, link: PingPong) -> float:
     """About how long one round of all contestants will take."""
     busy = max(1.0, num_ranks / (os.cpu_count() or 1))
     return sum(

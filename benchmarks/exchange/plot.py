@@ -1,17 +1,18 @@
-"""Plots of the JSON of `benchmarks.exchange.run`: time against size, and times the link's least, a PNG a link and world size.
+"""Plots of the JSON of `benchmarks.exchange.run`: time against size, and the ratio to the link's least.
 
-python -m benchmarks.exchange.plot exchange.json .
+python -m benchmarks.exchange.plot benchmarks/exchange/exchange.json FOLDER         a PNG for each link and number of ranks
 """
 
-import json
-import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
 from benchmarks.exchange.cases import CONTESTANTS, NETWORKS, aligned, limit_s, wire_bytes
+from benchmarks.exchange.records import CaseFound, Found, GroupFound
 from benchmarks.exchange.report import bytes_of, figures, title
+from benchmarks.lib.pictures import main, save_png
 
 mpl.use("agg")
 from matplotlib import pyplot as plt
@@ -30,7 +31,7 @@ TICKS = [4, 64, 1 << 10, 16 << 10, 256 << 10, 4 << 20, 64 << 20]
 WIDTH_PX, HEIGHT_PX, DPI = 1200, 960, 120
 
 
-def draw(found: dict, folder: Path) -> list[Path]:
+def draw(found: Found, folder: Path) -> list[Path]:
     """Writes exchange-LINK-RANKS.png for each group that has more than one size; their paths."""
     paths = []
     for group in found["groups"]:
@@ -43,17 +44,17 @@ def draw(found: dict, folder: Path) -> list[Path]:
     return paths
 
 
-def _draw_group(group: dict, cases: list[dict], path: Path) -> None:
+def _draw_group(group: GroupFound, cases: list[CaseFound], path: Path) -> None:
     size = WIDTH_PX / DPI, HEIGHT_PX / DPI
     figure, (times, ratios) = plt.subplots(2, 1, figsize=size, sharex=True, height_ratios=(3, 2), layout="constrained")
     sizes = [case["size_bytes"] for case in cases]
     for name, (colour, mark) in STYLES.items():
         rows = [figures(case, name, group) for case in cases]
-        medians = [1000 * row["median_s"] for row in rows]
-        spread = zip(*(_quartiles(case["contestants"][name]["times_s"]) for case in cases), strict=True)
-        look = {"color": colour, "marker": mark, "markersize": 5, "linewidth": 1.6}
+        medians = [1000 * row["time_s"]["median"] for row in rows]
+        least, most = ([1000 * row["time_s"][end] for row in rows] for end in ("min", "max"))
+        look: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 5, "linewidth": 1.6}
         times.plot(sizes, medians, label=CONTESTANTS[name].label, **look)
-        times.fill_between(sizes, *spread, color=colour, alpha=0.15, linewidth=0)
+        times.fill_between(sizes, least, most, color=colour, alpha=0.15, linewidth=0)
         ratios.plot(sizes, [row["ratio"] for row in rows], **look)
     for name, dashes in (("fast", "--"), ("int8", ":")):
         times.plot(sizes, [1000 * _least(group, name, size) for size in sizes], color="black", linestyle=dashes, linewidth=1.5,
@@ -71,24 +72,18 @@ def _draw_group(group: dict, cases: list[dict], path: Path) -> None:
     ratios.set_xlim(sizes[0] / 1.5, sizes[-1] * 1.5)
     ratios.set_xlabel("gradient, as float32")
     ratios.set_ylabel("x the link's least")
-    times.set_ylabel("ms: median, quartiles")
+    times.set_ylabel("ms: median, least to most")
     figure.suptitle(f"Sum over {title(group)}", fontsize=12)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False, labelspacing=1.0)
-    figure.savefig(path, dpi=DPI)
+    save_png(figure, path, DPI)
     plt.close(figure)
 
 
-def _quartiles(times_s: list[float]) -> tuple[float, float]:
-    """The first and the third, ms."""
-    first, _, third = statistics.quantiles(times_s, n=4, method="inclusive") if len(times_s) > 1 else times_s * 3
-    return 1000 * first, 1000 * third
-
-
-def _least(group: dict, name: str, size_bytes: int) -> float:
+def _least(group: GroupFound, name: str, size_bytes: int) -> float:
     return limit_s(wire_bytes(name, size_bytes), group["num_ranks"], group["ping_pong"])
 
 
-def _mark_networks(axes, sizes: list[int]) -> None:
+def _mark_networks(axes: Any, sizes: list[int]) -> None:
     """The three networks' gradients, as names at the bottom."""
     for name, size_bytes in NETWORKS.items():
         if sizes[0] <= size_bytes <= sizes[-1]:
@@ -98,19 +93,5 @@ def _mark_networks(axes, sizes: list[int]) -> None:
                           textcoords="offset points", rotation=90, fontsize=8, color="#555555", ha="right")  # fmt: skip
 
 
-def main(arguments: list[str]) -> int:
-    if len(arguments) != 2 or not Path(arguments[1]).is_dir():
-        print("bench_exchange_plot: type the JSON of benchmarks.exchange.run and a folder that exists", file=sys.stderr)
-        return 2
-    try:
-        found = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        print(f"bench_exchange_plot: {arguments[0]}: {error!s}", file=sys.stderr)
-        return 2
-    for path in draw(found, Path(arguments[1])):
-        print(path)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], "exchange_plot", draw))

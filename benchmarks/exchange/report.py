@@ -1,41 +1,79 @@
 """Tables in Markdown from the JSON of `benchmarks.exchange.run`.
 
-python -m benchmarks.exchange.report exchange.json                              prints them
-python -m benchmarks.exchange.report exchange.json --page benchmarks/exchange.md    writes them into the page
+python -m benchmarks.exchange.report benchmarks/exchange/exchange.json                     prints all of them
+python -m benchmarks.exchange.report benchmarks/exchange/exchange.json --page benchmarks/exchange/exchange.md
+                                                                                  writes the networks' sizes into the page
 """
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
+from typing import TypedDict
 
 from benchmarks.exchange.cases import CONTESTANTS, LEAST_REPETITIONS, NETWORKS, aligned, limit_s, wire_bytes
+from benchmarks.exchange.records import CaseFound, Found, GroupFound
+from benchmarks.lib.common import SHARED_MEMORY
 from benchmarks.lib.page import PageError, fill
+from benchmarks.lib.results import Spread
+from ddpgd.scaling.conditions import versions_text
+
+ON_PAGE = ("library", "ordered", "float16", "int8")
+"""Contestants that the page shows."""
 
 
-def page_lines(found: dict) -> list[str]:
-    """Everything: conditions, then each link and number of ranks."""
+class Figures(TypedDict):
+    """A contestant in a case, beside the least that the link allows."""
+
+    time_s: Spread
+    sent_bytes: int | None
+    pieces: int
+    limit_s: float
+    ratio: float
+
+
+def all_lines(found: Found) -> list[str]:
+    """Returns conditions, then every link and number of ranks with all sizes."""
     lines = heading(found)
     for group in found["groups"]:
         lines += group_lines(group, found)
     return lines + [f"WARNING: failed: {', '.join(found['failed'])}."] * bool(found["failed"])
 
 
-def heading(found: dict) -> list[str]:
-    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
+def page_lines(found: Found) -> list[str]:
+    """Returns conditions, and for two ranks the networks' sizes over each link."""
+    lines = [
+        *heading(found),
+        "Two ranks, one micro-batch each: ms, median (min to max), and times the least that the link allows.",
+        "",
+        f"| link | gradient | n | {' | '.join(CONTESTANTS[name].label for name in ON_PAGE)} |",
+        "|---" * (3 + len(ON_PAGE)) + "|",
+    ]
+    for group in found["groups"]:
+        for case in group["cases"]:
+            is_plain = case["num_micro_batches"] == aligned(group["num_ranks"])
+            if group["num_ranks"] == 2 and is_plain and case["size_bytes"] in NETWORKS.values():
+                rows = [figures(case, name, group) for name in ON_PAGE]
+                cells = " | ".join(f"{spread_ms(row['time_s'])}, {row['ratio']:.2f} x" for row in rows)
+                lines.append(
+                    f"| {link_name(group['link'])} | {bytes_of(case['size_bytes'])} | {rows[0]['time_s']['n']} | {cells} |"
+                )
+    return lines
+
+
+def heading(found: Found) -> list[str]:
+    """Returns the conditions."""
     settings = ", ".join(f"{name}={value}" for name, value in found["environment"].items())
     return [
         f"- command: `{found['command']}`, {found['time']}; load of the machine before: {found['load_before']:.1f}",
-        f"- commit: {found['commit']}",
-        f"- hardware: {found['hardware']}; {found['num_cores']} cores",
-        f"- versions: {versions}; {found['mpirun']}; BLAS: {found['blas']}; {settings}",
-        f"- one shot where a rank sends up to {found['one_shot_bytes']:,} bytes; over the lab's links, one rank a host",
+        f"- commit: {found['commit']}; hardware: {found['hardware']}; {found['num_cores']} cores",
+        f"- {versions_text(found)}; {found['mpirun']}; {settings}",
+        f"- one shot up to {found['one_shot_bytes']:,} bytes from a rank; over the lab's links, one rank a host",
         "",
     ]
 
 
-def group_lines(group: dict, found: dict) -> list[str]:
+def group_lines(group: GroupFound, found: Found) -> list[str]:
     """A link and a number of ranks: what the link does, the networks' sizes at length, all sizes in short."""
     num_ranks, link = group["num_ranks"], group["ping_pong"]
     nominal = link["nominal_bytes_per_s"]
@@ -67,32 +105,30 @@ def group_lines(group: dict, found: dict) -> list[str]:
     return lines
 
 
-def title(group: dict) -> str:
-    speed = group["link"].replace("gbit", " Gbit/s").replace("mbit", " Mbit/s")
-    link = "shared memory" if group["link"] == "shm" else f"links of {speed}"
-    return f"{link}, {group['num_ranks']} ranks, {aligned(group['num_ranks'])} micro-batches"
+def title(group: GroupFound) -> str:
+    """Returns the link, and the numbers of ranks and micro-batches."""
+    return f"{link_name(group['link'])}, {group['num_ranks']} ranks, {aligned(group['num_ranks'])} micro-batches"
 
 
-def figures(case: dict, name: str, group: dict) -> dict:
-    """Of one contestant in one case: median, least and most seconds, the limit, and the ratio to it."""
-    measured, link = case["contestants"][name], group["ping_pong"]
-    pieces = measured["num_pieces"]
-    sent = [number for number in measured["bytes_sent_by_rank"] if number is not None]
-    least = limit_s(wire_bytes(name, case["size_bytes"]), group["num_ranks"], link)
-    median = statistics.median(measured["times_s"])
+def link_name(link: str) -> str:
+    """Returns a link's name for readers."""
+    return "shared memory" if link == SHARED_MEMORY else link.replace("gbit", " Gbit/s").replace("mbit", " Mbit/s")
+
+
+def figures(case: CaseFound, name: str, group: GroupFound) -> Figures:
+    """Returns the figures of one contestant in one case."""
+    measured = case["contestants"][name]
+    least = limit_s(wire_bytes(name, case["size_bytes"]), group["num_ranks"], group["ping_pong"])
     return {
-        "median_s": median,
-        "min_s": min(measured["times_s"]),
-        "max_s": max(measured["times_s"]),
-        "repetitions": len(measured["times_s"]),
-        "sent_bytes": max(sent) if sent else None,
-        "pieces": pieces,
+        "time_s": measured["time_s"],
+        "sent_bytes": measured["bytes_sent"],
+        "pieces": measured["num_pieces"],
         "limit_s": least,
-        "ratio": median / least,
+        "ratio": measured["time_s"]["median"] / least,
     }
 
 
-def long_table(cases: list[dict], group: dict) -> list[str]:
+def long_table(cases: list[CaseFound], group: GroupFound) -> list[str]:
     lines = [
         "| gradient | | ms, median (min to max) | repetitions | MB sent by a rank | the link's least, ms | x that |",
         "|---|---|---|---|---|---|---|",
@@ -102,13 +138,13 @@ def long_table(cases: list[dict], group: dict) -> list[str]:
             row = figures(case, name, group)
             sent = "unknown" if row["sent_bytes"] is None else f"{row['sent_bytes'] / 1e6:.3f}"
             lines.append(
-                f"| {bytes_of(case['size_bytes'])} | {CONTESTANTS[name].label} | {ms(row['median_s'])} ({ms(row['min_s'])} to "
-                f"{ms(row['max_s'])}) | {row['repetitions']} | {sent} | {ms(row['limit_s'])} | {row['ratio']:.2f} |"
+                f"| {bytes_of(case['size_bytes'])} | {CONTESTANTS[name].label} | {spread_ms(row['time_s'])} "
+                f"| {row['time_s']['n']} | {sent} | {ms(row['limit_s'])} | {row['ratio']:.2f} |"
             )
     return lines
 
 
-def short_table(cases: list[dict], group: dict) -> list[str]:
+def short_table(cases: list[CaseFound], group: GroupFound) -> list[str]:
     """All sizes, a line each: median ms (x the link's least)."""
     names = [name for name in CONTESTANTS if any(name in case["contestants"] for case in cases)]
     lines = [
@@ -119,13 +155,13 @@ def short_table(cases: list[dict], group: dict) -> list[str]:
     ]
     for case in cases:
         rows = [figures(case, name, group) for name in names]
-        cells = " | ".join(f"{ms(row['median_s'])} ({row['ratio']:.1f})" for row in rows)
-        few = " (few)" if rows[0]["repetitions"] < LEAST_REPETITIONS else ""
-        lines.append(f"| {bytes_of(case['size_bytes'])} | {rows[0]['repetitions']}{few} | {cells} |")
+        cells = " | ".join(f"{ms(row['time_s']['median'])} ({row['ratio']:.1f})" for row in rows)
+        few = " (few)" if rows[0]["time_s"]["n"] < LEAST_REPETITIONS else ""
+        lines.append(f"| {bytes_of(case['size_bytes'])} | {rows[0]['time_s']['n']}{few} | {cells} |")
     return lines
 
 
-def ragged_table(cases: list[dict], group: dict) -> list[str]:
+def ragged_table(cases: list[CaseFound], group: GroupFound) -> list[str]:
     """Numbers of micro-batches that do not divide evenly, where a rank may send several pieces."""
     names = list(cases[0]["contestants"])
     lines = [
@@ -137,23 +173,18 @@ def ragged_table(cases: list[dict], group: dict) -> list[str]:
     for case in cases:
         rows = {name: figures(case, name, group) for name in names}
         ordered = rows["ordered"]
-        cells = " | ".join(ms(row["median_s"]) for row in rows.values())
+        cells = " | ".join(ms(row["time_s"]["median"]) for row in rows.values())
         lines.append(
             f"| {bytes_of(case['size_bytes'])} | {case['num_micro_batches']} | {ordered['pieces']} "
-            f"| {ordered['sent_bytes'] / 1e6:.3f} | {cells} |"
+            f"| {(ordered['sent_bytes'] or 0) / 1e6:.3f} | {cells} |"
         )
     return lines
 
 
-def cut_over(cases: list[dict], num_ranks: int) -> list[str]:
-    """From the sizes at which everybody hands everybody all, and segments do, faster: where one overtakes the other."""
-    ratios = {}
-    for case in cases:
-        times = [
-            case["contestants"][name]["times_s"] for name in ("one shot", "segments") if name in case["contestants"]
-        ]
-        if len(times) == 2:
-            ratios[case["size_bytes"]] = statistics.median(one / two for one, two in zip(*times, strict=True))
+def cut_over(cases: list[CaseFound], num_ranks: int) -> list[str]:
+    """Returns the ratios of one shot to segments by size, and the size from which one shot is slower."""
+    by_size = {case["size_bytes"]: case["one_shot_over_segments"] for case in cases}
+    ratios = {size: ratio for size, ratio in by_size.items() if ratio is not None}
     if not ratios:
         return []
     told = ", ".join(f"{bytes_of(size)} {ratios[size]:.2f}" for size in sorted(ratios))
@@ -170,8 +201,13 @@ def bytes_of(number: int) -> str:
     return f"{number / 1e6:.2f} MB" if number >= 100_000 else f"{number} B"
 
 
+def spread_ms(values: Spread) -> str:
+    """Returns "2.1 (2.0 to 2.3)"."""
+    return f"{ms(values['median'])} ({ms(values['min'])} to {ms(values['max'])})"
+
+
 def ms(seconds: float) -> str:
-    """Three digits."""
+    """Returns milliseconds with three digits."""
     text = f"{1000 * seconds:.3g}"
     return f"{float(text):,.0f}" if "e" in text else text
 
@@ -185,12 +221,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--place", metavar="NAME", default="exchange", help="of the page; default: exchange")
     asked = parser.parse_args(arguments)
     try:
-        found = json.loads(asked.found.read_text(encoding="utf-8"))
-        lines = page_lines(found)
+        found: Found = json.loads(asked.found.read_text(encoding="utf-8"))
         if asked.page:
-            fill(asked.page, asked.place, lines)
+            fill(asked.page, asked.place, page_lines(found))
         else:
-            print("\n".join(lines))
+            print("\n".join(all_lines(found)))
     except (OSError, ValueError, KeyError, PageError) as error:
         print(f"bench_exchange_report: {error!s}", file=sys.stderr)
         return 2

@@ -5,7 +5,7 @@ Over shared memory, and over links of 1 Gbit, 100 Mbit and 10 Mbit a second betw
 turns within a repetition, with a barrier before each; a time is the slowest rank's. Beside each figure stands the least
 that the link's latency and rate allow, both measured in the same start.
 
-    python -m benchmarks.exchange.run --out exchange.json --plots .             all, in about 5 minutes
+    python -m benchmarks.exchange.run --out benchmarks/exchange/exchange.json      all, in about 5 minutes
     python -m benchmarks.exchange.run --links shm --ranks 2 --seconds 40        without root
 """
 
@@ -20,9 +20,11 @@ import time
 from pathlib import Path
 
 from benchmarks.exchange.cases import LINKS, RANKS, Group, groups
-from benchmarks.exchange.report import page_lines
+from benchmarks.exchange.records import Found, GroupFound
+from benchmarks.exchange.report import all_lines
 from benchmarks.lib.arguments import folder, new_file
 from benchmarks.lib.common import SHARED_MEMORY, typed
+from benchmarks.lib.results import write
 from ddpgd.comm.exchange import ONE_SHOT_BYTES
 from ddpgd.errors import InputError
 from ddpgd.scaling.arguments import OneLineParser, positive, some_of
@@ -37,9 +39,9 @@ START_S = 3.0
 """What a lab and an mpirun take, about."""
 
 
-def bench(asked: argparse.Namespace, arguments: list[str]) -> dict:
+def bench(asked: argparse.Namespace, arguments: list[str]) -> Found:
     """All groups that fit; the JSON is written after each."""
-    facts = conditions(arguments) | {"seconds": asked.seconds, "groups": [], "failed": []}
+    facts = empty(asked.seconds, arguments)
     ends = time.monotonic() + asked.seconds
     wanted = groups(asked.links, asked.ranks)
     for number, group in enumerate(wanted):
@@ -56,11 +58,11 @@ def bench(asked: argparse.Namespace, arguments: list[str]) -> dict:
             say(str(error))
             facts["failed"].append(name(group))
         if asked.out:
-            asked.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            write(asked.out, facts)
     return facts
 
 
-def measure(group: Group, asked: argparse.Namespace, seconds: float) -> dict:
+def measure(group: Group, asked: argparse.Namespace, seconds: float) -> GroupFound:
     """One start: what its ranks wrote. RunFailed: it failed."""
     with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as folder:
         out = Path(folder) / "found.jsonl"
@@ -79,7 +81,7 @@ def measure(group: Group, asked: argparse.Namespace, seconds: float) -> dict:
     return {
         "link": group.link,
         "num_ranks": group.num_ranks,
-        **link,
+        "ping_pong": link["ping_pong"],
         "cases": [record for record in found if "contestants" in record],
         "left_out": [record["left_out"] for record in found if "left_out" in record],
     }
@@ -98,13 +100,17 @@ def start(group: Group, command: list[str], timeout: float) -> None:
         raise RunFailed(f"{said}\n{name(group)}: exit code {done.returncode}")
 
 
-def conditions(arguments: list[str]) -> dict:
-    """Command, commit, hardware and versions: without them a figure says nothing."""
-    found = measured_by(typed("benchmarks.exchange.run", arguments), MPI_PACKAGES)
-    return found | {
+def empty(seconds: float, arguments: list[str]) -> Found:
+    """Returns the conditions of a measurement that has found nothing yet."""
+    facts = measured_by(typed("benchmarks.exchange.run", arguments), MPI_PACKAGES)
+    facts["environment"] |= ONE_THREAD
+    return {
+        **facts,
         "mpirun": mpirun_version(),
-        "environment": found["environment"] | ONE_THREAD,
         "one_shot_bytes": ONE_SHOT_BYTES,
+        "seconds": seconds,
+        "groups": [],
+        "failed": [],
     }
 
 
@@ -124,7 +130,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--out", metavar="FILE", type=new_file, help="JSON with every single measurement")
+    add("--out", metavar="FILE", type=new_file, help="JSON: median, least and most of each case")
     add("--plots", metavar="DIR", type=folder, help="a PNG for each link and number of ranks")
     add("--seconds", metavar="S", type=positive(float), default=300.0, help="all together, about; default: 300")
     add("--links", metavar="NAMES", type=some_of(LINKS), default=list(LINKS), help=f"of {', '.join(LINKS)}")
@@ -147,7 +153,7 @@ def main(arguments: list[str]) -> int:
         if asked.plots and version_of("matplotlib") is None:
             raise InputError("--plots needs matplotlib; type pip install 'ddpgd[plots]', or leave --plots out")
         found = bench(asked, arguments)
-        print("\n".join(page_lines(found)), flush=True)
+        print("\n".join(all_lines(found)), flush=True)
         if asked.plots:
             from benchmarks.exchange.plot import draw
 

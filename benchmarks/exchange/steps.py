@@ -1,4 +1,4 @@
-"""Whole training steps of two hosts over a slow link: ddpgd and PyTorch DDP, with float32 and with float16 gradients.
+"""Training steps of two hosts over a slow link: ddpgd and PyTorch DDP, with float32 and with float16 gradients.
 
 Each contestant runs on the hosts of a lab (tools/netlab/main.py, which wants root). A time is that of the second half of
 its steps: start, set-up and evaluation are left out. Contestants take turns.
@@ -11,20 +11,22 @@ import argparse
 import json
 import math
 import shlex
-import statistics
 import sys
 import tempfile
 from itertools import pairwise
 from pathlib import Path
+from typing import TypedDict
 
 from benchmarks.lib.arguments import load, new_file
-from benchmarks.lib.common import LAB_LINKS, LR, NUM_RANKS, PEERS, ROOT, typed
+from benchmarks.lib.common import LAB_LINKS, LR, NUM_RANKS, PEERS, shown, typed
 from benchmarks.lib.page import PageError, fill
+from benchmarks.lib.results import Spread, between, ratios, spread, write
 from ddpgd.errors import InputError
 from ddpgd.run.records import read_records
 from ddpgd.scaling.arguments import positive
-from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, version_of
-from ddpgd.scaling.processes import RunFailed
+from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, version_of, versions_text
+from ddpgd.scaling.processes import ONE_THREAD, RunFailed, last_lines
+from ddpgd.scaling.records import Facts
 from tools.netlab.main import Lab, LabError
 
 GLOBAL_BATCH = 256
@@ -39,6 +41,24 @@ NAMES = {
     "ddp": "PyTorch DDP, gloo",
     "ddp-half": "PyTorch DDP, gloo, fp16_compress_hook",
 }
+
+
+class NetworkFound(TypedDict):
+    """Times of a network's steps; `ratios` of the two forms of DDP, each over a contestant's time."""
+
+    network: str
+    steps: int
+    commands: dict[str, str]
+    step_s: dict[str, Spread]
+    ratios: dict[str, dict[str, Spread]]
+
+
+class Found(Facts):
+    """Everything that was measured."""
+
+    rate: str
+    num_repetitions: int
+    networks: list[NetworkFound]
 
 
 def command(name: str, sizes: tuple[int, ...], steps: int, python: str, data: str, folder: str) -> list[str]:
@@ -59,18 +79,16 @@ def run(lab: Lab, name: str, sizes: tuple[int, ...], steps: int, data: str) -> f
     with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as scratch:
         folder = Path(scratch) / "run"
         words = command(name, sizes, steps, sys.executable, data, str(folder))
-        one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         if name.startswith("ddp"):
-            done = lab.each(words, env=one_thread, capture=True)
+            done = lab.each(words, env=ONE_THREAD, capture=True)
         else:
-            done = lab.mpirun(words, env=one_thread, capture=True)
+            done = lab.mpirun(words, env=ONE_THREAD, capture=True)
         if done.returncode:
-            said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
-            raise RunFailed(f"{said}\n{NAMES[name]}: exit code {done.returncode}")
+            raise RunFailed(f"{last_lines(done)}\n{NAMES[name]}: exit code {done.returncode}")
         if name.startswith("ddp"):
             return float(json.loads(done.stdout)["step_s"])
         first, last = read_records(folder)
-        return (last["time"] - first["time"]) / (last["step"] - first["step"])
+        return float((last["train_s"] - first["train_s"]) / (last["step"] - first["step"]))
 
 
 def length(sizes: tuple[int, ...], rate: str) -> int:
@@ -79,39 +97,53 @@ def length(sizes: tuple[int, ...], rate: str) -> int:
     return min(MOST_STEPS, 2 * math.ceil(TOGETHER_S / gradient_s / 2))
 
 
-def bench(asked: argparse.Namespace, data: str, arguments: list[str]) -> dict:
+def bench(asked: argparse.Namespace, data: str, arguments: list[str]) -> Found:
     """All networks; the JSON is written after each."""
     names = [name for name in NAMES if not name.startswith("ddp") or version_of("torch")]
-    facts = conditions(arguments, asked) | {"networks": []}
+    facts: Found = {
+        **measured_by(typed("benchmarks.exchange.steps", arguments), (*MPI_PACKAGES, "torch")),
+        "rate": asked.rate,
+        "num_repetitions": asked.repetitions,
+        "networks": [],
+    }
     with Lab(hosts=NUM_RANKS, rate=asked.rate) as lab:
         for network in asked.networks:
-            sizes, taken = NETWORKS[network], {name: [] for name in names}
+            sizes = NETWORKS[network]
+            taken: dict[str, list[float]] = {name: [] for name in names}
             steps = length(sizes, asked.rate)
             for number in range(1, asked.repetitions + 1):
                 for name in names[number % len(names) :] + names[: number % len(names)]:
                     say(f"{network}, repetition {number}: {NAMES[name]}")
                     taken[name].append(run(lab, name, sizes, steps, data))
-            shown = {name: shlex.join(command(name, sizes, steps, "python", "DATA", "FOLDER")) for name in names}
-            shown = {name: text.replace(f"{ROOT}/", "") for name, text in shown.items()}
-            facts["networks"].append({"network": network, "steps": steps, "commands": shown, "step_s": taken})
+            commands = {
+                name: shown(shlex.join(command(name, sizes, steps, "python", "DATA", "FOLDER"))) for name in names
+            }
+            facts["networks"].append(
+                {
+                    "network": network,
+                    "steps": steps,
+                    "commands": commands,
+                    "step_s": {name: spread(own) for name, own in taken.items()},
+                    "ratios": {name: _ratios(taken, name) for name in names},
+                }
+            )
             if asked.out:
-                asked.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+                write(asked.out, facts)
     return facts
 
 
-def conditions(arguments: list[str], asked: argparse.Namespace) -> dict:
-    return measured_by(typed("benchmarks.exchange.steps", arguments), (*MPI_PACKAGES, "torch")) | {
-        "rate": asked.rate,
-        "num_repetitions": asked.repetitions,
+def _ratios(taken: dict[str, list[float]], name: str) -> dict[str, Spread]:
+    """Returns the time of each form of DDP over that of `name`, within repetitions."""
+    return {
+        other: ratios(taken[other], taken[name]) for other in ("ddp", "ddp-half") if other in taken and other != name
     }
 
 
-def table(facts: dict) -> list[str]:
-    """All networks in Markdown."""
-    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items() if number)
+def table(facts: Found) -> list[str]:
+    """Returns all networks in Markdown."""
     lines = [
         f"- command: `{facts['command']}`, {facts['time']}; load of the machine before: {facts['load_before']:.1f}",
-        f"- commit: {facts['commit']}; hardware: {facts['hardware']}; {facts['num_cores']} cores; {versions}",
+        f"- commit: {facts['commit']}; hardware: {facts['hardware']}; {facts['num_cores']} cores; {versions_text(facts)}",
         f"- {NUM_RANKS} hosts, links of {facts['rate']}, global batch {GLOBAL_BATCH}, plain SGD; "
         f"{facts['num_repetitions']} repetitions, contestants in turn",
         "",
@@ -120,19 +152,10 @@ def table(facts: dict) -> list[str]:
     ]
     for work in facts["networks"]:
         for name, own in work["step_s"].items():
-            ratios = [_ratio(work["step_s"], other, own) for other in ("ddp", "ddp-half")]
-            lines.append(
-                f"| {work['network']} | {NAMES[name]} | {1000 * statistics.median(own):.1f} ({1000 * min(own):.1f} to "
-                f"{1000 * max(own):.1f}) | {ratios[0]} | {ratios[1]} |"
-            )
+            found = [work["ratios"][name].get(other) for other in ("ddp", "ddp-half")]
+            cells = " | ".join("-" if one is None else f"{one['median']:.2f}" for one in found)
+            lines.append(f"| {work['network']} | {NAMES[name]} | {between(own, '.1f', 1000)} | {cells} |")
     return lines
-
-
-def _ratio(steps_s: dict, other: str, own: list[float]) -> str:
-    """The median of ratios, each within a repetition."""
-    if other not in steps_s or steps_s[other] is own:
-        return "-"
-    return f"{statistics.median(theirs / mine for theirs, mine in zip(steps_s[other], own, strict=True)):.2f}"
 
 
 def networks(text: str) -> list[str]:
@@ -147,7 +170,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--out", metavar="FILE", type=new_file, help="JSON with every single measurement")
+    add("--out", metavar="FILE", type=new_file, help="JSON: median, least and most of each case")
     add("--page", metavar="FILE", type=Path, help="puts the table into this page")
     add("--rate", choices=list(LAB_LINKS), default="100mbit", help="of each link; default: 100mbit")
     add("--networks", metavar="NAMES", type=networks, default=list(NETWORKS), help=f"of {', '.join(NETWORKS)}")

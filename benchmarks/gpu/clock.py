@@ -3,13 +3,33 @@
 import math
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+Work = Callable[[], object]
+Clock = Callable[[Work, Work], float]
+"""clock(work, synchronize): seconds of one call of `work`."""
+
+
+class Contestant(Protocol):
+    """A library's training of a case; `run` makes so many steps, `steps_at_once` of them in one call."""
+
+    steps_at_once: int
+    first_loss: float
+
+    def run(self, steps: int) -> None:
+        """Runs steps, from idle to idle."""
+
+    def loss(self) -> float:
+        """Returns the loss of the last step."""
+
 
 RUN_S = 0.025
 """The least that a measured run takes."""
 WARM_S = 0.2
 
 
-def seconds(contestant, steps: int) -> float:
+def seconds(contestant: Contestant, steps: int) -> float:
     """Of so many steps. Some before them wake the device from its rest."""
     contestant.run(_whole(contestant, steps // 4))
     started = time.perf_counter()
@@ -17,7 +37,7 @@ def seconds(contestant, steps: int) -> float:
     return time.perf_counter() - started
 
 
-def warm_up(contestant, run_s: float = RUN_S, warm_s: float = WARM_S) -> int:
+def warm_up(contestant: Contestant, run_s: float = RUN_S, warm_s: float = WARM_S) -> int:
     """How many steps take `run_s` or more, once all has been compiled, captured and seen."""
     steps, taken, started = contestant.steps_at_once, 0.0, time.perf_counter()
     while taken < run_s or time.perf_counter() - started < warm_s:
@@ -27,7 +47,7 @@ def warm_up(contestant, run_s: float = RUN_S, warm_s: float = WARM_S) -> int:
     return steps
 
 
-def seconds_of(work, synchronize, run_s: float = 0.02, repetitions: int = 5) -> float:
+def seconds_of(work: Work, synchronize: Work, run_s: float = 0.02, repetitions: int = 5) -> float:
     """Of one call of `work`, among as many as take `run_s`: the least of some repetitions."""
 
     def taken(count: int) -> float:
@@ -43,10 +63,10 @@ def seconds_of(work, synchronize, run_s: float = 0.02, repetitions: int = 5) -> 
     return min(taken(count) for _ in range(repetitions)) / count
 
 
-def spread(values: list[float]) -> dict:
+def spread(values: list[float]) -> dict[str, Any]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "all": values}
 
 
-def _whole(contestant, steps: int) -> int:
+def _whole(contestant: Contestant, steps: int) -> int:
     """At least `steps`, in as many calls as the contestant makes."""
     return max(1, math.ceil(steps / contestant.steps_at_once)) * contestant.steps_at_once

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.gpu.clock import spread
 from benchmarks.gpu.runs import Lost
@@ -15,12 +16,12 @@ NUM_RUNS = 5
 RUN_S = 60
 
 
-def runs(flags: str, data: list[str], num_runs: int) -> list[dict]:
+def runs(flags: str, data: list[str], num_runs: int) -> list[dict[str, Any]]:
     """The summaries of runs that differ in their seed. Lost: one failed."""
     return [_summary([*flags.split(), *data, "--seed", str(seed)]) for seed in range(num_runs)]
 
 
-def measure(data: list[str], flags: str = f"{NETWORK} --backend cupy", num_runs: int = NUM_RUNS) -> dict:
+def measure(data: list[str], flags: str = f"{NETWORK} --backend cupy", num_runs: int = NUM_RUNS) -> dict[str, Any]:
     """784-128-10 at 128 rows: a whole run's seconds an epoch and accuracy, and what 98 % take."""
     whole, until = (runs(more, data, num_runs) for more in (flags, f"{flags} {UNTIL}"))
     reached = [run["train_s"] for run in until if run["test_accuracy"] >= float(UNTIL.split()[1])]
@@ -37,7 +38,7 @@ def measure(data: list[str], flags: str = f"{NETWORK} --backend cupy", num_runs:
     }
 
 
-def _summary(arguments: list[str]) -> dict:
+def _summary(arguments: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as scratch:
         folder = Path(scratch) / "run"
         command = [sys.executable, "-m", "ddpgd", "train", *arguments, "--quiet", "--run-dir", str(folder)]
@@ -47,5 +48,5 @@ def _summary(arguments: list[str]) -> dict:
             raise Lost(f"no end within {RUN_S} s: {' '.join(command)}") from None
         if done.returncode:
             raise Lost(f"exit code {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
-        found: dict = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         return found

@@ -1,6 +1,7 @@
 """The conditions of a measurement on a GPU: command, commit, hardware, versions, settings."""
 
 import subprocess
+from typing import Any
 
 from benchmarks.gpu.cases import LR, MOMENTUM
 from benchmarks.gpu.runs import Lost, Process
@@ -11,7 +12,7 @@ SETTINGS = ("CUDA_", "CUPY_", "NVIDIA_", "TORCH", "PYTORCH_", "XLA_", "JAX_", "O
 QUERY = "name,driver_version,clocks.max.sm,clocks.max.memory,power.limit,persistence_mode,mig.mode.current"
 
 
-def conditions(arguments: list[str], repetitions: int) -> dict:
+def conditions(arguments: list[str], repetitions: int) -> dict[str, Any]:
     return measured_by(typed("benchmarks.gpu.run", arguments), ("nvmath-python",), SETTINGS) | {
         "gpu": gpu(),
         "num_repetitions": repetitions,
@@ -29,7 +30,7 @@ def gpu() -> str:
     return "; ".join(done.stdout.strip().splitlines()) if done.returncode == 0 else ""
 
 
-def libraries(workers: dict[str, Process], cpu_too: bool) -> tuple[dict[str, dict], dict[str, str]]:
+def libraries(workers: dict[str, Process], cpu_too: bool) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """What each library says of itself; and why others take no part. All load side by side."""
     for worker in workers.values():
         worker.tell("facts")

@@ -6,28 +6,31 @@ epoch is drawn on the device. Not in its step: the norm of the gradient and the 
 
 import functools
 import os
+from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.gpu.cases import LOSS_SCALE, LR, MOMENTUM, Case
 
+Array = NDArray[Any]
 PIXEL_MEAN, PIXEL_STD = 0.1307, 0.3081  # those of ddpgd.model, which JAX's environment need not have
 HALVES = {"float16": jnp.float16, "bfloat16": jnp.bfloat16}
 MATRIX_PRECISION = {"float32": "highest", "tf32": "tensorfloat32"}
 
 
-def facts():
+def facts() -> dict[str, Any]:
     return {"device": jax.devices()[0].device_kind, "JAX": jax.__version__}
 
 
 class Jax:
     """A whole epoch at a time."""
 
-    def __init__(self, case: Case, images, labels) -> None:
+    def __init__(self, case: Case, images: Array, labels: Array) -> None:
         rng = np.random.default_rng(0)
         bounds = [(6 / k) ** 0.5 for k in case.sizes[:-1]]
         shapes = zip(bounds, case.sizes, case.sizes[1:], strict=False)
@@ -51,13 +54,13 @@ class Jax:
         return float(self._losses[-1])
 
 
-def _epoch(case: Case, params, velocity, key, samples):
-    """All steps of an epoch, and the loss of each."""
+def _epoch(case: Case, params: Any, velocity: Any, key: Any, samples: Any) -> tuple[Any, Any, Any]:
+    """Returns params and velocity after all steps of an epoch, and the loss of each step."""
     images, labels = samples
     scale = LOSS_SCALE if case.precision == "float16" else 1.0
     dtype = HALVES.get(case.precision, jnp.float32)
 
-    def scaled_loss(params, indices):
+    def scaled_loss(params: Any, indices: Any) -> Any:
         x = (images[indices].astype(jnp.float32) / (255 * PIXEL_STD) - PIXEL_MEAN / PIXEL_STD).astype(dtype)
         *hidden, last = [(weight.astype(dtype), bias) for weight, bias in params]
         for weight, bias in hidden:
@@ -67,7 +70,7 @@ def _epoch(case: Case, params, velocity, key, samples):
         log_softmax = jax.nn.log_softmax(logits)
         return -scale * jnp.take_along_axis(log_softmax, labels[indices][:, None], axis=1).mean()
 
-    def step(carry, indices):
+    def step(carry: Any, indices: Any) -> Any:
         params, velocity = carry
         loss, grads = jax.value_and_grad(scaled_loss)(params, indices)
         velocity = jax.tree.map(lambda v, g: MOMENTUM * v + g, velocity, grads)
@@ -80,5 +83,5 @@ def _epoch(case: Case, params, velocity, key, samples):
     return params, velocity, losses
 
 
-def make(key: str, case: Case, images, labels) -> Jax:  # noqa: ARG001
+def make(key: str, case: Case, images: Array, labels: Array) -> Jax:  # noqa: ARG001
     return Jax(case, images, labels)

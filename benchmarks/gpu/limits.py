@@ -1,6 +1,7 @@
 """The least that a step could take: its FLOP, its bytes, its launches, each over what the machine was seen to do."""
 
 from itertools import pairwise
+from typing import Any
 
 from benchmarks.gpu.cases import Case
 
@@ -8,7 +9,7 @@ LAUNCH_S = 1e-6
 """Of one kernel after another in a captured graph."""
 
 
-def counts(case: Case) -> dict:
+def counts(case: Case) -> dict[str, Any]:
     """FLOP of all products; bytes where params, optimizer state, gradient and activations are read and written once.
 
     Each weight has a copy in 16 bits where products take those. Small networks stay in the L2 cache, which is faster.
@@ -25,7 +26,7 @@ def counts(case: Case) -> dict:
     }
 
 
-def limits(work: dict, flop_per_s: float | None, bytes_per_s: float | None) -> dict:
+def limits(work: dict[str, Any], flop_per_s: float | None, bytes_per_s: float | None) -> dict[str, Any]:
     """Seconds that each resource alone would take; no step is faster than the largest."""
     found = {"launches": work["launches"] * LAUNCH_S}
     if flop_per_s:

@@ -1,8 +1,12 @@
 """ddpgd as a contestant: `Step`, from the parts that a run has."""
 
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
+
 import cupy
 
 from benchmarks.gpu.cases import LR, MOMENTUM, Case
+from benchmarks.gpu.clock import Clock
 from benchmarks.gpu.limits import counts
 from ddpgd.comm.transport import Alone
 from ddpgd.config.schema import Config, resolve
@@ -10,6 +14,7 @@ from ddpgd.data.mnist import Dataset
 from ddpgd.kernels.cuda.cublas import open_blas
 from ddpgd.kernels.cuda.device import select
 from ddpgd.kernels.cuda.launcher import Launcher
+from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.philox import permutation
 from ddpgd.run import build
 from ddpgd.run.device import Machine
@@ -18,8 +23,8 @@ from ddpgd.training.step import Step
 DEVICE, ABSENCE = select(0)
 
 
-def facts():
-    """What computes. RuntimeError: there is no GPU."""
+def facts() -> dict[str, Any]:
+    """Returns what computes. RuntimeError: there is no GPU."""
     if DEVICE is None:
         raise RuntimeError(ABSENCE)
     runtime = cupy.cuda.runtime
@@ -33,6 +38,10 @@ def facts():
     }
 
 
+def _precision(name: str) -> Literal["float32", "tf32", "float16", "bfloat16"]:
+    return cast(Literal["float32", "tf32", "float16", "bfloat16"], name)
+
+
 def configuration(case: Case, num_micro_batches: int) -> Config:
     asked = Config(
         hidden=case.sizes[1:-1],
@@ -43,21 +52,23 @@ def configuration(case: Case, num_micro_batches: int) -> Config:
         momentum=MOMENTUM,
         schedule="constant",
         weight_decay=0.0,
-        precision=case.precision,
+        precision=_precision(case.precision),
         backend="cupy",
     )
     return resolve(asked, 1)
 
 
-def make_step(ops, config: Config, images, labels) -> Step:
+def make_step(ops: Ops, config: Config, images: Array, labels: Array) -> Step:
     """One rank's steps over samples on the host."""
     image_shape = (1, images.shape[1])
     data = Dataset(images, labels, images[:0], labels[:0], image_shape, "")
-    return build.sync(ops, config, data, Alone(), total_steps=1)
+    step = build.sync(ops, config, data, Alone(), total_steps=1)
+    assert isinstance(step, Step)
+    return step
 
 
-def as_it_is(work):
-    """In place of `Ops.capture`: no graph."""
+def as_it_is(work: Callable[[], None]) -> Callable[[], None]:
+    """Stands in for `Ops.capture` where no graph is wanted."""
     return work
 
 
@@ -65,15 +76,15 @@ class Ours:
     """Steps of one rank: run as the training loop runs them, a new order for each epoch included."""
 
     steps_at_once = 1
-    _loss_sums = (float("nan"),)
+    _loss_sums: Sequence[float] = (float("nan"),)
 
-    def __init__(self, key: str, case: Case, images, labels) -> None:
+    def __init__(self, key: str, case: Case, images: Array, labels: Array) -> None:
         name, _, number = key.partition("-")
         config = configuration(case, int(number or 1))
         self.ops = ops = Machine(DEVICE, "").ops(config)
         self._stream = cupy.cuda.get_current_stream()
         if name == "uncaptured":
-            ops.capture = as_it_is
+            cast(Any, ops).capture = as_it_is
         self._rows = case.rows
         self._step = make_step(ops, config, images, labels)
         self._at = 0
@@ -94,21 +105,21 @@ class Ours:
         return self._loss_sums[-1] / self._rows
 
 
-def make(key: str, case: Case, images, labels) -> Ours:
+def make(key: str, case: Case, images: Array, labels: Array) -> Ours:
     return Ours(key, case, images, labels)
 
 
-def work_of(case: Case, images, labels, clock) -> dict:
+def work_of(case: Case, images: Array, labels: Array, clock: Clock) -> dict[str, Any]:
     """FLOP, bytes and launches of a step, and what its part of drawing the epoch's order takes, on the host."""
     contestant = Ours("uncaptured", case, images, labels)
-    launched = contestant.ops.num_launches
+    launched = cast(Any, contestant.ops).num_launches
     contestant.run(1)
-    launches = contestant.ops.num_launches - launched
+    launches = cast(Any, contestant.ops).num_launches - launched
     order_s = clock(lambda: permutation(0, 0, len(labels)), lambda: None)
     return {**counts(case), "launches": launches, "order_s": order_s * case.rows / len(labels)}
 
 
-def copy_bandwidth(clock, num_bytes: int) -> float:
+def copy_bandwidth(clock: Clock, num_bytes: int) -> float:
     """Bytes a second, read and written, of copies on the device."""
     source, target = cupy.zeros(num_bytes, "uint8"), cupy.zeros(num_bytes, "uint8")
     stream = cupy.cuda.Stream(non_blocking=True)
@@ -121,11 +132,11 @@ def copy_bandwidth(clock, num_bytes: int) -> float:
     return 2 * num_bytes / clock(copy, stream.synchronize)
 
 
-def matrix_peak(clock, precision: str, side: int) -> float | None:
+def matrix_peak(clock: Clock, precision: str, side: int) -> float | None:
     """FLOP a second of a large product by cuBLAS (and the sums of its columns); None: it is not installed."""
     if open_blas(Launcher(precision), precision) is None:
         return None
-    ops = Machine(DEVICE, "").ops(Config(precision=precision))
-    factors = [ops.zeros((side, side), ops.activation_dtype) for _ in range(2)]
+    ops = Machine(DEVICE, "").ops(Config(precision=_precision(precision)))
+    x, dout = (ops.zeros((side, side), ops.activation_dtype) for _ in range(2))
     dweight, dbias = ops.zeros((1, side, side), "float32"), ops.zeros((1, side), "float32")
-    return 2 * side**3 / clock(lambda: ops.dense_backward_params(*factors, side, dweight, dbias), ops.synchronize)
+    return 2 * side**3 / clock(lambda: ops.dense_backward_params(x, dout, side, dweight, dbias), ops.synchronize)

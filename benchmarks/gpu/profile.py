@@ -1,10 +1,14 @@
 """Where a step of ours goes: every op of it timed alone, many times over in one graph, its operands warm in the cache."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
+from typing import Any, cast
 
 from benchmarks.gpu.cases import Case
+from benchmarks.gpu.clock import Clock
 from benchmarks.gpu.ours import DEVICE, as_it_is, configuration, make_step
+from ddpgd.kernels.ops import Array, Ops
 from ddpgd.run.device import Machine
 
 REPEAT = 20
@@ -16,33 +20,34 @@ OF_THE_HOST = ("empty", "zeros", "pinned", "from_host", "to_host", "upload", "do
 class Recorded:
     """The ops of `ops`; `calls` collects the name and arguments of each that launches something."""
 
-    def __init__(self, ops) -> None:
+    def __init__(self, ops: Ops) -> None:
         self._ops = ops
-        self.calls = []
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         op = getattr(self._ops, name)
         if not callable(op) or name in OF_THE_HOST:
             return op
 
-        def recorded(*arguments):
+        def recorded(*arguments: Any) -> Any:
             self.calls.append((name, arguments))
             return op(*arguments)
 
         return recorded
 
 
-def profile(case: Case, images, labels, clock) -> list[dict]:
+def profile(case: Case, images: Array, labels: Array, clock: Clock) -> list[dict[str, Any]]:
     """Each op with its shapes, calls a step and microseconds of a call, most expensive first."""
     config = configuration(case, 1)
     ops = Machine(DEVICE, "").ops(config)
-    capture, ops.capture = ops.capture, as_it_is
+    capture = ops.capture
+    cast(Any, ops).capture = as_it_is
     recorded = Recorded(ops)
-    step = make_step(recorded, config, images, labels)
+    step = make_step(cast(Ops, recorded), config, images, labels)
     step.run(0, 1, False, False)
     recorded.calls.clear()
     step.run(1, 1, False, False)
-    times_us = defaultdict(list)
+    times_us: dict[tuple[str, str], list[float]] = defaultdict(list)
     for name, arguments in recorded.calls:
         if name == "decide":
             grads, tail, _, cursor, *rest = arguments
@@ -56,11 +61,11 @@ def profile(case: Case, images, labels, clock) -> list[dict]:
     return sorted(rows, key=lambda row: -row["calls"] * row["us"])
 
 
-def _times(repeat: int, work) -> None:
+def _times(repeat: int, work: Callable[[], object]) -> None:
     for _ in range(repeat):
         work()
 
 
-def _shapes(arguments) -> str:
-    """Those of the first arrays, which tell most."""
+def _shapes(arguments: tuple[Any, ...]) -> str:
+    """Returns the shapes of all arrays."""
     return " ".join("x".join(map(str, array.shape)) for array in arguments if hasattr(array, "shape"))

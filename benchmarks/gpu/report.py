@@ -7,6 +7,7 @@ import json
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.gpu.cases import NAMES
 from benchmarks.gpu.targets import ratio, targets
@@ -17,11 +18,11 @@ OWN_COLUMNS = (
 )
 
 
-def report(found: dict) -> list[str]:
+def report(found: dict[str, Any]) -> list[str]:
     return [*_heading(found), *_targets(found), *_steps(found), *_epoch(found), *_profiles(found), *_remarks(found)]
 
 
-def _heading(found: dict) -> list[str]:
+def _heading(found: dict[str, Any]) -> list[str]:
     settings = ", ".join(f"{name}={value}" for name, value in found["environment"].items()) or "none"
     facts = [f"{library}: {_pairs(own)}" for library, own in found["libraries"].items()]
     return [
@@ -40,7 +41,7 @@ def _heading(found: dict) -> list[str]:
     ]
 
 
-def _peaks(peaks: dict | None) -> list[str]:
+def _peaks(peaks: dict[str, Any] | None) -> list[str]:
     if peaks is None:
         return []
     flop = ", ".join(f"{name} {value / 1e12:.3g}" for name, value in peaks["flop_per_s"].items() if value)
@@ -51,13 +52,13 @@ def _peaks(peaks: dict | None) -> list[str]:
     ]
 
 
-def _targets(found: dict) -> list[str]:
+def _targets(found: dict[str, Any]) -> list[str]:
     said = {True: "met", False: "missed", None: "not measured"}
     rows = [f"| {target.wanted} | {target.got} | {said[target.met]} |" for target in targets(found)]
     return ["## Targets", "", "| target | got | |", "|---|---|---|", *rows, ""]
 
 
-def _steps(found: dict) -> list[str]:
+def _steps(found: dict[str, Any]) -> list[str]:
     """A table for each network: ours, its limits, and the others."""
     lines = [
         "## Microseconds a step",
@@ -82,7 +83,7 @@ def _steps(found: dict) -> list[str]:
     return lines
 
 
-def _line(case: dict, others: list[str], peaks: dict) -> str:
+def _line(case: dict[str, Any], others: list[str], peaks: dict[str, Any]) -> str:
     own, work = _row(case, "captured"), case.get("work")
     cells = [str(case["rows"]), case["precision"]]
     if "us" in own and work:
@@ -104,7 +105,7 @@ def _line(case: dict, others: list[str], peaks: dict) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _epoch(found: dict) -> list[str]:
+def _epoch(found: dict[str, Any]) -> list[str]:
     epoch = found["epoch"]
     if not epoch:
         return []
@@ -123,7 +124,7 @@ def _epoch(found: dict) -> list[str]:
     ]
 
 
-def _profiles(found: dict) -> list[str]:
+def _profiles(found: dict[str, Any]) -> list[str]:
     lines = []
     for profile in found["profiles"]:
         total = sum(row["calls"] * row["us"] for row in profile["ops"])
@@ -141,7 +142,7 @@ def _profiles(found: dict) -> list[str]:
     return ["## Op by op, each alone", "", *lines] if lines else []
 
 
-def _remarks(found: dict) -> list[str]:
+def _remarks(found: dict[str, Any]) -> list[str]:
     """What a reader must know before trusting a table."""
     lines = [f"- {problem}" for problem in dict.fromkeys(found["problems"])]
     for case in found["cases"]:
@@ -157,20 +158,20 @@ def _remarks(found: dict) -> list[str]:
     return ["## Remarks", "", *lines, alike, ""]
 
 
-def _row(case: dict, key: str) -> dict:
-    found: dict = case["contestants"].get(key, {})
+def _row(case: dict[str, Any], key: str) -> dict[str, Any]:
+    found: dict[str, Any] = case["contestants"].get(key, {})
     return found
 
 
-def _between(values: dict, form: str) -> str:
+def _between(values: dict[str, Any], form: str) -> str:
     return f"{values['median']:{form}} ({values['min']:{form}} to {values['max']:{form}})"
 
 
-def _scaled(values: dict, factor: float) -> dict:
+def _scaled(values: dict[str, Any], factor: float) -> dict[str, Any]:
     return {name: factor * values[name] for name in ("median", "min", "max")}
 
 
-def _pairs(facts: dict) -> str:
+def _pairs(facts: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
 
 

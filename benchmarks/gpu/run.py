@@ -2,7 +2,7 @@
 
 Each library runs in a process of its own; in each repetition all contestants take turns, and ratios are taken within it.
 
-    python -m benchmarks.gpu.run --out benchmarks                    gpu.json and gpu-table.md, in about 4 minutes
+    python -m benchmarks.gpu.run                 gpu.json and gpu-table.md, in about 4 minutes
     python -m benchmarks.gpu.run --seconds 3000 --out DIR            all cases
     python -m benchmarks.gpu.run --networks 784-128-10 --rows 128 --precisions float32,tf32 --parts steps,profile
     python -m benchmarks.gpu.run --python jax=/opt/jax/bin/python    a library that lives in another environment
@@ -15,8 +15,11 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +45,7 @@ COPY_BYTES, MATRIX_SIDE = 1 << 30, 8192
 class Bench:
     """What was found so far; written down after each case, so that an end from outside costs one case."""
 
-    def __init__(self, asked: argparse.Namespace, workers: dict[str, Process], found: dict) -> None:
+    def __init__(self, asked: argparse.Namespace, workers: dict[str, Process], found: dict[str, Any]) -> None:
         self._asked = asked
         self._workers = workers
         self._deadline = time.monotonic() + asked.seconds
@@ -85,19 +88,19 @@ class Bench:
         if ops:
             self.found["profiles"].append({"name": str(case), "ops": ops})
 
-    def _peaks(self, precisions: list[str]) -> dict:
+    def _peaks(self, precisions: list[str]) -> dict[str, Any]:
         """What the machine does at its best: FLOP a second of a large product, bytes a second of a large copy."""
         side, num_bytes = (MATRIX_SIDE, COPY_BYTES) if not self._asked.trial else (64, 1 << 16)
         by = next(library for library in ("torch", "ddpgd") if library in self._workers)
         flop = {
-            precision: self._tried(lambda p=precision: self._workers[by].ask("matrix_peak", precision=p, side=side))
+            precision: self._tried(partial(self._workers[by].ask, "matrix_peak", precision=precision, side=side))
             for precision in precisions
         }
         copy = self._tried(lambda: self._workers["ddpgd"].ask("copy_bandwidth", num_bytes=num_bytes))
         return {"flop_per_s": flop, "flop_by": by, "copy": copy, "side": side, "copy_bytes": num_bytes}
 
-    def _tried(self, asked):
-        """What `asked` gives; None, and a line among the problems, where it gives nothing."""
+    def _tried(self, asked: Callable[[], Any]) -> Any:
+        """Returns what `asked` gives; None, and a line among the problems, if it fails."""
         try:
             return asked()
         except Lost as lost:
@@ -106,7 +109,7 @@ class Bench:
             return None
 
     def _left_s(self) -> float:
-        return self._deadline - time.monotonic()
+        return float(self._deadline - time.monotonic())
 
     def _data_flags(self) -> list[str]:
         return ["--data", self._asked.data] if self._asked.data else []
@@ -148,10 +151,10 @@ def bench(asked: argparse.Namespace, arguments: list[str]) -> int:
     return 0
 
 
-def listed(convert, known: tuple = ()):
-    """A converter of a comma-separated list."""
+def listed(convert: Callable[[str], Any], known: Sequence[Any] = ()) -> Callable[[str], list[Any]]:
+    """Returns a converter of a comma-separated list."""
 
-    def parse_list(text: str) -> list:
+    def parse_list(text: str) -> list[Any]:
         values = [convert(part) for part in text.split(",")]
         for value in values:
             if known and value not in known:
@@ -177,7 +180,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--out", metavar="DIR", type=Path, default=Path("benchmarks"), help="default: benchmarks")
+    add("--out", metavar="DIR", type=Path, default=Path("benchmarks/gpu"), help="default: benchmarks/gpu")
     add("--seconds", metavar="S", type=positive(float), default=240.0, help="no case begins after; default: 240")
     add("--repetitions", metavar="N", type=positive(int), default=5, help="default: 5")
     add("--networks", metavar="A-B-C,...", type=listed(network), default=list(NETWORKS))

@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO, Any
 
 from benchmarks.gpu.cases import Case, contestants
 from benchmarks.gpu.clock import spread
@@ -27,20 +28,21 @@ class Process:
 
     def __init__(self, library: str, python: str, samples: Path) -> None:
         self._command = [python, "-m", "benchmarks.gpu.worker", library, str(samples)]
-        self._running: subprocess.Popen | None = None
+        self._running: subprocess.Popen[str] | None = None
 
-    def ask(self, do: str, within_s: float = ANSWER_S, **arguments):
+    def ask(self, do: str, within_s: float = ANSWER_S, **arguments: Any) -> Any:
+        """Returns the answer to one request. Lost: there is none."""
         self.tell(do, **arguments)
         return self.answer(within_s)
 
-    def tell(self, do: str, **arguments) -> None:
-        if self._running is None:
-            self._start()
-        with suppress(BrokenPipeError):  # then the answer will be missing
-            print(json.dumps({"do": do, **arguments}), file=self._running.stdin, flush=True)
+    def tell(self, do: str, **arguments: Any) -> None:
+        """Sends a request; a process that has ended gives no answer."""
+        running = self._running or self._start()
+        with suppress(BrokenPipeError):
+            print(json.dumps({"do": do, **arguments}), file=running.stdin, flush=True)
 
-    def answer(self, within_s: float):
-        """What was asked for first. Lost: an error, the end of the process, or nothing in time."""
+    def answer(self, within_s: float) -> Any:
+        """Returns the answer to the oldest request. Lost: an error, the end of the process, or nothing in time."""
         if self._running is None:
             raise Lost("its process ended")
         try:
@@ -62,12 +64,13 @@ class Process:
             self._running.kill()
             self._running.wait()
             with suppress(BrokenPipeError):
-                self._running.stdin.close()
+                if self._running.stdin is not None:
+                    self._running.stdin.close()
             self._running = None
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[str]:
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        self._running = subprocess.Popen(
+        self._running = running = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -75,18 +78,19 @@ class Process:
             env={**os.environ, "PYTHONPATH": path},
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=_forward, args=(self._running.stdout, self._lines), daemon=True).start()
+        threading.Thread(target=_forward, args=(running.stdout, self._lines), daemon=True).start()
+        return running
 
 
 def processes(libraries: list[str], pythons: dict[str, str], samples: Path) -> dict[str, Process]:
     return {library: Process(library, pythons.get(library, sys.executable), samples) for library in libraries}
 
 
-def measure(case: Case, workers: dict[str, Process], repetitions: int, make_s: float) -> dict:
+def measure(case: Case, workers: dict[str, Process], repetitions: int, make_s: float) -> dict[str, Any]:
     """Every contestant's time of a step in each repetition, or why there is none; made within `make_s` seconds."""
     found, library_of = _made(case, workers, make_s)
 
-    def ask(key: str, do: str, **arguments):
+    def ask(key: str, do: str, **arguments: Any) -> Any:
         """The answer; None and a reason in its row where there is none."""
         try:
             return workers[library_of[key]].ask(do, key=key, **arguments)
@@ -108,9 +112,9 @@ def measure(case: Case, workers: dict[str, Process], repetitions: int, make_s: f
         row = found[key]
         row["last_loss"] = ask(key, "loss")
         row["us"] = spread([1e6 * taken / row["steps"] for taken in row["seconds"]])
-    for library, keys in contestants(case).items():
+    for library, own in contestants(case).items():
         if library in workers:
-            _clear(workers[library], failed=any("error" in found[key] for key in keys))
+            _clear(workers[library], failed=any("error" in found[key] for key in own))
     return {**asdict(case), "name": str(case), "contestants": found}
 
 
@@ -123,9 +127,9 @@ def _clear(worker: Process, failed: bool) -> None:
             worker.ask("forget")
 
 
-def _made(case: Case, workers: dict[str, Process], make_s: float) -> tuple[dict[str, dict], dict[str, str]]:
+def _made(case: Case, workers: dict[str, Process], make_s: float) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """All contestants, made side by side, since that takes much longer than a measurement."""
-    found: dict[str, dict] = {}
+    found: dict[str, dict[str, Any]] = {}
     taking_part = {library: keys for library, keys in contestants(case).items() if library in workers}
     for library, keys in taking_part.items():
         for key in keys:
@@ -141,7 +145,7 @@ def _made(case: Case, workers: dict[str, Process], make_s: float) -> tuple[dict[
     return found, {key: library for library, keys in taking_part.items() for key in keys}
 
 
-def _forward(source, lines: "queue.SimpleQueue[str]") -> None:
+def _forward(source: IO[str], lines: "queue.SimpleQueue[str]") -> None:
     """Line after line; an empty one at the end."""
     with source:
         for line in source:

@@ -2,6 +2,7 @@
 
 import statistics
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.gpu.cases import LARGE, MIDDLE, OTHERS, SMALL
 
@@ -19,15 +20,15 @@ class Target:
     met: bool | None
 
 
-def ratio(row: dict, other: dict) -> list[float]:
+def ratio(row: dict[str, Any], other: dict[str, Any]) -> list[float]:
     """How many times as long the other takes, within each repetition; empty where one of them has no figure."""
     if "us" not in row or "us" not in other:
         return []
     return [theirs / mine for mine, theirs in zip(row["us"]["all"], other["us"]["all"], strict=True)]
 
 
-def targets(found: dict) -> list[Target]:
-    """Every target, in the order of `benchmarks/gpu.md`."""
+def targets(found: dict[str, Any]) -> list[Target]:
+    """Every target, in the order of `benchmarks/gpu/gpu.md`."""
     small = _contestants(found, SMALL, 128, "float32")
     epoch = found.get("epoch") or {}
     step_us = small.get("captured", {}).get("us", {}).get("median")
@@ -41,7 +42,7 @@ def targets(found: dict) -> list[Target]:
     ]
 
 
-def verdict(found: dict) -> str:
+def verdict(found: dict[str, Any]) -> str:
     """One line."""
     judged = targets(found)
     missed = [f"{target.wanted} (got {target.got})" for target in judged if target.met is False]
@@ -51,7 +52,7 @@ def verdict(found: dict) -> str:
     return line + (f"; {unknown} not measured" if unknown else "")
 
 
-def _contestants(found: dict, sizes: tuple[int, ...], rows: int, precision: str) -> dict:
+def _contestants(found: dict[str, Any], sizes: tuple[int, ...], rows: int, precision: str) -> dict[str, Any]:
     wanted = list(sizes), rows, precision
     cases = (case for case in found["cases"] if (list(case["sizes"]), case["rows"], case["precision"]) == wanted)
     return next((case["contestants"] for case in cases), {})
@@ -62,7 +63,7 @@ def _at_most(what: str, most: float, got: float | None) -> Target:
     return Target(wanted, "-", None) if got is None else Target(wanted, f"{got:.1f}", got <= most)
 
 
-def _target_reached(epoch: dict) -> Target:
+def _target_reached(epoch: dict[str, Any]) -> Target:
     """98 % by every run, in time by the median."""
     target = _at_most("... ms of training to 98 %", 1e3 * ACCURATE_S, _milliseconds(epoch.get("reached_s")))
     if not epoch or epoch["num_reached"] == epoch["num_runs"]:
@@ -70,7 +71,7 @@ def _target_reached(epoch: dict) -> Target:
     return Target(target.wanted, f"{target.got}, by {epoch['num_reached']} of {epoch['num_runs']} runs", False)
 
 
-def _times(what: str, least: float, contestants: dict, other: str) -> Target:
+def _times(what: str, least: float, contestants: dict[str, Any], other: str) -> Target:
     ratios = ratio(contestants.get("captured", {}), contestants.get(other, {}))
     wanted = f"{what}: at least {least:g}"
     if not ratios:
@@ -78,7 +79,7 @@ def _times(what: str, least: float, contestants: dict, other: str) -> Target:
     return Target(wanted, f"{statistics.median(ratios):.2f}", statistics.median(ratios) >= least)
 
 
-def _not_slower(found: dict, sizes: tuple[int, ...]) -> Target:
+def _not_slower(found: dict[str, Any], sizes: tuple[int, ...]) -> Target:
     """Beside the best of the others in each case from so many rows on."""
     wanted = f"{'-'.join(map(str, sizes))}, {FROM_ROWS} rows and more: not slower than the best other"
     worst = {}
@@ -95,5 +96,5 @@ def _not_slower(found: dict, sizes: tuple[int, ...]) -> Target:
     return Target(wanted, f"in {held} of {len(worst)} cases; least {least:.2f} x, at {name}", held == len(worst))
 
 
-def _milliseconds(values: dict | None) -> float | None:
+def _milliseconds(values: dict[str, Any] | None) -> float | None:
     return 1e3 * values["median"] if values else None

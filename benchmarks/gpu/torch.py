@@ -4,26 +4,30 @@ float32 and tf32 by `set_float32_matmul_precision`; 16 bits by autocast over flo
 of an epoch is drawn on the device. Not in its step: the norm of the gradient and the look whether it is finite.
 """
 
+from typing import Any
+
 import torch
 from torch.nn import functional
 
 from benchmarks.gpu.cases import LOSS_SCALE, LR, MOMENTUM, STEPS_AT_ONCE, Case
+from benchmarks.gpu.clock import Clock
+from ddpgd.kernels.ops import Array
 from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def facts():
+def facts() -> dict[str, Any]:
     on_gpu = DEVICE.type == "cuda"
     name = torch.cuda.get_device_name() if on_gpu else "CPU"
     return {"device": name, "PyTorch": torch.__version__, "its CUDA": torch.version.cuda}
 
 
-class Network(torch.nn.Module):
+class Network(torch.nn.Module):  # type: ignore[misc, unused-ignore]
     """From the order of the samples to the mean loss of the step that `position` is at."""
 
-    def __init__(self, case: Case, images, labels) -> None:
+    def __init__(self, case: Case, images: Array, labels: Array) -> None:
         super().__init__()
         torch.manual_seed(0)
         layers = []
@@ -50,7 +54,7 @@ class Eager:
 
     steps_at_once = 1
 
-    def __init__(self, case: Case, images, labels, compile_mode: str | None = None) -> None:
+    def __init__(self, case: Case, images: Array, labels: Array, compile_mode: str | None = None) -> None:
         torch.set_float32_matmul_precision("highest" if case.precision == "float32" else "high")
         self._network = Network(case, images, labels).to(DEVICE)
         self._loss_of = torch.compile(self._network, mode=compile_mode) if compile_mode else self._network
@@ -79,7 +83,7 @@ class Eager:
         synchronize()
 
     def loss(self) -> float:
-        return self._loss.item()
+        return float(self._loss.item())
 
     def _prepare(self) -> None:
         pass
@@ -127,7 +131,7 @@ class Graphed(Eager):
             steps %= count
 
 
-def make(key: str, case: Case, images, labels) -> Eager:
+def make(key: str, case: Case, images: Array, labels: Array) -> Eager:
     kind, mode = {
         "torch-eager": (Eager, None),
         "torch-graph": (Graphed, None),
@@ -137,7 +141,7 @@ def make(key: str, case: Case, images, labels) -> Eager:
     return kind(case, images, labels, mode)
 
 
-def matrix_peak(clock, precision: str, side: int) -> float | None:
+def matrix_peak(clock: Clock, precision: str, side: int) -> float | None:
     """FLOP a second of a large product; None: there is no GPU."""
     if DEVICE.type != "cuda":
         return None

@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -26,15 +27,15 @@ MODULES = {
 class Worker:
     """What can be asked of a library; each method takes and gives what JSON can say."""
 
-    def __init__(self, module, samples) -> None:
+    def __init__(self, module: Any, samples: Any) -> None:
         self._module = module
         self._images, self._labels = samples["images"], samples["labels"]
-        self._made = {}
+        self._made: dict[str, clock.Contestant] = {}
 
-    def facts(self) -> dict:
-        return self._module.facts()
+    def facts(self) -> dict[str, Any]:
+        return dict(self._module.facts())
 
-    def make(self, key: str, case: dict) -> float:
+    def make(self, key: str, case: dict[str, Any]) -> float:
         """The loss of the first step."""
         self._made[key] = self._module.make(key, *self._task(case))
         return self._made[key].first_loss
@@ -52,21 +53,22 @@ class Worker:
         self._made.clear()
         gc.collect()  # graphs and what they were captured from hold each other
 
-    def work_of(self, case: dict) -> dict:
-        return self._module.work_of(*self._task(case), clock.seconds_of)
+    def work_of(self, case: dict[str, Any]) -> dict[str, Any]:
+        return dict(self._module.work_of(*self._task(case), clock.seconds_of))
 
-    def profile(self, case: dict) -> list[dict]:
+    def profile(self, case: dict[str, Any]) -> list[dict[str, Any]]:
         from benchmarks.gpu.profile import profile
 
         return profile(*self._task(case), clock.seconds_of)
 
     def copy_bandwidth(self, num_bytes: int) -> float:
-        return self._module.copy_bandwidth(clock.seconds_of, num_bytes)
+        return float(self._module.copy_bandwidth(clock.seconds_of, num_bytes))
 
     def matrix_peak(self, precision: str, side: int) -> float | None:
-        return self._module.matrix_peak(clock.seconds_of, precision, side)
+        peak: float | None = self._module.matrix_peak(clock.seconds_of, precision, side)
+        return peak
 
-    def _task(self, case: dict) -> tuple[Case, np.ndarray, np.ndarray]:
+    def _task(self, case: dict[str, Any]) -> tuple[Case, np.ndarray, np.ndarray]:
         """The case, and samples for whole steps alone, equal for all."""
         made = Case(tuple(case["sizes"]), case["rows"], case["precision"])
         num_samples = len(self._labels) // made.rows * made.rows

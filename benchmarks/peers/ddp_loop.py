@@ -1,4 +1,4 @@
-"""The same training with PyTorch's DistributedDataParallel over gloo: what benchmarks measure ddpgd against.
+"""The same training with PyTorch's DistributedDataParallel over gloo, which benchmarks compare ddpgd with.
 
 As `benchmarks.cpu.run` starts it: plain SGD, float32 gradients every step. `--rule momentum` is ddpgd's default rule, and
 `--hook` one of PyTorch's own ways to send less.
@@ -9,8 +9,10 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -26,14 +28,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ddpgd.comm.launcher import launch
 from ddpgd.data import mnist
+from ddpgd.kernels.ops import Array
 from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD
 
 LR = 0.1
 
 
-def make_network(sizes):
-    """Dense layers with ReLU between them, initialised as ddpgd does it."""
-    layers = []
+def make_network(sizes: Sequence[int]) -> Any:
+    """Returns dense layers with ReLU between them, initialised as ddpgd does it."""
+    layers: list[Any] = []
     for k, n in pairwise(sizes):
         dense = nn.Linear(k, n)
         nn.init.kaiming_uniform_(dense.weight, nonlinearity="relu")
@@ -42,22 +45,22 @@ def make_network(sizes):
     return nn.Sequential(*layers[:-1])
 
 
-def tensors(pixels, labels):
-    """All images normalised in float32, all labels as int64."""
+def tensors(pixels: Array, labels: Array) -> tuple[Any, Any]:
+    """Returns all images normalised in float32, all labels as int64."""
     images = (torch.from_numpy(pixels.copy()).float() / 255 - PIXEL_MEAN) / PIXEL_STD
     return images, torch.from_numpy(labels.copy()).long()
 
 
-def make_optimizer(params, rule, total_steps):
-    """The optimizer, and what sets its learning rate after each step; None: nothing does."""
+def make_optimizer(params: Any, rule: str, total_steps: int) -> tuple[Any, Any]:
+    """Returns the optimizer and its learning-rate schedule; None for a constant rate."""
     if rule == "plain":
         return torch.optim.SGD(params, lr=LR), None
     optimizer = torch.optim.SGD(params, lr=LR, momentum=0.9, weight_decay=0.0005)
     return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total_steps)
 
 
-def hooked(model, optimizer, asked):
-    """The optimizer to step with, once gradients of `model` travel as `asked.hook` says, from step `asked.start` on."""
+def hooked(model: Any, optimizer: Any, asked: argparse.Namespace) -> Any:
+    """Registers the hook `asked.hook` from step `asked.start` on; returns the optimizer to step with."""
     if asked.hook == "fp16":
         model.register_comm_hook(None, fp16_compress_hook)
     elif asked.hook == "powersgd":
@@ -70,14 +73,16 @@ def hooked(model, optimizer, asked):
     return optimizer
 
 
-def are_equal(asked, steps):
-    """Whether all ranks hold the same params after so many steps."""
+def are_equal(asked: argparse.Namespace, steps: int) -> bool:
+    """Tells whether all ranks hold the same params after so many steps."""
     local_steps = steps - asked.start
-    return asked.hook != "post-local" or local_steps <= 0 or (local_steps - 1) % asked.period == 0
+    return bool(asked.hook != "post-local" or local_steps <= 0 or (local_steps - 1) % asked.period == 0)
 
 
-def train(network, images, labels, tests, test_labels, asked):
-    """Trains `network`: the mean loss over the last epoch, when each step ended (s), and evaluations, (step, accuracy)."""
+def train(
+    network: Any, images: Any, labels: Any, tests: Any, test_labels: Any, asked: argparse.Namespace
+) -> tuple[float, list[float], list[tuple[int, float]]]:
+    """Trains; returns the mean loss over the last epoch, when each step ended (s), and evaluations, (step, accuracy)."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     # PowerSGD's hook sends from callbacks, whose order over several buckets ranks do not share: gloo then aborts. With a
     # size of their own given, buckets take 25 MB from the first on, and one holds all.
@@ -113,23 +118,23 @@ def train(network, images, labels, tests, test_labels, asked):
     return loss_sum.item() / len(images), ends, evaluations
 
 
-def evaluate(network, tests, test_labels):
-    """Mean loss and accuracy."""
+def evaluate(network: Any, tests: Any, test_labels: Any) -> tuple[float, float]:
+    """Returns mean loss and accuracy."""
     with torch.no_grad():
         logits = network(tests)
     right = (logits.argmax(dim=1) == test_labels).float().mean().item()
     return cross_entropy(logits, test_labels).item(), right
 
 
-def ranks(environment):
-    """Rank and world size: those of PyTorch's own variables, or of the launcher."""
+def ranks(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Returns rank and world size: those of PyTorch's own variables, or of the launcher."""
     if "RANK" in environment:
         return int(environment["RANK"]), int(environment["WORLD_SIZE"])
     launched = launch(environment)
     return launched.rank, launched.world_size
 
 
-def main():
+def main() -> None:
     """Trains, and prints the figures as JSON."""
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS)
     parser.add_argument("data", type=Path)

@@ -1,14 +1,15 @@
-"""Where a second host pays, in words: computed from the JSON of `benchmarks.slow_links.run`."""
+"""Conclusions in words from the JSON of `benchmarks.slow_links.run`: the links over which a second host pays."""
 
 import statistics
 
 from benchmarks.lib.common import SHARED_MEMORY
 from benchmarks.slow_links.cases import CONTESTANTS, REFERENCE, TARGETS
 from benchmarks.slow_links.figures import contestants, lost, measured_links, measured_networks, steps_to, times_to
+from benchmarks.slow_links.records import Found
 
 
-def conclusions(found: dict) -> list[str]:
-    """For each network and accuracy, a line a link."""
+def conclusions(found: Found) -> list[str]:
+    """Returns a line a link, for each network and accuracy."""
     lines = []
     for network in measured_networks(found):
         for target in TARGETS:
@@ -20,8 +21,8 @@ def conclusions(found: dict) -> list[str]:
     return lines
 
 
-def conclusion(found: dict, network: str, link: str, target: float) -> str:
-    """The best of two hosts beside one rank, and of both programs."""
+def conclusion(found: Found, network: str, link: str, target: float) -> str:
+    """Returns a comparison of the best of two hosts with one rank, and of both programs."""
     times = {name: times_to(found, network, link, name, target) for name in contestants(found, network)}
     one_rank = times.pop(REFERENCE, [])
     medians = {name: statistics.median(own) for name, own in times.items() if own}
@@ -36,8 +37,8 @@ def conclusion(found: dict, network: str, link: str, target: float) -> str:
     return _verdict(found, network, target, best, times[best], one_rank) + ending
 
 
-def _verdict(found: dict, network: str, target: float, best: str, own: list[float], one_rank: list[float]) -> str:
-    """One sentence, without its end."""
+def _verdict(found: Found, network: str, target: float, best: str, own: list[float], one_rank: list[float]) -> str:
+    """Returns one sentence, without its end."""
     label, own_s = CONTESTANTS[best].label, statistics.median(own)
     if not one_rank:
         why = "was not timed" if steps_to(found, network, REFERENCE, target) < float("inf") else "does not get there"
@@ -58,7 +59,7 @@ def _verdict(found: dict, network: str, target: float, best: str, own: list[floa
 
 
 def _end(points: float | None) -> str:
-    """Accuracy at the end beside that of one rank."""
+    """Returns the accuracy at the end beside that of one rank."""
     if points is None or abs(points) < 0.005:
         return "at the end as accurate as one rank"
     return f"at the end {abs(points):.2f} points {'below' if points > 0 else 'above'} one rank"

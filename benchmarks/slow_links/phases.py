@@ -1,4 +1,4 @@
-"""Of `benchmarks.slow_links.run`: where in a run the cost of a step changes, how long each part is timed, and what it sends."""
+"""Phases of a run in `benchmarks.slow_links.run`: parts whose steps cost the same, how long each is timed, what it sends."""
 
 import math
 from collections.abc import Callable
@@ -23,10 +23,10 @@ class Phase:
 
 
 def phases(whole: Setting) -> list[Phase]:
-    """A whole run, cut where the cost of its steps changes."""
+    """Returns a whole run, cut where the cost of its steps changes."""
     wanted = options(whole.flags)
     cuts, setting_at = _torch_phases(wanted) if whole.is_torch else _our_phases(wanted)
-    found = []
+    found: list[Phase] = []
     for first in sorted(cuts):
         phase = Phase(first, Setting(_text(setting_at(first)), whole.is_torch, whole.num_ranks))
         if not found or found[-1].setting != phase.setting:
@@ -35,7 +35,7 @@ def phases(whole: Setting) -> list[Phase]:
 
 
 def _our_phases(wanted: dict[str, str]) -> tuple[set[int], Callable[[int], dict[str, str]]]:
-    """--local-after, and the epochs in which topk sends more."""
+    """Returns the cuts at --local-after, and after each epoch in which topk sends more."""
     local_after = int(wanted.get("--local-after", 0)) if "--sync" in wanted else None
     is_sparse = wanted.get("--wire") == "topk"
     warmup = int(wanted.get("--topk-warmup", 0)) if is_sparse else 0
@@ -54,7 +54,7 @@ def _our_phases(wanted: dict[str, str]) -> tuple[set[int], Callable[[int], dict[
 
 
 def _torch_phases(wanted: dict[str, str]) -> tuple[set[int], Callable[[int], dict[str, str]]]:
-    """Gradients as they are before --start, of the hooks that have one."""
+    """Returns the cut at --start of the hooks that have one; before it, gradients are not changed."""
     start = int(wanted.get("--start", 0))
 
     def setting_at(step: int) -> dict[str, str]:
@@ -67,7 +67,7 @@ def _torch_phases(wanted: dict[str, str]) -> tuple[set[int], Callable[[int], dic
 
 
 def options(flags: str) -> dict[str, str]:
-    """By name; a flag without a value has an empty one."""
+    """Returns flags by name; a flag without a value has an empty one."""
     words = [*flags.split(), "--"]
     return {word: "" if after.startswith("--") else after for word, after in pairwise(words) if word.startswith("--")}
 
@@ -77,7 +77,7 @@ def _text(wanted: dict[str, str]) -> str:
 
 
 def period(setting: Setting) -> int:
-    """Steps of a round."""
+    """Returns the steps of a round."""
     wanted = options(setting.flags)
     if setting.is_torch:
         return int(wanted.get("--period", 8)) if wanted["--hook"] == "post-local" else 1
@@ -89,7 +89,7 @@ def gradient_bytes(sizes: tuple[int, ...]) -> int:
 
 
 def torch_bytes(setting: Setting, sizes: tuple[int, ...]) -> float:
-    """Bytes a step that a rank sends, by formula, for PyTorch does not count: a ring sends 2 (W - 1) / W of a vector."""
+    """Returns the bytes a step that a rank sends, by formula, since PyTorch does not count: a ring sends 2 (W - 1) / W."""
     wanted, whole = options(setting.flags), gradient_bytes(sizes)
     hook = wanted["--hook"]
     if hook == "powersgd":
@@ -101,7 +101,7 @@ def torch_bytes(setting: Setting, sizes: tuple[int, ...]) -> float:
 
 
 def num_steps(setting: Setting, network: str, link: str) -> int:
-    """Of a timed run, whose second half counts: whole rounds in each half, more steps where one takes less time."""
+    """Returns the steps of a timed run, whose second half counts: whole rounds in each half, more where steps are short."""
     sizes = NETWORKS[network]
     step_s = gradient_bytes(sizes) * (_share(setting) / LAB_LINKS[link] if link in LAB_LINKS else 0) + 1e-3
     round_steps = 2 * period(setting)
@@ -110,7 +110,7 @@ def num_steps(setting: Setting, network: str, link: str) -> int:
 
 
 def _share(setting: Setting) -> float:
-    """Of a float32 gradient, about what travels each step."""
+    """Returns the share of a float32 gradient that travels each step, about."""
     wanted = options(setting.flags)
     if setting.num_ranks == 1:
         return 0.0

@@ -1,18 +1,20 @@
 """Plots of the JSON of `benchmarks.slow_links.run`: time to an accuracy against the speed of the link, a PNG a network.
 
-python -m benchmarks.slow_links.plot slow-links.json .
+python -m benchmarks.slow_links.plot benchmarks/slow_links/slow-links.json benchmarks/slow_links
 """
 
-import json
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
+from benchmarks.lib.pictures import main, save_png
 from benchmarks.slow_links.cases import CONTESTANTS, LINKS, REFERENCE, TARGETS
 from benchmarks.slow_links.conclusion import link_title, percent
 from benchmarks.slow_links.figures import contestants, measured_links, measured_networks, times_to
+from benchmarks.slow_links.records import Found
 
 mpl.use("agg")
 from matplotlib import pyplot as plt
@@ -20,11 +22,11 @@ from matplotlib import pyplot as plt
 COLOURS = ("#0072b2", "#009e73", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#a5aa00", "#8c564b",
            "#444444")  # fmt: skip
 MARKS = "osD^v<>PXh"
-WIDTH_PX, HEIGHT_PX, DPI = 1400, 1000, 120
+WIDTH_PX, HEIGHT_PX, DPI = 1200, 860, 100
 
 
-def draw(found: dict, folder: Path) -> list[Path]:
-    """Writes slow-links-NETWORK.png for each network with times; their paths."""
+def draw(found: Found, folder: Path) -> list[Path]:
+    """Writes slow-links-NETWORK.png for each network with times; returns their paths."""
     links = [link for link in reversed(LINKS) if link in measured_links(found)]
     paths = []
     for network in measured_networks(found) if links else []:
@@ -34,7 +36,7 @@ def draw(found: dict, folder: Path) -> list[Path]:
     return paths
 
 
-def _draw_network(found: dict, network: str, links: list[str], path: Path) -> None:
+def _draw_network(found: Found, network: str, links: list[str], path: Path) -> None:
     size = WIDTH_PX / DPI, HEIGHT_PX / DPI
     figure, panels = plt.subplots(len(TARGETS), 1, figsize=size, sharex=True, layout="constrained")
     for axes, target in zip(panels, reversed(TARGETS), strict=True):
@@ -52,12 +54,12 @@ def _draw_network(found: dict, network: str, links: list[str], path: Path) -> No
     panels[0].set_title(f"{network} on two hosts: time to an accuracy; medians, least and most", fontsize=12)
     by_label = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(by_label.values(), by_label, loc="outside right upper", fontsize=8, frameon=False, labelspacing=1.0)
-    figure.savefig(path, dpi=DPI)
+    save_png(figure, path, DPI)
     plt.close(figure)
 
 
-def _draw_line(axes, found: dict, network: str, name: str, links: list[str], target: float) -> None:
-    """One contestant: PyTorch's are dashed; that without a link is level."""
+def _draw_line(axes: Any, found: Found, network: str, name: str, links: list[str], target: float) -> None:
+    """Draws one contestant: PyTorch's are dashed; that without a link is level."""
     contestant, number = CONTESTANTS[name], list(CONTESTANTS).index(name) - 1
     times = {place: times_to(found, network, link, name, target) for place, link in enumerate(links)}
     times = {place: own for place, own in times.items() if own}
@@ -75,22 +77,5 @@ def _draw_line(axes, found: dict, network: str, name: str, links: list[str], tar
                   linestyle="--" if contestant.is_torch else "-")  # fmt: skip
 
 
-def main(arguments: list[str]) -> int:
-    if len(arguments) != 2 or not Path(arguments[1]).is_dir():
-        print(
-            "bench_slow_links_plot: type the JSON of benchmarks.slow_links.run and a folder that exists",
-            file=sys.stderr,
-        )
-        return 2
-    try:
-        found = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        print(f"bench_slow_links_plot: {arguments[0]}: {error!s}", file=sys.stderr)
-        return 2
-    for path in draw(found, Path(arguments[1])):
-        print(path)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], "slow_links_plot", draw))

@@ -1,7 +1,7 @@
 """Tables and conclusions in Markdown from the JSON of `benchmarks.slow_links.run`.
 
-python -m benchmarks.slow_links.report slow-links.json                                  prints them
-python -m benchmarks.slow_links.report slow-links.json --page benchmarks/slow-links.md    writes them into the page
+python -m benchmarks.slow_links.report benchmarks/slow_links/slow-links.json           prints them
+python -m benchmarks.slow_links.report benchmarks/slow_links/slow-links.json --page benchmarks/slow_links/slow-links.md
 """
 
 import argparse
@@ -25,11 +25,13 @@ from benchmarks.slow_links.figures import (
     steps_to,
     times_to,
 )
+from benchmarks.slow_links.records import Found
+from ddpgd.scaling.conditions import versions_text
 
 
-def page_lines(found: dict) -> list[str]:
-    """Everything: conditions, conclusions, then each network."""
-    lines = [*heading(found), "", *conclusions(found)]
+def page_lines(found: Found) -> list[str]:
+    """Returns conclusions, conditions, then each network."""
+    lines = [*conclusions(found), *heading(found), ""]
     for network in measured_networks(found):
         lines += [f"**{network}, whole runs**", "", *runs_table(found, network), ""]
         for link in measured_links(found):
@@ -38,20 +40,19 @@ def page_lines(found: dict) -> list[str]:
     return lines + [f"WARNING: failed: {'; '.join(found['failed'])}."] * bool(found["failed"])
 
 
-def heading(found: dict) -> list[str]:
-    """Conditions; a measurement that went on has several starts."""
+def heading(found: Found) -> list[str]:
+    """Returns the conditions; a measurement that was continued has several starts."""
     lines = [
         f"- command: `{start['command']}`, {start['time']}; commit: {start['commit']}; load of the machine before: "
         f"{start['load_before']:.1f}"
         for start in found["starts"]
     ]
     last = found["starts"][-1]
-    versions = ", ".join(f"{name} {number}" for name, number in last["versions"].items() if number)
-    repetitions = max((one["repetition"] for one in found["steps"]), default=0)
+    repetitions = max((len(one["step_s"]) for one in found["steps"]), default=0)
     settings = ", ".join(f"{name}={value}" for name, value in last["environment"].items()) or "none"
     return [
         *lines,
-        f"- hardware: {last['hardware']}; {last['num_cores']} cores; {versions}",
+        f"- hardware: {last['hardware']}; {last['num_cores']} cores; {versions_text(last)}",
         f"- settings in the environment: {settings}",
         f"- all: {found['epochs']} epochs, global batch {GLOBAL_BATCH}, micro-batch {MICRO_BATCH}, momentum 0.9, lr 0.1, "
         "cosine, weight decay 0.0005; one BLAS thread a rank",
@@ -59,8 +60,8 @@ def heading(found: dict) -> list[str]:
     ]
 
 
-def runs_table(found: dict, network: str) -> list[str]:
-    """What no link changes."""
+def runs_table(found: Found, network: str) -> list[str]:
+    """Returns the figures that no link changes."""
     lines = [
         f"| | flags | seeds | steps to {' | steps to '.join(map(percent, TARGETS))} | accuracy at the end, % "
         "| points lost against one rank | MB a step sent by a rank |",
@@ -77,8 +78,8 @@ def runs_table(found: dict, network: str) -> list[str]:
     return lines
 
 
-def link_table(found: dict, network: str, link: str) -> list[str]:
-    """Time to each accuracy over one link, beside one rank."""
+def link_table(found: Found, network: str, link: str) -> list[str]:
+    """Returns the time to each accuracy over one link, beside one rank."""
     lines = [
         f"| | MB a step | ms a step, mean of a run | s to {' | s to '.join(map(percent, TARGETS))} "
         f"| {' | '.join(f'one rank to {percent(target)}, x this' for target in TARGETS)} | points lost |",
@@ -101,8 +102,8 @@ def link_table(found: dict, network: str, link: str) -> list[str]:
     return lines
 
 
-def seeds_table(found: dict, network: str) -> list[str]:
-    """Accuracy after equal epochs, where there is more than one seed."""
+def seeds_table(found: Found, network: str) -> list[str]:
+    """Returns accuracies after equal epochs, if there is more than one seed."""
     names = [name for name in contestants(found, network) if len(accuracies(found, network, name)) > 1]
     if not names:
         return []
@@ -124,8 +125,8 @@ def seeds_table(found: dict, network: str) -> list[str]:
     return [*lines, ""]
 
 
-def _runs_told(found: dict) -> str:
-    """How many seeds contestants have, and what stands for several."""
+def _runs_told(found: Found) -> str:
+    """Returns the number of seeds of contestants, and what stands for several."""
     counts = {
         len(accuracies(found, network, name))
         for network in measured_networks(found)
@@ -137,7 +138,7 @@ def _runs_told(found: dict) -> str:
 
 
 def _spread(values: list[float]) -> str:
-    """Median (min to max)."""
+    """Returns "median (min to max)"."""
     median = statistics.median(values)
     return f"{median:.3g}" if len(values) == 1 else f"{median:.3g} ({min(values):.3g} to {max(values):.3g})"
 
@@ -150,13 +151,13 @@ def _count(steps: float) -> str:
     return f"{steps:,.0f}" if math.isfinite(steps) else "not reached"
 
 
-def _points(found: dict, network: str, name: str) -> str:
+def _points(found: Found, network: str, name: str) -> str:
     points = lost(found, network, name)
     return "-" if points is None or name == REFERENCE else f"{points:+.2f}"
 
 
-def _mb(found: dict, network: str, name: str) -> str:
-    """With a mark where no one counted."""
+def _mb(found: Found, network: str, name: str) -> str:
+    """Returns MB a step, with a mark where they were not counted."""
     return f"{bytes_a_step(found, network, name) / 1e6:.3g}{' (formula)' if CONTESTANTS[name].is_torch else ''}"
 
 

@@ -5,26 +5,27 @@ flags): whole runs over shared memory say after how many steps an accuracy is re
 over each link (tools/netlab/main.py, which wants root) say what a step takes. Contestants take turns. With --out, a
 measurement that was interrupted goes on: what the file has is not measured again.
 
-    python -m benchmarks.slow_links.run --out slow-links.json --plots .                          all, in about an hour
-    python -m benchmarks.slow_links.run --out slow-links.json --accuracy --seeds 5               accuracies alone
-    python -m benchmarks.slow_links.run --links shm --networks 784-128-10 --repetitions 1        without root
+    python -m benchmarks.slow_links.run --out benchmarks/slow_links/slow-links.json     all, in about an hour
+    python -m benchmarks.slow_links.run --out benchmarks/slow_links/slow-links.json --accuracy --seeds 5
+    python -m benchmarks.slow_links.run --links shm --networks 784-128-10 --repetitions 1   without root
 """
 
 import argparse
 import contextlib
 import json
-import os
-import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks.lib.arguments import folder, load, new_file
-from benchmarks.lib.common import NUM_RANKS, ROOT, SHARED_MEMORY, typed
+from benchmarks.lib.common import NUM_RANKS, SHARED_MEMORY, typed
 from benchmarks.lib.page import PageError, fill
-from benchmarks.slow_links.cases import CONTESTANTS, LINKS, NETWORKS, REFERENCE, Run, command
+from benchmarks.lib.results import write
+from benchmarks.slow_links.cases import CONTESTANTS, LINKS, NETWORKS, REFERENCE, Run
 from benchmarks.slow_links.phases import num_steps, phases
+from benchmarks.slow_links.records import Found, StepTime
 from benchmarks.slow_links.report import page_lines
 from benchmarks.slow_links.runs import curve, step_s
 from ddpgd.errors import InputError
@@ -33,33 +34,29 @@ from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, version_of
 from ddpgd.scaling.processes import RunFailed
 from tools.netlab.main import Lab, LabError
 
-Key = tuple[str, ...]
-KEYS = {"curves": ("network", "setting", "seed"), "steps": ("link", "network", "setting", "repetition")}
-"""What tells measurements of each kind apart."""
 
-
-def bench(asked: argparse.Namespace, data: str, arguments: list[str]) -> dict:
-    """What is not there yet; the JSON is written after each measurement."""
-    found = earlier(asked) or {"epochs": asked.epochs, "starts": [], "curves": [], "steps": []}
+def bench(asked: argparse.Namespace, data: str, arguments: list[str]) -> Found:
+    """Measures what the file does not have yet; the JSON is written after each measurement."""
+    found = earlier(asked) or Found(epochs=asked.epochs, starts=[], curves=[], steps=[], failed=[])
     names = [name for name in CONTESTANTS if name in (*asked.contestants, REFERENCE)]
     if not version_of("torch"):
         left_out = [name for name in names if CONTESTANTS[name].is_torch]
         names = [name for name in names if name not in left_out]
         say(f"PyTorch is not installed (pip install 'ddpgd[bench]'): without {', '.join(left_out) or 'loss'}")
-    found["starts"].append(measured_by(typed("benchmarks.slow_links.run", arguments), (*MPI_PACKAGES, "torch")))
+    command_line = typed("benchmarks.slow_links.run", arguments)
+    found["starts"].append(measured_by(command_line, (*MPI_PACKAGES, "torch")))
     found["failed"] = []
     for seed in range(asked.seeds):
         for network in asked.networks:
             for name in names:
-                run = Run(CONTESTANTS[name].whole, network, seed, epochs=asked.epochs)
-                _measure("curves", {"contestant": name, "seed": seed}, run, lambda run: curve(run, data), found, asked)
+                _curve(Run(CONTESTANTS[name].whole, network, seed, epochs=asked.epochs), found, asked, data)
     if not asked.accuracy:
         _steps(names, found, asked, data)
     return found
 
 
-def _steps(names: list[str], found: dict, asked: argparse.Namespace, data: str) -> None:
-    """Times of steps: in each repetition all links and networks, in which the settings take turns."""
+def _steps(names: list[str], found: Found, asked: argparse.Namespace, data: str) -> None:
+    """Times steps: in each repetition all links and networks, in which the settings take turns."""
     settings = list(dict.fromkeys(phase.setting for name in names for phase in phases(CONTESTANTS[name].whole)))
     with contextlib.ExitStack() as stack:
         lab = None
@@ -67,55 +64,77 @@ def _steps(names: list[str], found: dict, asked: argparse.Namespace, data: str) 
             lab = stack.enter_context(Lab(hosts=NUM_RANKS))
         for number in range(1, asked.repetitions + 1):
             for link in asked.links:
-                if link != SHARED_MEMORY:
+                if lab is not None and link != SHARED_MEMORY:
                     lab.set_rate(link)
                 for network in asked.networks:
                     first = number % len(settings)
                     for setting in settings[first:] + settings[:first]:
                         run = Run(setting, network, steps=num_steps(setting, network, link))
-                        about = {"link": link, "repetition": number, "num_steps": run.steps}
-                        timed = _timed(link, lab, data)
-                        _measure("steps", about, run, timed, found, asked)
+                        _step(run, link, str(number), found, asked, partial(step_s, run, link, lab, data))
 
 
-def _timed(link: str, lab: Lab | None, data: str) -> Callable[[Run], dict]:
-    return lambda run: {"step_s": step_s(run, link, lab, data)}
-
-
-def _measure(
-    kind: str, about: dict, run: Run, measured: Callable[[Run], dict], found: dict, asked: argparse.Namespace
-) -> None:
-    """Adds a measurement to `found`, unless it is there; one that fails is told and left out."""
-    about = {**about, "network": run.network, "setting": str(run.setting)}
-    if any(all(one[name] == about[name] for name in KEYS[kind]) for one in found[kind]):
+def _curve(run: Run, found: Found, asked: argparse.Namespace, data: str) -> None:
+    """Adds a whole run to `found`, unless it is there."""
+    key = run.network, str(run.setting), run.seed
+    if any((one["network"], one["setting"], one["seed"]) == key for one in found["curves"]):
         return
-    title = ", ".join(str(about[name]) for name in KEYS[kind])
-    say(f"{kind}: {title}")
+    with _told("curves", key, found):
+        steps_to, accuracy, wire_bytes = curve(run, data)
+        found["curves"].append(
+            {
+                "network": run.network,
+                "setting": str(run.setting),
+                "seed": run.seed,
+                "start": len(found["starts"]),
+                "steps_to": steps_to,
+                "accuracy": accuracy,
+                "wire_bytes": wire_bytes,
+            }
+        )
+        _save(found, asked)
+
+
+def _step(
+    run: Run, link: str, repetition: str, found: Found, asked: argparse.Namespace, timed: Callable[[], float]
+) -> None:
+    """Adds the time of a step in one repetition to `found`, unless it is there."""
+    key = link, run.network, str(run.setting)
+    same = [one for one in found["steps"] if (one["link"], one["network"], one["setting"]) == key]
+    if same and repetition in same[0]["step_s"]:
+        return
+    with _told("steps", (*key, repetition), found):
+        taken = timed()
+        if not same:
+            new = StepTime(link=link, network=run.network, setting=str(run.setting), num_steps=run.steps, step_s={})
+            found["steps"].append(new)
+            same = [new]
+        same[0]["step_s"][repetition] = taken
+        _save(found, asked)
+
+
+@contextlib.contextmanager
+def _told(kind: str, key: tuple[object, ...], found: Found) -> Iterator[None]:
+    """Says what is measured; a run that fails is told and left out."""
+    title = f"{kind}: {', '.join(map(str, key))}"
+    say(title)
     try:
-        result = measured(run)
+        yield
     except RunFailed as error:
         say(str(error))
-        found["failed"].append(f"{kind}: {title}")
-        return
-    found[kind].append({**about, "start": len(found["starts"]), "command": shown(run), **result})
+        found["failed"].append(title)
+
+
+def _save(found: Found, asked: argparse.Namespace) -> None:
     if asked.out:
-        # A reader, or the next start, finds the old file or the new one, whole.
-        beside = asked.out.with_name(f".{asked.out.name}")
-        beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, asked.out)
+        write(asked.out, found)
 
 
-def shown(run: Run) -> str:
-    """A command as one types it in the repository."""
-    return shlex.join(command(run, "python", "DATA", "FOLDER")).replace(f"{ROOT}/", "")
-
-
-def earlier(asked: argparse.Namespace) -> dict | None:
-    """What the file of an interrupted measurement holds. InputError: it is none, or of other runs."""
+def earlier(asked: argparse.Namespace) -> Found | None:
+    """Returns what the file of an interrupted measurement holds. InputError: it is none, or of other runs."""
     if not asked.out or not asked.out.exists():
         return None
     try:
-        found = json.loads(asked.out.read_text(encoding="utf-8"))
+        found: Found = json.loads(asked.out.read_text(encoding="utf-8"))
         epochs = found["epochs"]
     except (ValueError, KeyError, TypeError):
         raise InputError(f"--out: {str(asked.out)!r} is not of benchmarks.slow_links.run; name another file") from None
@@ -131,7 +150,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--out", metavar="FILE", type=new_file, help="JSON with every single measurement; goes on where it stopped")
+    add("--out", metavar="FILE", type=new_file, help="JSON; the same command continues it")
     add("--page", metavar="FILE", type=Path, help="puts the tables into this page")
     add("--plots", metavar="DIR", type=folder, help="a PNG for each network")
     add("--networks", metavar="NAMES", type=some_of(tuple(NETWORKS)), default=list(NETWORKS),

@@ -4,6 +4,8 @@ import os
 import shlex
 import subprocess
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """Variables that keep BLAS to one thread a rank."""
@@ -13,8 +15,10 @@ class RunFailed(Exception):
     """A measured run failed; the message says which and how, on several lines where the program said more."""
 
 
-def run(command: list[str]) -> tuple[float, str]:
-    """Runs a command with this process's environment.
+def run(
+    command: list[str], environment: Mapping[str, str] | None = None, folder: Path | None = None
+) -> tuple[float, str]:
+    """Runs a command, by default with this process's environment and in its folder.
 
     Returns:
         Wall time in seconds and the standard output.
@@ -23,7 +27,9 @@ def run(command: list[str]) -> tuple[float, str]:
         RunFailed: its exit code is not 0.
     """
     started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, env=environment, cwd=folder
+    )
     wall_s = time.perf_counter() - started
     if done.returncode:
         raise RunFailed(f"{last_lines(done)}\nexit code {done.returncode} from: {shlex.join(command)}")

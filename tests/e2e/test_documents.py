@@ -15,7 +15,7 @@ COMMANDS = {"train", "evaluate", "predict", "data", "compare", "doctor", "plot",
 PAGES = (
     "CONTRIBUTING.md",
     "ARCHITECTURE.md",
-    *(f"benchmarks/{path.name}" for path in sorted((ROOT / "benchmarks").glob("*.md"))),
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "benchmarks").rglob("*.md"))),
 )
 
 CLUSTERS = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from tools.netlab import cleanup as remains
 from tools.netlab.hosts import INTERFACE, MAX_HOSTS, NETWORK, Hosts, LabError, parse_latency, parse_rate
@@ -160,7 +160,8 @@ class Lab:
                 self._end(processes, cut)
             texts = ["", ""]
             if capture:
-                texts = ["".join(Path(pair[k].name).read_text(errors="replace") for pair in outputs) for k in (0, 1)]
+                files_of = [[file for pair in outputs if (file := pair[k]) is not None] for k in (0, 1)]
+                texts = ["".join(Path(file.name).read_text(errors="replace") for file in own) for own in files_of]
         return subprocess.CompletedProcess(starts[0][1], code, *texts)
 
     def _files(self, files: contextlib.ExitStack, name: str) -> tuple[IO[bytes], ...]:
@@ -183,13 +184,14 @@ class Lab:
         started = time.monotonic()
         plan = self._plan(cut, timeout, processes)
         with contextlib.ExitStack() as handles:
-            running = {}
+            running: dict[Any, subprocess.Popen[bytes]] = {}
             for process in processes:
-                running[handle := os.pidfd_open(process.pid)] = process
-                handles.callback(os.close, handle)
+                descriptor = os.pidfd_open(process.pid)
+                running[descriptor] = process
+                handles.callback(os.close, descriptor)
             while running:
                 due_s = max(0.0, plan[0][0] - (time.monotonic() - started)) if plan else None
-                ended = wait(list(running), due_s)
+                ended: list[Any] = wait(list(running), due_s)
                 for handle in ended:
                     if code := running.pop(handle).wait():
                         return code
@@ -208,10 +210,12 @@ class Lab:
             return 0
 
         def give_up() -> int:
+            assert cut is not None
             say(f"the run has not ended {cut.patience_s:g} s after its link went down for ever: ended (--patience)")
             return OUT_OF_PATIENCE
 
         def too_long() -> int:
+            assert timeout is not None
             raise subprocess.TimeoutExpired(processes[0].args, timeout)
 
         plan: list[tuple[float, Callable[[], int]]] = []
