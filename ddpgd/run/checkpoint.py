@@ -24,7 +24,7 @@ from ddpgd.run.atomic import write_atomically
 from ddpgd.run.report import VERSION
 
 KEEP = 3
-"""How many checkpoints a run folder holds on to."""
+"""The number of checkpoints that a run folder keeps."""
 
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 _TABLES = {"counters", "config", "facts"}

@@ -23,7 +23,7 @@ from ddpgd.run import strict_json
 
 RENEW_S = 4.0
 WATCH_S = 20.0
-"""How long an owner on another machine is watched for a sign of life."""
+"""Seconds for which an owner on another machine is watched for a sign of life."""
 
 _NAME = ".lock"
 _LEFTOVER = re.compile(r"\.lock\.\d+")
