@@ -4,7 +4,7 @@
 #
 #   launch/mps.sh RANKS [arguments of ddpgd train]          launch/mps.sh 4 --epochs 5
 #
-# Wanted: a GPU and nvidia-cuda-mps-control, which comes with the driver. The service is started for this run, and ends with it;
+# Needs: a GPU and nvidia-cuda-mps-control, which comes with the driver. The service is started for this run, and ends with it;
 # each rank may use its share of the GPU's multiprocessors. The GPU is the first of CUDA_VISIBLE_DEVICES, or GPU 0.
 # Ctrl-C, INT, TERM, HUP or USR1: the ranks write a checkpoint and end with code 75; once more: they end at once, without one.
 # The exit code is that of the ranks.

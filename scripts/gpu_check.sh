@@ -33,7 +33,7 @@ PY
     ) || refuse "$PYTHON is older than 3.11"
     [[ -z $missing ]] || refuse "$PYTHON lacks $missing"
     mpirun=$(find_mpirun)
-    if [[ -n $mpirun ]] && "$PYTHON" -c 'import mpi4py' 2>/dev/null; then
+    if [[ -n $mpirun ]] && "$PYTHON" -P -c 'import mpi4py' 2>/dev/null; then
         choose_mpirun "$mpirun"
     else
         export DDPGD_MPIRUN=no-mpirun # tests that want ranks are skipped, and say so
@@ -58,7 +58,7 @@ else
 fi
 cd "$ROOT"
 export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
-absence=$("$PYTHON" -c 'from ddpgd.kernels.cuda.device import select; print(select(0)[1])')
+absence=$("$PYTHON" -P -c 'from ddpgd.kernels.cuda.device import select; print(select(0)[1])')
 [[ -z $absence ]] || refuse "$absence"
 
 code=0

@@ -9,7 +9,7 @@
 # one on PATH. DDPGD_CUDA=12, 13 or none says which CuPy is wanted, on a machine without the GPU. Afterwards:
 #   ROOT           the repository
 #   PYTHON         the environment's Python; its folder also leads PATH
-#   MPIRUN         array: the launcher with the flags that its vendor wants
+#   MPIRUN         array: the launcher with the flags that its vendor needs
 #   MPIRUN_LIVE    array: further flags for a progress bar, which writes parts of lines
 #   DDPGD_MPIRUN   MPIRUN as one exported string, for tests that launch ranks themselves
 # Environments are in .venvs/1, 2, ..., one for each mpirun; `.venv` is a link to the one last used. None is ever cleared: a

@@ -5,9 +5,9 @@
 #   sudo tools/slurm_lab.sh bash              a shell in which sbatch, squeue, scontrol and scancel talk to it
 #   sudo python -m tools.netlab --hosts 2 --first -- tools/slurm_lab.sh --nodes host0,host1 sbatch --wait --nodes 2 ...
 #
-# Wanted: root, and Debian's packages (apt install slurm-wlm munge). It has two partitions, "low", the default, and "urgent", whose
+# Needs: root, and Debian's packages (apt install slurm-wlm munge). It has two partitions, "low", the default, and "urgent", whose
 # jobs preempt those of low. All it writes is in a folder of its own, which goes when it ends; nothing in /etc is touched.
-# Jobs have other numbers in each lab, since runs/slurm-JOBID of an earlier one would be gone on with.
+# Jobs have other numbers in each lab, since a job would otherwise continue runs/slurm-JOBID of an earlier lab.
 # Jobs that are still there when the command ends are cancelled.
 set -euo pipefail
 

@@ -103,7 +103,7 @@ def probes_cuda_aware(program: str = PROBE) -> bool:
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-c", program], env=alone, capture_output=True, timeout=PROBE_S, check=False
+            [sys.executable, "-P", "-c", program], env=alone, capture_output=True, timeout=PROBE_S, check=False
         )
     except subprocess.TimeoutExpired:
         return False

@@ -92,10 +92,10 @@ def _train(case: Case, where: Place, flags: list[str]) -> list[tuple[list[Record
         RunFailed: a run failed.
     """
     with tempfile.TemporaryDirectory(prefix="run-", dir=where.folder, ignore_cleanup_errors=True) as scratch:
-        command = [sys.executable, "-m", "ddpgd", "train", *flags, "--quiet", "--run-dir"]
+        command = [sys.executable, "-P", "-m", "ddpgd", "train", *flags, "--quiet", "--run-dir"]
         if case.mode == ISOLATED:
             names = [f"{number}" for number in range(case.num_ranks)]
-            command = [sys.executable, "-m", "ddpgd.scaling.isolated", *command, f"{scratch}/@RANK@"]
+            command = [sys.executable, "-P", "-m", "ddpgd.scaling.isolated", *command, f"{scratch}/@RANK@"]
         else:
             names = ["run"]
             command = [*command, f"{scratch}/run"]

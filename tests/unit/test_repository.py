@@ -75,3 +75,11 @@ def _is_other(name: str) -> bool:
 def test_scripts_parse(script: Path) -> None:
     done = subprocess.run(["bash", "-n", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_processes_that_the_package_starts_import_nothing_from_the_working_folder() -> None:
+    """A file random.py there would be imported in the place of Python's own. Scripts of the launchers as well."""
+    for path in (ROOT / "ddpgd").rglob("*.py"):
+        assert not re.search(r'sys\.executable, "-(?![PI]")', path.read_text(encoding="utf-8")), path
+    for path in [*(ROOT / "launch").iterdir(), *(ROOT / "scripts").glob("*.sh")]:
+        assert not re.search(r'"\$PYTHON" -(m ddpgd|c)\b', path.read_text(encoding="utf-8")), path
