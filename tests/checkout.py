@@ -75,9 +75,9 @@ class Checkout:
     def start(self, script: str, **streams: int) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(["bash", "-c", script], cwd=self.folder, env=self.environment, **streams)
 
-    def setup(self, kind: str = "run", folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def setup(self, kind: str = "run") -> subprocess.CompletedProcess[str]:
         """Sets up; prints the environment."""
-        return self.run(f'source scripts/setup.sh; setup {kind}; echo "$VENV"', folder)
+        return self.run(f'source scripts/setup.sh; setup {kind}; echo "$VENV"')
 
     def log(self) -> list[str]:
         """Returns the stand-ins' lines since the last call."""
