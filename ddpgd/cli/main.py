@@ -128,7 +128,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     texts = {
         "train": "train a network, on all ranks that mpirun started",
         "evaluate": "test loss and accuracy of a checkpoint, on all ranks that mpirun started",
-        "predict": "the digit in each image, by a checkpoint",
+        "predict": "say which digit, or class of its data, a checkpoint sees in each picture",
         "data": "fetch, verify and report the data",
         "compare": "the first step and layer at which two runs differ",
         "doctor": "what is wrong, or slow, with the ranks that mpirun started, and what to type",
@@ -145,7 +145,10 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     for name in ("evaluate", "predict"):
         commands[name].add_argument("checkpoint", metavar="CKPT", help="a checkpoint, or a run folder (its latest)")
     commands["predict"].add_argument(
-        "images", metavar="IMAGE", nargs="+", help="PNG, PGM, ...: any size, dark or light"
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="PNG, JPEG, PGM, BMP, GIF, TIFF or WebP of one digit, of any size, dark or light",
     )
     commands["doctor"].add_argument("--config", metavar="FILE.toml", help="should be alike on all machines")
     for name in ("evaluate", "data", "doctor"):

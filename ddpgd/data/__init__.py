@@ -1,1 +1,1 @@
-"""Data: where samples come from, and which of them make a micro-batch."""
+"""Data: sources of samples, their division into batches, and pictures to predict."""

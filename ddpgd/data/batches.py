@@ -1,4 +1,4 @@
-"""Batches: which samples each step and each micro-batch holds. The world size plays no part in it."""
+"""Batches: the samples of each step and each micro-batch, independent of the world size."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Samples:
-    """Images uint8 (n, K) and labels uint8 (n,), where the backend computes."""
+    """Images uint8 (n, K) and labels uint8 (n,), in the backend's memory."""
 
     images: NDArray[Any]
     labels: NDArray[Any]
 
 
 class Batches:
-    """Cuts epochs into steps of `global_batch` samples and those into micro-batches; the last of each may be shorter.
+    """Cut epochs into steps of `global_batch` samples and those into micro-batches; the last of each may be shorter.
 
-    `order(epoch)` gives int64 (num_samples,): the order of that epoch's samples.
+    `order(epoch)` returns int64 (num_samples,), the order of that epoch's samples.
     """
 
     def __init__(
@@ -33,31 +33,31 @@ class Batches:
         self._orders: dict[int, NDArray[np.int64]] = {}
 
     def epoch(self, step: int) -> int:
-        """The epoch (from 0) that `step` (from 0) belongs to."""
+        """Return the epoch (from 0) that `step` (from 0) belongs to."""
         return step // self.steps_per_epoch
 
     def samples(self, step: int) -> int:
-        """Number of samples in `step`."""
+        """Return the number of samples in `step`."""
         first = step % self.steps_per_epoch * self.global_batch
         return min(self.global_batch, self.num_samples - first)
 
     def num_micro_batches(self, step: int) -> int:
-        """Number of micro-batches in `step`, over all ranks."""
+        """Return the number of micro-batches in `step`, over all ranks."""
         return -(-self.samples(step) // self.micro_batch)
 
     def num_full_steps(self, step: int) -> int:
-        """How many steps from `step` to the end of its epoch hold a whole global batch."""
+        """Return the number of steps with a whole global batch from `step` to the end of its epoch."""
         return self.num_samples // self.global_batch - step % self.steps_per_epoch
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """The order, int64 (num_samples,), in which an epoch's steps take the samples; two epochs' are kept."""
+        """Return an epoch's order of the samples, int64 (num_samples,); the last two are kept."""
         if epoch not in self._orders:
             before = {kept: order for kept, order in self._orders.items() if kept == epoch - 1}
             self._orders = before | {epoch: self._order_of(epoch)}
         return self._orders[epoch]
 
     def indices(self, step: int, micro_batch: int) -> NDArray[np.int64]:
-        """The samples, int64 (B,), of a micro-batch of `step`."""
+        """Return the samples, int64 (B,), of a micro-batch of `step`."""
         first = step % self.steps_per_epoch * self.global_batch
         start = first + micro_batch * self.micro_batch
         end = min(start + self.micro_batch, first + self.samples(step))

@@ -1,4 +1,4 @@
-"""Digits drawn from strokes, for runs without MNIST: the same bytes from the same seed on every machine.
+"""Synthetic digits, drawn from strokes: the same bytes from the same seed on every machine.
 
 Every value comes from Philox words by + - * / sqrt, min and max in float32 or float64, element by element; each of
 these is exact to the last bit everywhere, as sin, exp and the sums of a library are not.
@@ -38,7 +38,7 @@ _TRAIN, _TEST = 0, 1
 
 
 def make(num_train: int = 6000, num_test: int = 1000, seed: int = 0) -> Dataset:
-    """`num_train` and `num_test` drawn digits, white on black, 28x28: a function of the arguments alone.
+    """Draw `num_train` and `num_test` digits, white on black, 28x28: a function of the arguments alone.
 
     Labels are balanced to within one and shuffled. Digits differ in size, slant, place, thickness and the course of
     their strokes.
@@ -49,7 +49,7 @@ def make(num_train: int = 6000, num_test: int = 1000, seed: int = 0) -> Dataset:
 
 
 def _part(num: int, seed: int, part: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Images uint8 (num, 784) and labels uint8 (num,); part p draws from streams 2p and 2p + 1."""
+    """Draw images uint8 (num, 784) and labels uint8 (num,); part p draws from streams 2p and 2p + 1."""
     order = np.argsort(words(seed, Purpose.SYNTHETIC, 2 * part, num), kind="stable")
     labels = (order % _NUM_CLASSES).astype(np.uint8)
     glyphs = [[_points(stroke) for stroke in strokes] for strokes in _GLYPHS]
@@ -72,7 +72,7 @@ def _points(stroke: str) -> list[tuple[int, int]]:
 
 
 def _draw(glyph: list[list[tuple[int, int]]], chances: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Images uint8 (n, 784) of one digit; chances: (7 + 2 * points, n) in [-1, 1), seven for the whole, two a point."""
+    """Draw images uint8 (n, 784) of one digit; chances: (7 + 2 * points, n) in [-1, 1), seven for the whole, two a point."""
     wide, high, slant, tilt, right, down, thick = chances[:7]
     wobble = iter(chances[7:])
     corners: list[list[_Corner]] = []
@@ -101,7 +101,7 @@ def _column(values: NDArray[np.float64]) -> NDArray[np.float32]:
 def _squared_distance(
     x0: NDArray[np.float32], y0: NDArray[np.float32], x1: NDArray[np.float32], y1: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Of every pixel from the segment between two points given from the page's middle: float32 (n, SIDE, SIDE)."""
+    """Measure every pixel from the segment between two points, relative to the middle: float32 (n, SIDE, SIDE)."""
     grid = np.arange(SIDE, dtype=np.float32) - np.float32((SIDE - 1) / 2)
     right, down = grid[None, None, :] - x0, grid[None, :, None] - y0
     along_x, along_y = x1 - x0, y1 - y0

@@ -53,3 +53,9 @@ def check_same_data(path: Path, saved: Checkpoint, data: Dataset) -> None:
     """Raises InputError if `data` are not those that the checkpoint was trained on."""
     if saved.facts["data_sha256"] != data.sha256:
         raise InputError(f"{data.source}: not the data that {path} was trained on; name those with --data")
+
+
+def class_names(saved: Checkpoint) -> tuple[str, ...]:
+    """Return the names of the classes that a checkpoint's network knows; digits for checkpoints without names."""
+    names = tuple(saved.facts.get("class_names", ()))
+    return (names + Dataset.class_names[len(names) :])[: len(Dataset.class_names)]
