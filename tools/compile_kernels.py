@@ -38,7 +38,7 @@ class Job(NamedTuple):
 
 
 class Use(NamedTuple):
-    """What a kernel takes on an architecture."""
+    """The resources of a kernel on an architecture."""
 
     registers: int
     shared: int
@@ -60,7 +60,7 @@ def jobs(files: list[str], archs: list[int]) -> list[Job]:
 
 
 def wheels_folder() -> Path:
-    """Where the wheels of CUDA 13 put `lib` and `include`."""
+    """Returns the folder where the wheels of CUDA 13 put `lib` and `include`."""
     spec = importlib.util.find_spec("nvidia")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (Path(folder) / "cu13" / "lib").is_dir():
@@ -121,7 +121,7 @@ def run_nvrtc(job: Job, folder: Path, path: Path) -> str:
 
 
 def uses(log: str) -> dict[str, Use]:
-    """What the assembler said of each kernel, and whether it said it of all."""
+    """Returns the assembler's report of each kernel, and whether it covers all."""
     parts = ENTRY.split(log)
     found = {}
     for name, said in zip(parts[1::2], parts[2::2], strict=True):
@@ -133,7 +133,7 @@ def uses(log: str) -> dict[str, Use]:
 
 
 def compile_one(job: Job) -> tuple[Job, dict[str, Use], str]:
-    """What the kernels take, or why there is no answer."""
+    """Returns the resources of the kernels, or the reason why there are none."""
     try:
         return job, uses(compiled(job)), ""
     except FailedError as error:

@@ -7,7 +7,7 @@ from ddpgd.scaling.records import Facts
 
 
 class Fit(TypedDict):
-    """What `ddpgd plan --measure` found over a link for a network."""
+    """The fit of `ddpgd plan --measure` over a link for a network."""
 
     over: str
     network: str

@@ -50,7 +50,7 @@ NAMES = {
 
 
 class Loss(TypedDict):
-    """What is lost of a sum."""
+    """The loss of a sum."""
 
     relative_error: float
     flushed_share: float

@@ -1,4 +1,4 @@
-"""What `benchmarks.exchange.run` measures: links, sizes, contestants, and in which order, the most important first."""
+"""Cases of `benchmarks.exchange.run`: links, sizes and contestants, the most important first."""
 
 import os
 from dataclasses import dataclass

@@ -62,7 +62,7 @@ class Found(Facts):
 
 
 def command(name: str, sizes: tuple[int, ...], steps: int, python: str, data: str, folder: str) -> list[str]:
-    """What runs on each host; `folder` does not exist before."""
+    """Returns the command for each host; `folder` does not exist before."""
     if name.startswith("ddp"):
         words = f"{PEERS / 'ddp_loop.py'} {data} {','.join(map(str, sizes))} 1 {GLOBAL_BATCH} {folder} --steps {steps}"
         return [python, *words.split(), *(["--hook", "fp16"] if name == "ddp-half" else [])]

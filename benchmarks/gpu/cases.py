@@ -1,4 +1,4 @@
-"""What is measured on a GPU, most important first: networks, rows of a step, precisions, and who computes them."""
+"""Cases on a GPU, most important first: networks, rows of a step, precisions, contestants."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -74,6 +74,6 @@ def ordered(networks: Iterable[tuple[int, ...]], rows: Iterable[int], precisions
 
 
 def contestants(case: Case) -> dict[str, tuple[str, ...]]:
-    """Who takes part, by library."""
+    """Returns the contestants of a case, by library."""
     slow = () if case in COMPILED else ("compiled", "autotuned")
     return {library: keys for library, keys in LIBRARIES.items() if library not in slow}

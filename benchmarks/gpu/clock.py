@@ -30,7 +30,7 @@ WARM_S = 0.2
 
 
 def seconds(contestant: Contestant, steps: int) -> float:
-    """Of so many steps. Some before them wake the device from its rest."""
+    """Returns the seconds of so many steps; some before them wake an idle device."""
     contestant.run(_whole(contestant, steps // 4))
     started = time.perf_counter()
     contestant.run(steps)
@@ -38,7 +38,7 @@ def seconds(contestant: Contestant, steps: int) -> float:
 
 
 def warm_up(contestant: Contestant, run_s: float = RUN_S, warm_s: float = WARM_S) -> int:
-    """How many steps take `run_s` or more, once all has been compiled, captured and seen."""
+    """Returns a number of steps that takes `run_s` or more, after everything is compiled and captured."""
     steps, taken, started = contestant.steps_at_once, 0.0, time.perf_counter()
     while taken < run_s or time.perf_counter() - started < warm_s:
         taken = seconds(contestant, steps)
@@ -48,7 +48,7 @@ def warm_up(contestant: Contestant, run_s: float = RUN_S, warm_s: float = WARM_S
 
 
 def seconds_of(work: Work, synchronize: Work, run_s: float = 0.02, repetitions: int = 5) -> float:
-    """Of one call of `work`, among as many as take `run_s`: the least of some repetitions."""
+    """Returns the seconds of one call of `work`, among as many as take `run_s`: the least of some repetitions."""
 
     def taken(count: int) -> float:
         synchronize()

@@ -21,7 +21,7 @@ def conditions(arguments: list[str], repetitions: int) -> dict[str, Any]:
 
 
 def gpu() -> str:
-    """What the driver says of the GPU; empty where there is no nvidia-smi."""
+    """Returns the driver's description of the GPU; empty without nvidia-smi."""
     query = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
@@ -31,7 +31,7 @@ def gpu() -> str:
 
 
 def libraries(workers: dict[str, Process], cpu_too: bool) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """What each library says of itself; and why others take no part. All load side by side."""
+    """Returns the facts of each library, and the reasons why others take no part. All load side by side."""
     for worker in workers.values():
         worker.tell("facts")
     present, absent = {}, {}

@@ -1,4 +1,4 @@
-"""Where a step of ours goes: every op of it timed alone, many times over in one graph, its operands warm in the cache."""
+"""The ops of a step of ddpgd, each timed alone: many times over in one graph, with operands in the cache."""
 
 from collections import defaultdict
 from collections.abc import Callable

@@ -143,7 +143,7 @@ def _profiles(found: dict[str, Any]) -> list[str]:
 
 
 def _remarks(found: dict[str, Any]) -> list[str]:
-    """What a reader must know before trusting a table."""
+    """Returns warnings for the reader of a table."""
     lines = [f"- {problem}" for problem in dict.fromkeys(found["problems"])]
     for case in found["cases"]:
         for key, row in case["contestants"].items():

@@ -43,7 +43,7 @@ COPY_BYTES, MATRIX_SIDE = 1 << 30, 8192
 
 
 class Bench:
-    """What was found so far; written down after each case, so that an end from outside costs one case."""
+    """A measurement; results are written after each case, so that an interruption costs one case."""
 
     def __init__(self, asked: argparse.Namespace, workers: dict[str, Process], found: dict[str, Any]) -> None:
         self._asked = asked
@@ -89,7 +89,7 @@ class Bench:
             self.found["profiles"].append({"name": str(case), "ops": ops})
 
     def _peaks(self, precisions: list[str]) -> dict[str, Any]:
-        """What the machine does at its best: FLOP a second of a large product, bytes a second of a large copy."""
+        """Returns the machine's best: FLOP a second of a large product, bytes a second of a large copy."""
         side, num_bytes = (MATRIX_SIDE, COPY_BYTES) if not self._asked.trial else (64, 1 << 16)
         by = next(library for library in ("torch", "ddpgd") if library in self._workers)
         flop = {

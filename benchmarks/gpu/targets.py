@@ -1,4 +1,4 @@
-"""What the CUDA backend is meant to reach, and whether a measurement says that it does."""
+"""Targets of the CUDA backend, and whether a measurement meets them."""
 
 import statistics
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Target:
 
 
 def ratio(row: dict[str, Any], other: dict[str, Any]) -> list[float]:
-    """How many times as long the other takes, within each repetition; empty where one of them has no figure."""
+    """Returns the other's time over this row's, within each repetition; empty if one of them has no figure."""
     if "us" not in row or "us" not in other:
         return []
     return [theirs / mine for mine, theirs in zip(row["us"]["all"], other["us"]["all"], strict=True)]

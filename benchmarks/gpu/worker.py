@@ -25,7 +25,7 @@ MODULES = {
 
 
 class Worker:
-    """What can be asked of a library; each method takes and gives what JSON can say."""
+    """Requests that a library answers; arguments and results of each method are JSON values."""
 
     def __init__(self, module: Any, samples: Any) -> None:
         self._module = module

@@ -1,4 +1,4 @@
-"""What `benchmarks.slow_links.run` compares: networks, links, and contestants with their flags.
+"""Cases of `benchmarks.slow_links.run`: networks, links, and contestants with their flags.
 
 A contestant is a line of CONTESTANTS: change one, or add one; what must be timed for it follows from its flags.
 """
@@ -20,7 +20,7 @@ EVALUATE_EVERY = 47
 
 @dataclass(frozen=True)
 class Setting:
-    """How a program is started, beside what is the same for all."""
+    """The flags with which a program is started, beside those that are the same for all."""
 
     flags: str = ""
     is_torch: bool = False
@@ -81,7 +81,7 @@ CONTESTANTS = {
 
 
 def command(run: Run, python: str, data: str, folder: str) -> list[str]:
-    """What is started on each host; `folder` does not exist before."""
+    """Returns the command for each host; `folder` does not exist before."""
     sizes, flags = NETWORKS[run.network], run.setting.flags
     if run.setting.is_torch:
         length = f"--steps {run.steps}" if run.steps else f"--evaluate-every {EVALUATE_EVERY}"

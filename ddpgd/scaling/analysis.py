@@ -1,4 +1,4 @@
-"""What the runs of `ddpgd scaling` say of a case: medians and spreads, lost time by cause."""
+"""Figures of the cases of `ddpgd scaling` from their runs: medians and spreads, lost time by cause."""
 
 import statistics
 from collections import defaultdict

@@ -31,7 +31,7 @@ _CONDITIONS = ("place", "number of slots", "commit", "hardware", "number of core
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked: the flags of `ddpgd scaling`; `flags` are passed on to `ddpgd train`."""
+    """The flags of `ddpgd scaling`; `flags` are passed on to `ddpgd train`."""
 
     ranks: list[int]
     modes: list[str]

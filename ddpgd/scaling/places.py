@@ -17,7 +17,7 @@ CHECKOUT_LAUNCHER = Path(__file__).parents[2] / "launch" / "mpirun.sh"
 
 @dataclass(frozen=True)
 class Place:
-    """Where ranks start.
+    """The machines on which ranks start.
 
     Attributes:
         name: As it is shown to readers.

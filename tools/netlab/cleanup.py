@@ -1,4 +1,4 @@
-"""What a lab leaves on the machine, found by its name and removed: processes, network namespaces, a folder."""
+"""Removal of all that a lab leaves on the machine, by its name: processes, network namespaces, a folder."""
 
 import contextlib
 import itertools
@@ -75,7 +75,7 @@ def sweep() -> list[str]:
 
 
 def _started(pid: int) -> int | None:
-    """When the process was started, in the kernel's ticks; None: there is none."""
+    """Returns the start time of a process in the kernel's ticks; None if it does not exist."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -79,12 +79,12 @@ class Hosts:
         remains.remove(self.name)
 
     def entry(self, host: int) -> list[str]:
-        """What stands before a command to run it on that host."""
+        """Returns the words before a command that run it on that host."""
         return ["sh", str(self.folder / "enter"), self.names[host]]
 
     @property
     def agent(self) -> str:
-        """What `ssh` is to mpirun: before a host, and words for that host's shell."""
+        """Returns the program that mpirun calls in place of `ssh`, with a host and words for its shell."""
         return f"sh {self.folder / 'agent'}"
 
     def set_latency(self, latency_s: float) -> None:

@@ -180,7 +180,7 @@ class Lab:
         )
 
     def _watch(self, processes: list[subprocess.Popen[bytes]], cut: Cut | None, timeout: float | None) -> int:
-        """The first exit code that is not 0, or 0 when all have ended."""
+        """Returns the first exit code that is not 0, or 0 when all have ended."""
         started = time.monotonic()
         plan = self._plan(cut, timeout, processes)
         with contextlib.ExitStack() as handles:
@@ -202,7 +202,7 @@ class Lab:
     def _plan(
         self, cut: Cut | None, timeout: float | None, processes: list[subprocess.Popen[bytes]]
     ) -> list[tuple[float, Callable[[], int]]]:
-        """What happens when, in seconds from the start; whatever returns an exit code ends the run."""
+        """Returns events by seconds from the start; an event that returns an exit code ends the run."""
 
         def turn(state: str) -> int:
             self._hosts.set_link(-1, state)

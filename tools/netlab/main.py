@@ -17,20 +17,20 @@ __all__ = ["Cut", "Lab", "LabError"]
 ABOUT = """
 Several hosts on one Linux machine, to measure and test MPI programs over real TCP links that are slow on purpose, or
 cut. Each host is a network namespace with its own name, addresses and shared memory, and one link to a switch. COMMAND
-runs under mpirun (Open MPI 5) across them. Wants root, ip and tc. Nothing is left behind; what a killed lab left is
-removed by the next.
+runs under mpirun (Open MPI 5) across them. Needs root, ip and tc. Nothing is left behind; the next lab removes the
+remains of one that was killed.
 
   python -m tools.netlab --hosts 2 --rate 100mbit -- python -m ddpgd train --epochs 1 --run-dir runs/slow
   python -m tools.netlab --hosts 2 --rate 1gbit --each -- python measure_gloo.py
   python -m tools.netlab --hosts 3 --cut 5:3 -- python program.py
 """
 LIMITS = f"""
-Exit code: that of COMMAND (128 + N when signal N ended it); 2 wrong input, or a machine without what it takes;
+Exit code: that of COMMAND (128 + N when signal N ended it); 2 wrong input, or a machine that cannot hold a lab;
 {OUT_OF_PATIENCE} ended by --patience. More options of Open MPI go through its environment.
 
-Open MPI finds OMPI_MCA_btl_tcp_eager_limit and OMPI_MCA_btl_tcp_rndv_eager_limit of 32 MiB in its environment, or what
-you set there: with its own 64 KiB, ranks that send to each other reach about half of what a slow link can. So it is with
-PRTE_MCA_oob_tcp_keepalive_time, _intvl and _probes of 20, 5 and 4: a host that is silent for 40 s ends the run.
+The lab sets OMPI_MCA_btl_tcp_eager_limit and OMPI_MCA_btl_tcp_rndv_eager_limit to 32 MiB unless you set them: with Open
+MPI's 64 KiB, ranks that send to each other reach about half of a slow link's rate. It also sets
+PRTE_MCA_oob_tcp_keepalive_time, _intvl and _probes to 20, 5 and 4: a host that is silent for 40 s ends the run.
 
 From Python, in the folder of the checkout:
 
@@ -40,12 +40,12 @@ From Python, in the folder of the checkout:
       lab.set_rate("10mbit")
       lab.each(["python", "measure_gloo.py"])
 
-What it cannot show:
-  - network cards: no RDMA, no offloads, no interrupts; TCP costs the CPU what it costs on a loopback, less than
-    through a card's driver, and sender and receiver pay on the same cores
+Limits of such a lab:
+  - network cards: no RDMA, no offloads, no interrupts; TCP costs as much CPU time as on a loopback, less than
+    through a card's driver, and sender and receiver share the same cores
   - latency, unless the kernel has netem: without --latency a packet arrives in about 10 us, plus its time on the link
   - growth of compute: all hosts share this machine's cores, caches and memory bandwidth, so compute slows as hosts are
-    added; with more ranks than cores, measured times are mostly of the scheduler
+    added; with more ranks than cores, measured times are mostly the scheduler's
   - a busy switch: each link is limited, the switch between them is not
 A command that ends at once, such as true, can make Open MPI itself hang under mpirun; one of 0.3 s does not.
 The rate counts Ethernet frames without preamble and gap: of 100 Mbit/s a TCP stream gets at most 95.6.
@@ -88,7 +88,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--hosts", type=whole, default=2, metavar="N", help="how many, 1 to 99 (default: 2)")
     add("--rate", default="none", help="of each link, each way: 10mbit, 1gbit, 500kbit; none: unlimited (default)")
-    add("--latency", help="one way, between any two hosts: 1ms, 200us; wants a kernel with netem")
+    add("--latency", help="one way, between any two hosts: 1ms, 200us; needs a kernel with netem")
     add("--ranks-per-host", type=whole, default=1, metavar="N", help="(default: 1)")
     add("--cut", type=parse_cut, metavar="AFTER:FOR", help="seconds: the last host's link goes down; 5:3, 5:forever")
     add("--patience", type=seconds, default=60.0, metavar="S", help="a run cut for ever is ended after S (default: 60)")
