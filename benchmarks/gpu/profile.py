@@ -53,7 +53,8 @@ def profile(case: Case, images: Array, labels: Array, clock: Clock) -> list[dict
             grads, tail, _, cursor, *rest = arguments
             arguments = grads, tail, ops.zeros((MOST_STEPS,), "float64"), ops.zeros(cursor.shape, "int64"), *rest
         many = capture(partial(_times, REPEAT, partial(getattr(ops, name), *arguments)))
-        times_us[name, _shapes(arguments)].append(1e6 * clock(many, ops.synchronize) / REPEAT)
+        label = f"update {arguments[0]}" if name == "update" else name
+        times_us[label, _shapes(arguments)].append(1e6 * clock(many, ops.synchronize) / REPEAT)
     rows = [
         {"op": name, "shapes": shapes, "calls": len(times), "us": sum(times) / len(times)}
         for (name, shapes), times in times_us.items()

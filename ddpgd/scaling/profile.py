@@ -182,7 +182,7 @@ def _op_time(
 
 
 def _shape(name: str, arguments: tuple[Any, ...]) -> str:
-    """Returns rows x K x N of a product, as `gemm.products` writes it; else the shape of the op's main array."""
+    """Returns rows x K x N of a product, as `gemm.products` writes it; else the main array's shape, after an update's rule."""
     shapes = [argument.shape for argument in arguments if isinstance(argument, np.ndarray)]
     if name in _PRODUCTS:
         (rows, first), (second, last) = shapes[:2]
@@ -193,7 +193,8 @@ def _shape(name: str, arguments: tuple[Any, ...]) -> str:
         }[name]
         return "x".join(map(str, product))
     which = {"gather_normalise": 3}.get(name, 0)
-    return "x".join(map(str, shapes[which])) if which < len(shapes) else ""
+    shape = "x".join(map(str, shapes[which])) if which < len(shapes) else ""
+    return f"{arguments[0]} {shape}" if name == "update" else shape
 
 
 def lines(found: Profile, as_json: bool = False) -> list[str]:

@@ -60,7 +60,14 @@ def test_the_report_tells_all(measured: tuple[dict[str, Any], str]) -> None:
     assert "Emulated device" in table
     assert "| 64 | bfloat16 | " in table
     assert "**784-16-10, 64 rows, bfloat16**: " in table
-    for op in ("gather_normalise", "dense_forward", "dense_backward_params", "cross_entropy", "decide", "momentum"):
+    for op in (
+        "gather_normalise",
+        "dense_forward",
+        "dense_backward_params",
+        "cross_entropy",
+        "decide",
+        "update momentum",
+    ):
         assert f"| {op} | " in table
     assert "has not learned" not in table
 
