@@ -3,7 +3,7 @@
 A folder of tests that imports * from here supplies the fixture `bench`, a backend under test.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,7 @@ over_shapes = pytest.mark.parametrize(
 over_rows = pytest.mark.parametrize(("micro_batch", "rows"), ROWS)
 over_losses = pytest.mark.parametrize("loss", LOSSES)
 over_lengths = pytest.mark.parametrize("length", LENGTHS)
+over_rules = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 
 
 class Bench:
@@ -507,44 +508,50 @@ def test_decide_doubles_a_loss_scale_that_held(bench: Bench, good_steps: int, sc
 
 
 def hyper_of(rule: Rule) -> dict[str, float]:
-    """Its hyper-parameters; 0.9 stands for those of the configuration."""
+    """Its hyper-parameters; 0.9 stands for those that are options."""
     return {name: 0.9 if value is None else value for name, value in rule.hyper.items()}
 
 
+def wanted_update(
+    rule: Rule, vectors: Sequence[Array], weight_decay: float, lr: float, scale: float, t: int
+) -> list[Array]:
+    """Returns params, grads and state after an update, by the formula in the rule's row, in float64."""
+    params, grads, *state = (vector.astype(np.float64) for vector in vectors)
+    names = {"g": scale * grads + weight_decay * params, "lr": lr, "t": t, "sqrt": np.sqrt, "sign": np.sign}
+    names |= dict(zip(rule.state, state, strict=True)) | hyper_of(rule)
+    exec(rule.formula, {}, names)
+    return [params - names["change"], grads, *(names[vector] for vector in rule.state)]
+
+
+def vectors_of(rule: Rule, rng: np.random.Generator, length: int) -> list[Array]:
+    """Returns params, grads and state, float64 (length,), as they are before the third update."""
+    params, state = rng.standard_normal(length), [np.zeros(length) for _ in rule.state]
+    for t in (1, 2):
+        params, _, *state = wanted_update(rule, [params, rng.standard_normal(length), *state], 0.0, 0.1, 0.5, t)
+    return [params, rng.standard_normal(length), *state]
+
+
 def _update(
-    bench: Bench, name: str, vectors: list[Array], weight_decay: float, **control: float
+    bench: Bench, rule: Rule, vectors: list[Array], weight_decay: float, **control: float
 ) -> tuple[list[Array], Array]:
     ops = bench.ops
     there = [bench.vector(vector.copy()) for vector in vectors]
     weights = ops.round_weights(there[0])
-    hyper = list(hyper_of(RULES[name]).values())
-    ops.update(name, there[0], there[1], there[2:], bench.control(**control), weight_decay, hyper, weights)
+    hyper = list(hyper_of(rule).values())
+    ops.update(rule.name, there[0], there[1], there[2:], bench.control(**control), weight_decay, hyper, weights)
     return [bench.values(vector) for vector in there], bench.values(weights)
 
 
-def wanted_update(name: str, vectors: list[Array], weight_decay: float, lr: float, scale: float, t: int) -> list[Array]:
-    """By the formula in the rule's row of the table, in float64."""
-    rule, (params, grads, *state) = RULES[name], (vector.astype(np.float64) for vector in vectors)
-    known = dict(zip(rule.vectors, state, strict=True)) | hyper_of(rule)
-    known |= {"g": scale * grads + weight_decay * params, "lr": lr, "t": t, "sqrt": np.sqrt, "sign": np.sign}
-    exec(rule.formula, {}, known)
-    return [params - known["change"], grads, *(known[vector] for vector in rule.vectors)]
-
-
-@pytest.mark.parametrize("name", list(RULES))
+@over_rules
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
 @over_lengths
-def test_updates(bench: Bench, rng: np.random.Generator, name: str, weight_decay: float, length: int) -> None:
-    count = 2 + len(RULES[name].vectors)
-    vectors = list(rng.standard_normal((count, length)).astype(bench.ops.vector_dtype))
-    for vector, kind in zip(vectors[2:], RULES[name].vectors, strict=True):
-        if kind.endswith("_sq"):
-            vector **= 2
-    got, weights = _update(bench, name, vectors, weight_decay, LR=0.1, SCALE=0.5, APPLY=1, UPDATE=3)
-    for held, wanted in zip(got, wanted_update(name, vectors, weight_decay, 0.1, 0.5, 3), strict=True):
-        bench.check(name, bench.vector(held), wanted)
+def test_updates(bench: Bench, rng: np.random.Generator, rule: Rule, weight_decay: float, length: int) -> None:
+    vectors = [vector.astype(bench.ops.vector_dtype) for vector in vectors_of(rule, rng, length)]
+    got, weights = _update(bench, rule, vectors, weight_decay, LR=0.1, SCALE=0.5, APPLY=1, UPDATE=3)
+    for held, wanted in zip(got, wanted_update(rule, vectors, weight_decay, 0.1, 0.5, 3), strict=True):
+        bench.check(rule.name, bench.vector(held), wanted)
     np.testing.assert_array_equal(weights, _stored(bench, got[0]))
-    kept, weights = _update(bench, name, vectors, weight_decay, LR=0.1, SCALE=0.5, APPLY=0, UPDATE=3)
+    kept, weights = _update(bench, rule, vectors, weight_decay, LR=0.1, SCALE=0.5, APPLY=0, UPDATE=3)
     np.testing.assert_array_equal(kept, vectors)
     np.testing.assert_array_equal(weights, _stored(bench, vectors[0]))
 

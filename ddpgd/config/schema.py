@@ -29,11 +29,16 @@ def _fixed(default: Any, group: str, text: str, kind: type = str, choices: tuple
 
 
 def _rates() -> str:
-    """The rules' default learning rates in words."""
+    """Returns the rules' default learning rates in words."""
     rates: dict[float, list[str]] = {}
     for rule in RULES.values():
         rates.setdefault(rule.lr, []).append(rule.name)
-    return "; ".join(f"{rate:g} for {', '.join(names)}" for rate, names in rates.items())
+    return ", ".join(f"{rate:g} of {' and '.join(names)}" for rate, names in rates.items())
+
+
+def _rules_with(option: str) -> str:
+    """Returns the rules that have a hyper-parameter from this option, in words."""
+    return " and ".join(rule.name for rule in RULES.values() if option in rule.options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +95,8 @@ class Config:
     )
 
     optimizer: str = _fixed("momentum", "optimizer", "update rule", choices=tuple(RULES))
-    lr: float | None = _fixed(None, "optimizer", f"learning rate (default: the optimizer's: {_rates()})", float)
-    momentum: float = _fixed(0.9, "optimizer", "momentum of --optimizer momentum and nesterov", float)
+    lr: float | None = _fixed(None, "optimizer", f"learning rate (default: the update rule's: {_rates()})", float)
+    momentum: float = _fixed(0.9, "optimizer", f"momentum of --optimizer {_rules_with('momentum')}", float)
     schedule: str = _fixed("cosine", "optimizer", "learning-rate schedule", choices=tuple(SCHEDULES))
     warmup: int = _fixed(0, "optimizer", "steps of linear warm-up", int)
     scale_lr: str | None = _fixed(

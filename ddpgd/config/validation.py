@@ -7,6 +7,7 @@ from typing import Any
 
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag
 from ddpgd.errors import InputError
+from ddpgd.optim.rules import RULES
 
 PER_LAUNCH = ("resume", "max_time", "quiet", "backend", "share_gpu", "transport", "ranks")
 """Options that say how one start goes, not what the run is: a resume begins with their defaults."""
@@ -118,9 +119,11 @@ def _validate_exchange(config: Config) -> None:
         raise InputError(
             f"--error-feedback: --wire {config.wire} keeps what it does not send in any case; drop the flag"
         )
-    if config.wire == "topk" and config.optimizer == "nesterov" and config.sync == "every-step":
+    if config.wire == "topk" and config.sync == "every-step" and not RULES[config.optimizer].behind_top_k:
+        others = [rule.name for rule in RULES.values() if rule.behind_top_k]
         raise InputError(
-            "--optimizer nesterov: --wire topk takes over plain momentum alone; type --optimizer momentum, sgd or adam"
+            f"--optimizer {config.optimizer}: --wire topk takes over plain momentum alone; type --optimizer "
+            f"{', '.join(others[:-1])} or {others[-1]}"
         )
     if not keeps and config.sync == "every-step":
         return

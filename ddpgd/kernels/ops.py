@@ -162,17 +162,16 @@ class Ops(Protocol):
         rule: str,
         params: Array,
         grads: Array,
-        vectors: Sequence[Array],
+        state: Sequence[Array],
         control: Array,
         weight_decay: float,
         hyper: Sequence[float],
         weights: Array,
     ) -> None:
-        """params -= change, by the formula called `rule`; see the table `optim.rules.RULES`.
+        """params -= change, by the formula called `rule` in the table `optim.rules.RULES`.
 
-        A formula takes g = SCALE grads + weight_decay params, lr = LR, the number UPDATE of the update, the rule's
-        `vectors`, which it changes, and its hyper-parameters `hyper`, in the table's order. params, grads and vectors
-        are (n,); grads is left as it is. weights: what `round_weights` made, follows params.
-        Nothing happens where APPLY is 0. Where params, grads and vectors are zero (the padding between tensors), they
-        stay zero.
+        A formula reads g = SCALE grads + weight_decay params, lr = LR, t = UPDATE, and the hyper-parameters `hyper`; it
+        reads and changes the vectors `state`. Hyper-parameters and vectors come in the table's order. params, grads and
+        the vectors are (n,); grads stays as it is. weights, which `round_weights` made, follows params.
+        Nothing happens where APPLY is 0. Elements that are zero in all vectors (the padding between tensors) stay zero.
         """

@@ -1,4 +1,4 @@
-"""Optimizers: update rules as values, in one table that flags, documents, checkpoints and tests read."""
+"""Optimizers: update rules as values, in one table that flags, help, checkpoints, documents and tests read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,75 +8,106 @@ from ddpgd.kernels.ops import Array, Ops
 
 @dataclass(frozen=True)
 class Rule:
-    """An update rule: params -= change, where its formula makes the change from g = gradient + weight_decay params.
+    """An update rule: params -= change, where a formula makes the change from g = gradient + weight_decay params.
 
     Attributes:
-        name: The name of `--optimizer`, and of the rule's formula in `kernels/reference/updates.py` and `optimizer.cu`.
-        formula: The published formula, in Python, of g, lr, the number t of the update (from 1), the vectors and the
-            hyper-parameters: what tests hold the NumPy and CUDA forms against.
-        source: The paper.
+        name: The value of `--optimizer`, and the name of the rule's formula in `kernels/reference/updates.py` and
+            `kernels/cuda/optimizer.cu`.
+        formula: The published formula as Python statements that assign `change`. They read g, lr, the number t of the
+            update (from 1), the vectors and the hyper-parameters. Tests hold the NumPy and CUDA formulas against it.
+        source: The publication.
         lr: The default learning rate.
-        vectors: Names of the vectors, float32 (n,), that it remembers and a checkpoint holds; they start as zeros.
-        hyper: Its hyper-parameters in the formula's order: a value, or None for the configuration's option of that name.
+        state: Names of the vectors, float32 (n,), that the rule remembers and checkpoints hold. They start as zeros.
+        hyper: The hyper-parameters, in the order in which the formulas take them: each a fixed value, or None for the
+            value of the option of that name.
+        pytorch: The equal optimizer of `torch.optim`, without params, lr and weight_decay, which tests compare with.
+            Empty: PyTorch has none.
+        behind_top_k: True if the rule can follow the sparse sums of `--wire topk`.
     """
 
     name: str
     formula: str
     source: str
-    lr: float = 0.1
-    vectors: tuple[str, ...] = ()
+    lr: float
+    state: tuple[str, ...] = ()
     hyper: Mapping[str, float | None] = field(default_factory=dict)
+    pytorch: str = ""
+    behind_top_k: bool = True
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options that are hyper-parameters of this rule."""
+        return tuple(name for name, value in self.hyper.items() if value is None)
 
 
-RULES = {
-    rule.name: rule
-    for rule in (
-        Rule("sgd", "change = lr * g", 'Robbins, Monro, "A stochastic approximation method", 1951'),
-        Rule(
-            "momentum",
-            "velocity = momentum * velocity + g; change = lr * velocity",
-            'Polyak, "Some methods of speeding up the convergence of iteration methods", 1964',
-            vectors=("velocity",),
-            hyper={"momentum": None},
-        ),
-        Rule(
-            "nesterov",
-            "velocity = momentum * velocity + g; change = lr * (g + momentum * velocity)",
-            'Nesterov, 1983, as rewritten by Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and '
-            'momentum in deep learning", 2013',
-            vectors=("velocity",),
-            hyper={"momentum": None},
-        ),
-        Rule(
-            "adam",
-            "exp_avg = beta1 * exp_avg + (1 - beta1) * g; exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g**2; "
-            "change = lr * (exp_avg / (1 - beta1**t)) / (sqrt(exp_avg_sq / (1 - beta2**t)) + epsilon)",
-            'Kingma, Ba, "Adam: a method for stochastic optimization", 2015',
-            lr=0.001,
-            vectors=("exp_avg", "exp_avg_sq"),
-            hyper={"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
-        ),
-    )
-}
+_ROWS = (
+    Rule(
+        "sgd",
+        "change = lr * g",
+        'Robbins, Monro, "A stochastic approximation method", 1951',
+        lr=0.1,
+        pytorch="SGD()",
+    ),
+    Rule(
+        "momentum",
+        "velocity = momentum * velocity + g; change = lr * velocity",
+        'Polyak, "Some methods of speeding up the convergence of iteration methods", 1964',
+        lr=0.1,
+        state=("velocity",),
+        hyper={"momentum": None},
+        pytorch="SGD(momentum=momentum)",
+    ),
+    Rule(
+        "nesterov",
+        "velocity = momentum * velocity + g; change = lr * (g + momentum * velocity)",
+        'Nesterov, "A method of solving a convex programming problem with convergence rate O(1/k^2)", 1983, as rewritten '
+        'by Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013',
+        lr=0.1,
+        state=("velocity",),
+        hyper={"momentum": None},
+        pytorch="SGD(momentum=momentum, nesterov=True)",
+        behind_top_k=False,
+    ),
+    Rule(
+        "adam",
+        "exp_avg = beta1 * exp_avg + (1 - beta1) * g; exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g**2; "
+        "change = lr * (exp_avg / (1 - beta1**t)) / (sqrt(exp_avg_sq / (1 - beta2**t)) + epsilon)",
+        'Kingma, Ba, "Adam: a method for stochastic optimization", 2015',
+        lr=0.001,
+        state=("exp_avg", "exp_avg_sq"),
+        hyper={"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
+        pytorch="Adam(betas=(beta1, beta2), eps=epsilon)",
+    ),
+)
+
+RULES = {rule.name: rule for rule in _ROWS}
+"""The update rules, by name."""
+
+FORMER_NAMES = {"first": "exp_avg", "second": "exp_avg_sq"}
+"""Names that vectors had in checkpoints of earlier versions."""
 
 
 class Optimizer:
-    """A rule with its vectors: `state` names them, float32 (size,)."""
+    """A rule with its vectors.
+
+    Attributes:
+        state: The vectors by name, float32 (size,).
+    """
 
     def __init__(self, ops: Ops, rule: Rule, size: int, weight_decay: float, options: Mapping[str, float]) -> None:
-        """`options`: values of the rule's hyper-parameters that come from the configuration; others are ignored."""
-        self.state = {name: ops.zeros((size,), ops.vector_dtype) for name in rule.vectors}
+        """Creates the vectors as zeros. `options` holds the values of `rule.options`; others are ignored."""
+        self.state = {name: ops.zeros((size,), ops.vector_dtype) for name in rule.state}
         self._ops = ops
         self._name = rule.name
         self._weight_decay = weight_decay
         self._hyper = [options[name] if value is None else value for name, value in rule.hyper.items()]
 
     def update(self, params: Array, grads: Array, control: Array, weights: Array) -> None:
-        """Applies the gradient SCALE * grads as `control` says; see `Ops.update`. grads is left as it is."""
+        """Applies the gradient SCALE * grads as `control` says; see `Ops.update`. grads stays as it is."""
         vectors = list(self.state.values())
         self._ops.update(self._name, params, grads, vectors, control, self._weight_decay, self._hyper, weights)
 
 
 def make(name: str, ops: Ops, size: int, weight_decay: float, **options: float) -> Optimizer:
-    """The optimizer that `--optimizer` calls `name`, for vectors of `size` elements; see `Optimizer`."""
+    """Returns the optimizer that `--optimizer` calls `name`, for vectors of `size` elements; see `Optimizer`."""
     return Optimizer(ops, RULES[name], size, weight_decay, options)

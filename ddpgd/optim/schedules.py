@@ -2,32 +2,49 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 Schedule = Callable[[int], float]
 """step (from 0) -> learning rate of that step."""
 
 
-class Shape(NamedTuple):
-    """A schedule after its warm-up: the factor on the learning rate at a fraction, 0 to 1, of the steps that remain."""
+@dataclass(frozen=True)
+class Curve:
+    """A schedule after its warm-up.
 
+    Attributes:
+        name: The value of `--schedule`.
+        factor: Fraction of the steps after the warm-up that are done, 0 to 1 -> factor on the learning rate, 0 to 1.
+        source: The publication, if there is one.
+    """
+
+    name: str
     factor: Callable[[float], float]
-    formula: str
-    source: str
+    source: str = ""
 
 
-SCHEDULES = {
-    "constant": Shape(lambda _: 1.0, "lr", "-"),
-    "cosine": Shape(
+_ROWS = (
+    Curve("constant", lambda _: 1.0),
+    Curve(
+        "cosine",
         lambda fraction: 0.5 * (1.0 + math.cos(math.pi * fraction)),
-        "lr (1 + cos(pi t / T)) / 2 at step t of T",
         'Loshchilov, Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017',
     ),
-}
+)
+
+SCHEDULES = {curve.name: curve for curve in _ROWS}
+"""The learning-rate schedules, by name."""
 
 
 def make(name: str, lr: float, total_steps: int, warmup_steps: int) -> Schedule:
-    """The schedule called `name`, after a linear warm-up: step s of the warm-up has lr (s + 1) / warmup_steps."""
+    """Returns the schedule called `name`, after a linear warm-up.
+
+    Args:
+        name: A key of SCHEDULES.
+        lr: The learning rate after the warm-up.
+        total_steps: Steps of the run, the warm-up included.
+        warmup_steps: Steps of the warm-up; step s of them has the learning rate lr (s + 1) / warmup_steps.
+    """
     factor, remaining = SCHEDULES[name].factor, max(1, total_steps - warmup_steps)
 
     def schedule(step: int) -> float:
@@ -39,7 +56,7 @@ def make(name: str, lr: float, total_steps: int, warmup_steps: int) -> Schedule:
 
 
 def scale(rule: str | None, global_batch: int) -> float:
-    """The factor on the learning rate that `rule` ("linear:256", "sqrt:256" or None) gives to `global_batch`.
+    """Returns the factor on the learning rate that `rule` ("linear:256", "sqrt:256" or None) gives to `global_batch`.
 
     linear: Goyal et al., "Accurate, large minibatch SGD", 2017. sqrt: Krizhevsky, "One weird trick", 2014.
     """

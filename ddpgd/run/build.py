@@ -169,8 +169,7 @@ def optimizer(backend: Ops, config: Config, size: int) -> Optimizer:
     """The update rule; plain SGD where the wire has the momentum, with the weight decay that momentum would multiply."""
     if momentum := build_exchange.momentum_of_wire(config):
         return rules.make("sgd", backend, size, config.weight_decay / (1 - momentum))
-    hyper = RULES[config.optimizer].hyper
-    options = {name: getattr(config, name) for name, value in hyper.items() if value is None}
+    options = {name: getattr(config, name) for name in RULES[config.optimizer].options}
     return rules.make(config.optimizer, backend, size, config.weight_decay, **options)
 
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from ddpgd.comm.agreement import on_root
 from ddpgd.comm.transport import Transport
 from ddpgd.errors import InputError
+from ddpgd.optim.rules import FORMER_NAMES
 from ddpgd.run import checkpoint_schema, safetensors_file, strict_json
 from ddpgd.run.atomic import write_atomically
 from ddpgd.run.report import VERSION
@@ -36,9 +37,6 @@ class DamagedError(InputError):
 
 class NoCheckpointError(InputError):
     """There is no whole checkpoint at that place."""
-
-
-_EARLIER_NAMES = {"optimizer.first": "optimizer.exp_avg", "optimizer.second": "optimizer.exp_avg_sq"}
 
 
 @dataclass(frozen=True)
@@ -138,11 +136,10 @@ def load(path: Path) -> Checkpoint:
 
 
 def _current_name(name: str) -> str:
-    """An array's name, where earlier versions called it otherwise; a vector of one rank ends in .RANK."""
-    base, dot, rank = name.rpartition(".")
-    if rank.isdecimal():
-        return f"{_EARLIER_NAMES.get(base, base)}{dot}{rank}"
-    return _EARLIER_NAMES.get(name, name)
+    """Returns what an array of that name is called today: optimizer.first.0 of earlier versions is optimizer.exp_avg.0."""
+    kind, _, rest = name.partition(".")
+    vector, dot, rank = rest.partition(".")
+    return f"{kind}.{FORMER_NAMES.get(vector, vector)}{dot}{rank}" if kind == "optimizer" else name
 
 
 def find(place: Path, say: Callable[[str], None]) -> tuple[Path, Checkpoint]:

@@ -43,6 +43,7 @@ def introduction(
 ) -> list[str]:
     """Returns the first lines of a run. `pace`: steps done and steps in all."""
     assert config.global_batch is not None, "resolve() was not called"
+    assert config.lr is not None, "resolve() was not called"
     feedback = " with error feedback" if config.error_feedback else ""
     factor = schedules.scale(config.scale_lr, config.global_batch)
     scaled = f" x {factor:g} ({config.scale_lr})" if config.scale_lr else ""

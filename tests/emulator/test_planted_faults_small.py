@@ -10,7 +10,7 @@ from ddpgd.kernels.philox import Purpose, words
 from ddpgd.kernels.reference import codecs
 from ddpgd.kernels.words import BLOCK, CONTROL_WORDS, TAIL_WORDS, Control, Tail
 from ddpgd.optim.rules import RULES
-from op_laws import hyper_of, wanted_update
+from op_laws import hyper_of, vectors_of, wanted_update
 from oracles import bits, tree_fold, uneven
 
 from .planting import BARRIER, ORDERS, Compare, Device, Fault, orders_that_show, run
@@ -79,18 +79,19 @@ def takes_losses(device: Device) -> None:
 
 def updates(device: Device) -> None:
     """Every rule, applied and not, at a ragged length."""
-    rng, size = np.random.default_rng(4), 1021
+    size = 1021
     for rule in RULES.values():
-        hyper = [*hyper_of(rule).values(), 0.0, 0.0, 0.0][:3]
-        arrays = [rng.random(size).astype(np.float32) for _ in range(2 + len(rule.vectors))]
-        wanted = wanted_update(rule.name, arrays, 0.0, 0.5, 0.25, 2)
+        arrays = [vector.astype(np.float32) for vector in vectors_of(rule, np.random.default_rng(4), size)]
+        wanted = wanted_update(rule, arrays, 0.0, 0.5, 0.25, 3)
+        hyper = list(hyper_of(rule).values())
+        factors = [np.float64(value) for value in (*hyper, *[0.0] * (4 - len(hyper)))]
         for apply in (0, 1):
             control = np.zeros(CONTROL_WORDS)
-            control[[Control.LR, Control.SCALE, Control.APPLY, Control.UPDATE]] = 0.5, 0.25, apply, 2
+            control[[Control.LR, Control.SCALE, Control.APPLY, Control.UPDATE]] = 0.5, 0.25, apply, 3
             there = [device.put(array) for array in arrays]
-            vectors = [*there[2:], NO_POINTER, NO_POINTER][:2]
-            factors = device.put(control), np.float32(0), *map(np.float64, hyper), NO_POINTER, np.int64(size)
-            device.launch("optimizer.cu", rule.name, (1,), (256,), *there[:2], *vectors, *factors)
+            vectors = *there, *[NO_POINTER] * (3 - len(rule.state))
+            others = device.put(control), np.float32(0), *factors, NO_POINTER, np.int64(size)
+            device.launch("optimizer.cu", rule.name, (1,), (256,), *vectors, *others)
             for array, before, after in zip(there, arrays, wanted, strict=True):
                 np.testing.assert_allclose(array.get(), after if apply else before, rtol=1e-5, atol=1e-6)
 
@@ -159,13 +160,9 @@ FAULTS = (
     Fault("store: four at the end", updates, "if (first + N <= end && is_aligned<N>(to))", "if (true)"),
     Fault("updates: none", updates, "control[APPLY] == 0", "control[APPLY] != 0"),
     Fault("updates: always", updates, "control[APPLY] == 0", "false"),
-    Fault("nesterov: not ahead", updates, "__fadd_rn(g, __fmul_rn(momentum, velocity))", "velocity"),
-    Fault(
-        "nesterov: from the velocity before",
-        updates,
-        "return __fadd_rn(g",
-        "return __fsub_rn(g",
-    ),
+    Fault("updates: the state is not kept", updates, "held[v].at[j] = state[v]", "held[v].at[j] = held[v].at[j]"),
+    Fault("updates: one vector fewer", updates, "v < R::NUM_VECTORS", "v < R::NUM_VECTORS - 1"),
+    Fault("nesterov: not ahead", updates, "return __fadd_rn(g, __fmul_rn", "return __fmul_rn(g, __fmul_rn"),
     Fault("adam: used before computed", updates, f"        }}\n    {BARRIER}", "        }\n"),
     Fault("block_max: read before written", codes, f"= value;\n{BARRIER}    value =", "= value;\n    value ="),
     Fault("codec: draws before words", codes, "first + begin);\n        __syncthreads();", "first + begin);"),

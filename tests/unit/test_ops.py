@@ -16,7 +16,7 @@ from ddpgd.optim import rules
 from ddpgd.optim.rules import RULES, Rule
 from ddpgd.params import initialise
 from op_laws import *  # noqa: F403
-from op_laws import LOSSES, Bench, hyper_of
+from op_laws import LOSSES, Bench, hyper_of, vectors_of
 
 Array = NDArray[Any]
 
@@ -77,8 +77,8 @@ def _calls(ops: Reference, rng: np.random.Generator) -> dict[str, tuple[Callable
     } | {
         rule.name: (
             partial(_update_flat, ops, rule),
-            [real(9), real(9), *(real(9) ** 2 for _ in rule.vectors), control, real(9)],
-            {0, *range(2, 2 + len(rule.vectors))},
+            [*vectors_of(rule, rng, 9), control, real(9)],
+            {0, *range(2, 2 + len(rule.state))},
         )
         for rule in RULES.values()
     }
@@ -86,9 +86,8 @@ def _calls(ops: Reference, rng: np.random.Generator) -> dict[str, tuple[Callable
 
 def _update_flat(ops: Reference, rule: Rule, params: Array, grads: Array, *others: Array) -> None:
     """`Ops.update` with its vectors one by one."""
-    *vectors, control, weights = others
-    hyper = list(hyper_of(rule).values())
-    ops.update(rule.name, params, grads, vectors, control, 0.01, hyper, weights)
+    *state, control, weights = others
+    ops.update(rule.name, params, grads, state, control, 0.01, list(hyper_of(rule).values()), weights)
 
 
 @pytest.mark.parametrize("name", list(_calls(Reference(), np.random.default_rng())))

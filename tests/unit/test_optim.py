@@ -1,16 +1,22 @@
 """Update rules: steps worked out by hand, and what every rule must keep."""
 
+import re
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ddpgd.config.schema import OPTIONS, Config, resolve
+from ddpgd.kernels.cuda import sources
+from ddpgd.kernels.reference import updates
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import CONTROL_WORDS, Control
 from ddpgd.optim import rules
 from ddpgd.optim.rules import RULES
 from ddpgd.params import dense_layout, initialise
+from oracles import bits
 
-NAMES = tuple(RULES)
+over_rules = pytest.mark.parametrize("name", RULES)
 
 
 def control(lr: float, scale: float, number: int) -> NDArray[np.float64]:
@@ -34,7 +40,7 @@ STEPS = [
     ("nesterov", 0.0, 0.1, 0.5, [1, 2], [([2, -4], [0.81, 2.38]), ([2, 0], [0.539, 2.542])]),
     # first update: a step of lr against the sign of g, whatever its size
     ("adam", 0.0, 0.1, 0.5, [1, 2], [([2, -4], [0.9, 2.1])]),
-    # g = 1, then -1: first = (0.9 0.1 - 0.1) / (1 - 0.81) = -1/19; second = 1; a step of + lr / 19
+    # g = 1, then -1: exp_avg / (1 - 0.81) = (0.9 0.1 - 0.1) / 0.19 = -1/19, exp_avg_sq / (1 - 0.999^2) = 1: a step of lr / 19
     ("adam", 0.0, 0.19, 1.0, [1], [([1], [0.81]), ([-1], [0.82])]),
     # g = 0 + 0.5 params: the step is of size lr again
     ("adam", 0.5, 0.1, 1.0, [2, -4], [([0, 0], [1.9, -3.9])]),
@@ -52,7 +58,7 @@ def test_steps_worked_out_by_hand(
         np.testing.assert_allclose(params, wanted, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@over_rules
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_padding_stays_zero(name: str, weight_decay: float) -> None:
     layout = dense_layout((5, 3, 2))
@@ -70,7 +76,7 @@ def test_padding_stays_zero(name: str, weight_decay: float) -> None:
     assert params[inside].all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@over_rules
 def test_the_state_of_a_rule_is_all_that_it_remembers(name: str) -> None:
     """A second object, handed the first one's state, goes on bit for bit."""
     rng = np.random.default_rng(0)
@@ -87,3 +93,60 @@ def test_the_state_of_a_rule_is_all_that_it_remembers(name: str) -> None:
         first.update(params, gradients[number - 1].copy(), control(0.1, 1.0, number), params)
         second.update(resumed, gradients[number - 1].copy(), control(0.1, 1.0, number), resumed)
     np.testing.assert_array_equal(params, resumed)
+
+
+@over_rules
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize(("part", "size"), [(7, 100), (64, 64), (64, 65), (updates.PART, updates.PART + 1000)])
+def test_an_update_in_parts_has_the_bits_of_a_whole_one(
+    name: str, weight_decay: float, part: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for elements in (part, 2 * size):
+        monkeypatch.setattr(updates, "PART", elements)
+        rng, rule = np.random.default_rng(1), rules.make(name, Reference(), size, weight_decay, momentum=0.9)
+        params, grads = (rng.standard_normal(size).astype(np.float32) for _ in range(2))
+        for number in (1, 2, 3):
+            grads[...] = rng.standard_normal(size)
+            rule.update(params, grads, control(0.1, 1 / 64, number), params)
+        results.append([params, *rule.state.values()])
+    for got, wanted in zip(*results, strict=True):
+        np.testing.assert_array_equal(bits(got), bits(wanted))
+
+
+def test_views_of_vectors_that_are_gone_are_never_used() -> None:
+    """Vectors come and go, as in a loop over networks with one backend; new ones may lie where old ones did."""
+    ops = Reference()
+    for _ in range(20):
+        params, grads = np.ones(100, np.float32), np.ones(100, np.float32)
+        rule = rules.make("momentum", ops, 100, 0.0, momentum=0.9)
+        rule.update(params, grads, control(0.5, 1.0, 1), params)
+        np.testing.assert_array_equal(params, np.float32(0.5))
+
+
+def test_every_rule_has_its_formulas_and_names_its_source() -> None:
+    kernels = set(re.findall(r"^KERNEL\((\w+), \w+\)$", sources.joined("optimizer.cu"), re.MULTILINE))
+    assert RULES.keys() == updates.FORMULAS.keys() == kernels
+    for name, rule in RULES.items():
+        assert rule.name == name
+        assert rule.source
+        assert rule.lr > 0
+        assert set(rule.options) <= OPTIONS.keys()
+
+
+@over_rules
+def test_a_rule_has_its_own_default_learning_rate(name: str) -> None:
+    assert resolve(Config(optimizer=name), 1).lr == RULES[name].lr
+    assert resolve(Config(optimizer=name, lr=0.25), 1).lr == 0.25
+
+
+@over_rules
+def test_the_help_tells_the_rules(name: str) -> None:
+    assert name in OPTIONS["optimizer"].metadata["choices"]
+    assert name in OPTIONS["lr"].metadata["help"]
+    for option in RULES[name].options:
+        assert name in OPTIONS[option].metadata["help"]
+
+
+def test_adam_without_a_learning_rate_uses_its_own() -> None:
+    assert resolve(Config(optimizer="adam"), 1).lr == 0.001

@@ -4,7 +4,11 @@ import math
 
 import pytest
 
+from ddpgd.config.schema import OPTIONS
 from ddpgd.optim import schedules
+from ddpgd.optim.schedules import SCHEDULES
+
+over_schedules = pytest.mark.parametrize("name", SCHEDULES)
 
 
 @pytest.mark.parametrize(
@@ -15,7 +19,7 @@ def test_cosine(step: int, wanted: float) -> None:
     assert schedules.make("cosine", 0.3, 100, 0)(step) == pytest.approx(0.3 * wanted, abs=1e-15)
 
 
-@pytest.mark.parametrize("name", list(schedules.SCHEDULES))
+@over_schedules
 @pytest.mark.parametrize(("step", "wanted"), [(0, 0.1), (1, 0.2), (8, 0.9), (9, 1.0), (10, 1.0)])
 def test_a_linear_warm_up_ends_where_the_schedule_begins(name: str, step: int, wanted: float) -> None:
     assert schedules.make(name, 2.0, 110, 10)(step) == pytest.approx(2.0 * wanted)
@@ -33,7 +37,7 @@ def test_constant(step: int) -> None:
     assert schedules.make("constant", 0.25, 100, 0)(step) == 0.25
 
 
-@pytest.mark.parametrize("name", list(schedules.SCHEDULES))
+@over_schedules
 def test_a_run_of_one_step_has_its_learning_rate(name: str) -> None:
     assert schedules.make(name, 0.25, 1, 0)(0) == 0.25
 
@@ -52,3 +56,18 @@ def test_a_run_of_one_step_has_its_learning_rate(name: str) -> None:
 )
 def test_scale(rule: str | None, global_batch: int, wanted: float) -> None:
     assert schedules.scale(rule, global_batch) == wanted
+
+
+@over_schedules
+@pytest.mark.parametrize("warmup_steps", [0, 1, 30])
+def test_a_schedule_begins_at_the_learning_rate_and_never_leaves_0_to_it(name: str, warmup_steps: int) -> None:
+    rate = schedules.make(name, 0.5, 100, warmup_steps)
+    assert rate(warmup_steps) == 0.5
+    assert all(0 <= rate(step) <= 0.5 for step in range(2 * 100))
+    assert rate(100) == rate(1000)
+
+
+@over_schedules
+def test_a_schedule_is_a_choice(name: str) -> None:
+    assert SCHEDULES[name].name == name
+    assert name in OPTIONS["schedule"].metadata["choices"]

@@ -11,16 +11,25 @@ from ddpgd.comm.transports import threads
 from ddpgd.comm.transports.threads import Threads
 from ddpgd.config.schema import from_table
 from ddpgd.kernels.reference.backend import Reference
+from ddpgd.optim.rules import RULES
 from ddpgd.run import build, checkpoint, resharding
 from runs import digits, train
 
 WAYS: dict[str, dict[str, Any]] = {
     **{name: {"wire": name, "error_feedback": True} for name in ("float16", "bfloat16", "int8")},
     "topk": {"wire": "topk", "topk_density": 0.05, "topk_warmup": 1, "topk_masking": True},
-    "topk, adam": {"wire": "topk", "topk_density": 0.002, "optimizer": "adam", "lr": 0.01},
+    **{
+        f"topk, {rule.name}": {"wire": "topk", "topk_density": 0.002, "optimizer": rule.name, "lr": 0.01}
+        for rule in RULES.values()
+        if rule.behind_top_k and rule.state
+    },
     "powersgd": {"wire": "powersgd"},
     "local": {"sync": "local", "local_steps": 2},
-    "local, adam": {"sync": "local", "local_steps": 3, "optimizer": "adam", "lr": 0.01},
+    **{
+        f"local, {rule.name}": {"sync": "local", "local_steps": 3, "optimizer": rule.name, "lr": 0.01}
+        for rule in RULES.values()
+        if rule.state
+    },
     "local, outer momentum": {"sync": "local", "local_steps": 3, "outer_lr": 0.7, "outer_momentum": 0.9},
     "local, float16": {"sync": "local", "local_steps": 3, "wire": "float16", "error_feedback": True},
     "local, topk": {"sync": "local", "local_steps": 3, "wire": "topk", "topk_density": 0.2},

@@ -141,7 +141,10 @@ def test_a_rank_whose_gradient_is_not_finite_ends_all(world_size: int, tmp_path:
         ({"topk_density": 0.5}, "--topk-density is for --wire topk"),
         ({"powersgd_rank": 3, "wire": "topk"}, "--powersgd-rank is for --wire powersgd"),
         ({"wire": "topk", "error_feedback": True}, "keeps what it does not send in any case; drop the flag"),
-        ({"wire": "topk", "optimizer": "nesterov"}, "takes over plain momentum alone; type --optimizer momentum"),
+        (
+            {"wire": "topk", "optimizer": "nesterov"},
+            "takes over plain momentum alone; type --optimizer sgd, momentum or adam",
+        ),
         ({"wire": "powersgd", "non_finite": "skip"}, "--non-finite skip cannot undo what --wire powersgd has kept"),
         ({"sync": "local", "precision": "float16"}, "which --sync local cannot follow; type --precision bfloat16"),
         ({"wire": "topk", "topk_density": 0.0}, "--topk-density 0.0: must be above 0 and at most 1"),

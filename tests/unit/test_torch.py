@@ -1,5 +1,6 @@
 """The same steps in PyTorch: whole steps in float64, gradients and each update rule in float32."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,7 @@ from ddpgd.kernels.ops import Array
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import CONTROL_WORDS, TAIL_WORDS, Control, Tail
 from ddpgd.model.network import MultilayerPerceptron
-from ddpgd.optim import rules
-from ddpgd.optim.rules import RULES
+from ddpgd.optim.rules import RULES, Optimizer, Rule
 from ddpgd.params import initialise
 from op_laws import hyper_of
 
@@ -19,21 +19,15 @@ torch = pytest.importorskip("torch", reason="PyTorch, the second opinion, is not
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
 LOSSES = ("cross-entropy", "mse")
 WEIGHT_DECAYS = (0.0, 0.01)
-LR = {name: 2 * rule.lr if rule.lr < 0.1 else rule.lr for name, rule in RULES.items()}
-TORCH: dict[str, tuple[str, dict[str, Any]]] = {
-    "sgd": ("SGD", {}),
-    "momentum": ("SGD", {"momentum": 0.9}),
-    "nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}),
-    "adam": ("Adam", {}),
-}
-"""Rules that PyTorch has too; the others have their own proofs."""
+RULES_OF_PYTORCH = [rule for rule in RULES.values() if rule.pytorch]
 NUM_ROWS = 50
 
 over_networks = pytest.mark.parametrize(
     ("activation", "loss"), [(activation, loss) for activation in ACTIVATIONS for loss in LOSSES]
 )
 over_optimizers = pytest.mark.parametrize(
-    ("name", "weight_decay"), [(name, decay) for name in RULES if name in TORCH for decay in WEIGHT_DECAYS]
+    ("rule", "weight_decay"),
+    [pytest.param(rule, decay, id=f"{rule.name}-{decay}") for rule in RULES_OF_PYTORCH for decay in WEIGHT_DECAYS],
 )
 
 
@@ -60,17 +54,21 @@ def torch_loss_sum(tensors: list[Any], x: Any, labels: Any, activation: str, los
     return functional.mse_loss(x, one_hot, reduction="none").mean(dim=1).sum()
 
 
-def torch_optimizer(name: str, tensors: list[Any], weight_decay: float) -> Any:
-    kind, settings = TORCH[name]
-    return getattr(torch.optim, kind)(tensors, lr=LR[name], weight_decay=weight_decay, **settings)
+def torch_optimizer(rule: Rule, tensors: list[Any], weight_decay: float) -> Any:
+    name = rule.pytorch.partition("(")[0]
+    optimizer = partial(getattr(torch.optim, name), tensors, lr=lr(rule), weight_decay=weight_decay)
+    return eval(rule.pytorch, {name: optimizer}, hyper_of(rule))
 
 
-def update64(name: str, params: Array, grads: Array, state: list[Array], weight_decay: float, number: int) -> None:
-    """The ops' own update rule on float64 vectors."""
-    rule, words = RULES[name], control(LR[name], 1 / NUM_ROWS, number)
-    hyper = list(hyper_of(rule).values())
-    vectors = state[: len(rule.vectors)]
-    Reference(np.float64).update(name, params, grads, vectors, words, weight_decay, hyper, params)
+def lr(rule: Rule) -> float:
+    """A rate at which a few steps change something."""
+    return 2 * rule.lr
+
+
+def update64(rule: Rule, params: Array, grads: Array, state: list[Array], weight_decay: float, number: int) -> None:
+    """The op's own update on float64 vectors."""
+    words, hyper = control(lr(rule), 1 / NUM_ROWS, number), list(hyper_of(rule).values())
+    Reference(np.float64).update(rule.name, params, grads, state, words, weight_decay, hyper, params)
 
 
 def control(lr: float, scale: float, number: int) -> Array:
@@ -97,24 +95,24 @@ def batch(number: int, dtype: type, width: int = 30) -> tuple[Array, Array]:
 
 @over_optimizers
 @over_networks
-def test_whole_steps_in_float64(name: str, weight_decay: float, activation: str, loss: str) -> None:
+def test_whole_steps_in_float64(rule: Rule, weight_decay: float, activation: str, loss: str) -> None:
     model, params, tensors = network(activation, loss, np.float64)
-    rule = torch_optimizer(name, tensors, weight_decay)
+    theirs = torch_optimizer(rule, tensors, weight_decay)
     grads, tails = np.zeros((1, model.layout.size)), np.zeros((1, TAIL_WORDS))
-    state = [np.zeros(model.layout.size), np.zeros(model.layout.size)]
+    state = [np.zeros(model.layout.size) for _ in rule.state]
     largest = 0.0
     for number in (1, 2, 3):
         x, labels = batch(number, np.float64)
         num_rows = model.set_inputs(x, labels)
         model.gradient(params, params, num_rows, NUM_ROWS, control(0, 0, 0), grads, tails)
-        update64(name, params, grads[0], state, weight_decay, number)
-        rule.zero_grad()
+        update64(rule, params, grads[0], state, weight_decay, number)
+        theirs.zero_grad()
         loss_sum = torch_loss_sum(tensors, torch.tensor(x), torch.tensor(labels), activation, loss)
         (loss_sum / NUM_ROWS).backward()
-        rule.step()
+        theirs.step()
         assert tails[0, Tail.LOSS_SUM] == pytest.approx(loss_sum.item(), rel=1e-12)
-        for ours, theirs in zip(model.layout.views(params), tensors, strict=True):
-            largest = max(largest, float(np.abs(ours - theirs.detach().numpy()).max()))
+        for view, tensor in zip(model.layout.views(params), tensors, strict=True):
+            largest = max(largest, float(np.abs(view - tensor.detach().numpy()).max()))
     report(largest)
     assert 0 <= largest <= 1e-10
 
@@ -135,18 +133,18 @@ def test_the_gradient_in_float32(activation: str, loss: str, hidden: tuple[int, 
 
 
 @over_optimizers
-def test_each_update_rule_in_float32(name: str, weight_decay: float) -> None:
+def test_each_update_rule_in_float32(rule: Rule, weight_decay: float) -> None:
     ops, rng, size = Reference(), np.random.default_rng(5), 4096
     params = rng.standard_normal(size).astype(np.float32)
-    theirs = torch.tensor(params, requires_grad=True)
-    ours = rules.make(name, ops, size, weight_decay, momentum=0.9)
-    rule = torch_optimizer(name, [theirs], weight_decay)
+    tensor = torch.tensor(params, requires_grad=True)
+    ours = Optimizer(ops, rule, size, weight_decay, hyper_of(rule))
+    theirs = torch_optimizer(rule, [tensor], weight_decay)
     for number in range(1, 9):
         gradient_sum = rng.standard_normal(size).astype(np.float32)
-        theirs.grad = torch.tensor(gradient_sum) / 64
-        rule.step()
-        ours.update(params, gradient_sum, control(LR[name], 1 / 64, number), params)
-    difference = params.astype(np.float64) - theirs.detach().numpy()
+        tensor.grad = torch.tensor(gradient_sum) / 64
+        theirs.step()
+        ours.update(params, gradient_sum, control(lr(rule), 1 / 64, number), params)
+    difference = params.astype(np.float64) - tensor.detach().numpy()
     error = float(np.linalg.norm(difference) / np.linalg.norm(params))
     report(error)
     assert error <= 1e-6

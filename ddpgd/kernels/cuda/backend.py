@@ -16,8 +16,8 @@ from ddpgd.kernels.words import BLOCK, HISTORY_WORDS, TAIL_WORDS, Policy
 LOSS_ROWS = 128
 """Rows that a thread block of a loss takes; `loss.cu` says the same."""
 
-MOST_VECTORS, MOST_HYPER = 2, 3
-"""Vectors and hyper-parameters of an update rule, at most; `optimizer.cu` says the same."""
+UPDATE_VECTORS, UPDATE_FACTORS = 3, 4
+"""Vectors and hyper-parameters that the kernels of update rules take; `optimizer.cu` has the same numbers."""
 
 JOINED_ROWS = 16384
 JOINED_BYTES = 1 << 29
@@ -178,19 +178,21 @@ class Cuda:
         rule: str,
         params: Array,
         grads: Array,
-        vectors: Sequence[Array],
+        state: Sequence[Array],
         control: Array,
         weight_decay: float,
         hyper: Sequence[float],
         weights: Array,
     ) -> None:
-        for vector in (params, grads, *vectors):
+        for vector in (params, grads, *state):
             check(vector, np.float32)
-        held = [*vectors, *[None] * MOST_VECTORS][:MOST_VECTORS]
-        factors = [np.float64(value) for value in (*hyper, *[0.0] * MOST_HYPER)][:MOST_HYPER]
+        vectors = *state, *[None] * (UPDATE_VECTORS - len(state))
+        factors = [np.float64(value) for value in (*hyper, *[0.0] * (UPDATE_FACTORS - len(hyper)))]
+        assert len(vectors) == UPDATE_VECTORS
+        assert len(factors) == UPDATE_FACTORS
         copy = None if weights is params else weights
         arguments = control, np.float32(weight_decay), *factors, copy, np.int64(params.size)
-        self._launch("optimizer.cu", rule, *by_fours(params), params, grads, *held, *arguments)
+        self._launch("optimizer.cu", rule, *by_fours(params), params, grads, *vectors, *arguments)
 
     def _loss(
         self, kernel: str, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array

@@ -1,4 +1,4 @@
-// The updates: each one pass over its vectors, float32 in the order of the contract, the weights' copy written along.
+// The updates: one pass over the vectors for each rule, in float32 and in the order of the contract; weights follow params.
 #include "pack.cuh"
 #include "value.cuh"
 #include "words.cuh"
@@ -20,98 +20,119 @@ extern "C" __global__ void __launch_bounds__(256) round_weights(const float* par
     store_weights(load<4>(params, first, n), weights, first, n);
 }
 
-// params -= lr direction(g, vectors), by a rule: its words and hyper-parameters are read once, then every thread takes four
-// neighbouring elements.
-template <class Rule>
+// At most; backend.py has the same numbers.
+constexpr int VECTORS = 3, FACTORS = 4;
+
+// The words of an update, as `decide` left them, and the hyper-parameters of a rule, in the order of its row.
+struct Words {
+    double lr, number;
+    double hyper[FACTORS];
+};
+
+// A rule: the number of its vectors, what all threads of a block share (made by all of them together), and
+// direction(g, state): changes the state of one element; the change of its param is lr times what it returns.
+struct Rule {
+    float lr;
+
+    __device__ explicit Rule(const Words& words) : lr(words.lr) {}
+};
+
+template <class R>
 __device__ __forceinline__ void update(
-    float* params, const float* grads, float* const (&vectors)[2], const double* control, float weight_decay,
-    const double (&hyper)[3], Value* weights, long long n)
+    float* params, const float* grads, float* const (&vectors)[VECTORS], const double* control, float weight_decay,
+    const double (&hyper)[FACTORS], Value* weights, long long n)
 {
     if (control[APPLY] == 0) return;
-    const Rule rule(control, hyper);
+    const R rule({control[LR], control[UPDATE], {hyper[0], hyper[1], hyper[2], hyper[3]}});
     const long long first = 4 * (256LL * blockIdx.x + threadIdx.x);
     if (first >= n) return;
     const float scale = control[SCALE];
-    Four param = load<4>(params, first, n), state[2] = {};
+    Four param = load<4>(params, first, n), held[VECTORS] = {};
     const Four grad = load<4>(grads, first, n);
 #pragma unroll
-    for (int v = 0; v < Rule::VECTORS; ++v) state[v] = load<4>(vectors[v], first, n);
+    for (int v = 0; v < R::NUM_VECTORS; ++v) held[v] = load<4>(vectors[v], first, n);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
         const float scaled = __fmul_rn(scale, grad.at[j]);
         const float g = weight_decay == 0.0f ? scaled : __fadd_rn(scaled, __fmul_rn(weight_decay, param.at[j]));
-        const float direction = rule.direction(g, state[0].at[j], state[1].at[j]);
-        param.at[j] = __fsub_rn(param.at[j], __fmul_rn(rule.lr, direction));
+        float state[VECTORS] = {held[0].at[j], held[1].at[j], held[2].at[j]};
+        param.at[j] = __fsub_rn(param.at[j], __fmul_rn(rule.lr, rule.direction(g, state)));
+#pragma unroll
+        for (int v = 0; v < R::NUM_VECTORS; ++v) held[v].at[j] = state[v];
     }
 #pragma unroll
-    for (int v = 0; v < Rule::VECTORS; ++v) store<4>(state[v], vectors[v], first, n);
+    for (int v = 0; v < R::NUM_VECTORS; ++v) store<4>(held[v], vectors[v], first, n);
     store<4>(param, params, first, n);
     store_weights(param, weights, first, n);
 }
 
-// The kernel of a rule has the rule's name; vectors and hyper-parameters that it does not have are null and 0.
-#define UPDATE_RULE(name, Rule)                                                                                        \
-    extern "C" __global__ void __launch_bounds__(256) name(                                                            \
-        float* params, const float* grads, float* vector0, float* vector1, const double* control, float weight_decay, \
-        double hyper0, double hyper1, double hyper2, Value* weights, long long n)                                      \
-    {                                                                                                                  \
-        float* const vectors[2] = {vector0, vector1};                                                                  \
-        const double hyper[3] = {hyper0, hyper1, hyper2};                                                              \
-        update<Rule>(params, grads, vectors, control, weight_decay, hyper, weights, n);                                \
+// The kernel of a rule has the rule's name. Vectors that it does not have are null, hyper-parameters 0.
+#define KERNEL(name, R)                                                                                               \
+    extern "C" __global__ void __launch_bounds__(256) name(                                                           \
+        float* params, const float* grads, float* vector0, float* vector1, float* vector2, const double* control,     \
+        float weight_decay, double hyper0, double hyper1, double hyper2, double hyper3, Value* weights, long long n)  \
+    {                                                                                                                 \
+        float* const vectors[VECTORS] = {vector0, vector1, vector2};                                                  \
+        const double hyper[FACTORS] = {hyper0, hyper1, hyper2, hyper3};                                               \
+        update<R>(params, grads, vectors, control, weight_decay, hyper, weights, n);                                  \
     }
 
-struct Sgd {
-    static constexpr int VECTORS = 0;
-    float lr;
-    __device__ Sgd(const double* control, const double (&)[3]) : lr(control[LR]) {}
-    __device__ float direction(float g, float&, float&) const { return g; }
-};
-UPDATE_RULE(sgd, Sgd)
+struct Sgd : Rule {
+    static constexpr int NUM_VECTORS = 0;
 
-struct Momentum {
-    static constexpr int VECTORS = 1;
-    float lr, momentum;
-    __device__ Momentum(const double* control, const double (&hyper)[3]) : lr(control[LR]), momentum(hyper[0]) {}
-    __device__ float direction(float g, float& velocity, float&) const
+    using Rule::Rule;
+
+    __device__ float direction(float g, float*) const { return g; }
+};
+KERNEL(sgd, Sgd)
+
+struct Momentum : Rule {
+    static constexpr int NUM_VECTORS = 1;
+    float momentum;
+
+    __device__ explicit Momentum(const Words& words) : Rule(words), momentum(words.hyper[0]) {}
+
+    __device__ float direction(float g, float* state) const
     {
-        return velocity = __fadd_rn(__fmul_rn(momentum, velocity), g);
+        return state[0] = __fadd_rn(__fmul_rn(momentum, state[0]), g);
     }
 };
-UPDATE_RULE(momentum, Momentum)
+KERNEL(momentum, Momentum)
 
-struct Nesterov {
-    static constexpr int VECTORS = 1;
-    float lr, momentum;
-    __device__ Nesterov(const double* control, const double (&hyper)[3]) : lr(control[LR]), momentum(hyper[0]) {}
-    __device__ float direction(float g, float& velocity, float&) const
+struct Nesterov : Momentum {
+    using Momentum::Momentum;
+
+    __device__ float direction(float g, float* state) const
     {
-        velocity = __fadd_rn(__fmul_rn(momentum, velocity), g);
-        return __fadd_rn(g, __fmul_rn(momentum, velocity));
+        return __fadd_rn(g, __fmul_rn(momentum, Momentum::direction(g, state)));
     }
 };
-UPDATE_RULE(nesterov, Nesterov)
+KERNEL(nesterov, Nesterov)
 
-struct Adam {
-    static constexpr int VECTORS = 2;
-    float lr, unbias, keep1, take1, keep2, take2, epsilon;
-    __device__ Adam(const double* control, const double (&hyper)[3])
-        : keep1(hyper[0]), take1(1 - hyper[0]), keep2(hyper[1]), take2(1 - hyper[1]), epsilon(hyper[2])
+struct Adam : Rule {
+    static constexpr int NUM_VECTORS = 2;
+    float unbias, keep1, take1, keep2, take2, epsilon;
+
+    __device__ explicit Adam(const Words& words)
+        : Rule(words), keep1(words.hyper[0]), take1(1 - words.hyper[0]), keep2(words.hyper[1]),
+          take2(1 - words.hyper[1]), epsilon(words.hyper[2])
     {
         // Powers in double are slow on most devices: one thread takes them for its block.
-        __shared__ float step, root;
+        __shared__ float shared_lr, shared_unbias;
         if (threadIdx.x == 0) {
-            step = control[LR] / (1 - pow(hyper[0], control[UPDATE]));
-            root = 1 / sqrt(1 - pow(hyper[1], control[UPDATE]));
+            shared_lr = words.lr / (1 - pow(words.hyper[0], words.number));
+            shared_unbias = 1 / sqrt(1 - pow(words.hyper[1], words.number));
         }
         __syncthreads();
-        lr = step;
-        unbias = root;
+        lr = shared_lr;
+        unbias = shared_unbias;
     }
-    __device__ float direction(float g, float& exp_avg, float& exp_avg_sq) const
+
+    __device__ float direction(float g, float* state) const
     {
-        exp_avg = __fadd_rn(__fmul_rn(keep1, exp_avg), __fmul_rn(take1, g));
-        exp_avg_sq = __fadd_rn(__fmul_rn(keep2, exp_avg_sq), __fmul_rn(take2, __fmul_rn(g, g)));
-        return exp_avg / __fadd_rn(__fmul_rn(sqrtf(exp_avg_sq), unbias), epsilon);
+        state[0] = __fadd_rn(__fmul_rn(keep1, state[0]), __fmul_rn(take1, g));
+        state[1] = __fadd_rn(__fmul_rn(keep2, state[1]), __fmul_rn(take2, __fmul_rn(g, g)));
+        return state[0] / __fadd_rn(__fmul_rn(sqrtf(state[1]), unbias), epsilon);
     }
 };
-UPDATE_RULE(adam, Adam)
+KERNEL(adam, Adam)

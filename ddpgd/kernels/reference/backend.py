@@ -162,13 +162,13 @@ class Reference:
         rule: str,
         params: Array,
         grads: Array,
-        vectors: Sequence[Array],
+        state: Sequence[Array],
         control: Array,
         weight_decay: float,
         hyper: Sequence[float],
         weights: Array,  # noqa: ARG002
     ) -> None:
-        self._updates(rule, params, grads, vectors, control, weight_decay, hyper)
+        self._updates(rule, params, grads, state, control, weight_decay, hyper)
 
     def _scale_loss(self, control: Array, dlogits: Array) -> None:
         loss_scale = float(control[Control.LOSS_SCALE])

@@ -9,22 +9,16 @@ import numpy as np
 from ddpgd.kernels.ops import Array
 from ddpgd.kernels.words import Control
 
-BLOCK_ELEMENTS = 1 << 16
-"""Elements of a vector that an update handles at once, 256 KiB in float32: less, and calls take longer than arithmetic;
-more, and every pass goes through memory."""
+PART = 1 << 16
+"""Elements of each vector that are updated at once, 256 KiB in float32. With fewer, the calls take longer than the
+arithmetic; with more, every pass over a vector reads it from memory."""
 
-MOST_KEPT = 8
-"""Sets of vectors whose views are kept: a run has one, or two with an outer optimizer."""
-
-Formula = Callable[..., None]
-"""formula(block, words, *hyper): puts the change of params into block.change, and changes block.vectors."""
-
-_FORMULAS: dict[str, Formula] = {}
-"""By the rules' names."""
+MOST_KEPT = 4
+"""Sets of vectors whose views are kept: a run has one, or three with local steps."""
 
 
 class Words(NamedTuple):
-    """The words of an update: what `decide` left in control, and the weight decay."""
+    """The words of an update: those that `decide` left in control, and the weight decay."""
 
     lr: float
     scale: float
@@ -32,61 +26,72 @@ class Words(NamedTuple):
     weight_decay: float
 
 
-class Block:
-    """A part of an update's vectors that stays in the cache: views, and two work arrays of its length.
+class Part:
+    """The views of a part of an update's vectors, and two work arrays of its length, all of which fit into the cache."""
 
-    A formula puts the change of params into `change`; `gradient` is g, in `change` as well.
-    """
-
-    def __init__(self, part: slice, params: Array, grads: Array, vectors: Sequence[Array], work: Array) -> None:
+    def __init__(self, part: slice, params: Array, grads: Array, state: Sequence[Array], work: Array) -> None:
         self.params = params[part]
         self.grads = grads[part]
-        self.vectors = [vector[part] for vector in vectors]
-        self.change, self.work = work[0, : len(self.params)], work[1, : len(self.params)]
+        self.state = [vector[part] for vector in state]
+        self.work, self._gradient = work[0, : len(self.params)], work[1, : len(self.params)]
 
     def gradient(self, words: Words) -> Array:
-        """SCALE grads + weight_decay params; grads is left alone: writing what peers have just read costs more."""
-        np.multiply(self.grads, words.scale, out=self.change)
+        """Returns SCALE grads + weight_decay params in a work array; `work` is undefined afterwards.
+
+        Not in place: other ranks have just read grads, and writing what others have read is slow.
+        """
+        np.multiply(self.grads, words.scale, out=self._gradient)
         if words.weight_decay:
             np.multiply(self.params, words.weight_decay, out=self.work)
-            np.add(self.change, self.work, out=self.change)
-        return self.change
+            np.add(self._gradient, self.work, out=self._gradient)
+        return self._gradient
+
+
+Formula = Callable[..., Array]
+"""formula(part, words, *hyper): changes the part's state and returns the change of its params, in a work array."""
+
+FORMULAS: dict[str, Formula] = {}
+"""The formulas by the rules' names."""
 
 
 def _formula(formula: Formula) -> Formula:
-    _FORMULAS[formula.__name__] = formula
+    FORMULAS[formula.__name__] = formula
     return formula
 
 
 @_formula
-def sgd(block: Block, words: Words) -> None:
+def sgd(part: Part, words: Words) -> Array:
     if words.weight_decay:
-        np.multiply(block.gradient(words), words.lr, out=block.change)
-    else:
-        np.multiply(block.grads, words.lr * words.scale, out=block.change)
+        gradient = part.gradient(words)
+        np.multiply(gradient, words.lr, out=gradient)
+        return gradient
+    np.multiply(part.grads, words.lr * words.scale, out=part.work)
+    return part.work
 
 
 @_formula
-def momentum(block: Block, words: Words, momentum: float) -> None:
-    (velocity,) = block.vectors
-    np.multiply(velocity, momentum, out=velocity)
-    np.add(velocity, block.gradient(words), out=velocity)
-    np.multiply(velocity, words.lr, out=block.change)
-
-
-@_formula
-def nesterov(block: Block, words: Words, momentum: float) -> None:
-    (velocity,), gradient = block.vectors, block.gradient(words)
+def momentum(part: Part, words: Words, momentum: float) -> Array:
+    (velocity,), gradient = part.state, part.gradient(words)
     np.multiply(velocity, momentum, out=velocity)
     np.add(velocity, gradient, out=velocity)
-    np.multiply(velocity, momentum, out=block.work)
-    np.add(gradient, block.work, out=block.change)
-    np.multiply(block.change, words.lr, out=block.change)
+    np.multiply(velocity, words.lr, out=gradient)
+    return gradient
 
 
 @_formula
-def adam(block: Block, words: Words, beta1: float, beta2: float, epsilon: float) -> None:
-    (exp_avg, exp_avg_sq), gradient, work = block.vectors, block.gradient(words), block.work
+def nesterov(part: Part, words: Words, momentum: float) -> Array:
+    (velocity,), gradient, work = part.state, part.gradient(words), part.work
+    np.multiply(velocity, momentum, out=velocity)
+    np.add(velocity, gradient, out=velocity)
+    np.multiply(velocity, momentum, out=work)
+    np.add(gradient, work, out=work)
+    np.multiply(work, words.lr, out=work)
+    return work
+
+
+@_formula
+def adam(part: Part, words: Words, beta1: float, beta2: float, epsilon: float) -> Array:
+    (exp_avg, exp_avg_sq), gradient, work = part.state, part.gradient(words), part.work
     np.multiply(gradient, 1.0 - beta1, out=work)
     np.multiply(exp_avg, beta1, out=exp_avg)
     np.add(exp_avg, work, out=exp_avg)
@@ -98,42 +103,43 @@ def adam(block: Block, words: Words, beta1: float, beta2: float, epsilon: float)
     np.multiply(work, 1.0 / math.sqrt(1.0 - beta2**words.number), out=work)
     np.add(work, epsilon, out=work)
     np.divide(exp_avg, work, out=work)
-    np.multiply(work, words.lr / (1.0 - beta1**words.number), out=block.change)
+    np.multiply(work, words.lr / (1.0 - beta1**words.number), out=work)
+    return work
 
 
 class Updates:
-    """Updates of vectors block by block; the views of vectors that come back every step are cut once."""
+    """Updates vectors part by part. The views of vectors that come back at every step are cut once."""
 
     def __init__(self) -> None:
-        self._blocks: dict[tuple[int, ...], tuple[list[Array], list[Block]]] = {}
+        self._kept: dict[tuple[int, ...], tuple[list[Array], list[Part]]] = {}
 
     def __call__(
         self,
         rule: str,
         params: Array,
         grads: Array,
-        vectors: Sequence[Array],
+        state: Sequence[Array],
         control: Array,
         weight_decay: float,
         hyper: Sequence[float],
     ) -> None:
+        """Does what `Ops.update` does, apart from weights."""
         lr, scale, apply, number = control[: Control.UPDATE + 1].tolist()
         if not apply:
             return
-        formula = _FORMULAS[rule]
-        words = Words(lr, scale, number, weight_decay)
-        for block in self._blocks_of(params, grads, vectors):
-            formula(block, words, *hyper)
-            np.subtract(block.params, block.change, out=block.params)
+        formula, words = FORMULAS[rule], Words(lr, scale, number, weight_decay)
+        for part in self._parts([params, grads, *state]):
+            np.subtract(part.params, formula(part, words, *hyper), out=part.params)
 
-    def _blocks_of(self, params: Array, grads: Array, vectors: Sequence[Array]) -> list[Block]:
-        arrays = [params, grads, *vectors]
-        key = tuple(map(id, arrays))
-        if key not in self._blocks:
-            if len(self._blocks) == MOST_KEPT:
-                self._blocks.clear()
-            work = np.empty((2, min(BLOCK_ELEMENTS, len(params))), params.dtype)
-            parts = [slice(start, start + BLOCK_ELEMENTS) for start in range(0, len(params), BLOCK_ELEMENTS)]
-            # Holding the arrays keeps their ids their own.
-            self._blocks[key] = arrays, [Block(part, params, grads, vectors, work) for part in parts]
-        return self._blocks[key][1]
+    def _parts(self, vectors: list[Array]) -> list[Part]:
+        key = tuple(map(id, vectors))
+        if key not in self._kept:
+            if len(self._kept) == MOST_KEPT:
+                self._kept.clear()
+            (params, grads, *state), size = vectors, vectors[0].size
+            work = np.empty((2, min(PART, size)), params.dtype)
+            starts = range(0, size, PART)
+            parts = [Part(slice(start, start + PART), params, grads, state, work) for start in starts]
+            # As long as the vectors are held here, no others have their ids.
+            self._kept[key] = vectors, parts
+        return self._kept[key][1]

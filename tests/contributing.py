@@ -1,0 +1,39 @@
+"""The diffs that CONTRIBUTING.md shows, applied to a copy of the package and its tests, which then run there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+NAMES = "rmsprop or linear"
+"""What the diffs add, as pytest's -k selects it."""
+
+
+def applied(folder: Path) -> Path:
+    """Copies the package and its tests into `folder` and applies every diff of the page."""
+    for name in ("ddpgd", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    diffs = re.findall(r"```diff\n(.*?)```", page, re.DOTALL)
+    assert diffs
+    for diff in diffs:
+        done = subprocess.run(
+            ["git", "apply", "-"], input=diff, text=True, cwd=folder, capture_output=True, check=False
+        )
+        assert done.returncode == 0, f"{done.stderr}\nupdate the diff in CONTRIBUTING.md"
+    return folder
+
+
+def num_passed(folder: Path, *arguments: str) -> int:
+    """Runs pytest in `folder` on tests of what the diffs add; all must pass. Returns their number."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", NAMES, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTEST_ADDOPTS": ""}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    found = re.search(r"(\d+) passed", done.stdout)
+    assert found, done.stdout
+    return int(found[1])
