@@ -87,7 +87,7 @@ def run(lab: Lab, name: str, sizes: tuple[int, ...], steps: int, data: str) -> f
             raise RunFailed(f"{last_lines(done)}\n{NAMES[name]}: exit code {done.returncode}")
         if name.startswith("ddp"):
             return float(json.loads(done.stdout)["step_s"])
-        first, last = read_records(folder)
+        *_, first, last = read_records(folder)
         return float((last["train_s"] - first["train_s"]) / (last["step"] - first["step"]))
 
 

@@ -45,7 +45,7 @@ def step_s(run: Run, link: str, lab: Lab | None, data: str) -> float:
         printed = _run(run, link, lab, data, folder)
         if run.setting.is_torch:
             return float(json.loads(printed)["step_s"])
-        first, last = read_records(folder)
+        *_, first, last = read_records(folder)
     return float((last["train_s"] - first["train_s"]) / (last["step"] - first["step"]))
 
 

@@ -51,9 +51,10 @@ def _throughput_run(case: Case, where: Place, flags: list[str], steps: int) -> R
     words = [*case.flags, "--steps", str(steps), "--log-every", str(steps // 2), "--evaluate-every", NEVER]
     rates, summaries = [], []
     for records, summary in _train(case, where, [*flags, *words]):
-        if len(records) != 2:
+        by_step = {record["step"]: record for record in records}
+        if not {steps // 2, steps} <= by_step.keys():
             raise RunFailed(f"{case.name}: did not make its {steps} steps; leave out what ends a run early")
-        first, last = records
+        first, last = by_step[steps // 2], by_step[steps]
         rates.append((last["samples"] - first["samples"]) / (last["train_s"] - first["train_s"]))
         summaries.append(summary)
     samples_per_s = sum(rates)
