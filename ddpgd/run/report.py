@@ -137,13 +137,19 @@ def conclusion(summary: Record, folder: str) -> list[str]:
         cost += f", which share {plural(num_cores, 'core')}"
     elif summary["world_size"] > 1:
         cost += f" (one would have taken about {summary['one_rank_s_estimate']:.1f} s)"
-    return [
+    lines = [
         f"test accuracy {100 * summary['test_accuracy']:.2f} %, test loss {decimals(summary['test_loss_mean'])}, "
         f"params {summary['params_sha256'][:16]}; all of it in {folder}",
         f"{cost}: {plural(summary['steps'], 'step')} of {summary['step_us_median'] or 0:.0f} us, of which exchange "
         f"{summary['exchange_us_median'] or 0:.0f} us and {summary['wire_bytes_per_step'] / 1e6:.3g} MB sent by a rank",
         *(f"WARNING: {warning}" for warning in summary["warnings"]),
     ]
+    if late := summary["late_rank"]:
+        lines.append(
+            f"the other ranks waited for rank {late['rank']} {late['share']:.0%} of the time; it had a core "
+            f"{late['run_share']:.0%} of the time, others up to {late['run_share_most']:.0%}"
+        )
+    return lines
 
 
 def hardware(device: str) -> str:

@@ -1,6 +1,6 @@
 """The fields of a run's summary, as in summary.json."""
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 
 class Summary(TypedDict):
@@ -27,6 +27,8 @@ class Summary(TypedDict):
         step_us_median: Median time of a step, microseconds.
         exchange_us_median: Median time of the exchange in a step, microseconds, waiting for other ranks included.
         step_shares: Fractions of a step: "compute", "wait", "exchange" and "update"; they add up to 1.
+        late_rank: The rank that the others wait for, from 20 % of the time on: "rank", "share" (of the time), "run_share" (of
+            the time, with a core) and "run_share_most" (the largest of any rank); else None.
         wire_bytes_per_step: Bytes that the busiest rank sends in a step.
         wire_compression: Bytes of a float32 ring exchange divided by those sent; None where nothing is sent.
         one_rank_s_estimate: Seconds that one rank alone would have needed for `train_s`.
@@ -62,6 +64,7 @@ class Summary(TypedDict):
     step_us_median: float | None
     exchange_us_median: float | None
     step_shares: dict[str, float]
+    late_rank: dict[str, Any] | None
     wire_bytes_per_step: int
     wire_compression: float | None
     one_rank_s_estimate: float

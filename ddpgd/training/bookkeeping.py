@@ -8,7 +8,7 @@ from ddpgd.comm.transport import Transport
 from ddpgd.data.batches import Batches
 from ddpgd.training.counters import Counters, Record
 from ddpgd.training.step import StepResult
-from ddpgd.training.timing import StepCosts, median_us, shares
+from ddpgd.training.timing import StepCosts, late_rank, median_us, shares
 
 
 class Bookkeeping:
@@ -76,8 +76,8 @@ class Bookkeeping:
     def figures(self, transport: Transport) -> Record:
         """The figures of the whole run for its summary; every rank calls it."""
         counters, own = self._counters, self._costs
-        everybody = transport.all_gather_objects((own.compute_s, own.wire_bytes, own.recent()))
-        compute_s, sent, recent = zip(*everybody, strict=True)
+        everybody = transport.all_gather_objects((own.compute_s, own.wire_bytes, own.recent(), own.run_share()))
+        compute_s, sent, recent, run_shares = zip(*everybody, strict=True)
         wire_bytes = round(max(sent) / max(1, own.num_steps))
         one_rank_share = (sum(compute_s) + own.update_s) / own.step_s if own.step_s else 1.0
         return {
@@ -94,6 +94,7 @@ class Bookkeeping:
             "step_us_median": median_us(own.step_us),
             "exchange_us_median": median_us(own.exchange_us),
             "step_shares": shares(recent),
+            "late_rank": late_rank(recent, run_shares),
             "wire_bytes_per_step": wire_bytes,
             "wire_compression": self._exchange.ring_bytes / wire_bytes if wire_bytes else None,
             "one_rank_s_estimate": one_rank_share * counters.train_s,

@@ -1,8 +1,10 @@
 """Costs of the steps of a process: sums, medians, shares."""
 
 import statistics
+import time
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,9 @@ RECENT = 1000
 
 KEPT = 100_000
 """Steps over which medians are computed, at least, where there are so many: memory must not grow with a run."""
+
+LATE_SHARE = 0.2
+"""A rank that the others wait for is named from this share of the time on."""
 
 
 class StepCosts:
@@ -26,6 +31,7 @@ class StepCosts:
         self.exchange_us = array("d")
         self.wire_bytes = 0
         self._last_samples, self._last_s = 0, 0.0
+        self._began = time.perf_counter(), time.thread_time()
 
     def add(self, result: StepResult) -> None:
         self.samples += result.samples
@@ -47,6 +53,11 @@ class StepCosts:
         samples, seconds = self.samples - self._last_samples, self.step_s - self._last_s
         self._last_samples, self._last_s = self.samples, self.step_s
         return samples / seconds
+
+    def run_share(self) -> float:
+        """The share of the time, since this object was made, in which this thread had a core."""
+        elapsed_s, ran_s = time.perf_counter() - self._began[0], time.thread_time() - self._began[1]
+        return min(1.0, ran_s / elapsed_s) if elapsed_s else 1.0
 
     def recent(self) -> np.ndarray:
         """Microseconds (step, compute, exchange) of the last steps: (3, RECENT) at most."""
@@ -70,6 +81,32 @@ def shares(everybody: Sequence[np.ndarray]) -> dict[str, float]:
         "update": (step - compute - exchange).mean(),
     }
     return {name: float(part / step.mean()) for name, part in parts.items()}
+
+
+def late_rank(everybody: Sequence[np.ndarray], run_shares: Sequence[float]) -> dict[str, Any] | None:
+    """Finds the rank that the others wait for most; None where it is less than `LATE_SHARE` of the time.
+
+    A rank is late where it comes last to an exchange, or where it neither waits nor has a core while others do.
+
+    Args:
+        everybody: `recent` of all ranks.
+        run_shares: `run_share` of all ranks.
+
+    Returns:
+        `rank`; `share`, of the time that the others wait for it; `run_share`, its own; `run_share_most`, of any rank.
+    """
+    step, _, exchange = np.stack(everybody, axis=1)
+    if len(step) == 1 or not step.size:
+        return None
+    waits = exchange - exchange.min(axis=0)
+    others = waits.sum(axis=0) / (len(step) - 1)
+    came_last = np.bincount(exchange.argmin(axis=0), weights=others, minlength=len(step)) / step.mean(axis=0).sum()
+    there = np.minimum(1, run_shares + waits.sum(axis=1) / step.sum(axis=1))
+    share = np.maximum(came_last, 1 - there / max(there.max(), 1e-9))
+    rank = int(share.argmax())
+    if share[rank] < LATE_SHARE:
+        return None
+    return {"rank": rank, "share": float(share[rank]), "run_share": run_shares[rank], "run_share_most": max(run_shares)}
 
 
 def median_us(values: "array[float]") -> float | None:

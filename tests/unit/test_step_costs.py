@@ -1,9 +1,11 @@
 """What the steps of several ranks cost together."""
 
+import time
+
 import numpy as np
 import pytest
 
-from ddpgd.training.timing import StepCosts, shares
+from ddpgd.training.timing import StepCosts, late_rank, shares
 
 
 def test_what_others_wait_for_is_no_exchange() -> None:
@@ -17,3 +19,39 @@ def test_what_others_wait_for_is_no_exchange() -> None:
 
 def test_no_steps_have_no_shares() -> None:
     assert shares([StepCosts().recent()] * 2) == {}
+
+
+def of_steps(compute_us: list[float], exchange_us: list[float]) -> np.ndarray:
+    compute, exchange = np.array(compute_us), np.array(exchange_us)
+    return np.array([compute + exchange, compute, exchange])
+
+
+def test_the_rank_that_comes_last_is_named() -> None:
+    """Rank 2 computes twice as long; the others wait for it half of the time, and poll or sleep meanwhile."""
+    early, late = of_steps([45.0] * 9, [55.0] * 9), of_steps([90.0] * 9, [10.0] * 9)
+    for shares_of_others in (0.98, 0.5):
+        found = late_rank([early, early, late], [shares_of_others, shares_of_others, 0.97])
+        assert found is not None
+        assert found["rank"] == 2
+        assert found["share"] == pytest.approx(0.45)
+
+
+def test_a_rank_that_is_stopped_inside_exchanges_is_named() -> None:
+    """The exchange then takes long on all ranks, and times alone do not tell which is the one."""
+    alike = of_steps([10.0] * 9, [90.0] * 9)
+    found = late_rank([alike, alike], [0.95, 0.19])
+    assert found is not None
+    assert found == {"rank": 1, "share": pytest.approx(0.8), "run_share": 0.19, "run_share_most": 0.95}
+
+
+def test_ranks_alike_and_one_alone_are_not_late() -> None:
+    alike = of_steps([50.0] * 9, [50.0] * 9)
+    assert late_rank([alike, alike, alike], [0.5, 0.45, 0.5]) is None
+    assert late_rank([alike], [0.1]) is None
+    assert late_rank([StepCosts().recent()] * 2, [1.0, 0.1]) is None
+
+
+def test_a_thread_that_sleeps_has_no_core() -> None:
+    costs = StepCosts()
+    time.sleep(0.2)
+    assert costs.run_share() < 0.5
