@@ -1,4 +1,4 @@
-"""What each command does, with its flags parsed: every rank calls it."""
+"""The commands, called with their flags parsed."""
 
 import json
 import math
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Transport
-from ddpgd.config.schema import Config, read_toml
+from ddpgd.config.schema import Config, flag, read_toml
 from ddpgd.data import picture
 from ddpgd.doctor import doctor
 from ddpgd.errors import DdpgdError, InputError, one_line
 from ddpgd.run import checkpoint, inference, setup
-from ddpgd.run.compare import compare
+from ddpgd.run.compare import compare, differing_options
 from ddpgd.run.plots import draw_runs
 from ddpgd.run.records import read_records
 from ddpgd.run.stderr import say
@@ -92,6 +92,8 @@ def _compare(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop:
     def work() -> None:
         first, second = map(Path, parsed["runs"])
         num_steps, difference = compare(first, second)
+        if options := differing_options(first, second):
+            print(f"configurations differ: {', '.join(map(flag, options))}")
         if difference is None:
             print(f"equal params, bit for bit, at all {num_steps} logged steps that both runs have")
         else:

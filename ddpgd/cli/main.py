@@ -1,7 +1,6 @@
 """The command line: commands, and flags generated from the configuration's fields."""
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Container, Iterable, Sequence
@@ -14,11 +13,12 @@ from ddpgd.cli.commands import COMMANDS
 from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch, launch
 from ddpgd.comm.transport import Alone, Transport
-from ddpgd.config.parsing import coerce
+from ddpgd.config.parsing import coerce, did_you_mean
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, flag, read_toml
 from ddpgd.errors import DdpgdError, InputError
 from ddpgd.run import failures, setup
 from ddpgd.run.report import VERSION
+from ddpgd.run.stderr import say
 from ddpgd.scaling import command as scaling_command
 from ddpgd.scaling import plan
 from ddpgd.scaling import profile as step_profile
@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         launched = launch(os.environ)
         is_mine_to_tell = launched.local_rank == 0
+        if not _needs_ranks(arguments):
+            _on_one_rank(arguments, launched, stop)
+            return 0
         with stop.listening(start.came) if arguments[:1] == ["train"] else nullcontext():
             world, refusal = _join(launched, arguments)
             is_mine_to_tell = world.rank == 0
@@ -57,6 +60,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except failures.FORESEEABLE as failure:
         return _told(failure, is_mine_to_tell)
     return 0
+
+
+def _needs_ranks(arguments: list[str]) -> bool:
+    """Tells whether a command uses all ranks; the others must not start MPI, which fails in a process that a rank starts."""
+    command = arguments[:1]
+    if not {"-h", "--help", "--version"}.isdisjoint(arguments):
+        return False
+    return command in (["train"], ["evaluate"], ["data"], ["doctor"]) or (
+        command == ["plan"] and "--measure" in arguments
+    )
+
+
+def _on_one_rank(arguments: list[str], launched: Launch, stop: StopRequest) -> None:
+    """Runs a command on rank 0 alone. Other ranks say so: a process that one of them has started may have wanted it."""
+    if launched.rank > 0:
+        if launched.local_rank > 0 or {"-h", "--help", "--version"}.isdisjoint(arguments):
+            say(f"rank {launched.rank} leaves `ddpgd {' '.join(arguments[:1])}` to rank 0")
+        return
+    parsed = _parse(arguments) | {"refusal": ""}
+    COMMANDS[parsed.pop("command")](parsed, Alone(), launched, stop)
+    _flush(may_fail=False)
 
 
 def _told(failure: BaseException, is_mine_to_tell: bool) -> int:
@@ -127,13 +151,13 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     texts = {
         "train": "train a network, on all ranks that mpirun started",
-        "evaluate": "test loss and accuracy of a checkpoint, on all ranks that mpirun started",
+        "evaluate": "compute test loss and accuracy of a checkpoint, on all ranks that mpirun started",
         "predict": "say which digit, or class of its data, a checkpoint sees in each picture",
         "data": "fetch, verify and report the data",
-        "compare": "the first step and layer at which two runs differ",
-        "doctor": "what is wrong, or slow, with the ranks that mpirun started, and what to type",
-        "plot": "loss, accuracy, learning rate, gradient norm and throughput of runs, as a picture",
-        "plan": "what so many ranks would do, and what would help them",
+        "compare": "find the first step and layer at which two runs differ",
+        "doctor": "check the ranks that mpirun started; each finding says what to type",
+        "plot": "draw loss, accuracy, learning rate, gradient norm and throughput of runs",
+        "plan": "predict step time and efficiency on any number of ranks, and suggest improvements",
         "scaling": "measure strong and weak scaling, and write a report",
         "profile": "time the operations of a step on one rank, beside this machine's rate of matrix products",
     }
@@ -150,12 +174,14 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         nargs="+",
         help="PNG, JPEG, PGM, BMP, GIF, TIFF or WebP of one digit, of any size, dark or light",
     )
-    commands["doctor"].add_argument("--config", metavar="FILE.toml", help="should be alike on all machines")
+    commands["doctor"].add_argument(
+        "--config", metavar="FILE.toml", help="check that this file is the same on all machines"
+    )
     for name in ("evaluate", "data", "doctor"):
         commands[name].add_argument("--data", help=OPTIONS["data"].metadata["help"])
     commands["compare"].add_argument("runs", metavar="RUN", nargs=2, help="a run folder")
     commands["plot"].add_argument(
-        "runs", metavar="RUN", nargs="+", help="a run folder; several are laid over each other"
+        "runs", metavar="RUN", nargs="+", help="a run folder; several are drawn over each other"
     )
     commands["plot"].add_argument("--out", metavar="FILE", default="plot.png", help="PNG or SVG (default: plot.png)")
     plan.add_flags(commands["plan"])
@@ -201,9 +227,10 @@ def _parse(arguments: list[str]) -> dict[str, Any]:
     if unknown:
         known = [name for action in commands[parsed.command]._actions for name in action.option_strings]
         name = unknown[0].partition("=")[0]
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"`ddpgd {parsed.command} --help` lists the flags"
-        raise InputError(f"{name}: ddpgd {parsed.command} has no such argument; {hint}")
+        near = did_you_mean(name, known)
+        raise InputError(
+            f"{name}: ddpgd {parsed.command} has no such argument{near}; `ddpgd {parsed.command} --help` lists the flags"
+        )
     values = {name: value for name, value in vars(parsed).items() if value is not None}
     if parsed.command == "train":
         file = values.pop("config", None)

@@ -6,6 +6,7 @@ The order is the complete binary tree over micro-batch indices. Node `index` of 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Generic, TypeVar
 
@@ -41,7 +42,7 @@ def ranges(num_micro_batches: int, world_size: int) -> list[range]:
         must_leave = (world_size - rank) * largest
         lowest = max(bounds[-1] + 1, num_micro_batches - must_leave)
         highest = min(bounds[-1] + largest, num_micro_batches)
-        bounds.append(max(range(lowest, highest + 1), key=_alignment, default=num_micro_batches))
+        bounds.append(_most_aligned(lowest, highest) if lowest <= highest else num_micro_batches)
     return [range(first, end) for first, end in pairwise(bounds)]
 
 
@@ -76,9 +77,18 @@ class Fold(Generic[Item]):
 def pieces(num_micro_batches: int, own: range) -> list[Node]:
     """The maximal subtrees that the micro-batches `own` cover."""
     fold = Fold[None](num_micro_batches, lambda _left, _right: None)
-    for micro_batch in own:
-        fold.push(Node(0, micro_batch), None)
+    first = own.start
+    while first < own.stop:
+        level = min(_alignment(first) or own.stop, own.stop - first).bit_length() - 1
+        fold.push(Node(level, first >> level), None)
+        first += 1 << level
     return [node for node, _ in fold.roots]
+
+
+@lru_cache(maxsize=64)
+def most_pieces(num_micro_batches: int, world_size: int) -> int:
+    """Returns the largest number of pieces that any rank has."""
+    return max(len(pieces(num_micro_batches, own)) for own in ranges(num_micro_batches, world_size))
 
 
 def leaves(num_micro_batches: int, own: range, join: int = 1) -> tuple[list[Leaf], list[int]]:
@@ -115,8 +125,14 @@ def _subtree(num_micro_batches: int, start: int, stop: int, join: int) -> tuple[
     return Node(level, start >> level), min(start + (1 << level), stop)
 
 
+def _most_aligned(lowest: int, highest: int) -> int:
+    """Returns the index from `lowest` (at least 1) to `highest` that the largest power of two divides."""
+    level = ((lowest - 1) ^ highest).bit_length() - 1
+    return highest >> level << level
+
+
 def _alignment(index: int) -> int:
-    """The largest power of two that divides `index`."""
+    """Returns the largest power of two that divides `index`; 0 for 0, which all divide."""
     return index & -index
 
 

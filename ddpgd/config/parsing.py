@@ -1,6 +1,5 @@
 """Conversion of option values, from a command line, TOML or Python, to the types of the configuration."""
 
-import difflib
 import math
 import os
 from collections.abc import Iterable
@@ -12,8 +11,8 @@ from ddpgd.errors import InputError, shown
 
 _LONGEST_NAME = 100
 
-_NEAR = 0.75
-"""Similarity from which on a name counts as a typing error of another one: --epoch is near --epochs."""
+_MOST_EDITS = 2
+"""Letters that a typing error changes, adds or leaves out, at most; one in a name of up to three letters."""
 
 
 def coerce(option: Field[Any], value: Any, where: str) -> Any:
@@ -58,8 +57,20 @@ def check_choice(value: Any, choices: tuple[str, ...], where: str) -> None:
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Returns " (did you mean NAME?)" where one of `names` differs from `name` by a typing error, else an empty string."""
-    matches = difflib.get_close_matches(name[:_LONGEST_NAME], list(names), n=1, cutoff=_NEAR)
-    return f" (did you mean {matches[0]}?)" if matches else ""
+    name = name[:_LONGEST_NAME]
+    distance, nearest = min(((_num_edits(name, other), other) for other in names), default=(_LONGEST_NAME, ""))
+    limit = _MOST_EDITS if len(name.lstrip("-")) > 3 else 1
+    return f" (did you mean {nearest}?)" if distance <= limit else ""
+
+
+def _num_edits(left: str, right: str) -> int:
+    """Returns the Levenshtein distance."""
+    row = list(range(len(right) + 1))
+    for number, letter in enumerate(left, start=1):
+        before, row[0] = row[0], number
+        for column, other in enumerate(right, start=1):
+            before, row[column] = row[column], min(before + (letter != other), row[column] + 1, row[column - 1] + 1)
+    return row[-1]
 
 
 def _parts(value: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Which values of a configuration go, alone, together, and with those of a run that goes on."""
+"""Validate a configuration, alone or against a checkpoint."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _REQUIRES = {
     ("wire", "powersgd"): ("powersgd_rank",),
     ("sync", "local"): ("local_steps", "local_after", "outer_lr", "outer_momentum"),
 }
-"""Options that mean nothing without the value of another."""
+"""Options that have no effect without the value of another."""
 
 _HUGE = 2**53
 _RANGES: dict[str, tuple[float, float, str]] = {
@@ -97,7 +97,7 @@ def validate(config: Config) -> None:
         )
     _validate_exchange(config)
     if config.error_feedback and config.wire == "float32":
-        raise InputError("--error-feedback has nothing to feed back: --wire float32 loses nothing; type --wire float16")
+        raise InputError("--error-feedback has no effect: --wire float32 loses nothing; type --wire float16")
     if config.scale_lr is not None:
         _validate_scale_lr(config.scale_lr)
     if config.ranks is not None and config.transport != "threads":
@@ -109,16 +109,14 @@ def validate(config: Config) -> None:
 
 
 def _validate_exchange(config: Config) -> None:
-    """What wires that keep most back, and local updates, do not go with."""
+    """Refuses options that contradict each other in the exchange: compressors, local steps, error feedback."""
     for (name, wanted), belonging in _REQUIRES.items():
         for other in belonging:
             if getattr(config, name) != wanted and getattr(config, other) != OPTIONS[other].default:
                 raise InputError(f"{flag(other)} is for {flag(name)} {wanted}; type that as well, or drop it")
     keeps = config.wire in ("topk", "powersgd")
     if keeps and config.error_feedback:
-        raise InputError(
-            f"--error-feedback: --wire {config.wire} keeps what it does not send in any case; drop the flag"
-        )
+        raise InputError(f"--error-feedback: --wire {config.wire} keeps residuals in any case; drop the flag")
     if config.wire == "topk" and config.sync == "every-step" and not RULES[config.optimizer].behind_top_k:
         others = [rule.name for rule in RULES.values() if rule.behind_top_k]
         raise InputError(

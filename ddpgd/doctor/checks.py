@@ -1,4 +1,4 @@
-"""What is wrong, or will be slow, with the ranks that were started: checks of their facts and links; each says what to type."""
+"""Checks of the ranks that were started and of their links; each finding says what to type."""
 
 import statistics
 from collections import Counter, defaultdict
@@ -18,7 +18,7 @@ NOTABLE_LATENCY_S = 50e-6
 
 
 class Finding(NamedTuple):
-    """What was found, and what to type. `is_fatal`: a run would fail, or compute something else than was meant."""
+    """A finding, and what to type. `is_fatal`: a run would fail, or compute something else than was meant."""
 
     text: str
     remedy: str
@@ -128,7 +128,7 @@ def _cuda_versions(everybody: Everybody) -> Iterator[Finding]:
 
 
 def _unfit(names: Sequence[str], facts: Environment) -> str:
-    """Of several CuPy packages the first that the driver is not for."""
+    """Returns, of several CuPy packages, the first that the driver is not for."""
     known = facts.cuda.driver // 1000 if facts.cuda else 0
     return next((name for name in names if f"cuda{known}" not in name), names[0])
 

@@ -16,7 +16,7 @@ from ddpgd.run.device import mpi_library
 def run(
     world: Transport, launched: Launch, refusal: str, config: str | None, data: str | None
 ) -> tuple[list[str], bool]:
-    """What it prints, and whether a run would fail; all ranks of `world` call it."""
+    """Returns the lines to print, and whether a run would fail; all ranks of `world` call it."""
     own = collect(launched, mpi_library() if refusal or world.world_size > 1 else "", config, data)
     everybody = world.all_gather_objects(own)
     pairs = measure(world)
@@ -26,7 +26,7 @@ def run(
 
 
 def _probed(everybody: Everybody) -> list[str]:
-    """What only a trial tells."""
+    """Checks that need a trial."""
     if not everybody[0].gpu or not everybody[0].library:
         return []
     if probes_cuda_aware():
@@ -35,7 +35,7 @@ def _probed(everybody: Everybody) -> list[str]:
 
 
 def report(everybody: Everybody, found: Sequence[Finding], pairs: Sequence[Pair], notes: Sequence[str]) -> list[str]:
-    """What `ddpgd doctor` prints."""
+    """Returns the lines that `ddpgd doctor` prints."""
     hosts = ", ".join(f"{host} ({count})" for host, count in Counter(facts.host for facts in everybody).items())
     own = everybody[0]
     lines = [

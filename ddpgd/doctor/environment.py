@@ -1,4 +1,4 @@
-"""What a process can tell of itself and its machine: what must be alike on all ranks, or fit together."""
+"""The environment of a process and its machine, whose parts must be equal on all ranks, or fit together."""
 
 import hashlib
 import os
@@ -36,7 +36,7 @@ PROBE_S = 60.0
 
 @dataclass(frozen=True)
 class Environment:
-    """Of one process. `parent`: the launcher among the programs that started it; empty: there is none.
+    """The environment of one process. `parent`: the launcher among the programs that started it; empty: there is none.
 
     `gpu_absence`, `data_absence`: why there is none. `cores`: those it may run on. `blas`: build, and threads.
     `num_allocated`: machines that Slurm gave to its job; 1 without Slurm.
@@ -64,7 +64,7 @@ class Environment:
 
 
 def collect(launched: Launch, library: str, config: str | None, data: str | None) -> Environment:
-    """Of this process. `library`: what its MPI calls itself; `config`: a file whose bytes should be alike."""
+    """Reads the environment of this process. `library`: the name of its MPI; `config`: a file that must be equal."""
     gpu, absence = cuda_device.select(launched.local_rank)
     place = download.locate(data, os.environ)
     digest, data_absence = _data(place.directory)
@@ -97,7 +97,7 @@ def collect(launched: Launch, library: str, config: str | None, data: str | None
 
 
 def probes_cuda_aware(program: str = PROBE) -> bool:
-    """Whether MPI moves arrays of this process's GPU: tried in a child, which a library that cannot may kill."""
+    """Tells whether MPI moves arrays of this process's GPU: tried in a child, which a library that cannot may kill."""
     alone = {
         name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "PMI", "PRTE_", "SLURM_"))
     }

@@ -1,4 +1,4 @@
-"""What should be alike on all ranks, and what to type where it is not."""
+"""Parts of the environment that must be equal on all ranks, and what to type where they are not."""
 
 from collections.abc import Callable
 

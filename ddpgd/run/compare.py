@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddpgd.config.schema import OPTIONS, read_toml
 from ddpgd.errors import InputError
 from ddpgd.run.records import read_records
 from ddpgd.training.counters import Record
@@ -39,6 +40,19 @@ def compare(first: Path, second: Path) -> tuple[int, Difference | None]:
             return len(common), Difference(step, _differing(left[step], right[step]), last_equal)
         last_equal = step
     return len(common), None
+
+
+def differing_options(first: Path, second: Path) -> list[str]:
+    """Returns the names of options that define the weights and differ between two runs' config.toml files."""
+    tables = []
+    for folder in (first, second):
+        try:
+            tables.append(read_toml(str(folder / "config.toml")))
+        except InputError:
+            return []
+    left, right = tables
+    fixed = [name for name, option in OPTIONS.items() if option.metadata["fixed"] or name in ("epochs", "steps")]
+    return [name for name in fixed if left.get(name) != right.get(name)]
 
 
 def _by_step(folder: Path) -> dict[int, Record]:

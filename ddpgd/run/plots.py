@@ -1,4 +1,4 @@
-"""Pictures of runs, as PNG or SVG."""
+"""Plots of runs, as PNG or SVG."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,25 +8,25 @@ from ddpgd.errors import InputError
 from ddpgd.training.counters import Record
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Told apart by the colour-blind too: Wong, "Points of view: color blindness", 2011."""
+"""Colours that colour-blind readers can tell apart: Wong, "Points of view: color blindness", 2011."""
 
 STYLES = ("-", "--", ":", "-.")
 PANELS = (
-    ("train_loss_mean", "training loss, mean", 1.0),
+    ("train_loss_mean", "training loss, mean since the last record", 1.0),
     ("test_loss_mean", "test loss, mean", 1.0),
     ("test_accuracy", "test accuracy, %", 100.0),
     ("lr", "learning rate", 1.0),
     ("grad_norm", "norm of the mean gradient", 1.0),
     ("samples_per_s", "samples/s", 1.0),
 )
-"""Of records: name, title, factor."""
+"""Fields of records: name, title, factor."""
 
 LOGARITHMIC = ("train_loss_mean", "test_loss_mean", "grad_norm")
 DPI = 120
 
 
 def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path) -> None:
-    """Records of runs, by title, against steps, laid over each other.
+    """Draws records of runs, by title, against steps, over each other.
 
     InputError: matplotlib is missing, or the file cannot be written.
     """
@@ -34,9 +34,7 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path) -> None:
     figure, grid = plt.subplots(3, 2, figsize=(12, 11), sharex=True, layout="constrained")
     for axes, (name, title, factor) in zip(grid.flat, PANELS, strict=True):
         drawn = [
-            _line(
-                axes, number, label, [(one["step"], factor * one[name]) for one in records if one.get(name) is not None]
-            )
+            _line(axes, number, label, [(one["step"], factor * one[name]) for one in _shown(records, name)])
             for number, (label, records) in enumerate(runs.items())
         ]
         axes.set_title(title, fontsize=11)
@@ -50,8 +48,23 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path) -> None:
     save_figure(figure, path, "--out")
 
 
+def _shown(records: Sequence[Record], name: str) -> list[Record]:
+    """Returns the records with a value of `name` that can be compared with the others.
+
+    The gradient of a short last batch has a larger norm, which looks like instability; the first step includes start-up.
+    """
+    full = max((one.get("step_samples", 0) for one in records), default=0)
+    return [
+        one
+        for one in records
+        if one.get(name) is not None
+        and not (name == "grad_norm" and one.get("step_samples", full) < full)
+        and not (name == "samples_per_s" and one["step"] == 1)
+    ]
+
+
 def _line(axes: Any, number: int, label: str, points: list[tuple[int, float]]) -> float:
-    """The line of a run; its lowest value."""
+    """Draws the line of a run; returns its lowest value."""
     steps, values = zip(*points, strict=True) if points else ((), ())
     style, mark = STYLES[number // len(COLOURS) % len(STYLES)], "o" if len(points) < 30 else None
     colour = COLOURS[number % len(COLOURS)]
@@ -60,7 +73,7 @@ def _line(axes: Any, number: int, label: str, points: list[tuple[int, float]]) -
 
 
 def save_figure(figure: Any, path: Path, flag: str) -> None:
-    """InputError: it cannot be written; the line names the flag."""
+    """Writes a figure. Raises InputError, which names the flag, if it cannot be written."""
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
@@ -74,7 +87,7 @@ def save_figure(figure: Any, path: Path, flag: str) -> None:
 
 
 def pyplot() -> Any:
-    """matplotlib's, which draws into files. InputError: it is not installed."""
+    """Returns matplotlib.pyplot, set to draw into files. Raises InputError if it is not installed."""
     try:
         import matplotlib as mpl
     except ImportError:

@@ -61,6 +61,11 @@ def introduction(
         lines.append(
             f"WARNING: {idle} of {plural(world_size, 'rank')} idle: type --accumulate 1, or a larger --global-batch"
         )
+    if config.global_batch > len(data.train_labels):
+        lines.append(
+            f"WARNING: --global-batch {config.global_batch:,} is more than the {len(data.train_labels):,} training samples: "
+            f"a step is a whole epoch of {len(data.train_labels):,} samples; type a smaller one"
+        )
     if pace[0]:
         lines.append(f"resuming after step {pace[0]} of {pace[1]}")
     return lines

@@ -10,16 +10,16 @@ NO_FIGURES = ("step", "time")
 
 
 def check() -> None:
-    """InputError: what writes them is missing."""
+    """Raises InputError if tensorboardX is not installed."""
     if find_spec("tensorboardX") is None:
         raise InputError("--tensorboard needs tensorboardX; type pip install 'ddpgd[tensorboard]', or drop the flag")
 
 
 class EventFile:
-    """RUN/tensorboard: every number of a record, by its name, at its step."""
+    """Event files in RUN/tensorboard, with every number of a record by its name, at its step."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        """Opens it for what comes after `step`; what TensorBoard has of later steps, of a run that was cut short, it drops."""
+        """Opens it for steps after `step`; TensorBoard drops later ones that an interrupted run has left."""
         from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)

@@ -1,4 +1,4 @@
-"""What bounds a step, and what would help, in sentences: from the model of `scaling.py`."""
+"""Advice in sentences: the bottleneck of a step, and changes that would help, by the cost model."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 from ddpgd.scaling.cost_model import Cluster, Costs, Prediction, Work, predict
 
 WANTED = 0.9
-"""The efficiency from which on nothing needs to change."""
+"""Efficiency from which on no advice is given."""
 
 HIGHEST_ACCUMULATE = 64
 
@@ -15,20 +15,27 @@ Make = Callable[[int], Work]
 
 
 def advise(
-    work_of: Make, costs: Costs, cluster: Cluster, world_sizes: list[int], codings: dict[str, Costs]
+    work_of: Make,
+    costs: Costs,
+    cluster: Cluster,
+    world_sizes: list[int],
+    codings: dict[str, Costs],
+    largest_batch: int,
 ) -> list[str]:
-    """A sentence or two for each world size. `codings`: the costs of other wires, by name."""
-    return [_sentence(work_of(size), costs, cluster, size, codings) for size in world_sizes if size > 1]
+    """Returns a sentence for each world size above 1. `codings`: the costs of other wires, by name."""
+    return [_sentence(work_of(size), costs, cluster, size, codings, largest_batch) for size in world_sizes if size > 1]
 
 
-def _sentence(work: Work, costs: Costs, cluster: Cluster, world_size: int, codings: dict[str, Costs]) -> str:
+def _sentence(
+    work: Work, costs: Costs, cluster: Cluster, world_size: int, codings: dict[str, Costs], largest_batch: int
+) -> str:
     now = predict(work, costs, cluster, world_size)
     told = f"At {world_size:,} ranks {bound(now)}: {percent(now.efficiency)} efficient"
     if now.efficiency >= WANTED:
         return f"{told}; nothing needs to change."
     better = [
         (name, found)
-        for name, other, other_costs in _changes(work, costs, world_size, codings)
+        for name, other, other_costs in _changes(work, costs, world_size, codings, largest_batch)
         if (found := predict(other, other_costs, cluster, world_size).efficiency) > now.efficiency + 0.01
     ]
     # Of what is enough, the first of its kind costs the run least; otherwise what brings most.
@@ -43,29 +50,31 @@ def _sentence(work: Work, costs: Costs, cluster: Cluster, world_size: int, codin
 
 
 def bound(now: Prediction) -> str:
-    """What takes most of what a step loses."""
+    """Names the largest loss of a step."""
     repeated_s = now.update_s * (1 - 1 / now.world_size)
     losses = {
         "the start-up of messages costs most (latency-bound)": now.latency_s,
         "the link's rate costs most (bandwidth-bound)": max(0.0, now.transfer_s - now.hidden_s),
         "encoding costs most": now.coding_s,
         "waiting for the slowest rank costs most": now.wait_s,
-        "the update, which every rank makes as a whole, costs most": repeated_s,
-        "ranks have unequal shares": now.compute_s - now.one_rank_s / now.world_size - repeated_s,
+        "the update, which every rank computes in full, costs most": repeated_s,
+        "ranks have unequal numbers of micro-batches": now.compute_s - now.one_rank_s / now.world_size - repeated_s,
     }
     largest = max(losses, key=losses.__getitem__)
     return largest if losses[largest] > 0.02 * now.step_s else "computing is nearly all of a step"
 
 
-def _changes(work: Work, costs: Costs, world_size: int, codings: dict[str, Costs]) -> Iterator[tuple[str, Work, Costs]]:
-    """What a user could change, from what changes the result least to what changes it most."""
+def _changes(
+    work: Work, costs: Costs, world_size: int, codings: dict[str, Costs], largest_batch: int
+) -> Iterator[tuple[str, Work, Costs]]:
+    """Lists the changes that a user could make, those that alter the result least first."""
     if work.reduce == "ordered" and work.wire == "float32":
         yield "--reduce fast", replace(work, reduce="fast"), costs
     lossy = {name: own for name, own in codings.items() if name != work.wire and work.wire == "float32"}
     for name, own in lossy.items():
         yield f"--wire {name}", replace(work, wire=name, reduce="ordered"), own
     times = 2
-    while times <= HIGHEST_ACCUMULATE:
+    while times <= HIGHEST_ACCUMULATE and work.global_batch * times <= largest_batch:
         larger = replace(work, global_batch=work.global_batch * times)
         accumulate = -(-larger.global_batch // (work.micro_batch * world_size))
         yield f"--accumulate {accumulate} (a global batch of {larger.global_batch:,})", larger, costs

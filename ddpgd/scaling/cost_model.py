@@ -168,8 +168,7 @@ def _num_pieces(work: Work, num_micro_batches: int, world_size: int) -> int:
     """The largest number of pieces that any rank sends."""
     if work.wire != "float32" or work.reduce == "fast" or work.local_steps > 1:
         return 1
-    world = tree.ranges(num_micro_batches, world_size)
-    return max(len(tree.pieces(num_micro_batches, own)) for own in world)
+    return tree.most_pieces(num_micro_batches, world_size)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ MOST_CALLS, LEAST_CALLS, TIMED = 25, 5, 1 << 24
 
 @dataclass(frozen=True)
 class Fit:
-    """What was measured. `costs` are those of `codings`' plain wire, and its coding costs of others, by name.
+    """The measured constants. `costs` are those of `codings`' plain wire, and its coding costs of others, by name.
 
     `link`: between these ranks, which are on `num_nodes` machines; None: there is but one rank.
     `num_params`: of the network that ran.
@@ -54,7 +54,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Run:
-    """What a short run's steps take, part by part, of the rank that takes longest, and what that rank had to do."""
+    """Step times of a short run, part by part, of the slowest rank, and that rank's work."""
 
     num_micro_batches: int
     num_rows: int
@@ -124,7 +124,7 @@ def _jitter(computing: np.ndarray) -> float:
 
 
 def _steady_s(times: np.ndarray) -> np.ndarray:
-    """Of seconds (..., steps), the median of means of blocks: slow steps that most blocks have count, as they do for
+    """Returns the median of means of blocks, from seconds (..., steps): slow steps that most blocks have count, as for
     throughput, but a block in which something else disturbed the machine does not.
     """
     means = [block.mean(axis=-1) for block in np.array_split(times, NUM_BLOCKS, axis=-1)]
@@ -142,13 +142,13 @@ def _costs(whole: _Run, half: _Run) -> Costs:
 
 
 def _add_s(ops: Ops, size: int) -> float:
-    """Of adding an element."""
+    """Measures the seconds of adding an element."""
     first, second = (ops.from_host(np.ones(size, np.float32)) for _ in range(2))
     return _median_s(ops, size, lambda: ops.add(first, second, first)) / size
 
 
 def _codings(ops: Ops, size: int) -> dict[str, Coding]:
-    """Of lossy wires, on a vector of so many elements."""
+    """Measures the coding costs of lossy wires, on a vector of so many elements."""
     values = ops.from_host(np.linspace(-1, 1, size, dtype=np.float32))
     key = ops.from_host(np.array([0, Purpose.ENCODE, 0], np.uint64))
     found = {}
@@ -160,7 +160,7 @@ def _codings(ops: Ops, size: int) -> dict[str, Coding]:
 
 
 def _compressing(ops: Ops, config: Config, layout: Layout, batches: Batches) -> Coding:
-    """Of topk or powersgd: all that a rank does alone."""
+    """Measures the coding costs of topk or powersgd: all that a rank does alone."""
     every_step = replace(config, sync="every-step")
     exchange = build_exchange.of_gradients(ops, every_step, Alone(), layout, batches, 1)
     grads, tail = exchange.result
@@ -190,7 +190,7 @@ def _link(ops: Ops, transport: Transport, whole: _Run, costs: Costs, size: int) 
 
 
 def _median_s(ops: Ops, size: int, work: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:
-    """Of a call on `size` elements, after `before`; the first of them warm up."""
+    """Measures the seconds of a call on `size` elements, after `before`; the first of them warm up."""
     times = []
     num_calls = max(LEAST_CALLS, min(MOST_CALLS, TIMED // max(1, size)))
     for _ in range(num_calls):

@@ -1,4 +1,4 @@
-"""`ddpgd plan`: what so many ranks would do, from what is stated or measured; as a table, sentences, JSON, or a plot."""
+"""`ddpgd plan`: predict runs on any number of ranks, from stated or measured costs; as a table, advice, JSON or a plot."""
 
 import json
 import math
@@ -37,16 +37,16 @@ IMAGE_SHAPE = (28, 28)
 FLAGS: dict[str, tuple[str, str]] = {
     "ranks": ("8,64,512", "numbers of ranks"),
     "ranks_per_node": ("8", "ranks that share a node, and its link"),
-    "link": ("100Gbit", "nominal rate between nodes; with --measure on several ranks: what they have"),
-    "latency": ("5us", "of a message between nodes; the same"),
+    "link": ("100Gbit", "nominal rate between nodes; measured with --measure on several ranks"),
+    "latency": ("5us", "latency between nodes; measured with --measure on several ranks"),
     "inside": ("100GB", "rate between the ranks of a node"),
-    "inside_latency": ("5us", "of a message between them"),
-    "parameters": ("NUMBER", "of a network of your own, as in 25.6M"),
-    "compute_time": ("TIME", "of one micro-batch, forward and backward, on one rank, as in 120ms"),
-    "overlap": ("SHARE", "of computing, during which gradients travel already (ddpgd: 0; PyTorch DDP: 0.66)"),
-    "samples": ("NUMBER", "in an epoch (default: 60000)"),
-    "seconds": ("SECONDS", "that --measure may take (default: 4)"),
-    "plot": ("FILE", "draws efficiency against ranks, as PNG or SVG"),
+    "inside_latency": ("5us", "latency between the ranks of a node"),
+    "parameters": ("NUMBER", "number of parameters of a network of your own, as in 25.6M"),
+    "compute_time": ("TIME", "time of one micro-batch, forward and backward, on one rank, as in 120ms"),
+    "overlap": ("SHARE", "fraction of computing that overlaps with the exchange (ddpgd: 0; PyTorch DDP: 0.66)"),
+    "samples": ("NUMBER", "samples in an epoch (default: 60000, as in MNIST)"),
+    "seconds": ("SECONDS", "time that --measure may take (default: 4)"),
+    "plot": ("FILE", "draw efficiency against ranks, as PNG or SVG"),
 }
 
 WORK_OPTIONS = ("hidden", "global_batch", "micro_batch", "accumulate", "optimizer", "wire", "topk_density", "powersgd_rank",
@@ -58,18 +58,25 @@ def add_flags(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("plan")
     for name, (metavar, text) in FLAGS.items():
         group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=metavar, help=text)
-    group.add_argument("--measure", action="store_true", default=None, help="short runs here say what computing takes")
-    group.add_argument("--json", action="store_true", default=None, help="for programs")
+    group.add_argument("--measure", action="store_true", default=None, help="time compute with short local runs")
+    group.add_argument("--json", action="store_true", default=None, help="print JSON, for programs")
 
 
 class Plan:
-    """What was asked, and what the model says to it. InputError: something is missing, or is no number."""
+    """A question and the model's predictions. Raises InputError if something is missing, or is no number."""
 
     def __init__(
-        self, config: Config, flags: Mapping[str, Any], fitted: Fit | None, num_params: int, narrow: tuple[int, int]
+        self,
+        config: Config,
+        flags: Mapping[str, Any],
+        fitted: Fit | None,
+        num_params: int,
+        narrow: tuple[int, int],
+        samples: int = 60_000,
     ) -> None:
         """`flags`: those of FLAGS, as typed. `narrow`: what powersgd sums, in elements."""
         self.fitted = fitted
+        self.samples = samples
         self.ranks = sorted({parse_count(part, "ranks") for part in flags.get("ranks", FLAGS["ranks"][0]).split(",")})
         self._config = config
         self._costs = _costs(flags, fitted, config)
@@ -99,9 +106,15 @@ class Plan:
 
     @property
     def advice(self) -> list[str]:
+        """A sentence for each number of ranks; global batches that it suggests are not larger than an epoch."""
         float16 = STATED.coding if self.fitted is None else self.fitted.codings["float16"]
         return advise(
-            self.work, self._costs, self._cluster, self.ranks, {"float16": replace(self._costs, coding=float16)}
+            self.work,
+            self._costs,
+            self._cluster,
+            self.ranks,
+            {"float16": replace(self._costs, coding=float16)},
+            self.samples,
         )
 
 
@@ -110,7 +123,7 @@ def _costs(flags: Mapping[str, Any], fitted: Fit | None, config: Config) -> Cost
         return replace(STATED, sample_s=parse_duration(flags["compute_time"], "compute-time") / config.micro_batch)
     if fitted is None:
         raise InputError(
-            "plan: what does computing take? type --measure to find out here, or --parameters 25.6M --compute-time 120ms"
+            "plan: the time of computing is missing; type --measure, or --parameters 25.6M --compute-time 120ms"
         )
     return replace(fitted.costs, coding=fitted.codings.get(config.wire, Coding()))
 
@@ -129,10 +142,12 @@ def _cluster(flags: Mapping[str, Any], fitted: Fit | None) -> Cluster:
         between = measured
     elif measured:
         raise InputError(
-            "plan: how fast is the link between machines? type --link 100Gbit; what is measured is inside one"
+            "plan: the rate between machines is missing; type --link 100Gbit (the measured link is inside one machine)"
         )
     else:
-        raise InputError("plan: how fast is the link? type --link 100Gbit, or start --measure under mpirun -n 2")
+        raise InputError(
+            "plan: the rate of the link is missing; type --link 100Gbit, or start --measure under mpirun -n 2"
+        )
     inside = measured if measured and is_inside else INSIDE
     if "inside" in flags:
         inside = Link(inside.latency_s, parse_rate(flags["inside"], "inside"))
@@ -147,12 +162,12 @@ def _share(text: str) -> float:
     except ValueError:
         share = math.nan
     if not 0 <= share <= 1:
-        raise InputError(f"--overlap: {text!r} is not a share; type a number from 0 to 1")
+        raise InputError(f"--overlap: {text!r} is not a fraction; type a number from 0 to 1")
     return share
 
 
 def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, local_rank: int) -> list[str]:
-    """What `ddpgd plan` prints; all ranks of `world` call it. `given`: WORK_OPTIONS, coerced; `flags`: FLAGS, as typed."""
+    """Returns what `ddpgd plan` prints; all ranks call it. `given`: WORK_OPTIONS, coerced; `flags`: FLAGS, as typed."""
     config = Config(**given)
     if config.global_batch is None and config.accumulate is None:
         config = replace(config, accumulate=1)
@@ -166,7 +181,11 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, 
     if "parameters" in flags:
         num_params = parse_count(flags["parameters"], "parameters", "25.6M")
         if "compute_time" not in flags:
-            raise InputError("--parameters: what does that network's computing take? type --compute-time 120ms with it")
+            raise InputError(
+                "--parameters: the time of that network's computing is missing; type --compute-time 120ms with it"
+            )
+        if "hidden" in given:
+            raise InputError("--hidden and --parameters both name a network; type one of them")
         if config.wire == "powersgd":
             raise InputError("--parameters does not say which matrices --wire powersgd would send; type another wire")
     samples = parse_count(flags.get("samples", "60000"), "samples", "60000")
@@ -175,9 +194,9 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, 
     link = INSIDE if world.world_size > 1 else None
     unmeasured = Fit(STATED, {}, link, num_params, world.world_size, machine.num_nodes)
     # What is wrong is told before anything is measured.
-    Plan(config, flags, unmeasured if is_measured else None, num_params, narrow)
+    Plan(config, flags, unmeasured if is_measured else None, num_params, narrow, samples)
     fitted = _fit(config, flags, world, machine) if is_measured else None
-    plan = Plan(config, flags, fitted, num_params, narrow)
+    plan = Plan(config, flags, fitted, num_params, narrow, samples)
     if "plot" in flags:
         on_root(world, lambda: draw_predictions(plan.predictions, Path(flags["plot"])))
     return [as_json(plan, samples)] if flags.get("json") else [*table(plan, samples), "", *plan.advice]
@@ -193,10 +212,10 @@ def _fit(config: Config, flags: Mapping[str, Any], world: Transport, machine: Ma
 
 
 def table(plan: Plan, samples_per_epoch: int) -> list[str]:
-    """A line for each number of ranks."""
+    """Returns a table with a line for each number of ranks, and a line on what an epoch is."""
     lines = [
         f"{'ranks':>6} {'batch':>9} {'step':>10} {'compute':>10} {'wait':>10} {'exchange':>10} {'sent':>10} "
-        f"{'samples/s':>12} {'an epoch':>10} {'efficient':>9}"
+        f"{'samples/s':>12} {'epoch':>10} {'efficient':>9}"
     ]
     for one in plan.predictions:
         epoch_s = samples_per_epoch / one.samples_per_s
@@ -205,6 +224,7 @@ def table(plan: Plan, samples_per_epoch: int) -> list[str]:
             f"{time_text(one.wait_s):>10} {time_text(one.exchange_s):>10} {bytes_text(one.wire_bytes):>10} "
             f"{one.samples_per_s:12,.0f} {time_text(epoch_s):>10} {percent(one.efficiency):>9}"
         )
+    lines.append(f"(an epoch is {samples_per_epoch:,} samples; --samples NUMBER sets another number)")
     return lines
 
 

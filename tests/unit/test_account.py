@@ -1,5 +1,6 @@
 """The first lines of a run."""
 
+import numpy as np
 import pytest
 
 from ddpgd.config.schema import Config, resolve
@@ -17,3 +18,32 @@ def test_ranks_without_a_micro_batch_are_told_of(world_size: int, idle: str) -> 
     assert len(said) == bool(idle)
     if idle:
         assert said[0].startswith(f"WARNING: {idle} idle: type --accumulate 1")
+
+
+FIGURES = {"test_loss_mean": 0.3, "test_accuracy": 0.9, "epochs": 2.0, "skipped_updates": 0}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, ""),
+        ({"test_loss_mean": 4.6e12}, "the run diverged: test loss 4.60e+12"),
+        ({"test_loss_mean": None}, "the run diverged: test loss -"),
+        ({"test_loss_mean": 2.3, "test_accuracy": 0.105}, "the network guesses"),
+        ({"test_loss_mean": 2.3, "test_accuracy": 0.105, "epochs": 0.1}, ""),
+        ({"skipped_updates": 1}, "1 update skipped"),
+    ],
+)
+def test_a_run_that_did_not_learn_says_so(changed: dict[str, float], said: str) -> None:
+    labels = np.repeat(np.arange(10, dtype=np.uint8), 10)
+    found = report.warnings(Config(), FIGURES | changed, labels)
+    assert len(found) == bool(said)
+    assert not said or found[0].startswith(said)
+
+
+def test_a_batch_of_more_than_all_samples_is_told_of() -> None:
+    config = resolve(Config(global_batch=4096, micro_batch=64), 1)
+    lines = report.introduction(
+        config, 1, 1, "alone", "numpy", (784, 10), 7850, 1, synthetic.make(64, 64), "runs/any", (0, 10)
+    )
+    assert any(line.startswith("WARNING: --global-batch 4,096 is more than the 64 training samples") for line in lines)

@@ -1,6 +1,7 @@
 """`ddpgd plan`: what it prints, draws and refuses; and what short runs tell the model."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,11 @@ def test_quantities_with_units() -> None:
 
 def test_a_line_for_each_number_of_ranks_and_advice(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*STATED, "--ranks", "64,8", "--ranks-per-node", "8"]) == 0
-    head, eight, sixty_four, nothing, *advice = capsys.readouterr().out.splitlines()
+    head, eight, sixty_four, epoch, nothing, *advice = capsys.readouterr().out.splitlines()
     assert head.split()[:3] == ["ranks", "batch", "step"]
     assert eight.split()[:2] == ["8", "256"]
     assert sixty_four.split()[:2] == ["64", "2,048"]
+    assert "60,000 samples" in epoch
     assert not nothing
     assert [line.split(":")[0].split(" ranks ")[0] for line in advice] == ["At 8", "At 64"]
 
@@ -128,9 +130,9 @@ def test_one_rank_has_no_link() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("--ranks", "8"), "plan: what does computing take? type --measure"),
+        (("--ranks", "8"), "plan: the time of computing is missing; type --measure"),
         (("--parameters", "1M"), "type --compute-time 120ms with it"),
-        (STATED[1:-2], "plan: how fast is the link? type --link 100Gbit"),
+        (STATED[1:-2], "plan: the rate of the link is missing; type --link 100Gbit"),
         ((*STATED[1:], "--link", "fast"), "--link: 'fast' is not a rate; type for example 100Gbit"),
         ((*STATED[1:], "--latency", "5"), "--latency: '5' is not a time; type for example 5us"),
         ((*STATED[1:], "--compute-time", "0ms"), "--compute-time: '0ms' is not a time"),
@@ -140,7 +142,7 @@ def test_one_rank_has_no_link() -> None:
             ("--measure", "--seconds", "1e9", "--link", "1Gbit", "--samples", "few"),
             "--samples: 'few' is not a whole number",
         ),
-        ((*STATED[1:], "--overlap", "2"), "--overlap: '2' is not a share; type a number from 0 to 1"),
+        ((*STATED[1:], "--overlap", "2"), "--overlap: '2' is not a fraction; type a number from 0 to 1"),
         ((*STATED[1:], "--wire", "powersgd"), "which matrices --wire powersgd would send"),
         ((*STATED[1:], "--local-steps", "16"), "--local-steps is for --sync local"),
         ((*STATED[1:], "--plot", "/no/such/folder/a.png"), "--plot: '/no/such/folder/a.png' cannot be written"),
@@ -181,5 +183,26 @@ def test_a_measured_link_lies_where_its_ranks_are(
 
 def test_what_is_measured_inside_a_machine_is_no_network() -> None:
     fitted = fit.Fit(plan.STATED, {}, Link(1e-3, 1e6), 100, 2, 1)
-    with pytest.raises(InputError, match="type --link 100Gbit; what is measured is inside one"):
+    with pytest.raises(InputError, match="the measured link is inside one machine"):
         plan._cluster({"ranks_per_node": "8"}, fitted)
+
+
+@pytest.mark.parametrize(
+    "flags", [["--ranks", "100k"], ["--accumulate", "1048576"], ["--ranks", "1M", "--reduce", "fast"]]
+)
+def test_large_numbers_are_answered(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Work must not grow with the number of micro-batches: these did not end."""
+    assert main(["plan", "--parameters", "25.6M", "--compute-time", "120ms", "--link", "100Gbit", *flags]) == 0
+    assert "60,000 samples" in capsys.readouterr().out
+
+
+def test_advice_stays_within_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", "--parameters", "25.6M", "--compute-time", "1ms", "--link", "1Gbit", "--ranks", "64"])
+    for batch in re.findall(r"a global batch of ([0-9,]+)", capsys.readouterr().out):
+        assert int(batch.replace(",", "")) <= 60_000
+
+
+def test_two_networks_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--parameters", "25.6M", "--compute-time", "1ms", "--link", "1Gbit", "--hidden", "64"]
+    assert main(["plan", *flags]) == 2
+    assert "--hidden and --parameters both name a network" in capsys.readouterr().err

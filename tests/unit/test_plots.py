@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from ddpgd.cli.main import main
+from ddpgd.run import plots
+from ddpgd.training.counters import Record
 from runs import train
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install 'ddpgd[plots]')")
@@ -59,3 +61,15 @@ def test_a_picture_that_cannot_be_written(two_runs: list[str], capsys: pytest.Ca
     assert "--out: '/no/such/folder/a.png' cannot be written" in capsys.readouterr().err
     assert main(["plot", *two_runs, "--out", two_runs[0]]) == 2
     assert "cannot be written (it is a folder); name a file as plot.png" in capsys.readouterr().err
+
+
+def test_values_that_mislead_are_not_drawn() -> None:
+    records: list[Record] = [
+        {"step": 1, "step_samples": 256, "grad_norm": 2.0, "samples_per_s": 1.0},
+        {"step": 100, "step_samples": 256, "grad_norm": 1.0, "samples_per_s": 900.0},
+        {"step": 235, "step_samples": 96, "grad_norm": 9.0, "samples_per_s": 900.0},
+    ]
+    assert [one["step"] for one in plots._shown(records, "grad_norm")] == [1, 100]
+    assert [one["step"] for one in plots._shown(records, "samples_per_s")] == [100, 235]
+    old = [{key: value for key, value in one.items() if key != "step_samples"} for one in records]
+    assert [one["step"] for one in plots._shown(old, "grad_norm")] == [1, 100, 235]

@@ -109,3 +109,21 @@ def test_slots_are_few(num_micro_batches: int, world_size: int) -> None:
 )
 def test_boundaries_move_to_aligned_indices(num_micro_batches: int, world_size: int, bounds: list[int]) -> None:
     assert ranges(num_micro_batches, world_size) == [range(*pair) for pair in pairwise(bounds)]
+
+
+def test_ranges_and_pieces_are_those_of_the_definition() -> None:
+    """Bit arithmetic against the search for the best aligned boundary, and against pushing micro-batches one by one."""
+    for total in range(1, 50):
+        for world_size in range(1, 12):
+            largest, bounds = -(-total // world_size), [0]
+            for rank in range(1, world_size + 1):
+                lowest = max(bounds[-1] + 1, total - (world_size - rank) * largest)
+                highest = min(bounds[-1] + largest, total)
+                bounds.append(max(range(lowest, highest + 1), key=lambda index: index & -index, default=total))
+            assert ranges(total, world_size) == [range(*pair) for pair in pairwise(bounds)]
+        for start in range(total):
+            for stop in range(start, total + 1):
+                fold = Fold[None](total, lambda _left, _right: None)
+                for micro_batch in range(start, stop):
+                    fold.push(Node(0, micro_batch), None)
+                assert pieces(total, range(start, stop)) == [node for node, _ in fold.roots]
