@@ -1,5 +1,6 @@
 """The library: training and evaluation as `ddpgd` does them, and the exchange for a training loop of your own."""
 
+import gc
 import math
 import os
 from collections.abc import Iterator
@@ -286,3 +287,4 @@ def _ranks(may_use_gpu: bool = False) -> Iterator[tuple[Transport, Launch]]:
             world.close()
             raise
     world.close()
+    gc.collect()  # a run's objects refer to each other in circles, and hold the data

@@ -1,6 +1,7 @@
 """The library: examples that run, names that do not shadow each other, values from NumPy, refusals in one line."""
 
 import doctest
+import gc
 import os
 import subprocess
 import sys
@@ -206,3 +207,9 @@ def test_predict_refuses_other_images(images, tmp_path):
     run_dir = ddpgd.train(ddpgd.Config(**TINY, steps=1, run_dir=str(tmp_path / "run")))["run_dir"]
     with pytest.raises(ddpgd.InputError, match=r"uint8 \(B, 28, 28\)"):
         ddpgd.predict(run_dir, images)
+
+
+def test_nothing_of_a_run_stays_in_memory(tmp_path):
+    """Many trainings in one process, as in a search over learning rates, must not hold each other's data."""
+    ddpgd.train(ddpgd.Config(**TINY, steps=2, run_dir=str(tmp_path / "run")))
+    assert not [found for found in gc.get_objects() if type(found).__name__ in ("Run", "Step", "Dataset")]
