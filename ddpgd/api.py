@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddpgd.comm.codec import FORMATS
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.launcher import Launch, launch
 from ddpgd.comm.transport import Alone, Transport
+from ddpgd.comm.wires import FORMATS
 from ddpgd.config.parsing import check_choice, coerce
 from ddpgd.config.schema import OPTIONS, Config
 from ddpgd.errors import DdpgdError, InputError, Interrupted, NonFiniteError

@@ -20,11 +20,11 @@ from benchmarks.lib.arguments import load, new_file
 from benchmarks.lib.common import typed
 from benchmarks.lib.page import PageError, fill
 from benchmarks.lib.results import write
-from ddpgd.comm.codec import FORMATS, BlockScaled, Float32
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.rows import Group
 from ddpgd.comm.transport import Alone, Transport
 from ddpgd.comm.transports import threads
+from ddpgd.comm.wires import FORMATS, WIRES
 from ddpgd.config.schema import Config, resolve
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
@@ -109,7 +109,7 @@ def summed(rows: Array, name: str) -> Array:
 
     def work(transport: Transport) -> Array:
         ops = Reference()
-        codec = Float32() if name == "float32" else BlockScaled(ops, name)
+        codec = WIRES[name].codec(ops)
         grads, _ = Exchange(transport, ops, size, codec).sum(num_ranks, gradient)
         return grads.copy()
 

@@ -25,7 +25,7 @@ from benchmarks.exchange.report import all_lines
 from benchmarks.lib.arguments import folder, new_file
 from benchmarks.lib.common import SHARED_MEMORY, typed
 from benchmarks.lib.results import write
-from ddpgd.comm.exchange import ONE_SHOT_BYTES
+from ddpgd.comm.traffic import ONE_SHOT_BYTES
 from ddpgd.errors import InputError
 from ddpgd.scaling.arguments import OneLineParser, positive, some_of
 from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, mpirun_version, version_of

@@ -25,10 +25,10 @@ from benchmarks.exchange.cases import (
 from benchmarks.exchange.records import CaseFound, PingPong
 from benchmarks.lib.common import LAB_LINKS
 from benchmarks.lib.results import ratios, spread
-from ddpgd.comm import exchange
-from ddpgd.comm.codec import BlockScaled, Float32
+from ddpgd.comm import traffic
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transports.mpi_host import MpiHost
+from ddpgd.comm.wires import WIRES
 from ddpgd.kernels.ops import Array
 from ddpgd.kernels.reference.backend import Reference
 
@@ -98,16 +98,18 @@ class Ours:
         self._count = case.num_micro_batches
         self._transport = transport
         ops = Reference()
-        codec = BlockScaled(ops, asked.codec) if asked.codec not in (None, "float32") else Float32()
+        codec = WIRES[asked.codec or "float32"].codec(ops)
         feedback = asked.error_feedback
         self._exchange = Exchange(transport, ops, source.size, codec, reduce=asked.reduce, error_feedback=feedback)
         self.num_pieces = self._exchange.num_pieces(self._count)
-        usual = exchange.ONE_SHOT_BYTES
+        usual = traffic.ONE_SHOT_BYTES
         if asked.one_shot is not None:
-            exchange.ONE_SHOT_BYTES = 1 << 62 if asked.one_shot else 0
-        self.one_shot: bool | None = asked.reduce == "ordered" and self._exchange._is_one_shot(self._count)
+            traffic.ONE_SHOT_BYTES = 1 << 62 if asked.one_shot else 0
+        self.one_shot: bool | None = asked.reduce == "ordered" and traffic.is_one_shot(
+            source.size, self.num_pieces, codec.exact
+        )
         self.prepare()  # plans the messages, by the limit that holds now
-        exchange.ONE_SHOT_BYTES = usual
+        traffic.ONE_SHOT_BYTES = usual
 
     def prepare(self) -> None:
         for group in self._exchange.groups(self._count):

@@ -31,14 +31,20 @@ class Coded(Protocol):
 
 
 class Codec(Protocol):
-    """A wire format. `name` is what `--wire` and the summary call it.
+    """A form of windows on the wire.
 
-    `exact`: decoded is what was encoded, so pieces may travel apart. `random`: it needs another key for each encoding.
+    Attributes:
+        name: The value of `--wire`.
+        exact: True if decoded values are the encoded ones, so that pieces may travel separately.
+        random: True if each encoding needs another random key.
     """
 
     name: str
     exact: bool
     random: bool
+
+    def num_bytes(self, num_values: int) -> int:
+        """Returns the bytes in which so many values travel."""
 
     def coded(self, values: Array, first: int, residual: Array | None) -> Coded:
         """`values` (n,) float32, which begin at element `first` of the whole vector; made once, before any exchange."""
@@ -65,56 +71,63 @@ class Float32:
     exact = True
     random = False
 
+    def num_bytes(self, num_values: int) -> int:
+        return 4 * num_values
+
     def coded(self, values: Array, first: int, residual: Array | None) -> Coded:  # noqa: ARG002
         return Plain(values)
 
 
 class Format(NamedTuple):
-    """An encoding by blocks: how it is stored, and its bound: the largest error over the largest magnitude of a block."""
+    """Block scaling: values of `dtype`, and an exponent for each block of 1,024; see `WireOps.encode`.
+
+    Attributes:
+        dtype: The stored type of coded values, by which backends find the formula.
+        bound: The largest error of a value, over the largest magnitude of its block.
+        random: True if values are rounded stochastically.
+    """
 
     dtype: DTypeLike
     bound: float
+    random: bool = False
 
+    def num_bytes(self, num_values: int) -> int:
+        """Returns the bytes in which so many values travel."""
+        return self.exponents_at(num_values) + 2 * -(-num_values // BLOCK)
 
-FORMATS = {
-    # Half a unit in the last place of a value in [2^14, 2^15), over 2^14. Micikevicius et al., "Mixed precision
-    # training", 2018.
-    "float16": Format(np.float16, 2.0**-11),
-    # As float16, with 8 significant bits. Kalamkar et al., "A study of bfloat16 for deep learning training", 2019.
-    "bfloat16": Format(np.uint16, 2.0**-8),
-    # One step, over at least 63.5. Alistarh et al., "QSGD: communication-efficient SGD via gradient quantization and
-    # encoding", 2017; Seide et al., "1-bit stochastic gradient descent", 2014, for the residual.
-    "int8": Format(np.int8, 1 / 63.5),
-}
+    def exponents_at(self, num_values: int) -> int:
+        """Returns the offset of the exponents in those bytes: they are aligned to 2."""
+        return -(-num_values * np.dtype(self.dtype).itemsize // 2) * 2
 
 
 class BlockScaled:
-    """float16, bfloat16 or int8, with a power of two for each block of 1,024 values: nothing overflows. See WireOps.encode."""
+    """`Codec` of a `Format`, with a power of two for each block of 1,024 values: nothing overflows."""
 
     exact = False
 
-    def __init__(self, ops: Ops, name: str) -> None:
+    def __init__(self, ops: Ops, name: str, format: Format) -> None:
         self.name = name
-        self.random = name == "int8"
+        self.random = format.random
+        self.num_bytes = format.num_bytes
         self._ops = ops
+        self._format = format
 
     def coded(self, values: Array, first: int, residual: Array | None) -> Coded:
-        return _Scaled(self._ops, np.dtype(FORMATS[self.name].dtype), values, first, residual)
+        return _Scaled(self._ops, self._format, values, first, residual)
 
 
 class _Scaled:
     """A window on its way: coded values, then an exponent for each block, in one array of bytes."""
 
-    def __init__(self, ops: Ops, dtype: np.dtype[Any], values: Array, first: int, residual: Array | None) -> None:
+    def __init__(self, ops: Ops, format: Format, values: Array, first: int, residual: Array | None) -> None:
         assert first % BLOCK == 0, "a window begins with a block"
         self.values = values
         self.residual = residual
         self._ops = ops
         self._first = first
-        num_values, num_blocks = len(values), -(-len(values) // BLOCK)
-        exponents_at = -(-num_values * dtype.itemsize // 2) * 2
-        self.wire = ops.zeros((exponents_at + 2 * num_blocks,), np.uint8)
-        self._coded = self.wire[: num_values * dtype.itemsize].view(dtype)
+        exponents_at = format.exponents_at(len(values))
+        self.wire = ops.zeros((format.num_bytes(len(values)),), np.uint8)
+        self._coded = self.wire[: len(values) * np.dtype(format.dtype).itemsize].view(format.dtype)
         self._exponents = self.wire[exponents_at:].view(np.int16)
 
     def encode(self, key: Array) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpgd.comm import tree
+from ddpgd.comm import traffic, tree
 from ddpgd.comm.codec import Array, Codec, Float32, WireLoss, measure
 from ddpgd.comm.compressor import Compressor
 from ddpgd.comm.message_plan import MessagePlan, Pieces, Residuals
@@ -20,14 +20,11 @@ from ddpgd.comm.rows import Group, RowPool, Rows
 from ddpgd.comm.transport import Transport
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.philox import Purpose
-from ddpgd.kernels.words import TAIL_WORDS, Tail
+from ddpgd.kernels.words import Tail
 
 GradientFn = Callable[[int, Array, Array], None]
 """gradient(m, grads, tail) puts the sums over micro-batch m's samples into grads, which still holds older values, and into
 tail, which is handed in as zeros."""
-
-ONE_SHOT_BYTES = 16 * 1024
-"""Up to this size of a rank's pieces every rank sends every other all of them: latency then costs more than bytes."""
 
 
 class _Plan(NamedTuple):
@@ -176,10 +173,7 @@ class Exchange:
 
     def num_pieces(self, num_micro_batches: int) -> int:
         """The largest number of pieces that any rank sends."""
-        if self._folds_whole:
-            return 1
-        world = tree.ranges(num_micro_batches, self.transport.world_size)
-        return max(len(tree.pieces(num_micro_batches, own)) for own in world)
+        return max(traffic.num_pieces(num_micro_batches, self.transport.world_size, self._folds_whole))
 
     @property
     def ring_bytes(self) -> int:
@@ -223,8 +217,9 @@ class Exchange:
         messages = None
         if not self._sums_whole:
             pieces, rows = self._pieces(num_micro_batches, piece_slots), self._rows.all_rows()
+            one_shot = traffic.is_one_shot(self.size, self.num_pieces(num_micro_batches), self.codec.exact)
             sending = self.transport, self._ops, self.codec, self.size, pieces, rows, self._keys, self._residuals
-            messages = MessagePlan(*sending, self._is_one_shot(num_micro_batches))
+            messages = MessagePlan(*sending, one_shot)
         return _Plan(groups, extra, tail_row, messages)
 
     def _pieces(self, num_micro_batches: int, own_slots: list[int]) -> Pieces:
@@ -234,7 +229,3 @@ class Exchange:
         with_work = [rank for rank, own in enumerate(world) if own]
         nodes = [[tree.Node(0, with_work.index(rank))] if own else [] for rank, own in enumerate(world)]
         return Pieces(len(with_work), nodes, own_slots[:1])
-
-    def _is_one_shot(self, num_micro_batches: int) -> bool:
-        row_bytes = 4 * (self.size + TAIL_WORDS)
-        return self.codec.exact and row_bytes * self.num_pieces(num_micro_batches) <= ONE_SHOT_BYTES

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddpgd.comm.codec import Array, Codec, Coded, Float32
+from ddpgd.comm.traffic import Window, windows
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.tree import Fold, Node
 from ddpgd.kernels.ops import Ops
-from ddpgd.kernels.words import BLOCK, TAIL_WORDS
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,6 @@ class Pieces:
     num_leaves: int
     of_ranks: list[list[Node]]
     slots: list[int]
-
-
-@dataclass(frozen=True)
-class _Window:
-    """A part of the row that one rank owns while it is being summed, and how it travels."""
-
-    owner: int
-    span: slice
-    codec: Codec
-    is_tail: bool = False
 
 
 class MessagePlan:
@@ -76,6 +66,7 @@ class MessagePlan:
         world_size = transport.world_size
         self._transport = transport
         self._ops = ops
+        self._codec = codec
         self._pieces = pieces
         self._rows = rows
         self._keys = keys
@@ -87,9 +78,9 @@ class MessagePlan:
         # A tail that travels as its gradient does needs no message of its own.
         joined = codec.exact and all(pieces.of_ranks)
         if one_shot:
-            self._lay_one_shot(_windows(size, 1, codec, joined))
+            self._lay_one_shot(windows(size, 1, joined))
         else:
-            self._lay_segments(_windows(size, world_size, codec, joined))
+            self._lay_segments(windows(size, world_size, joined))
         self.sent = _flat(self._outgoing)
         """All that this rank sends to owners; after `reduce_scatter` its values are not needed any more."""
         self._received = _flat(self._incoming)
@@ -118,7 +109,7 @@ class MessagePlan:
         for coded in self._summed:
             coded.decode()
 
-    def _lay_segments(self, windows: list[_Window]) -> None:
+    def _lay_segments(self, windows: list[Window]) -> None:
         """Each window's owner adds it up and hands everybody the sum."""
         residuals, rank = self._residuals, self._transport.rank
         for window in windows:
@@ -127,21 +118,21 @@ class MessagePlan:
             else:
                 self._send(window, window.owner)
             owned = residuals.owned if residuals and window.owner == rank else None
-            self._gathered[window.owner].append(_coded(window, self._rows[0][window.span], owned))
+            self._gathered[window.owner].append(self._coded(window, self._rows[0][window.span], owned))
 
-    def _lay_one_shot(self, windows: list[_Window]) -> None:
+    def _lay_one_shot(self, windows: list[Window]) -> None:
         for window in windows:
             self._receive_and_add(window)
             for peer in range(self._transport.world_size):
                 if peer != self._transport.rank:
                     self._send(window, peer)
 
-    def _send(self, window: _Window, peer: int) -> None:
+    def _send(self, window: Window, peer: int) -> None:
         slots = self._pieces.slots or ([1] if window.is_tail else [])
         sent = self._residuals.sent if self._residuals else None
-        self._outgoing[peer] += [_coded(window, self._rows[slot][window.span], sent) for slot in slots]
+        self._outgoing[peer] += [self._coded(window, self._rows[slot][window.span], sent) for slot in slots]
 
-    def _receive_and_add(self, window: _Window) -> None:
+    def _receive_and_add(self, window: Window) -> None:
         """The owner's part: all other ranks' pieces of the window arrive; all pieces are added in tree order."""
         pieces = self._pieces
         result = self._rows[0][window.span]
@@ -165,34 +156,17 @@ class MessagePlan:
                 tail = self._rows[1][window.span] if own else self._arrival(peer, window)
                 self._additions.append((result, tail, result))
 
-    def _arrival(self, peer: int, window: _Window, values: Array | None = None) -> Array:
+    def _arrival(self, peer: int, window: Window, values: Array | None = None) -> Array:
         """The array for the next piece of the window from `peer`: `values`, or one of its own."""
         if values is None:
             values = self._ops.empty((window.span.stop - window.span.start,), np.float32)
-        self._incoming[peer].append(_coded(window, values, None))
+        self._incoming[peer].append(self._coded(window, values, None))
         return values
 
-
-def segments(size: int, world_size: int) -> list[slice]:
-    """The part of a vector that each rank owns: whole blocks, as even as can be; there may be empty ones."""
-    num_blocks = -(-size // BLOCK)
-    bounds = [min(size, rank * num_blocks // world_size * BLOCK) for rank in range(world_size + 1)]
-    return [slice(bounds[rank], bounds[rank + 1]) for rank in range(world_size)]
-
-
-def _windows(size: int, world_size: int, codec: Codec, joined: bool) -> list[_Window]:
-    """Segments, empty ones left out; and the tail, never compressed: `joined` to the last segment, or apart."""
-    spans = segments(size, world_size)
-    tail = slice(size, size + TAIL_WORDS)
-    if joined:
-        spans[-1] = slice(spans[-1].start, tail.stop)
-    windows = [_Window(rank, span, codec) for rank, span in enumerate(spans) if span.start < span.stop]
-    return windows if joined else [*windows, _Window(0, tail, Float32(), is_tail=True)]
-
-
-def _coded(window: _Window, values: Array, residual: Array | None) -> Coded:
-    kept = residual[window.span] if residual is not None and not window.codec.exact else None
-    return window.codec.coded(values, window.span.start, kept)
+    def _coded(self, window: Window, values: Array, residual: Array | None) -> Coded:
+        codec = Float32() if window.is_tail else self._codec
+        lost = residual[window.span] if residual is not None and not codec.exact else None
+        return codec.coded(values, window.span.start, lost)
 
 
 def _wires(coded_lists: list[list[Coded]]) -> list[list[Array]]:

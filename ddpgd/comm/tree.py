@@ -6,7 +6,6 @@ The order is the complete binary tree over micro-batch indices. Node `index` of 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Generic, TypeVar
 
@@ -83,12 +82,6 @@ def pieces(num_micro_batches: int, own: range) -> list[Node]:
         fold.push(Node(level, first >> level), None)
         first += 1 << level
     return [node for node, _ in fold.roots]
-
-
-@lru_cache(maxsize=64)
-def most_pieces(num_micro_batches: int, world_size: int) -> int:
-    """Returns the largest number of pieces that any rank has."""
-    return max(len(pieces(num_micro_batches, own)) for own in ranges(num_micro_batches, world_size))
 
 
 def leaves(num_micro_batches: int, own: range, join: int = 1) -> tuple[list[Leaf], list[int]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddpgd.comm.transports.capabilities import TRANSPORTS
+from ddpgd.comm.wires import WIRES
 from ddpgd.config.parsing import coerce, did_you_mean
 from ddpgd.errors import InputError, shown
 from ddpgd.optim.rules import RULES
@@ -124,11 +125,11 @@ class Config:
         "auto", "machine", "how ranks communicate", choices=("auto", *TRANSPORTS)
     )
     ranks: int | None = _option(None, "machine", "number of ranks of --transport threads", int)
-    wire: Literal["float32", "float16", "bfloat16", "int8", "topk", "powersgd"] = _fixed(
+    wire: str = _fixed(
         "float32",
         "exchange",
         "form of gradients on the wire: float32; 16 or 8 bits, scaled by block; the largest elements; or low rank",
-        choices=("float32", "float16", "bfloat16", "int8", "topk", "powersgd"),
+        choices=tuple(WIRES),
     )
     topk_density: float = _fixed(0.01, "exchange", "fraction of the elements that --wire topk sends", float)
     topk_warmup: int = _fixed(0, "exchange", "epochs in which --wire topk sends more, fewer each epoch", int)

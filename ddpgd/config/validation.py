@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ddpgd.comm.wires import WIRES, Kind
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag
 from ddpgd.errors import InputError
 from ddpgd.optim.rules import RULES
@@ -13,8 +14,7 @@ PER_LAUNCH = ("resume", "max_time", "quiet", "backend", "share_gpu", "transport"
 """Options that say how one start goes, not what the run is: a resume begins with their defaults."""
 
 _REQUIRES = {
-    ("wire", "topk"): ("topk_density", "topk_warmup", "topk_masking"),
-    ("wire", "powersgd"): ("powersgd_rank",),
+    **{("wire", wire.name): wire.options for wire in WIRES.values() if wire.options},
     ("sync", "local"): ("local_steps", "local_after", "outer_lr", "outer_momentum"),
 }
 """Options that have no effect without the value of another."""
@@ -91,13 +91,14 @@ def validate(config: Config) -> None:
             f"--micro-batch {config.micro_batch} is more than --global-batch {config.global_batch}; "
             f"type --micro-batch {config.global_batch} or less"
         )
-    if config.wire != "float32" and config.reduce == "fast":
+    wire = WIRES[config.wire]
+    if wire.kind is not Kind.EXACT and config.reduce == "fast":
         raise InputError(
             f"--reduce fast hands sums to the MPI library, which does not know --wire {config.wire}; type --reduce ordered"
         )
     _validate_exchange(config)
-    if config.error_feedback and config.wire == "float32":
-        raise InputError("--error-feedback has no effect: --wire float32 loses nothing; type --wire float16")
+    if config.error_feedback and wire.kind is Kind.EXACT:
+        raise InputError(f"--error-feedback has no effect: --wire {config.wire} loses nothing; type --wire float16")
     if config.scale_lr is not None:
         _validate_scale_lr(config.scale_lr)
     if config.ranks is not None and config.transport != "threads":
@@ -114,13 +115,13 @@ def _validate_exchange(config: Config) -> None:
         for other in belonging:
             if getattr(config, name) != wanted and getattr(config, other) != OPTIONS[other].default:
                 raise InputError(f"{flag(other)} is for {flag(name)} {wanted}; type that as well, or drop it")
-    keeps = config.wire in ("topk", "powersgd")
+    keeps = WIRES[config.wire].keeps_residuals
     if keeps and config.error_feedback:
         raise InputError(f"--error-feedback: --wire {config.wire} keeps residuals in any case; drop the flag")
-    if config.wire == "topk" and config.sync == "every-step" and not RULES[config.optimizer].behind_top_k:
+    if WIRES[config.wire].takes_momentum and config.sync == "every-step" and not RULES[config.optimizer].behind_top_k:
         others = [rule.name for rule in RULES.values() if rule.behind_top_k]
         raise InputError(
-            f"--optimizer {config.optimizer}: --wire topk takes over plain momentum alone; type --optimizer "
+            f"--optimizer {config.optimizer}: --wire {config.wire} takes over plain momentum alone; type --optimizer "
             f"{', '.join(others[:-1])} or {others[-1]}"
         )
     if not keeps and config.sync == "every-step":

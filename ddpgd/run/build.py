@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ddpgd.comm.compressor import NoExchange
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
+from ddpgd.comm.wires import WIRES
 from ddpgd.config.schema import Config
 from ddpgd.data.batches import Batches, Samples
 from ddpgd.data.idx import NUM_CLASSES
@@ -40,11 +41,11 @@ LOSS_SCALE_GROWTH_STEPS = 1000
 def policy(config: Config) -> Policy:
     """The rules of a step's decision. Only float16 overflows where float32 does not: its loss scale adapts itself.
 
-    With --wire topk each rank clips what it adds.
+    With a wire that takes the momentum, each rank clips what it adds.
     Micikevicius et al., "Mixed precision training", 2018.
     """
     growth_interval = LOSS_SCALE_GROWTH_STEPS if config.precision == "float16" else 0
-    clip_norm = 0.0 if config.wire == "topk" and config.sync == "every-step" else config.clip_norm
+    clip_norm = 0.0 if WIRES[config.wire].takes_momentum and config.sync == "every-step" else config.clip_norm
     return Policy(global_batch(config), clip_norm, growth_interval, LARGEST_LOSS_SCALE)
 
 

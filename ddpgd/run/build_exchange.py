@@ -1,87 +1,77 @@
-"""From --wire to what sums gradients, or changes of params."""
+"""Making of the exchanges: from the row of `WIRES` that --wire names to sums of gradients, or of changes of params."""
 
 import math
 from collections.abc import Callable
 
-from ddpgd.comm.codec import BlockScaled, Codec, Float32
-from ddpgd.comm.compressor import Compressor
-from ddpgd.comm.compressors.power_sgd import PowerSgd, Window
-from ddpgd.comm.compressors.top_k import TopK
+from ddpgd.comm.codec import Codec
+from ddpgd.comm.compressor import Setup, Window
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
+from ddpgd.comm.wires import WIRES
 from ddpgd.config.schema import Config
 from ddpgd.data.batches import Batches
 from ddpgd.kernels.ops import Ops
 from ddpgd.params import Layout
 
-COMPRESSORS = ("topk", "powersgd")
-
 
 def codec(wire: str, backend: Ops) -> Codec:
-    """The dense form that --wire names."""
-    return Float32() if wire == "float32" else BlockScaled(backend, wire)
+    """Returns the codec that --wire names."""
+    return WIRES[wire].codec(backend)
 
 
 def of_gradients(
     backend: Ops, config: Config, transport: Transport, layout: Layout, batches: Batches, join: int
 ) -> Exchange:
-    """What sums gradients, every step."""
+    """Returns the exchange that sums gradients, every step."""
 
-    def share(step: int) -> float:
+    def batch_fraction(step: int) -> float:
         return batches.samples(step) / batches.global_batch
 
     clip_norm = config.clip_norm * batches.global_batch / math.sqrt(transport.world_size)
-    made = _compressor(backend, config, transport, layout, batches, share, momentum_of_wire(config), clip_norm)
-    return _exchange(backend, config, transport, layout, join, made)
+    setup = _setup(backend, config, transport, layout, batches, batch_fraction)
+    return _exchange(config, setup._replace(momentum=momentum_of_wire(config), clip_norm=clip_norm), join)
 
 
 def of_changes(backend: Ops, config: Config, transport: Transport, layout: Layout, batches: Batches) -> Exchange:
-    """What sums the changes of params that ranks made alone."""
-    made = _compressor(backend, config, transport, layout, batches, lambda _step: 1.0, 0.0, 0.0)
-    return _exchange(backend, config, transport, layout, 1, made)
+    """Returns the exchange that sums the changes which each rank made to its params."""
+    return _exchange(config, _setup(backend, config, transport, layout, batches, lambda _step: 1.0), 1)
 
 
 def momentum_of_wire(config: Config) -> float:
-    """The momentum that the wire takes over from the optimizer, which then has none."""
-    return config.momentum if config.wire == "topk" and config.optimizer == "momentum" else 0.0
+    """Returns the momentum that the wire has in the optimizer's stead, which then has none."""
+    return config.momentum if WIRES[config.wire].takes_momentum and config.optimizer == "momentum" else 0.0
 
 
-def _exchange(
-    backend: Ops, config: Config, transport: Transport, layout: Layout, join: int, compressor: Compressor | None
-) -> Exchange:
-    return Exchange(
-        transport,
-        backend,
-        layout.size,
-        Float32() if compressor else codec(config.wire, backend),
-        reduce=config.reduce,
-        join=join,
-        error_feedback=config.error_feedback,
-        seed=config.seed,
-        compressor=compressor,
-    )
-
-
-def _compressor(
+def _setup(
     backend: Ops,
     config: Config,
     transport: Transport,
     layout: Layout,
     batches: Batches,
-    share: Callable[[int], float],
-    momentum: float,
-    clip_norm: float,
-) -> Compressor | None:
-    if config.wire == "powersgd":
-        windows = [Window(tensor.start, tensor.shape) for tensor in layout.tensors]
-        return PowerSgd(transport, backend, layout.size, windows, config.powersgd_rank, share, config.seed)
-    if config.wire == "topk":
+    batch_fraction: Callable[[int], float],
+) -> Setup:
+    return Setup(
+        transport,
+        backend,
+        layout.size,
+        [Window(tensor.start, tensor.shape) for tensor in layout.tensors],
+        batch_fraction,
+        batches.epoch,
+        config.seed,
+        {name: getattr(config, name) for name in WIRES[config.wire].options},
+    )
 
-        def density(step: int) -> float:
-            """From 1 down to --topk-density, by one factor an epoch."""
-            warm = min(1.0, (batches.epoch(step) + 1) / (config.topk_warmup + 1))
-            return float(config.topk_density**warm)
 
-        own = transport.duplicate()
-        return TopK(own, backend, layout.size, density, share, momentum, config.topk_masking, clip_norm)
-    return None
+def _exchange(config: Config, setup: Setup, join: int) -> Exchange:
+    wire = WIRES[config.wire]
+    return Exchange(
+        setup.transport,
+        setup.ops,
+        setup.size,
+        wire.codec(setup.ops),
+        reduce=config.reduce,
+        join=join,
+        error_feedback=config.error_feedback,
+        seed=config.seed,
+        compressor=wire.make(setup) if wire.make else None,
+    )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ddpgd.comm import bulk
 from ddpgd.comm.agreement import on_root
-from ddpgd.comm.message_plan import segments
+from ddpgd.comm.traffic import segments
 from ddpgd.comm.transport import Transport
 from ddpgd.errors import InputError
 from ddpgd.kernels.ops import Array, Ops

@@ -8,20 +8,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
-
-from ddpgd.comm import tree
-from ddpgd.comm.codec import FORMATS
-from ddpgd.comm.exchange import ONE_SHOT_BYTES
-from ddpgd.kernels.words import BLOCK, TAIL_WORDS
+from ddpgd.comm.traffic import Traffic
+from ddpgd.comm.wires import WIRES, Kind, Load
 
 MESSAGE_SHARE = 0.1
 """What a rank's second and further messages of a round take, over the latency of the first: their start-up overlaps."""
-
-EXPONENT_BYTES = 2
-"""Of a block of a lossy wire."""
-
-TAIL_BYTES = 4 * TAIL_WORDS
 
 
 @dataclass(frozen=True)
@@ -119,12 +110,13 @@ def predict(work: Work, costs: Costs, cluster: Cluster, world_size: int) -> Pred
     num_micro_batches = math.ceil(work.global_batch / work.micro_batch)
     compute_s = _compute_s(work, costs, num_micro_batches, world_size)
     one_rank_s = _compute_s(work, costs, num_micro_batches, 1)
-    num_pieces = _num_pieces(work, num_micro_batches, world_size)
-    sums = _sums(work, num_pieces, world_size)
+    load = _load(work, num_micro_batches, world_size)
+    num_pieces = WIRES[work.wire].num_pieces(load)
+    sums = _sums(work, load)
     wait_s = costs.jitter * compute_s * waits(world_size) / math.sqrt(work.local_steps)
     latency_s = sum(one.latency_s(cluster) for one in sums)
     transfer_s = sum(one.transfer_s(cluster) for one in sums)
-    coding_s = _coding_s(work, costs, num_pieces, world_size)
+    coding_s = _coding_s(work, costs, load, num_pieces)
     parts = [part / work.local_steps for part in (latency_s, transfer_s, coding_s)]
     hidden_s = min(sum(parts), work.overlap * compute_s)
     step_s = compute_s + wait_s + sum(parts) - hidden_s
@@ -164,11 +156,10 @@ def _compute_s(work: Work, costs: Costs, num_micro_batches: int, world_size: int
     return own * costs.micro_batch_s + rows * costs.sample_s + costs.update_s
 
 
-def _num_pieces(work: Work, num_micro_batches: int, world_size: int) -> int:
-    """The largest number of pieces that any rank sends."""
-    if work.wire != "float32" or work.reduce == "fast" or work.local_steps > 1:
-        return 1
-    return tree.most_pieces(num_micro_batches, world_size)
+def _load(work: Work, num_micro_batches: int, world_size: int) -> Load:
+    """Returns the sum: of a step's micro-batches, or of one change of params a rank."""
+    count = world_size if work.local_steps > 1 else num_micro_batches
+    return Load(work.num_params, count, world_size, work.density, work.narrow, work.reduce)
 
 
 @dataclass(frozen=True)
@@ -202,48 +193,28 @@ class _Sum:
         return max(inside_bytes / cluster.inside.bytes_per_s, between_bytes / cluster.between.bytes_per_s)
 
 
-def _sums(work: Work, num_pieces: int, world_size: int) -> list[_Sum]:
-    """What ranks do together in an exchange."""
-    others = world_size - 1
-    if not others:
+def _sums(work: Work, load: Load) -> list[_Sum]:
+    """Returns what ranks do together in an exchange, as the rank that sends most does it."""
+    if load.world_size == 1:
         return []
-    if work.wire == "topk":
-        list_bytes = 8 * math.ceil(work.density * work.num_params) + TAIL_BYTES
-        return [_Sum(world_size, 1, others, others * list_bytes)]
-    if work.wire == "powersgd":
-        return [_ordered(4 * elements + TAIL_BYTES, 1, world_size) for elements in work.narrow]
-    row_bytes = _item_bytes(work.wire) * work.num_params + TAIL_BYTES
-    if work.reduce == "fast":
-        # Rounds of recursive halving and doubling; bytes are those of a ring as well.
-        return [_Sum(world_size, 2 * math.log2(world_size), 1, 2 * others / world_size * row_bytes, is_ring=True)]
-    if work.wire == "float32":
-        return [_ordered(row_bytes, num_pieces, world_size)]
-    return [_Sum(world_size, 2, others, 2 * others / world_size * row_bytes)]
+    sums = WIRES[work.wire].traffic(load)
+    return [_Sum(load.world_size, one.rounds, _messages(one), max(one.num_bytes), one.is_ring) for one in sums]
 
 
-def _ordered(row_bytes: float, num_pieces: int, world_size: int) -> _Sum:
-    others = world_size - 1
-    if row_bytes * num_pieces <= ONE_SHOT_BYTES:
-        return _Sum(world_size, 1, others, others * num_pieces * row_bytes)
-    return _Sum(world_size, 2, others, (num_pieces + 1) * others / world_size * row_bytes)
+def _messages(one: Traffic) -> int:
+    """Returns the messages of a round: a sum's neighbour, or all other ranks."""
+    return 1 if one.is_ring else len(one.num_bytes) - 1
 
 
-def _item_bytes(wire: str) -> float:
-    if wire == "float32":
-        return 4.0
-    return np.dtype(FORMATS[wire].dtype).itemsize + EXPONENT_BYTES / BLOCK
-
-
-def _coding_s(work: Work, costs: Costs, num_pieces: int, world_size: int) -> float:
+def _coding_s(work: Work, costs: Costs, load: Load, num_pieces: int) -> float:
     """Additions of all pieces of a segment by its owner; encodings and decodings of what travels."""
+    world_size = load.world_size
     if world_size == 1:
         return 0.0
-    size = work.num_params
-    if work.wire == "powersgd":
-        return size * costs.coding.encode_s
-    if work.wire == "topk":
-        return size * costs.coding.encode_s + world_size * work.density * size * costs.coding.decode_s
+    size, kind = work.num_params, WIRES[work.wire].kind
+    if kind is Kind.COMPRESSOR:
+        return size * costs.coding.encode_s + WIRES[work.wire].num_decoded(load) * costs.coding.decode_s
     added_s = size / world_size * (world_size * num_pieces - 1) * costs.add_s
-    if work.wire == "float32":
+    if kind is Kind.EXACT:
         return added_s
     return added_s + size * ((1 + 1 / world_size) * costs.coding.encode_s + 2 * costs.coding.decode_s)

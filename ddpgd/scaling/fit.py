@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ddpgd.comm.codec import FORMATS
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Alone, Transport
+from ddpgd.comm.wires import FORMATS, WIRES, Kind
 from ddpgd.config.schema import Config
 from ddpgd.data import synthetic
 from ddpgd.data.batches import Batches
@@ -78,7 +78,7 @@ def fit(ops: Ops, config: Config, transport: Transport, seconds: float, num_node
         layout = build.layout(config, data.image_shape)
         costs = replace(_costs(whole, half), add_s=_add_s(ops, layout.size))
         codings = _codings(ops, layout.size)
-        if config.wire in build_exchange.COMPRESSORS:
+        if WIRES[config.wire].kind is Kind.COMPRESSOR:
             codings[config.wire] = _compressing(ops, config, layout, build.batches(config, data))
         link = None if transport.world_size == 1 else _link(ops, transport, whole, costs, layout.size)
     own = Fit(costs, codings, link, layout.num_params, transport.world_size, num_nodes)

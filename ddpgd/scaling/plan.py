@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ddpgd.comm.agreement import on_root
-from ddpgd.comm.compressors.power_sgd import Window, num_narrow
+from ddpgd.comm.compressor import Window
+from ddpgd.comm.compressors.power_sgd import num_narrow
 from ddpgd.comm.transport import Transport
+from ddpgd.comm.wires import WIRES
 from ddpgd.config.schema import Config, resolve
 from ddpgd.config.units import bytes_text, parse_count, parse_duration, parse_rate, positive, time_text
 from ddpgd.config.validation import validate
@@ -175,9 +177,8 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, 
     if config.transport == "threads":
         raise InputError("--transport threads: plan measures the ranks that mpirun started; drop the flag")
     tensors = build.layout(config, IMAGE_SHAPE)
-    num_params, narrow = tensors.num_params, (0, 0)
-    if config.wire == "powersgd":
-        narrow = num_narrow([Window(tensor.start, tensor.shape) for tensor in tensors.tensors], config.powersgd_rank)
+    num_params = tensors.num_params
+    narrow = num_narrow([Window(tensor.start, tensor.shape) for tensor in tensors.tensors], config.powersgd_rank)
     if "parameters" in flags:
         num_params = parse_count(flags["parameters"], "parameters", "25.6M")
         if "compute_time" not in flags:
@@ -186,8 +187,10 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, 
             )
         if "hidden" in given:
             raise InputError("--hidden and --parameters both name a network; type one of them")
-        if config.wire == "powersgd":
-            raise InputError("--parameters does not say which matrices --wire powersgd would send; type another wire")
+        if WIRES[config.wire].needs_shapes:
+            raise InputError(
+                f"--parameters does not say which matrices --wire {config.wire} would send; type another wire"
+            )
     samples = parse_count(flags.get("samples", "60000"), "samples", "60000")
     is_measured = bool(flags.get("measure"))
     machine = agree(config, False, world, local_rank) if is_measured else Machine(None, "")

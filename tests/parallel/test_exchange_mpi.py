@@ -8,13 +8,14 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 import ddpgd
-from ddpgd.comm.codec import FORMATS, BlockScaled
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transports.mpi_cuda import MpiCuda
 from ddpgd.comm.transports.mpi_host import MpiHost
+from ddpgd.comm.wires import FORMATS, WIRES
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import TAIL_WORDS, Tail
 from oracles import bits, largest_of_blocks, tree_fold, uneven
+from wire_cases import cases, count_bytes, make_load
 
 Array = NDArray[Any]
 
@@ -124,7 +125,7 @@ def test_lossy_wires_leave_replicas_equal_within_their_bound_and_lose_nothing(
     comm: MPI.Intracomm, transport: str, name: str, error_feedback: bool, size: int
 ) -> None:
     ops = Reference()
-    codec = BlockScaled(ops, name)
+    codec = WIRES[name].codec(ops)
     exchange = Exchange(TRANSPORTS[transport](comm), ops, size, codec, error_feedback=error_feedback, seed=3)
     meant, applied = np.zeros(size), np.zeros(size)
     scale = np.zeros(size)
@@ -143,3 +144,11 @@ def test_lossy_wires_leave_replicas_equal_within_their_bound_and_lose_nothing(
         kept = comm.allreduce(residuals["sent"].astype(np.float64) + residuals["owned"])
         limit = 16 * np.finfo(np.float32).eps * largest_of_blocks(scale + np.abs(kept))
         assert (np.abs(meant - applied - kept) <= limit).all()
+
+
+@pytest.mark.parametrize(("wire", "reduce", "size"), cases())
+@pytest.mark.parametrize("count", [1, 7, 13])
+def test_counted_bytes_are_the_tables(comm: MPI.Intracomm, wire: str, reduce: str, size: int, count: int) -> None:
+    counted, _ = count_bytes(MpiHost(comm), count, wire, reduce, size)
+    sums = WIRES[wire].traffic(make_load(size, count, comm.size, reduce))
+    assert counted == sum(one.num_bytes[comm.rank] for one in sums)

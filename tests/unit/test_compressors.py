@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ddpgd.comm.compressor import Compressor
-from ddpgd.comm.compressors.power_sgd import PowerSgd, Window
+from ddpgd.comm.compressor import Compressor, Window
+from ddpgd.comm.compressors.power_sgd import PowerSgd
 from ddpgd.comm.compressors.top_k import TopK
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport

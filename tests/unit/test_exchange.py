@@ -63,13 +63,13 @@ def make_rows(num_micro_batches: int, size: int) -> Array:
 @pytest.fixture
 def in_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even small rows travel in segments."""
-    monkeypatch.setattr("ddpgd.comm.exchange.ONE_SHOT_BYTES", 0)
+    monkeypatch.setattr("ddpgd.comm.traffic.ONE_SHOT_BYTES", 0)
 
 
 @pytest.fixture(params=["in segments", "in one shot"])
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """All rows, small and large, travel in the one way or the other."""
-    monkeypatch.setattr("ddpgd.comm.exchange.ONE_SHOT_BYTES", 0 if request.param == "in segments" else 1 << 30)
+    monkeypatch.setattr("ddpgd.comm.traffic.ONE_SHOT_BYTES", 0 if request.param == "in segments" else 1 << 30)
 
 
 @pytest.mark.usefixtures("either_way")

@@ -140,7 +140,7 @@ def test_a_rank_whose_gradient_is_not_finite_ends_all(world_size: int, tmp_path:
         ({"outer_momentum": 0.9}, "--outer-momentum is for --sync local"),
         ({"topk_density": 0.5}, "--topk-density is for --wire topk"),
         ({"powersgd_rank": 3, "wire": "topk"}, "--powersgd-rank is for --wire powersgd"),
-        ({"wire": "topk", "error_feedback": True}, "keeps what it does not send in any case; drop the flag"),
+        ({"wire": "topk", "error_feedback": True}, "keeps residuals in any case; drop the flag"),
         (
             {"wire": "topk", "optimizer": "nesterov"},
             "takes over plain momentum alone; type --optimizer sgd, momentum or adam",

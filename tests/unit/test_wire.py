@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ddpgd.comm.codec import FORMATS, BlockScaled, WireLoss
+from ddpgd.comm.codec import WireLoss
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Alone, Transport
 from ddpgd.comm.transports import threads
+from ddpgd.comm.wires import FORMATS, WIRES
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import BLOCK, TAIL_WORDS, Tail
 from oracles import bits, largest_of_blocks, tree_fold, uneven
@@ -48,7 +49,7 @@ def working(steps: list[Array], name: str, error_feedback: bool) -> Callable[[Tr
 
     def work(transport: Transport) -> Outcome:
         ops = Reference()
-        own = Exchange(transport, ops, size, BlockScaled(ops, name), error_feedback=error_feedback, seed=5)
+        own = Exchange(transport, ops, size, WIRES[name].codec(ops), error_feedback=error_feedback, seed=5)
         outcome = Outcome(own)
         for rows in steps:
             for group in own.groups(len(rows)):

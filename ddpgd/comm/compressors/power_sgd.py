@@ -1,33 +1,19 @@
 """Low-rank wires: a layer's gradient travels as the product of two narrow matrices."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
-from ddpgd.comm.compressor import Array
+from ddpgd.comm import traffic
+from ddpgd.comm.compressor import Array, Setup, Window
 from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.traffic import Traffic
 from ddpgd.comm.transport import Transport
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.philox import Purpose, uniforms
 from ddpgd.kernels.words import TAIL_WORDS
-
-
-class Window(NamedTuple):
-    """A tensor in the vector: where it starts, and its shape; matrices are (K, N)."""
-
-    start: int
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    def of(self, vector: Array) -> Array:
-        return vector[self.start : self.start + self.size].reshape(self.shape)
 
 
 class PowerSgd:
@@ -47,14 +33,14 @@ class PowerSgd:
         size: int,
         windows: Sequence[Window],
         rank: int,
-        share: Callable[[int], float],
+        batch_fraction: Callable[[int], float],
         seed: int,
     ) -> None:
-        """`windows`: all tensors. `rank`: columns of P and Q. share(round): as for `TopK`."""
+        """`windows`: all tensors. `rank`: columns of P and Q. batch_fraction(round): as in `Setup`."""
         self.needs_host = transport.needs_host
         self._ops = ops
         self._world_size = transport.world_size
-        self._share = share
+        self._batch_fraction = batch_fraction
         narrowed = [window for window in windows if _is_narrowed(window, rank)]
         whole = [window for window in windows if not _is_narrowed(window, rank)]
         lefts = [(window.shape[0], rank) for window in narrowed]
@@ -75,44 +61,44 @@ class PowerSgd:
         return self._first.transport.bytes_sent + self._second.transport.bytes_sent
 
     def combine(self, round: int, grads: Array, tail: Array) -> None:
-        share = self._share(round)
-        self._ops.wire.accumulate(grads, 1 / share, None, 0.0, self.residuals["kept"])
+        batch_fraction = self._batch_fraction(round)
+        self._ops.wire.accumulate(grads, 1 / batch_fraction, None, 0.0, self.residuals["kept"])
         sums, summed_tail = self._first.sum(self._world_size, partial(self._narrow, tail))
         narrow, _ = self._second.sum(self._world_size, partial(self._narrow_back, sums))
         self._ops.add(summed_tail, self._no_tail, tail)
-        self._widen(sums, narrow, share, grads)
+        self._widen(sums, narrow, batch_fraction, grads)
 
     def _narrow(self, tail: Array, _own: int, row: Array, sums: Array) -> None:
         """This rank's P, with a guess of Q, and what travels as it is."""
-        wire, kept, right = self._ops.wire, self.residuals["kept"], self.shared["right"]
+        wire, residual, right = self._ops.wire, self.residuals["kept"], self.shared["right"]
         for matrix in self._matrices:
-            wire.project(matrix.window.of(kept), matrix.right.of(right), matrix.left.of(row))
+            wire.project(matrix.window.of(residual), matrix.right.of(right), matrix.left.of(row))
         for whole in self._whole:
             whole.place.of(row).fill(0)
-            wire.accumulate(whole.window.of(kept), 1.0, None, 0.0, whole.place.of(row))
-            whole.window.of(kept).fill(0)
+            wire.accumulate(whole.window.of(residual), 1.0, None, 0.0, whole.place.of(row))
+            whole.window.of(residual).fill(0)
         self._ops.add(tail, self._no_tail, sums)
 
     def _narrow_back(self, sums: Array, _own: int, row: Array, _sums: Array) -> None:
-        """This rank's Q for everybody's P; what the two miss is kept."""
-        wire, kept = self._ops.wire, self.residuals["kept"]
+        """This rank's Q for everybody's P; what the two miss stays in the residual."""
+        wire, residual = self._ops.wire, self.residuals["kept"]
         for matrix in self._matrices:
-            left, right, meant = matrix.left.of(sums), matrix.right.of(row), matrix.window.of(kept)
+            left, right, meant = matrix.left.of(sums), matrix.right.of(row), matrix.window.of(residual)
             wire.orthonormalise(left, None)
             wire.project_back(meant, left, right)
             wire.add_product(left, right, -1.0, meant)
 
-    def _widen(self, sums: Array, narrow: Array, share: float, grads: Array) -> None:
+    def _widen(self, sums: Array, narrow: Array, batch_fraction: float, grads: Array) -> None:
         """Everybody's P Q^T; the next guess has Q's columns made orthonormal, so that none can fade away."""
         wire, guess = self._ops.wire, self.shared["right"]
         grads.fill(0)
         guess.fill(0)
         wire.accumulate(narrow, 1.0, None, 0.0, guess)
         for matrix in self._matrices:
-            wire.add_product(matrix.left.of(sums), matrix.right.of(narrow), share, matrix.window.of(grads))
+            wire.add_product(matrix.left.of(sums), matrix.right.of(narrow), batch_fraction, matrix.window.of(grads))
             wire.orthonormalise(matrix.right.of(guess), matrix.right.of(self._spare))
         for whole in self._whole:
-            wire.accumulate(whole.place.of(sums), share, None, 0.0, whole.window.of(grads))
+            wire.accumulate(whole.place.of(sums), batch_fraction, None, 0.0, whole.window.of(grads))
 
 
 @dataclass(frozen=True)
@@ -130,6 +116,17 @@ class _Whole:
 
     window: Window
     place: Window
+
+
+def make(setup: Setup) -> PowerSgd:
+    """Returns the compressor of `--wire powersgd`."""
+    rank = setup.options["powersgd_rank"]
+    return PowerSgd(setup.transport, setup.ops, setup.size, setup.windows, rank, setup.batch_fraction, setup.seed)
+
+
+def sums(narrow: tuple[int, int], world_size: int) -> list[Traffic]:
+    """Returns the traffic of an exchange, for the elements of its two sums; see `num_narrow`."""
+    return [traffic.ordered(size, [1] * world_size, lambda n: 4 * n, exact=True) for size in narrow]
 
 
 def num_narrow(windows: Sequence[Window], rank: int) -> tuple[int, int]:

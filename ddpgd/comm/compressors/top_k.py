@@ -1,11 +1,11 @@
-"""Sparse wires: each rank sends its largest elements alone, and keeps the others until they are."""
+"""Sparse wires: each rank sends only its largest elements, and keeps the others until they are large enough."""
 
 import math
 from collections.abc import Callable
 
 import numpy as np
 
-from ddpgd.comm.compressor import Array
+from ddpgd.comm.compressor import Array, Setup
 from ddpgd.comm.transport import Transport
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.words import TAIL_WORDS
@@ -26,13 +26,13 @@ class TopK:
         ops: Ops,
         size: int,
         density: Callable[[int], float],
-        share: Callable[[int], float],
+        batch_fraction: Callable[[int], float],
         momentum: float,
         masking: bool,
         clip_norm: float,
     ) -> None:
-        """`size`: whole blocks. density(round): the share of elements that a rank sends; share(round): the samples of
-        the round over those of a full one, because what is kept is in units of full ones.
+        """`size`: whole blocks. density(round): the fraction of elements that a rank sends; batch_fraction(round): as
+        in `Setup`.
 
         `momentum` 0: plain error feedback. `masking`: an element that is sent loses its momentum. `clip_norm`: the
         largest norm of what a rank adds in a full round; 0: any.
@@ -45,7 +45,7 @@ class TopK:
         self._ops = ops
         self._size = size
         self._density = density
-        self._share = share
+        self._batch_fraction = batch_fraction
         self._momentum = momentum
         self._masking = masking
         self._clip_norm = clip_norm
@@ -57,26 +57,28 @@ class TopK:
         return self._transport.bytes_sent
 
     def combine(self, round: int, grads: Array, tail: Array) -> None:
-        wire, share = self._ops.wire, self._share(round)
-        kept, velocity = self.residuals["kept"], self.residuals.get("velocity")
-        wire.accumulate(grads, self._clipping(grads, share) / share, velocity, self._momentum, kept)
-        lists = self._of_ranks(max(1, math.ceil(self._density(round) * self._size)))
+        wire, batch_fraction = self._ops.wire, self._batch_fraction(round)
+        residual, velocity = self.residuals["kept"], self.residuals.get("velocity")
+        wire.accumulate(
+            grads, self._clipping(grads, batch_fraction) / batch_fraction, velocity, self._momentum, residual
+        )
+        lists = self._of_ranks(num_sent(self._size, self._density(round)))
         own = lists[self._transport.rank]
-        wire.select(kept, velocity if self._masking else None, own.indices, own.values)
+        wire.select(residual, velocity if self._masking else None, own.indices, own.values)
         own.tail[...] = tail
         self._transport.all_gather([[of_rank.wire] for of_rank in lists])
         grads.fill(0)
         tail.fill(0)
         for of_rank in lists:
-            wire.scatter_add(of_rank.indices, of_rank.values, share, grads)
+            wire.scatter_add(of_rank.indices, of_rank.values, batch_fraction, grads)
             self._ops.add(tail, of_rank.tail, tail)
 
-    def _clipping(self, grads: Array, share: float) -> float:
+    def _clipping(self, grads: Array, batch_fraction: float) -> float:
         """The factor that clips what this rank adds; a gradient that is not finite stays so, and is sent first of all."""
         if not self._clip_norm:
             return 1.0
         self._ops.squared_norms(grads.reshape(1, -1), self._square)
-        norm = math.sqrt(self._ops.to_host(self._square)[0]) / share
+        norm = math.sqrt(self._ops.to_host(self._square)[0]) / batch_fraction
         return self._clip_norm / norm if norm > self._clip_norm else 1.0
 
     def _of_ranks(self, count: int) -> "list[_List]":
@@ -93,3 +95,33 @@ class _List:
         self.indices = self.wire[:count].view(np.uint32)
         self.values = self.wire[count : 2 * count]
         self.tail = self.wire[2 * count :]
+
+
+def make(setup: Setup) -> TopK:
+    """Returns the compressor of `--wire topk`, whose density falls from 1 to --topk-density by one factor an epoch."""
+    options = setup.options
+
+    def density(step: int) -> float:
+        warm = min(1.0, (setup.epoch(step) + 1) / (options["topk_warmup"] + 1))
+        return float(options["topk_density"] ** warm)
+
+    return TopK(
+        setup.transport.duplicate(),
+        setup.ops,
+        setup.size,
+        density,
+        setup.batch_fraction,
+        setup.momentum,
+        options["topk_masking"],
+        setup.clip_norm,
+    )
+
+
+def num_sent(size: int, density: float) -> int:
+    """Returns how many of `size` elements a rank sends."""
+    return max(1, math.ceil(density * size))
+
+
+def num_bytes(size: int, density: float) -> int:
+    """Returns the bytes of a rank's message: places, values, tail."""
+    return 8 * num_sent(size, density) + 4 * TAIL_WORDS

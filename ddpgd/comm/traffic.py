@@ -1,0 +1,119 @@
+"""Traffic of an exchange: the windows of a row that ranks own, and the bytes and messages that each rank sends."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from ddpgd.comm import tree
+from ddpgd.kernels.words import BLOCK, TAIL_WORDS
+
+TAIL_BYTES = 4 * TAIL_WORDS
+
+ONE_SHOT_BYTES = 16 * 1024
+"""Up to this size of a rank's pieces every rank sends every other all of them: latency then costs more than bytes."""
+
+
+class Window(NamedTuple):
+    """A part of the row that one rank owns while it is being summed. `is_tail`: a tail that travels apart, as float32."""
+
+    owner: int
+    span: slice
+    is_tail: bool = False
+
+
+class Traffic(NamedTuple):
+    """One sum over ranks.
+
+    Attributes:
+        rounds: Messages that must follow each other.
+        num_bytes: Bytes that each rank sends, by rank.
+        num_messages: Arrays that each rank sends, by rank.
+        is_ring: True if ranks send to neighbours only. The library's own sum is counted as one.
+    """
+
+    rounds: float
+    num_bytes: tuple[int, ...]
+    num_messages: tuple[int, ...]
+    is_ring: bool = False
+
+
+def segments(size: int, world_size: int) -> list[slice]:
+    """Returns the part of a vector that each rank owns: whole blocks, as even as possible; some may be empty."""
+    num_blocks = -(-size // BLOCK)
+    bounds = [min(size, rank * num_blocks // world_size * BLOCK) for rank in range(world_size + 1)]
+    return [slice(bounds[rank], bounds[rank + 1]) for rank in range(world_size)]
+
+
+def windows(size: int, world_size: int, joined: bool) -> list[Window]:
+    """Returns the segments that are not empty, and the tail: `joined` to the last segment, or apart."""
+    spans = segments(size, world_size)
+    tail = slice(size, size + TAIL_WORDS)
+    if joined:
+        spans[-1] = slice(spans[-1].start, tail.stop)
+    found = [Window(rank, span) for rank, span in enumerate(spans) if span.start < span.stop]
+    return found if joined else [*found, Window(0, tail, is_tail=True)]
+
+
+@lru_cache(maxsize=64)
+def num_pieces(num_micro_batches: int, world_size: int, folds_whole: bool) -> tuple[int, ...]:
+    """Returns how many pieces each rank sends; with `folds_whole` one, or none if it has no micro-batch."""
+    world = tree.ranges(num_micro_batches, world_size)
+    if folds_whole:
+        return tuple(min(1, len(own)) for own in world)
+    return tuple(len(tree.pieces(num_micro_batches, own)) for own in world)
+
+
+def is_one_shot(size: int, most_pieces: int, exact: bool) -> bool:
+    """True if every rank sends every other all its pieces. Lossy codecs would add a rank's own ones uncoded."""
+    return exact and (4 * size + TAIL_BYTES) * most_pieces <= ONE_SHOT_BYTES
+
+
+def ordered(size: int, pieces: Sequence[int], coded_bytes: Callable[[int], int], exact: bool) -> Traffic:
+    """Returns the traffic of an ordered sum of rows.
+
+    Args:
+        size: Elements of the gradient.
+        pieces: The number of pieces of each rank; see `num_pieces`.
+        coded_bytes: The bytes in which so many values travel.
+        exact: True if the codec loses nothing, so that a tail can travel with its gradient.
+    """
+    world_size = len(pieces)
+    one_shot = is_one_shot(size, max(pieces), exact)
+    cut = windows(size, 1 if one_shot else world_size, exact and all(pieces))
+    lengths = [span.stop - span.start for _, span, _ in cut]
+    num_bytes = [4 * n if window.is_tail else coded_bytes(n) for n, window in zip(lengths, cut, strict=True)]
+    send = _in_one_shot if one_shot else _in_segments
+    sent_bytes, sent_messages = send(pieces, cut, num_bytes), send(pieces, cut, [1] * len(cut))
+    return Traffic(1 if one_shot else 2, sent_bytes, sent_messages)
+
+
+def _in_one_shot(pieces: Sequence[int], cut: list[Window], weights: list[int]) -> tuple[int, ...]:
+    """Sums, by rank, the weights of what it sends. A rank without pieces sends its tail."""
+    gradient = sum(weight for weight, window in zip(weights, cut, strict=True) if not window.is_tail)
+    tail = sum(weights) - gradient
+    return tuple((len(pieces) - 1) * (own * gradient + max(1, own) * tail) for own in pieces)
+
+
+def _in_segments(pieces: Sequence[int], cut: list[Window], weights: list[int]) -> tuple[int, ...]:
+    """Sums the same: pieces to the owners of the windows, and to all others the sums of the windows that it owns."""
+    owned = {False: [0] * len(pieces), True: [0] * len(pieces)}
+    for weight, window in zip(weights, cut, strict=True):
+        owned[window.is_tail][window.owner] += weight
+    gradient, tail = sum(owned[False]), sum(owned[True])
+    return tuple(
+        own * (gradient - of_gradient) + max(1, own) * (tail - of_tail) + (len(pieces) - 1) * (of_gradient + of_tail)
+        for own, of_gradient, of_tail in zip(pieces, owned[False], owned[True], strict=True)
+    )
+
+
+def reduced(size: int, world_size: int) -> Traffic:
+    """Returns the traffic of the transport's own sum, counted as that of a ring; rounds of halving and doubling."""
+    num_bytes = 2 * (4 * size + TAIL_BYTES) * (world_size - 1) // world_size
+    return Traffic(2 * math.log2(world_size), (num_bytes,) * world_size, (1,) * world_size, is_ring=True)
+
+
+def gathered(message_bytes: int, world_size: int) -> Traffic:
+    """Returns the traffic of ranks that each send every other one message."""
+    others = world_size - 1
+    return Traffic(1, (others * message_bytes,) * world_size, (others,) * world_size)
