@@ -222,7 +222,7 @@ def exchange(
 
     Args:
         comm: An mpi4py communicator, of which the exchange uses a duplicate.
-        size: Elements of the gradient, float32 in host memory.
+        size: Elements of the gradient, float32 in host memory; 0: statistics alone.
         reduce: "ordered" gives the same bits on any number of ranks; "fast" uses MPI_Allreduce.
         wire: Form of gradients on the wire; all but "float32" lose something, and want "ordered".
         error_feedback: Add each step's encoding error to the next gradient.
@@ -250,8 +250,8 @@ def exchange(
 
     check_choice(wire, ("float32", *FORMATS), "exchange: wire")
     check_choice(reduce, ("ordered", "fast"), "exchange: reduce")
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-        raise InputError(f"exchange: size {size!r} must be a whole number of at least 1")
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 0:
+        raise InputError(f"exchange: size {size!r} must be a whole number of at least 0")
     if wire != "float32" and reduce == "fast":
         raise InputError(f"exchange: reduce 'fast' knows no wire {wire!r}; pass reduce='ordered'")
     ops = Reference()
