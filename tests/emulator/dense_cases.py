@@ -132,18 +132,19 @@ def sliced_sum(left: Array, right: Array) -> Array:
 @contextmanager
 def device() -> Iterator[SimpleNamespace]:
     """The binding's modules over a fake CuPy, imported for this alone."""
-    names = ("cuda_launch", "cuda_blas", "cuda_dense")
+    names = {"cuda_launch": "launcher", "cuda_blas": "cublas", "cuda_dense": "dense"}
+    modules = {name: f"ddpgd.kernels.cuda.{module}" for name, module in names.items()}
     with fake_cupy.install() as cupy:
-        hidden = {name: sys.modules.pop(f"ddpgd.kernels.{name}", None) for name in names}
+        hidden = {module: sys.modules.pop(module, None) for module in modules.values()}
         try:
             yield SimpleNamespace(
-                cupy=cupy, **{name: importlib.import_module(f"ddpgd.kernels.{name}") for name in names}
+                cupy=cupy, **{name: importlib.import_module(module) for name, module in modules.items()}
             )
         finally:
             for name, module in hidden.items():
-                sys.modules.pop(f"ddpgd.kernels.{name}", None)
+                sys.modules.pop(name, None)
                 if module is not None:
-                    sys.modules[f"ddpgd.kernels.{name}"] = module
+                    sys.modules[name] = module
 
 
 def compile_ahead(units: Iterable[tuple[str, str]]) -> None:

@@ -15,7 +15,7 @@ def compile_kernels(*arguments: str, **environment: str) -> subprocess.Completed
     """What the same compiler said before of the same text is taken from the cache."""
     compile_cache.folder().mkdir(parents=True, exist_ok=True)
     environment |= {"DDPGD_COMPILE_LOGS": str(compile_cache.folder())}
-    command = [sys.executable, "-m", "tools.compile_kernels", *arguments]
+    command = [sys.executable, str(ROOT / "tools" / "compile_kernels.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
 
 
