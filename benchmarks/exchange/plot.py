@@ -12,7 +12,7 @@ import matplotlib as mpl
 from benchmarks.exchange.cases import CONTESTANTS, NETWORKS, aligned, limit_s, wire_bytes
 from benchmarks.exchange.records import CaseFound, Found, GroupFound
 from benchmarks.exchange.report import bytes_of, figures, title
-from benchmarks.lib.pictures import main, save_png
+from benchmarks.lib.pictures import draw_file, save_png
 
 mpl.use("agg")
 from matplotlib import pyplot as plt
@@ -93,5 +93,10 @@ def _mark_networks(axes: Any, sizes: list[int]) -> None:
                           textcoords="offset points", rotation=90, fontsize=8, color="#555555", ha="right")  # fmt: skip
 
 
+def main(arguments: list[str]) -> int:
+    """Draws the pictures of a JSON file into a folder; 0 done, 2 wrong usage."""
+    return draw_file(arguments, "exchange_plot", draw)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], "exchange_plot", draw))
+    sys.exit(main(sys.argv[1:]))

@@ -20,7 +20,7 @@ def save_png(figure: Any, path: Path, dpi: int) -> None:
     image.save(path, optimize=True)
 
 
-def main(arguments: list[str], program: str, draw: Callable[[Any, Path], list[Path]]) -> int:
+def draw_file(arguments: list[str], program: str, draw: Callable[[Any, Path], list[Path]]) -> int:
     """Draws the pictures of a JSON file into a folder; 0 done, 2 wrong usage."""
     if len(arguments) != 2 or not Path(arguments[1]).is_dir():
         print(f"{program}: type the JSON file of the measurement and a folder that exists", file=sys.stderr)

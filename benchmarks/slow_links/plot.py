@@ -10,7 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-from benchmarks.lib.pictures import main, save_png
+from benchmarks.lib.pictures import draw_file, save_png
 from benchmarks.slow_links.cases import CONTESTANTS, LINKS, REFERENCE, TARGETS
 from benchmarks.slow_links.conclusion import link_title, percent
 from benchmarks.slow_links.figures import contestants, measured_links, measured_networks, times_to
@@ -77,5 +77,10 @@ def _draw_line(axes: Any, found: Found, network: str, name: str, links: list[str
                   linestyle="--" if contestant.is_torch else "-")  # fmt: skip
 
 
+def main(arguments: list[str]) -> int:
+    """Draws the pictures of a JSON file into a folder; 0 done, 2 wrong usage."""
+    return draw_file(arguments, "slow_links_plot", draw)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], "slow_links_plot", draw))
+    sys.exit(main(sys.argv[1:]))
