@@ -93,8 +93,8 @@ def test_compare_names_step_and_layer(tmp_path: Path) -> None:
     for name, more in (("one", ()), ("same", ()), ("other", ("--lr", "0.05"))):
         assert call_ddpgd(*train, *more, "--run-dir", tmp_path / name).returncode == 0
     assert (
-        "equal params, bit for bit, at all 4 logged steps"
+        "equal params, bit for bit, at all 5 logged steps"
         in call_ddpgd("compare", tmp_path / "one", tmp_path / "same").stdout
     )
     different = call_ddpgd("compare", tmp_path / "one", tmp_path / "other").stdout
-    assert "params differ from logged step 10 on (equal at 0), first in dense1.weight" in different
+    assert "params differ from logged step 1 on (equal at 0), first in dense1.weight" in different
