@@ -75,7 +75,8 @@ def _needs_ranks(arguments: list[str]) -> bool:
 def _on_one_rank(arguments: list[str], launched: Launch, stop: StopRequest) -> None:
     """Runs a command on rank 0 alone. Other ranks say so: a process that one of them has started may have wanted it."""
     if launched.rank > 0:
-        if launched.local_rank > 0 or {"-h", "--help", "--version"}.isdisjoint(arguments):
+        is_known = bool(arguments) and arguments[0] in COMMANDS
+        if is_known and (launched.local_rank > 0 or {"-h", "--help", "--version"}.isdisjoint(arguments)):
             say(f"rank {launched.rank} leaves `ddpgd {' '.join(arguments[:1])}` to rank 0")
         return
     parsed = _parse(arguments) | {"refusal": ""}

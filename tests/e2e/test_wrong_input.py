@@ -193,8 +193,10 @@ def answered(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[t
 @pytest.mark.parametrize(("arguments", "wanted"), [row[1:] for row in LAUNCHED], ids=[row[0] for row in LAUNCHED])
 def test_two_ranks_give_one_line(answered: dict[Any, Any], arguments: tuple[str, ...], wanted: str) -> None:
     answer = answered[arguments]
-    assert answer["codes"] == [2, 2], answer["stderr"]
-    check_one_line(answer["stderr"], wanted)
+    # A command for one rank is left to rank 0, and rank 1 says so.
+    assert answer["codes"] in ([2, 2], [2, 0]), answer["stderr"]
+    lines = answer["stderr"].splitlines(keepends=True)
+    check_one_line("".join(line for line in lines if "leaves `ddpgd " not in line), wanted)
     assert answer["unchanged"]
 
 
