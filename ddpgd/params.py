@@ -2,9 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,14 @@ from ddpgd.kernels.words import BLOCK
 _ALIGN = 32
 
 
+class Parameter(NamedTuple):
+    """A tensor that a layer declares. `is_random`: a matrix (K, N) that begins with random values, others with zeros."""
+
+    name: str
+    shape: tuple[int, ...]
+    is_random: bool = False
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A named window of the flat vector: elements [start, start + size), seen as `shape`."""
@@ -22,6 +30,7 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     start: int
+    is_random: bool = False
 
     @property
     def size(self) -> int:
@@ -58,35 +67,38 @@ class Layout:
         return {tensor.name: hashlib.sha256(tensor.view(vector).tobytes()).hexdigest()[:12] for tensor in self.tensors}
 
 
-def dense_layout(sizes: Sequence[int]) -> Layout:
-    """Weights (K, N) and biases (N,) of a chain of dense layers K -> N, for consecutive `sizes`."""
+def layout_of(parameters: Iterable[Parameter]) -> Layout:
+    """Returns the layout of the tensors that layers declare, in order, aligned to 32 elements."""
     tensors: list[Tensor] = []
     start = 0
-    for number, (num_inputs, num_outputs) in enumerate(pairwise(sizes), start=1):
-        for name, shape in (("weight", (num_inputs, num_outputs)), ("bias", (num_outputs,))):
-            tensors.append(Tensor(f"dense{number}.{name}", shape, start))
-            start = _round_up(start + tensors[-1].size, _ALIGN)
+    for name, shape, is_random in parameters:
+        tensors.append(Tensor(name, shape, start, is_random))
+        start = _round_up(start + tensors[-1].size, _ALIGN)
     return Layout(tuple(tensors), _round_up(start, BLOCK))
 
 
-def initialise(layout: Layout, init: str, seed: int) -> NDArray[np.float32]:
-    """Initial params, float32 (layout.size,), made on the host from Philox words: uniform weights, zero biases.
+INITS: dict[str, Callable[[int, int], int]] = {
+    # He, Zhang, Ren, Sun, "Delving deep into rectifiers", 2015.
+    "he": lambda num_inputs, _: num_inputs,
+    # Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010.
+    "xavier": lambda num_inputs, num_outputs: num_inputs + num_outputs,
+}
+"""Initialisations, by the value of `--init`: weights (K, N) -> f, where they are uniform within sqrt(6 / f)."""
 
-    he:     bound sqrt(6 / K).       He, Zhang, Ren, Sun, "Delving deep into rectifiers", 2015.
-    xavier: bound sqrt(6 / (K + N)). Glorot, Bengio, "Understanding the difficulty of training deep networks", 2010.
-    """
+
+def initialise(layout: Layout, init: str, seed: int) -> NDArray[np.float32]:
+    """Returns initial params, float32 (layout.size,), made on the host from Philox words: see `INITS`; biases are 0."""
     vector = np.zeros(layout.size, dtype=np.float32)
     for index, tensor in enumerate(_weights(layout)):
         num_inputs, num_outputs = tensor.shape
-        fan = {"he": num_inputs, "xavier": num_inputs + num_outputs}[init]
-        bound = math.sqrt(6.0 / fan)
+        bound = math.sqrt(6.0 / INITS[init](num_inputs, num_outputs))
         draws = uniforms(seed, Purpose.PARAMS, index, tensor.size)
         tensor.view(vector)[...] = ((2.0 * draws - 1.0) * bound).reshape(tensor.shape)
     return vector
 
 
 def _weights(layout: Layout) -> Iterator[Tensor]:
-    return (tensor for tensor in layout.tensors if len(tensor.shape) == 2)
+    return (tensor for tensor in layout.tensors if tensor.is_random)
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -1,4 +1,4 @@
-"""What tests compare with: the canonical sum, written from its definition and sharing no code with ddpgd."""
+"""Parts that tests of numbers share: the canonical sum written from its definition, values whose sums show their order."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ddpgd.model.layers import dense_layers, network_layout
+from ddpgd.params import Layout
 
 
 def tree_fold(leaves: Sequence[Any], add: Callable[[Any, Any], Any] = operator.add) -> Any:
@@ -48,3 +51,8 @@ def largest_of_blocks(vector: NDArray[Any]) -> NDArray[np.float64]:
     padded = np.zeros(-(-len(vector) // 1024) * 1024)
     padded[: len(vector)] = np.abs(vector)
     return np.repeat(padded.reshape(-1, 1024).max(axis=1), 1024)[: len(vector)]
+
+
+def dense_layout(sizes: Sequence[int]) -> Layout:
+    """The layout of a network of dense layers."""
+    return network_layout(dense_layers(sizes, "relu"))

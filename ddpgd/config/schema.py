@@ -13,8 +13,11 @@ from ddpgd.comm.transports.capabilities import TRANSPORTS
 from ddpgd.comm.wires import WIRES
 from ddpgd.config.parsing import coerce, did_you_mean
 from ddpgd.errors import InputError, shown
+from ddpgd.model.layers import ACTIVATIONS
+from ddpgd.model.network import LOSSES
 from ddpgd.optim.rules import RULES
 from ddpgd.optim.schedules import SCHEDULES
+from ddpgd.params import INITS
 
 
 def _option(
@@ -78,15 +81,9 @@ class Config:
     )
 
     hidden: tuple[int, ...] = _fixed((512,), "network", "widths of the hidden layers, as in 512,512; 0: none", tuple)
-    activation: Literal["relu", "tanh", "sigmoid"] = _fixed(
-        "relu", "network", "activation function of the hidden layers", choices=("relu", "tanh", "sigmoid")
-    )
-    init: Literal["he", "xavier"] = _fixed(
-        "he", "network", "distribution of the initial weights", choices=("he", "xavier")
-    )
-    loss: Literal["cross-entropy", "mse"] = _fixed(
-        "cross-entropy", "network", "loss function", choices=("cross-entropy", "mse")
-    )
+    activation: str = _fixed("relu", "network", "activation function of the hidden layers", choices=ACTIVATIONS)
+    init: str = _fixed("he", "network", "distribution of the initial weights", choices=tuple(INITS))
+    loss: str = _fixed("cross-entropy", "network", "loss function", choices=tuple(LOSSES))
     seed: int = _fixed(0, "network", "seed of the initial weights and the data order", int)
 
     global_batch: int | None = _fixed(None, "batch", "samples per update, over all ranks (default: 256)", int)

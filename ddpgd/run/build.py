@@ -19,11 +19,12 @@ from ddpgd.errors import InputError
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.philox import permutation
 from ddpgd.kernels.words import Policy
-from ddpgd.model.network import MultilayerPerceptron
+from ddpgd.model.layers import Layer, dense_layers, network_layout
+from ddpgd.model.network import Network
 from ddpgd.optim import rules, schedules
 from ddpgd.optim.rules import RULES, Optimizer
 from ddpgd.optim.schedules import Schedule
-from ddpgd.params import Layout, dense_layout, initialise
+from ddpgd.params import Layout, initialise
 from ddpgd.run import build_exchange
 from ddpgd.training.counters import Counters
 from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
@@ -122,9 +123,7 @@ def _wire_state(prefix: str, exchange: Exchange) -> dict[str, Array]:
     return _named(prefix, compressor.shared if compressor else {})
 
 
-def _network(
-    backend: Ops, config: Config, data: Dataset, join: int, cut: Batches, world_size: int
-) -> MultilayerPerceptron:
+def _network(backend: Ops, config: Config, data: Dataset, join: int, cut: Batches, world_size: int) -> Network:
     """The network, with room for what a rank trains or tests at once."""
     batched_tests = _batched_tests(backend, data, world_size) * EVALUATE_ROWS
     test_rows = min(batched_tests, max(EVALUATE_ROWS, len(data.test_labels)))
@@ -156,14 +155,19 @@ def sizes(config: Config, image_shape: tuple[int, int]) -> tuple[int, ...]:
     return (rows * cols, *config.hidden, NUM_CLASSES)
 
 
+def layers(config: Config, image_shape: tuple[int, int]) -> tuple[Layer, ...]:
+    """The network's layers."""
+    return dense_layers(sizes(config, image_shape), config.activation)
+
+
 def layout(config: Config, image_shape: tuple[int, int]) -> Layout:
     """The layout of the network's tensors in a vector."""
-    return dense_layout(sizes(config, image_shape))
+    return network_layout(layers(config, image_shape))
 
 
-def model(backend: Ops, config: Config, image_shape: tuple[int, int], max_rows: int) -> MultilayerPerceptron:
+def model(backend: Ops, config: Config, image_shape: tuple[int, int], max_rows: int) -> Network:
     """The network, with room for `max_rows` samples."""
-    return MultilayerPerceptron(backend, sizes(config, image_shape), config.activation, config.loss, max_rows)
+    return Network(backend, layers(config, image_shape), config.loss, max_rows)
 
 
 def optimizer(backend: Ops, config: Config, size: int) -> Optimizer:

@@ -9,7 +9,7 @@ from ddpgd.comm.transport import Transport
 from ddpgd.data.batches import Samples
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import CONTROL_WORDS, CURSOR_WORDS, Control, Tail
-from ddpgd.model.network import MultilayerPerceptron
+from ddpgd.model.network import Network
 
 EVALUATE_ROWS = 512
 """Samples in a micro-batch of an evaluation; fixed, because a product's bits depend on its shape."""
@@ -18,9 +18,7 @@ EVALUATE_ROWS = 512
 class Evaluate:
     """evaluate(params) -> (loss mean, accuracy) over all of `samples`, equal on all ranks."""
 
-    def __init__(
-        self, ops: Ops, model: MultilayerPerceptron, samples: Samples, transport: Transport, join: int = 1
-    ) -> None:
+    def __init__(self, ops: Ops, model: Network, samples: Samples, transport: Transport, join: int = 1) -> None:
         """`model` must hold `join` * EVALUATE_ROWS rows."""
         num_samples = len(samples.labels)
         self._ops = ops

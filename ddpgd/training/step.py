@@ -15,7 +15,7 @@ from ddpgd.comm.exchange import Exchange
 from ddpgd.data.batches import Batches, Samples
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import HISTORY_WORDS, TAIL_WORDS, History, Policy, Tail
-from ddpgd.model.network import MultilayerPerceptron
+from ddpgd.model.network import Network
 from ddpgd.optim.rules import Optimizer
 from ddpgd.optim.schedules import Schedule
 from ddpgd.training.cursor import DataCursor
@@ -60,7 +60,7 @@ class Step:
     def __init__(
         self,
         ops: Ops,
-        model: MultilayerPerceptron,
+        model: Network,
         samples: Samples,
         batches: Batches,
         exchange: Exchange,

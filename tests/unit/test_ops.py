@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import BLOCK, CONTROL_WORDS, CURSOR_WORDS, HISTORY_WORDS, TAIL_WORDS, Control, Policy, Tail
-from ddpgd.model.network import MultilayerPerceptron
+from ddpgd.model.layers import dense_layers
+from ddpgd.model.network import Network
 from ddpgd.optim import rules
 from ddpgd.optim.rules import RULES, Rule
 from ddpgd.params import initialise
@@ -99,10 +100,8 @@ def test_an_op_changes_what_its_contract_names_and_nothing_else(rng: np.random.G
     assert changed == outputs
 
 
-def _network(
-    activation: str, loss: str, hidden: tuple[int, ...], max_rows: int, dtype: type
-) -> tuple[MultilayerPerceptron, Array]:
-    model = MultilayerPerceptron(Reference(dtype), (6, *hidden, 4), activation, loss, max_rows)
+def _network(activation: str, loss: str, hidden: tuple[int, ...], max_rows: int, dtype: type) -> tuple[Network, Array]:
+    model = Network(Reference(dtype), dense_layers((6, *hidden, 4), activation), loss, max_rows)
     params = np.zeros(model.layout.size, dtype)
     rng = np.random.default_rng(11)
     for view in model.layout.views(params):
@@ -166,7 +165,7 @@ def test_non_finite_tensor_names_the_first() -> None:
 @pytest.mark.parametrize("loss", NETWORK_LOSSES)
 def test_a_second_step_allocates_nothing(rng: np.random.Generator, activation: str, loss: str, optimizer: str) -> None:
     ops, rows = Reference(), 1024
-    model = MultilayerPerceptron(ops, (300, 40, 30, 10), activation, loss, rows)
+    model = Network(ops, dense_layers((300, 40, 30, 10), activation), loss, rows)
     params = initialise(model.layout, "he", seed=1)
     rule = rules.make(optimizer, ops, model.layout.size, weight_decay=1e-4, momentum=0.9)
     images, labels = rng.integers(0, 256, (2000, 300), dtype=np.uint8), rng.integers(0, 10, 2000, dtype=np.uint8)

@@ -13,8 +13,8 @@ from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import CONTROL_WORDS, Control
 from ddpgd.optim import rules
 from ddpgd.optim.rules import RULES
-from ddpgd.params import dense_layout, initialise
-from oracles import bits
+from ddpgd.params import initialise
+from oracles import bits, dense_layout
 
 over_rules = pytest.mark.parametrize("name", RULES)
 

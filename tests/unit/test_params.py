@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ddpgd.kernels.words import BLOCK
-from ddpgd.params import dense_layout, initialise
+from ddpgd.params import initialise
+from oracles import dense_layout
 
 SIZES = [(784, 10), (784, 256, 10), (5, 3, 2), (784, 512, 512, 10), (1, 1), (33, 31, 7)]
 over_sizes = pytest.mark.parametrize("sizes", SIZES, ids=str)

@@ -9,7 +9,8 @@ import pytest
 from ddpgd.kernels.ops import Array
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import CONTROL_WORDS, TAIL_WORDS, Control, Tail
-from ddpgd.model.network import MultilayerPerceptron
+from ddpgd.model.layers import dense_layers
+from ddpgd.model.network import Network
 from ddpgd.optim.rules import RULES, Optimizer, Rule
 from ddpgd.params import initialise
 from op_laws import hyper_of
@@ -83,7 +84,7 @@ def network(
     activation: str, loss: str, dtype: type, hidden: tuple[int, ...] = (20, 12)
 ) -> tuple[Any, Array, list[Any]]:
     """A model, its params, and copies of its tensors in PyTorch."""
-    model = MultilayerPerceptron(Reference(dtype), (30, *hidden, 10), activation, loss, NUM_ROWS)
+    model = Network(Reference(dtype), dense_layers((30, *hidden, 10), activation), loss, NUM_ROWS)
     params = initialise(model.layout, "xavier", seed=3).astype(dtype)
     return model, params, [torch.tensor(view, requires_grad=True) for view in model.layout.views(params)]
 

@@ -24,13 +24,15 @@ from ddpgd.data.batches import Samples
 from ddpgd.errors import InputError, Interrupted, NonFiniteError
 from ddpgd.kernels.philox import permutation
 from ddpgd.kernels.reference.backend import Reference
-from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD, MultilayerPerceptron
+from ddpgd.model.layers import dense_layers
+from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD, Network
 from ddpgd.optim.rules import RULES
-from ddpgd.params import dense_layout, initialise
+from ddpgd.params import initialise
 from ddpgd.run import checkpoint, inference, setup
 from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
 from ddpgd.training.step import Step
 from ddpgd.training.stopping import StopRequest
+from oracles import dense_layout
 from runs import Record, digits, make_digits, records, train
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -212,7 +214,7 @@ def test_looking_for_what_is_not_finite_holds_on_to_nothing(tmp_path: Path, monk
 
     def counted(self: Step, step: int) -> str:
         found = find(self, step)
-        held.append(len(self.model._views))
+        held.append(len(self.model.stage._views))
         return found
 
     monkeypatch.setattr(Step, "non_finite", counted)
@@ -240,12 +242,12 @@ def test_json_is_strict(tmp_path: Path) -> None:
 def test_evaluation_counts_every_sample_once(world_size: int, num_samples: int) -> None:
     data = digits()
     images, labels = data.test_images[:num_samples], data.test_labels[:num_samples]
-    layout = MultilayerPerceptron(Reference(), (784, 9, 10), "tanh", "cross-entropy", 1).layout
+    layout = Network(Reference(), dense_layers((784, 9, 10), "tanh"), "cross-entropy", 1).layout
     params = initialise(layout, "he", 4)
 
     def work(transport: Threads) -> tuple[float, float]:
         ops = Reference()
-        model = MultilayerPerceptron(ops, (784, 9, 10), "tanh", "cross-entropy", EVALUATE_ROWS)
+        model = Network(ops, dense_layers((784, 9, 10), "tanh"), "cross-entropy", EVALUATE_ROWS)
         return Evaluate(ops, model, Samples(images, labels), transport)(params, params)
 
     results = threads.run(world_size, work)

@@ -1,0 +1,136 @@
+"""Layers as values: what each declares and computes, in one table; a network is a tuple of them, a stage a slice."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+
+from ddpgd.kernels.ops import Array, Ops
+from ddpgd.params import Layout, Parameter, layout_of
+
+ACTIVATIONS = ("relu", "tanh", "sigmoid")
+"""Activation functions of hidden layers; backends have a formula for each."""
+
+
+class Mode(Enum):
+    """What a forward pass is for."""
+
+    TRAINING = auto()
+    EVALUATION = auto()
+
+
+class Layer(Protocol):
+    """A layer. R rows are one or more micro-batches of `micro_batch` rows, the last perhaps shorter.
+
+    Gradients between layers are those by the input of a layer's activation: a layer's `dx` is its predecessor's `dout`,
+    because backends multiply by the derivative of the predecessor's activation in the same operation.
+
+    Attributes:
+        parameters: Names, shapes and initialisation of its tensors.
+        num_inputs, num_outputs: The widths K and N.
+    """
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]: ...
+
+    @property
+    def num_inputs(self) -> int: ...
+
+    @property
+    def num_outputs(self) -> int: ...
+
+    def output_dtype(self, ops: Ops) -> np.dtype[np.generic]:
+        """Returns the dtype of its outputs."""
+
+    def forward(
+        self, ops: Ops, mode: Mode, x: Array, params: list[Array], weights: list[Array], micro_batch: int, out: Array
+    ) -> None:
+        """Fills out (R, N) from x (R, K). `params` are its tensors, `weights` what `Ops.round_weights` made of them."""
+
+    def backward(
+        self,
+        ops: Ops,
+        x: Array,
+        dout: Array,
+        weights: list[Array],
+        micro_batch: int,
+        grads: list[Array],
+        dx: Array | None,
+    ) -> None:
+        """Fills grads (G, ...), one row a micro-batch, and dx (R, K) if it is given, from dout (R, N)."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """`Layer`: out = activation(x weight + bias), weight (K, N), bias (N,).
+
+    Attributes:
+        input_activation: The activation of which x is the output; "identity" for the inputs of a network.
+    """
+
+    name: str
+    num_inputs: int
+    num_outputs: int
+    activation: str
+    input_activation: str = "identity"
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        weight = Parameter(f"{self.name}.weight", (self.num_inputs, self.num_outputs), is_random=True)
+        return weight, Parameter(f"{self.name}.bias", (self.num_outputs,))
+
+    def output_dtype(self, ops: Ops) -> np.dtype[np.generic]:
+        return ops.vector_dtype if self.activation == "identity" else ops.activation_dtype
+
+    def forward(
+        self,
+        ops: Ops,
+        mode: Mode,  # noqa: ARG002
+        x: Array,
+        params: list[Array],
+        weights: list[Array],
+        micro_batch: int,
+        out: Array,
+    ) -> None:
+        ops.dense_forward(x, weights[0], params[1], self.activation, micro_batch, out)
+
+    def backward(
+        self,
+        ops: Ops,
+        x: Array,
+        dout: Array,
+        weights: list[Array],
+        micro_batch: int,
+        grads: list[Array],
+        dx: Array | None,
+    ) -> None:
+        ops.dense_backward_params(x, dout, micro_batch, grads[0], grads[1])
+        if dx is not None:
+            ops.dense_backward_input(dout, weights[0], x, self.input_activation, micro_batch, dx)
+
+
+LAYERS: dict[str, type[Layer]] = {"dense": Dense}
+"""Kinds of layers, by name."""
+
+
+def dense_layers(sizes: Sequence[int], activation: str) -> tuple[Dense, ...]:
+    """Returns dense layers of the given `sizes` (inputs, hidden ..., outputs), `activation` between them."""
+    last = len(sizes) - 1
+    return tuple(
+        Dense(
+            f"dense{number}",
+            num_inputs,
+            num_outputs,
+            "identity" if number == last else activation,
+            "identity" if number == 1 else activation,
+        )
+        for number, (num_inputs, num_outputs) in enumerate(pairwise(sizes), start=1)
+    )
+
+
+def network_layout(layers: Sequence[Layer]) -> Layout:
+    """Returns the layout of the tensors that layers declare, in their order."""
+    return layout_of(parameter for layer in layers for parameter in layer.parameters)
