@@ -213,7 +213,7 @@ def exchange(
     comm: "MPI.Intracomm",
     size: int,
     reduce: Literal["ordered", "fast"] = "ordered",
-    wire: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
+    wire: str = "float32",
     error_feedback: bool = False,
 ) -> Exchange:
     """Makes the object that sums gradients over ranks, for a training loop of your own with mpi4py.
@@ -224,7 +224,8 @@ def exchange(
         comm: An mpi4py communicator, of which the exchange uses a duplicate.
         size: Elements of the gradient, float32 in host memory; 0: statistics alone.
         reduce: "ordered" gives the same bits on any number of ranks; "fast" uses MPI_Allreduce.
-        wire: Form of gradients on the wire; all but "float32" lose something, and want "ordered".
+        wire: Form of gradients: "float32", or a row of `ddpgd.comm.wires.FORMATS` ("float16", "bfloat16", "int8"), which
+            lose something and need "ordered".
         error_feedback: Add each step's encoding error to the next gradient.
 
     Returns:

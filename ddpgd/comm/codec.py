@@ -1,4 +1,4 @@
-"""Codecs: the form that windows of a gradient have on the wire."""
+"""Codecs: the forms of windows of a gradient on the wire."""
 
 import math
 from collections.abc import Callable
@@ -14,9 +14,12 @@ Array = NDArray[Any]
 
 
 class Coded(Protocol):
-    """A window's values, the array that travels in their place, and what turns one into the other.
+    """A window on its way: its values, and the array that travels in their place.
 
-    `residual`: what encoding has lost so far, which the next one adds; None: nothing is kept.
+    Attributes:
+        values: float32 (n,).
+        wire: The array that travels; its dtype is the codec's.
+        residual: What encoding has lost so far, float32 (n,), which is added to the next values; None: nothing is kept.
     """
 
     values: Array
@@ -46,8 +49,14 @@ class Codec(Protocol):
     def num_bytes(self, num_values: int) -> int:
         """Returns the bytes in which so many values travel."""
 
-    def coded(self, values: Array, first: int, residual: Array | None) -> Coded:
-        """`values` (n,) float32, which begin at element `first` of the whole vector; made once, before any exchange."""
+    def coded(self, values: Array, offset: int, residual: Array | None) -> Coded:
+        """Makes the coded form of a window, once, before any exchange.
+
+        Args:
+            values: float32 (n,).
+            offset: The place of the first value in the whole vector.
+            residual: float32 (n,), or None.
+        """
 
 
 class Plain:
@@ -65,7 +74,7 @@ class Plain:
 
 
 class Float32:
-    """The values themselves: nothing to copy, nothing lost."""
+    """`Codec` of the values themselves: nothing is copied, nothing is lost."""
 
     name = "float32"
     exact = True
@@ -74,15 +83,15 @@ class Float32:
     def num_bytes(self, num_values: int) -> int:
         return 4 * num_values
 
-    def coded(self, values: Array, first: int, residual: Array | None) -> Coded:  # noqa: ARG002
+    def coded(self, values: Array, offset: int, residual: Array | None) -> Coded:  # noqa: ARG002
         return Plain(values)
 
 
 class Format(NamedTuple):
-    """Block scaling: values of `dtype`, and an exponent for each block of 1,024; see `WireOps.encode`.
+    """Block scaling: a code for each value, and an exponent for each block of 1,024; see `WireOps.encode`.
 
     Attributes:
-        dtype: The stored type of coded values, by which backends find the formula.
+        dtype: The type in which codes are stored.
         bound: The largest error of a value, over the largest magnitude of its block.
         random: True if values are rounded stochastically.
     """
@@ -101,7 +110,7 @@ class Format(NamedTuple):
 
 
 class BlockScaled:
-    """`Codec` of a `Format`, with a power of two for each block of 1,024 values: nothing overflows."""
+    """`Codec` of a `Format`, whose formula has the same name: a power of two for each block, so that nothing overflows."""
 
     exact = False
 
@@ -112,34 +121,40 @@ class BlockScaled:
         self._ops = ops
         self._format = format
 
-    def coded(self, values: Array, first: int, residual: Array | None) -> Coded:
-        return _Scaled(self._ops, self._format, values, first, residual)
+    def coded(self, values: Array, offset: int, residual: Array | None) -> Coded:
+        return _Scaled(self._ops, self.name, self._format, values, offset, residual)
 
 
 class _Scaled:
-    """A window on its way: coded values, then an exponent for each block, in one array of bytes."""
+    """A window on its way: its codes, then an exponent for each block, in one array of bytes."""
 
-    def __init__(self, ops: Ops, format: Format, values: Array, first: int, residual: Array | None) -> None:
-        assert first % BLOCK == 0, "a window begins with a block"
+    def __init__(self, ops: Ops, name: str, format: Format, values: Array, offset: int, residual: Array | None) -> None:
+        assert offset % BLOCK == 0, "a window begins with a block"
         self.values = values
         self.residual = residual
         self._ops = ops
-        self._first = first
-        exponents_at = format.exponents_at(len(values))
+        self._name = name
+        self._offset = offset
         self.wire = ops.zeros((format.num_bytes(len(values)),), np.uint8)
-        self._coded = self.wire[: len(values) * np.dtype(format.dtype).itemsize].view(format.dtype)
-        self._exponents = self.wire[exponents_at:].view(np.int16)
+        self._codes = self.wire[: len(values) * np.dtype(format.dtype).itemsize].view(format.dtype)
+        self._exponents = self.wire[format.exponents_at(len(values)) :].view(np.int16)
 
     def encode(self, key: Array) -> None:
-        self._ops.wire.encode(self.values, self.residual, key, self._first, self._coded, self._exponents)
+        wire = self._ops.wire
+        wire.encode(self._name, self.values, self.residual, key, self._offset, self._codes, self._exponents)
 
     def decode(self) -> None:
-        self._ops.wire.decode(self._coded, self._exponents, self.values)
+        self._ops.wire.decode(self._name, self._codes, self._exponents, self.values)
 
 
 class WireLoss(NamedTuple):
-    """What encoding lost: the norm of the error over that of the values; of the elements that were not 0, the share that
-    became 0; and those elements' norm over that of all."""
+    """The loss of encodings.
+
+    Attributes:
+        relative_error: The norm of the error over the norm of the values.
+        flushed_share: The share of the elements that became 0, among those that were not 0.
+        flushed_norm_share: The norm of the elements that became 0 over the norm of all.
+    """
 
     relative_error: float
     flushed_share: float
@@ -147,9 +162,14 @@ class WireLoss(NamedTuple):
 
 
 def measure(sent: list[Coded], to_host: Callable[[Array], Array]) -> WireLoss | None:
-    """What was lost of windows that have just been encoded, and whose values are not needed any more: they are decoded.
+    """Measures the loss of windows that have just been encoded; decodes them over their values.
 
-    None: nothing was sent, or nothing but zeros.
+    Args:
+        sent: The windows. Their values are not needed any more.
+        to_host: Copies an array to the host.
+
+    Returns:
+        The loss of all windows together, or None if nothing but zeros was sent.
     """
     squares = error_squares = flushed_squares = 0.0
     num_values = num_flushed = 0

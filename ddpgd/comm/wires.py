@@ -1,4 +1,4 @@
-"""Wires: the forms of gradients between ranks, in one table that flags, validation, cost model, documents and tests read."""
+"""Wires: the forms of gradients between ranks, in one table that flags, validation, cost model and tests read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Kind(Enum):
 
 
 class Load(NamedTuple):
-    """A sum over ranks, as far as its traffic depends on it.
+    """The properties of a sum over ranks that determine its traffic.
 
     Attributes:
         size: Elements of the gradient.
@@ -53,13 +53,14 @@ class Wire:
     """A form of gradients between ranks.
 
     Attributes:
-        name: The value of `--wire`.
+        name: The value of `--wire`, and the name of a format's formula in `kernels/reference/codecs.py` and
+            `kernels/cuda/codec.cu`.
         source: The publication.
-        format: The codec's format, of a wire that is scaled by blocks.
-        make: Makes the compressor, of a wire that compresses.
-        sums: The traffic of a compressor, one or more sums after each other.
-        num_decoded: Values that a rank of a compressor decodes apart from its other work.
-        options: Options that mean nothing without this wire.
+        format: The format of a wire that is scaled by blocks.
+        make: Makes the compressor of a wire that compresses.
+        sums: Returns the traffic of a compressor: one sum or more, after each other.
+        num_decoded: Returns the number of values that a rank of a compressor decodes apart from its other work.
+        options: The options that have no meaning without this wire.
         takes_momentum: True if the wire has the momentum of `--optimizer momentum`, and clips what each rank adds.
         keeps_residuals: True if what is not sent is always added to what is sent later.
         needs_shapes: True if the traffic depends on the shapes of tensors.
@@ -108,7 +109,7 @@ _ROWS = (
         "float16",
         'Micikevicius et al., "Mixed precision training", 2018',
         # Half a unit in the last place of a value in [2^14, 2^15), over 2^14.
-        format=Format(np.float16, bound=2.0**-11),
+        format=Format(np.uint16, bound=2.0**-11),
     ),
     Wire(
         "bfloat16",
@@ -148,4 +149,4 @@ WIRES = {wire.name: wire for wire in _ROWS}
 """The wires, by name."""
 
 FORMATS = {wire.name: wire.format for wire in _ROWS if wire.format is not None}
-"""The formats of the wires that are scaled by blocks, by name."""
+"""The formats of wires that are scaled by blocks, by name."""

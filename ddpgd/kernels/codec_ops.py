@@ -1,4 +1,4 @@
-"""The contract of what codecs are made of, as `kernels.ops` is that of a step: n elements of a flat float32 vector."""
+"""The contract of the ops of wires: codecs, sparse and low-rank sums, on n elements of a flat float32 vector."""
 
 from typing import Any, Protocol
 
@@ -6,34 +6,50 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+NOT_FINITE = 127
+"""The exponent of a block that holds an infinity or a NaN."""
+
 
 class WireOps(Protocol):
     """Ops of a backend for wires. As for `Ops`: outputs are overwritten, arrays are C-contiguous, no call waits."""
 
     def random_words(self, key: Array, out: Array) -> None:
-        """The first raw words, uint64 (n,), of a stream as `philox.words` defines it.
+        """Fills `out`, uint64 (n,), with the first words of a stream as `philox.words` defines it.
 
         key uint64 (3,): seed, purpose, index, where the backend computes. Salmon et al., "Parallel random numbers: as
         easy as 1, 2, 3", 2011.
         """
 
     def encode(
-        self, values: Array, residual: Array | None, key: Array, first: int, coded: Array, exponents: Array
+        self,
+        format: str,
+        values: Array,
+        residual: Array | None,
+        key: Array,
+        offset: int,
+        codes: Array,
+        exponents: Array,
     ) -> None:
-        """By blocks of 1,024: coded = round((values + residual) 2^e), residual = what that lost (None: nothing kept).
+        """Encodes blocks of 1,024 values: codes = round((values + residual) 2^e); residual = what that lost.
 
-        The dtype of coded (n,) is the format: float16; uint16, which is bfloat16; int8. exponents int16, one e a block:
-        the block's largest magnitude comes to lie in [2^14, 2^15) for float16, [1, 2) for bfloat16, [63.5, 127] for
-        int8, as near as e in -126 to 126 can bring it; e is 0 for a block of zeros. float16 and bfloat16 round to
-        nearest even. int8 rounds down or up at random, so that its mean is exact to 2^-25: floor(v + u) with v the
-        scaled value to 24 binary places and u a 24-bit uniform draw, the upper bits of the low (first + i even) or high
-        (odd) half of word (first + i) // 2 of `random_words`, first + i being the element's place in the whole vector.
-        A block that holds an infinity or a NaN has e = 127 and is decoded to NaN (int8) or as it is (the others, e = 0);
-        the residual is 0 where what is decoded is not finite. Magnitudes below 2^-126 count as zeros throughout.
+        A power of two scales each block so that its largest magnitude lies in (top / 2, top], as near as e in -126 to 126
+        can bring it; e is 0 for a block of zeros. A block that holds an infinity or a NaN has codes 0 and e = `NOT_FINITE`,
+        and is decoded to NaN. The residual is 0 where the decoded value is not finite. Magnitudes below 2^-126 count as 0
+        throughout.
+
+        Args:
+            format: A row of `comm.wires.FORMATS`; its formula has the same name.
+            values: float32 (n,).
+            residual: float32 (n,), or None: what is lost is not kept.
+            key: As for `random_words`. In formats that round at random, the element i of the whole vector has the draw u
+                = the upper 24 bits of the low (i even) or high (i odd) half of word i // 2.
+            offset: The place of the first value in the whole vector.
+            codes: (n,) of the format's dtype.
+            exponents: int16 (ceil(n / 1024),), one e a block.
         """
 
-    def decode(self, coded: Array, exponents: Array, values: Array) -> None:
-        """values = coded 2^-e, float32 (n,): the inverse of `encode` but for rounding."""
+    def decode(self, format: str, codes: Array, exponents: Array, values: Array) -> None:
+        """values = codes 2^-e, float32 (n,): the inverse of `encode` but for rounding."""
 
     def accumulate(self, values: Array, factor: float, velocity: Array | None, momentum: float, kept: Array) -> None:
         """velocity = momentum velocity + factor values; kept = kept + velocity. velocity None: kept = kept + factor values.

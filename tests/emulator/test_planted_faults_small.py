@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ddpgd.comm.wires import FORMATS
 from ddpgd.kernels.philox import Purpose, words
 from ddpgd.kernels.reference import codecs
 from ddpgd.kernels.words import BLOCK, CONTROL_WORDS, TAIL_WORDS, Control, Tail
@@ -97,21 +98,22 @@ def updates(device: Device) -> None:
 
 
 def codes(device: Device) -> None:
-    """int8 with all its parts, as the reference has it."""
-    values = uneven(5, 2500)
-    residual, key = uneven(6, 2500), np.array([1, Purpose.PARAMS, 2], np.uint64)
-    coded, exponents = np.zeros(2500, np.int8), np.zeros(3, np.int16)
-    there = [device.put(array) for array in (values, residual, key)]
-    out = [device.put(array) for array in (coded, exponents)]
-    device.launch("codec.cu", "encode_int8", (3,), (256,), *there, np.int64(3 * BLOCK), *out, np.int64(2500))
-    codecs.encode(values, residual, key, 3 * BLOCK, coded, exponents)
-    np.testing.assert_array_equal(out[0].get(), coded)
-    np.testing.assert_array_equal(out[1].get(), exponents)
-    np.testing.assert_array_equal(bits(there[1].get()), bits(residual))
-    decoded, back = np.zeros(2500, np.float32), device.put(np.zeros(2500, np.float32))
-    device.launch("codec.cu", "decode_int8", (3,), (256,), *out, back, np.int64(2500))
-    codecs.decode(coded, exponents, decoded)
-    np.testing.assert_array_equal(back.get(), decoded)
+    """Every format with all its parts, as the reference has it."""
+    key = np.array([1, Purpose.PARAMS, 2], np.uint64)
+    for name, format in FORMATS.items():
+        values, residual = uneven(5, 2500), uneven(6, 2500)
+        coded, exponents, decoded = np.zeros(2500, format.dtype), np.zeros(3, np.int16), np.zeros(2500, np.float32)
+        there = [device.put(array) for array in (values, residual, key)]
+        out, back = [device.put(array) for array in (coded, exponents)], device.put(decoded)
+        size = np.int64(2500)
+        device.launch("codec.cu", f"encode_{name}", (3,), (256,), *there, np.int64(3 * BLOCK), *out, size)
+        codecs.encode(name, values, residual, key, 3 * BLOCK, coded, exponents)
+        np.testing.assert_array_equal(out[0].get(), coded)
+        np.testing.assert_array_equal(out[1].get(), exponents)
+        np.testing.assert_array_equal(bits(there[1].get()), bits(residual))
+        device.launch("codec.cu", f"decode_{name}", (3,), (256,), *out, back, size)
+        codecs.decode(name, coded, exponents, decoded)
+        np.testing.assert_array_equal(back.get(), decoded)
 
 
 def draws(device: Device) -> None:
@@ -165,9 +167,10 @@ FAULTS = (
     Fault("nesterov: not ahead", updates, "return __fadd_rn(g, __fmul_rn", "return __fmul_rn(g, __fmul_rn"),
     Fault("adam: used before computed", updates, f"        }}\n    {BARRIER}", "        }\n"),
     Fault("block_max: read before written", codes, f"= value;\n{BARRIER}    value =", "= value;\n    value ="),
-    Fault("codec: draws before words", codes, "first + begin);\n        __syncthreads();", "first + begin);"),
+    Fault("codec: draws before words", codes, "offset + begin);\n        __syncthreads();", "offset + begin);"),
     Fault("codec: the other half", codes, "? 8 : 40", "? 40 : 8"),
     Fault("codec: one block of Philox fewer", codes, "words[4 * block + j] =", "words[4 * block + 4 + j] ="),
+    Fault("codec: one power less", codes, "(F::TOP) - largest) >> 23", "(F::TOP) - largest - 0x800000u) >> 23"),
     Fault("codec: scaled up on the way back", codes, "power_of_two(-exponent)", "power_of_two(exponent)"),
     Fault("philox: one block early", draws, "{{block + 1,", "{{block,"),
     Fault("philox: nine rounds", draws, "round < 10", "round < 9"),

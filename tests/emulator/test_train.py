@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from ddpgd.data import synthetic
@@ -184,24 +183,3 @@ def test_wires_that_keep_most_back_and_local_updates_leave_equal_replicas(
 def test_fast_is_near(tmp_path: Path) -> None:
     ordered, fast = gpu(tmp_path / "1"), gpu(tmp_path / "3", 3, reduce="fast")
     assert fast["test_loss_mean"] == pytest.approx(ordered["test_loss_mean"], rel=1e-5)
-
-
-def test_codecs_have_the_bits_of_the_reference() -> None:
-    from ddpgd.kernels.cuda.backend import Cuda
-    from ddpgd.kernels.reference.backend import Reference
-
-    rng, length = np.random.default_rng(3), 2500
-    values = (rng.standard_normal(length) * 10.0 ** rng.uniform(-6, 6, length)).astype(np.float32)
-    values[1024:1100] = 0
-    key = np.array([7, 2, 5], np.uint64)
-    for dtype in (np.float16, np.uint16, np.int8):
-        results = []
-        for ops in (Reference(), Cuda(0, "float32")):
-            residual = ops.from_host(values[::-1].copy() / 64)
-            coded, exponents = ops.zeros((length,), dtype), ops.zeros((3,), np.int16)
-            decoded = ops.zeros((length,), np.float32)
-            ops.wire.encode(ops.from_host(values.copy()), residual, ops.from_host(key), 1024, coded, exponents)
-            ops.wire.decode(coded, exponents, decoded)
-            results.append([np.array(ops.to_host(array)) for array in (coded, exponents, residual, decoded)])
-        for ours, theirs in zip(*results, strict=True):
-            np.testing.assert_array_equal(ours.view(np.uint8), theirs.view(np.uint8))

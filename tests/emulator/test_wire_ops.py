@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from twin_laws import *  # noqa: F403
 from wire_laws import *  # noqa: F403
 from wire_laws import Bench
 

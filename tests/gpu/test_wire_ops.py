@@ -2,6 +2,7 @@
 
 import pytest
 
+from twin_laws import *  # noqa: F403
 from wire_laws import *  # noqa: F403
 from wire_laws import Bench
 

@@ -10,6 +10,7 @@ import pytest
 from ddpgd.cli.main import main
 from ddpgd.comm.transport import Alone
 from ddpgd.comm.transports import threads
+from ddpgd.comm.wires import FORMATS, WIRES
 from ddpgd.config.schema import Config, resolve
 from ddpgd.config.units import bytes_text, parse_count, parse_duration, parse_rate, time_text
 from ddpgd.errors import InputError
@@ -69,13 +70,13 @@ def test_it_draws(name: str, tmp_path: Path) -> None:
     assert (tmp_path / name).stat().st_size > 5000
 
 
-@pytest.mark.parametrize("wire", ["float32", "int8", "topk", "powersgd"])
+@pytest.mark.parametrize("wire", WIRES)
 def test_short_runs_here_tell_what_computing_takes(wire: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", *SHORT, "--wire", wire, "--ranks", "1,2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["fit"]["num_params"] == 785 * 16 + 17 * 10
     assert found["fit"]["link"] is None
-    assert found["fit"]["codings"]["int8"][0] > 0
+    assert all(found["fit"]["codings"][name][0] > 0 for name in FORMATS)
     alone, both = found["predictions"]
     assert 0 < alone["compute_s"] == pytest.approx(both["compute_s"])
     assert both["coding_s"] > 0

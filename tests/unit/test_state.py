@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ddpgd.comm.transports import threads
 from ddpgd.comm.transports.threads import Threads
+from ddpgd.comm.wires import FORMATS
 from ddpgd.config.schema import from_table
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.optim.rules import RULES
@@ -16,7 +17,7 @@ from ddpgd.run import build, checkpoint, resharding
 from runs import digits, train
 
 WAYS: dict[str, dict[str, Any]] = {
-    **{name: {"wire": name, "error_feedback": True} for name in ("float16", "bfloat16", "int8")},
+    **{name: {"wire": name, "error_feedback": True} for name in FORMATS},
     "topk": {"wire": "topk", "topk_density": 0.05, "topk_warmup": 1, "topk_masking": True},
     **{
         f"topk, {rule.name}": {"wire": "topk", "topk_density": 0.002, "optimizer": rule.name, "lr": 0.01}

@@ -14,8 +14,6 @@ COUNTING_BLOCKS = 1024
 COLUMNS, WARPS, ROWS = 4, 8, 8
 """What thread blocks take of a low-rank product; `low_rank.cu` says the same."""
 
-_FORMATS = {np.dtype(np.float16): "float16", np.dtype(np.uint16): "bfloat16", np.dtype(np.int8): "int8"}
-
 
 class CudaWire:
     """`WireOps` in CUDA, on the stream of `launch`."""
@@ -29,17 +27,22 @@ class CudaWire:
         self._launch("philox.cu", "random_words", (grid,), (THREADS,), key, out, np.int64(out.size))
 
     def encode(
-        self, values: Array, residual: Array | None, key: Array, first: int, coded: Array, exponents: Array
+        self,
+        format: str,
+        values: Array,
+        residual: Array | None,
+        key: Array,
+        offset: int,
+        codes: Array,
+        exponents: Array,
     ) -> None:
         check(values, np.float32)
-        form = _FORMATS[coded.dtype]
-        draws = (key, np.int64(first)) if form == "int8" else ()
-        arguments = values, residual, *draws, _words(coded), exponents, np.int64(values.size)
-        self._launch("codec.cu", f"encode_{form}", (len(exponents),), (THREADS,), *arguments)
+        arguments = values, residual, key, np.int64(offset), codes, exponents, np.int64(values.size)
+        self._launch("codec.cu", f"encode_{format}", (len(exponents),), (THREADS,), *arguments)
 
-    def decode(self, coded: Array, exponents: Array, values: Array) -> None:
-        form, where = _FORMATS[coded.dtype], ((len(exponents),), (THREADS,))
-        self._launch("codec.cu", f"decode_{form}", *where, _words(coded), exponents, values, np.int64(values.size))
+    def decode(self, format: str, codes: Array, exponents: Array, values: Array) -> None:
+        arguments = codes, exponents, values, np.int64(values.size)
+        self._launch("codec.cu", f"decode_{format}", (len(exponents),), (THREADS,), *arguments)
 
     def accumulate(self, values: Array, factor: float, velocity: Array | None, momentum: float, kept: Array) -> None:
         for array in (values, kept, *(() if velocity is None else (velocity,))):
@@ -107,8 +110,3 @@ def _product(left: Array, right: Array, matrix: Array) -> tuple[np.int32, ...]:
         check(array, np.float32)
         assert array.shape == shape, f"shape {array.shape}, wanted {shape}"
     return np.int32(len(left)), np.int32(len(right)), np.int32(left.shape[1])
-
-
-def _words(coded: Array) -> Array:
-    """16-bit formats as the words that kernels take and give."""
-    return coded.view(np.uint16) if coded.dtype == np.float16 else coded

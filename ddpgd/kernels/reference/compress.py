@@ -11,12 +11,19 @@ class ReferenceWire:
         codecs.random_words(key, out)
 
     def encode(
-        self, values: Array, residual: Array | None, key: Array, first: int, coded: Array, exponents: Array
+        self,
+        format: str,
+        values: Array,
+        residual: Array | None,
+        key: Array,
+        offset: int,
+        codes: Array,
+        exponents: Array,
     ) -> None:
-        codecs.encode(values, residual, key, first, coded, exponents)
+        codecs.encode(format, values, residual, key, offset, codes, exponents)
 
-    def decode(self, coded: Array, exponents: Array, values: Array) -> None:
-        codecs.decode(coded, exponents, values)
+    def decode(self, format: str, codes: Array, exponents: Array, values: Array) -> None:
+        codecs.decode(format, codes, exponents, values)
 
     def accumulate(self, values: Array, factor: float, velocity: Array | None, momentum: float, kept: Array) -> None:
         sparse.accumulate(values, factor, velocity, momentum, kept)
