@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NAMES = "rmsprop or linear"
+NAMES = "rmsprop or linear or fixed8"
 """What the diffs add, as pytest's -k selects it."""
 
 

@@ -1,4 +1,4 @@
-"""An optimizer and a schedule are added as CONTRIBUTING.md shows it, and every law picks them up."""
+"""An optimizer, a schedule and a codec are added as CONTRIBUTING.md shows it, and every law picks them up."""
 
 from pathlib import Path
 

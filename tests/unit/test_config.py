@@ -8,6 +8,7 @@ import pytest
 import tomli_w
 
 from ddpgd.cli import main
+from ddpgd.comm.wires import WIRES, Kind, Wire
 from ddpgd.config.parsing import coerce
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag, from_table, read_toml, resolve, to_table
 from ddpgd.config.validation import continued, validate
@@ -242,6 +243,17 @@ def test_hidden(text: Any, widths: tuple[int, ...]) -> None:
 def test_a_value_out_of_range_or_at_odds_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         validate(Config(**given))
+
+
+@pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES)
+def test_only_exact_wires_take_fast_and_only_codecs_error_feedback(wire: Wire) -> None:
+    for given, kind in (({"reduce": "fast"}, Kind.EXACT), ({"error_feedback": True}, Kind.BLOCK_SCALED)):
+        config = Config(wire=wire.name, **given)
+        if wire.kind is kind:
+            validate(config)
+        else:
+            with pytest.raises(InputError, match=f"--wire {wire.name}"):
+                validate(config)
 
 
 def test_the_defaults_are_valid() -> None:
