@@ -41,9 +41,7 @@ ROWS = 64
 UPDATES = (1, 100, 1000)
 NAMES = {
     "float32": "float32",
-    "float16": "--wire float16",
-    "bfloat16": "--wire bfloat16",
-    "int8": "--wire int8",
+    **{name: f"--wire {name}" for name in FORMATS},
     "cast": "cast to float16, added in float16, then divided",
     "hook": "cast to float16, divided, then added in float16",
 }
