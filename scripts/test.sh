@@ -42,8 +42,8 @@ parallel() {
     done
 }
 
-# One test at a time: those that launch ranks take both cores of a small machine.
-e2e() { OMPI_MCA_mpi_yield_when_idle=1 section python -m pytest -n 1 --dist loadgroup tests/e2e; }
+# Two tests at a time: one launches ranks while another waits.
+e2e() { OMPI_MCA_mpi_yield_when_idle=1 section python -m pytest -n 2 --dist loadgroup tests/e2e; }
 
 deep() { section python -m pytest -m deep tests/e2e; }
 

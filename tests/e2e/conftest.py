@@ -7,7 +7,8 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,14 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_ddpgd(0, "train", *arguments, "--run-dir", folder / "run", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run"
+
+
+@pytest.fixture(autouse=True)
+def folder_of_mpirun(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Gives mpirun a new TMPDIR: one that is killed leaves a folder there, in which no later one with its pid can start."""
+    with tempfile.TemporaryDirectory(prefix="mpirun-", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield
 
 
 LABS = {"test_netlab", "test_cluster", "test_slurm", "test_scaling_efficiency"}
