@@ -1,4 +1,4 @@
-"""What launch/kubernetes.yaml must obey: Kubernetes' published schemas, and an MPIJob's fields (v2beta1, mpi-operator 0.6)."""
+"""Rules for launch/kubernetes.yaml: Kubernetes' published schemas, and an MPIJob's fields (v2beta1, mpi-operator 0.6)."""
 
 from typing import Any
 

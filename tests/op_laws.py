@@ -104,7 +104,7 @@ class Bench:
         return self.ops.from_host(array)
 
     def values(self, array: Array) -> Array:
-        """What a backend's array holds, in float64."""
+        """The values of a backend's array, in float64."""
         host = np.array(self.ops.to_host(array))
         return (from_bfloat16(host) if host.dtype == np.uint16 else host).astype(np.float64)
 

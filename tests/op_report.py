@@ -1,4 +1,4 @@
-"""What pytest says at the end of a run of the laws of ops: the largest errors, and all of them in a file for --op-errors."""
+"""Report of pytest at the end of a run of the laws of ops: the largest errors, and all of them in a file for --op-errors."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """What a worker of pytest-xdist saw goes to the process that reports."""
+    """Sends the errors that a worker of pytest-xdist saw to the process that reports."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["op_errors"] = [[*key, error] for key, error in ERRORS.items()]
 

@@ -42,7 +42,7 @@ def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def from_bfloat16(words: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """What bfloat16 words mean."""
+    """The float32 values of bfloat16 words."""
     return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 

@@ -17,7 +17,7 @@ LIMIT_S = 300.0
 
 @cache
 def slowness() -> float:
-    """How many times slower than a quiet machine this one is now, at least 1; DDPGD_TEST_PATIENCE has another value."""
+    """Slowdown of this machine against a quiet one, at least 1; DDPGD_TEST_PATIENCE has another value."""
     if given := os.environ.get("DDPGD_TEST_PATIENCE"):
         return float(given)
     started = time.monotonic()

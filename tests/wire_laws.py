@@ -196,7 +196,7 @@ def _orthonormalised(bench: Bench, matrix: Array, spare: Array | None = None) ->
 @pytest.mark.parametrize(("num_rows", "width"), NARROW)
 @pytest.mark.parametrize("likeness", [0, 20])
 def test_orthonormalise_keeps_the_span(bench: Bench, num_rows: int, width: int, likeness: float) -> None:
-    """Of independent columns, and of some that are nearly the same one."""
+    """Independent columns, and some that are nearly the same one."""
     rng = np.random.default_rng(num_rows)
     matrix = rng.standard_normal((num_rows, width)) + likeness * rng.standard_normal((num_rows, 1))
     columns = _orthonormalised(bench, matrix)

@@ -16,7 +16,7 @@ ACTIVATIONS = ("relu", "tanh", "sigmoid")
 
 
 class Mode(Enum):
-    """What a forward pass is for."""
+    """The purpose of a forward pass."""
 
     TRAINING = auto()
     EVALUATION = auto()

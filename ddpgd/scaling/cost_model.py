@@ -1,4 +1,4 @@
-"""What a step takes on any number of ranks: a model whose few constants are measured (`fit.py`), or stated.
+"""Cost model: the time of a step on any number of ranks, from a few constants that are measured (`fit.py`) or stated.
 
 Hockney, "The communication challenge for MPP", 1994: a message takes a latency and its bytes over a rate; collectives after
 Thakur, Rabenseifner, Gropp, "Optimization of collective communication operations in MPICH", 2005. Seconds throughout.
@@ -33,7 +33,7 @@ class Cluster:
 
 
 class Coding(NamedTuple):
-    """What a lossy wire takes for each element of the gradient; of topk, finding what is sent, of powersgd everything."""
+    """Seconds of a lossy wire per element of the gradient: for topk, of the selection; for powersgd, of all of it."""
 
     encode_s: float = 0.0
     decode_s: float = 0.0
@@ -44,7 +44,7 @@ NO_CODING = Coding()
 
 @dataclass(frozen=True)
 class Costs:
-    """What one rank's work takes: a micro-batch, each of its samples, an update, adding an element, coding one.
+    """Seconds of one rank's work: a micro-batch, each of its samples, an update, adding an element, coding one.
 
     `jitter`: the standard deviation of a step's computing, over its mean; a synchronized step waits for the slowest rank.
     """
@@ -59,7 +59,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Work:
-    """What all ranks do together in a step. `local_steps`: steps between two exchanges.
+    """The work of all ranks in a step. `local_steps`: steps between two exchanges.
 
     `density`: of topk, what a rank sends. `narrow`: of powersgd, the elements of its two sums, instead of num_params.
     `overlap`: the share of computing during which bytes may travel: 0 for ddpgd, whose exchange begins when all gradients
@@ -101,7 +101,7 @@ class Prediction(NamedTuple):
 
     @property
     def exchange_s(self) -> float:
-        """What the exchange adds to a step."""
+        """Seconds that the exchange adds to a step."""
         return self.latency_s + self.transfer_s + self.coding_s - self.hidden_s
 
 
@@ -145,12 +145,12 @@ def weak(work: Work, rows_per_rank: int, world_size: int) -> Work:
 
 
 def waits(world_size: int) -> float:
-    """How much longer than the mean the slowest of so many ranks takes, in standard deviations: the largest of so many."""
+    """Returns the expected maximum of so many standard normal values: the slowest rank's excess in standard deviations."""
     return math.sqrt(2 * math.log(world_size))
 
 
 def _compute_s(work: Work, costs: Costs, num_micro_batches: int, world_size: int) -> float:
-    """Of the rank that has most."""
+    """Returns the number of the rank that has most."""
     own = math.ceil(num_micro_batches / world_size)
     rows = min(own * work.micro_batch, work.global_batch)
     return own * costs.micro_batch_s + rows * costs.sample_s + costs.update_s

@@ -1,4 +1,4 @@
-"""What the documents show is run: their commands in their order, the examples, every command's help."""
+"""Everything that the documents show is run: their commands in their order, the examples, every command's help."""
 
 import os
 import re

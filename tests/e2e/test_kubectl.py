@@ -37,7 +37,7 @@ class Answers(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        """What there is; of documents, none yet."""
+        """The server's resources; of documents, none yet."""
         path = self.path.partition("?")[0].removeprefix("/")
         found = DISCOVERY.get(path)
         self._answer(200 if found else 404, found or failure("NotFound", path))

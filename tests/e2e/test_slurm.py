@@ -34,7 +34,7 @@ now() { sleep 1; until scontrol update JobId="$1" StartTime=now; do sleep 1; don
 
 
 def in_slurm(out: Path, script: str, num_nodes: int = 1) -> str:
-    """What the script printed, in a Slurm of its own, of this machine or of hosts of a lab."""
+    """Output of the script, in a Slurm of its own, of this machine or of hosts of a lab."""
     started = [LAB] if num_nodes == 1 else in_lab([LAB, "--nodes", "host0,host1"])
     environment = os.environ | {
         "REPOSITORY": str(ROOT),

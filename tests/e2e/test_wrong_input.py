@@ -179,7 +179,7 @@ def test_one_line_and_exit_code_2(
 
 @pytest.fixture(scope="module")
 def answered(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], dict[str, Any]]:
-    """What two ranks answered to each row of LAUNCHED, one after the other in the same processes."""
+    """Answers of two ranks to each row of LAUNCHED, one after the other in the same processes."""
     folder = tmp_path_factory.mktemp("answers")
     rows = [row[1] for row in LAUNCHED]
     (folder / "rows.json").write_text(json.dumps(rows))
@@ -201,7 +201,7 @@ def test_two_ranks_give_one_line(answered: dict[Any, Any], arguments: tuple[str,
 
 
 def test_mpirun_ends_with_that_code(workshop: Path) -> None:
-    """What each of three ranks finds in its data."""
+    """Each of three ranks' finding about its data."""
     ((_, arguments, wanted),) = (row for row in TABLE if row[0] == "data truncated")
     done = run_ddpgd(3, *arguments, cwd=workshop)
     assert done.returncode == 2, done.stderr

@@ -19,7 +19,7 @@ def snapshot() -> dict[str, bytes]:
 
 
 def answers(rows: list[list[str]]) -> list[dict[str, object]]:
-    """Of each row: all ranks' exit codes and lines on stderr, and whether the folder is as it was."""
+    """For each row: all ranks' exit codes and lines on stderr, and whether the folder is as it was."""
     world, before, found = MPI.COMM_WORLD, snapshot(), []
     for arguments in rows:
         world.Barrier()

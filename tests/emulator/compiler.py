@@ -35,12 +35,12 @@ NESTED = re.compile(r"\[[^\[\]]*\]|\([^()]*\)|<[^<>]*>")
 
 
 class CompileError(Exception):
-    """What the compiler said."""
+    """The compiler's messages."""
 
 
 @functools.cache
 def machine() -> tuple[str, ...]:
-    """What the compiled code depends on beside its text: the compiler, and instructions that this CPU has."""
+    """All that the compiled code depends on beside its text: the compiler, and instructions that this CPU has."""
     version = subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
     has = set(Path("/proc/cpuinfo").read_text().split()) if Path("/proc/cpuinfo").exists() else set()
     fast = {"avx2", "fma", "f16c", "bmi1", "bmi2", "movbe"} <= has

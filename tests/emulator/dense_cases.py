@@ -54,7 +54,7 @@ class StrayWriteError(Exception):
 
 
 class Data(NamedTuple):
-    """What a case computes from, in the precision's storage type."""
+    """The inputs of a case, in the precision's storage type."""
 
     x: Array
     weight: Array
@@ -63,7 +63,7 @@ class Data(NamedTuple):
 
 
 class Results(NamedTuple):
-    """What the three ops put out."""
+    """The outputs of the three ops."""
 
     out: Array
     dweight: Array

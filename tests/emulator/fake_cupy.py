@@ -77,7 +77,7 @@ def build() -> dict[str, ModuleType]:
 
 
 class Installed:
-    """Where `import cupy` finds the fake, until `uninstall` or the end of a `with`."""
+    """Makes `import cupy` find the fake, until `uninstall` or the end of a `with`."""
 
     def __init__(self) -> None:
         made = build()

@@ -10,7 +10,7 @@ UNIQUE_ID = ("the", "same", "on", "every", "rank")
 
 
 class NcclError(RuntimeError):
-    """What NCCL's calls raise."""
+    """The error that NCCL's calls raise."""
 
 
 def get_unique_id() -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ DTYPES = {0: ("float32", np.float32), 2: ("float16", np.float16), 14: ("bfloat16
 
 
 class cuBLASError(Exception):  # noqa: N801  nvmath's name
-    """What the bindings raise."""
+    """The error that the bindings raise."""
 
 
 class Library:
@@ -94,7 +94,7 @@ def matrix(address: int, data_type: int, num_rows: int, num_columns: int, pitch:
 
 @contextmanager
 def install() -> Iterator[Library]:
-    """Where `import nvmath.bindings.cublas` finds it."""
+    """Makes `import nvmath.bindings.cublas` find it."""
     library = Library()
     enums = SimpleNamespace(
         Operation=Operation, Math=Math, AtomicsMode=AtomicsMode, ComputeType=ComputeType, GemmAlgo=GemmAlgo

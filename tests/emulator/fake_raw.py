@@ -17,7 +17,7 @@ ELEMENTS = {"bfloat16": {"uint16"}, "float16": {"float16", "uint16"}, "uint16": 
 
 
 class CompileException(Exception):
-    """What the compiler said of a module's text."""
+    """The compiler's messages about a module's text."""
 
     def __init__(self, msg: str, source: str, name: str, options: tuple[str, ...], backend: str = "nvrtc") -> None:
         self.source, self.name, self.options, self.backend = source, name, options, backend

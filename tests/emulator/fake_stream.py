@@ -17,7 +17,7 @@ lock = threading.RLock()
 
 
 class CUDAError(RuntimeError):
-    """What a call to CUDA answers; `status` is its code."""
+    """The error of a call to CUDA; `status` is its code."""
 
     def __init__(self, status: int, text: str) -> None:
         self.status = status

@@ -22,7 +22,7 @@ def run(command: list[str], path: Path = SITE, **environment: str) -> subprocess
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
-    """What one tiny case gave: the JSON and the table."""
+    """Results of one tiny case: the JSON and the table."""
     folder = tmp_path_factory.mktemp("bench")
     parts = ["--parts", "steps,profile", "--libraries", "ddpgd,torch,jax"]
     done = run([*BENCH, *TINY.split(), *parts, "--out", str(folder)])

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def compile_kernels(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What the same compiler said before of the same text is taken from the cache."""
+    """A compiler's result for the same text is taken from the cache."""
     compile_cache.folder().mkdir(parents=True, exist_ok=True)
     environment |= {"DDPGD_COMPILE_LOGS": str(compile_cache.folder())}
     command = [sys.executable, str(ROOT / "tools" / "compile_kernels.py"), *arguments]

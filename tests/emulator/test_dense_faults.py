@@ -16,7 +16,7 @@ joined = sources.joined
 
 
 class Fault(NamedTuple):
-    """What is replaced by what, where it is tried, and in which order threads run."""
+    """A planted fault: the text, its replacement, the cases that try it, and the order in which threads run."""
 
     name: str
     old: str

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.mpi
 
 
 def message(source: int, target: int, number: int = 0) -> Any:
-    """What rank `source` sends to rank `target`: of another length and content for every pair."""
+    """The bytes that rank `source` sends to rank `target`: of another length and content for every pair."""
     return np.arange(1 + source + 2 * target + 3 * number, dtype=np.float32) + 100 * source + target
 
 

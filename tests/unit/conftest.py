@@ -22,5 +22,5 @@ def one_blas_thread() -> Iterator[None]:
 
 @pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What --data synthetic then means."""
+    """The samples that --data synthetic then names."""
     monkeypatch.setattr(synthetic, "make", digits)

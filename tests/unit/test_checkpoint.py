@@ -194,7 +194,7 @@ NOT_OURS = (
 
 
 def with_foreign_files(folder: Path) -> None:
-    """What users, editors and notebooks leave beside checkpoints."""
+    """Files that users, editors and notebooks leave beside checkpoints."""
     for name in NOT_OURS:
         (folder / name).write_bytes(b"mine")
     (folder / ".ipynb_checkpoints").mkdir()
@@ -382,7 +382,7 @@ def test_tables_of_another_form_are_refused(tmp_path: Path, tables: str) -> None
 
 
 def refusals(path: Path, files: Iterator[None]) -> list[str]:
-    """What is said of those files, one after the other at `path`, that are refused."""
+    """Messages about those files, one after the other at `path`, that are refused."""
     found = []
     for _ in files:
         try:

@@ -1,4 +1,4 @@
-"""What tests compile is kept: made once, whole, and removed when nothing has used it for long."""
+"""The tests' compiled files are kept: made once, whole, and removed when nothing has used it for long."""
 
 import os
 import threading

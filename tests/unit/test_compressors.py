@@ -29,7 +29,7 @@ SIZE = 2048
 
 
 def of_windows() -> Array:
-    """Where the elements of tensors lie; what lies between them is zero."""
+    """A mask of the elements of tensors; others are zero."""
     mask = np.zeros(SIZE, np.float32)
     for window in WINDOWS:
         window.of(mask).fill(1)
@@ -144,7 +144,7 @@ def test_what_a_rank_adds_is_clipped() -> None:
 
 @pytest.mark.parametrize("make", [top_k, power_sgd])
 def test_a_short_round_counts_for_its_share(make: Callable[..., Make]) -> None:
-    """What is kept is in units of full rounds: half a round's sum is kept twice, and handed out halved."""
+    """Residuals are in units of full rounds: half a round's sum is kept twice, and handed out halved."""
     (rows,) = make_steps(4, 1)
     full, half = summed(2, [rows], make())[0], summed(2, [rows], make(share=0.5))[0]
     np.testing.assert_allclose(half[0][0], full[0][0], rtol=1e-4, atol=1e-4)

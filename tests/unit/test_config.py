@@ -92,7 +92,7 @@ over_options = pytest.mark.parametrize("name", OPTIONS)
 
 
 def parse(*arguments: str) -> dict[str, Any]:
-    """What `ddpgd train` understands of a command line."""
+    """The configuration that `ddpgd train` reads from a command line."""
     given: dict[str, Any] = main._parse(["train", *arguments])["given"]
     return given
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TREES = ("ddpgd/cli", "ddpgd/config", "ddpgd/doctor", "scripts", "examples")
+TREES = ("ddpgd", "benchmarks", "tools", "scripts", "examples", "tests")
 SOURCES = sorted(path for tree in TREES for path in (ROOT / tree).rglob("*.py"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
 
@@ -52,6 +52,7 @@ def test_no_private_metaphors(pattern: str) -> None:
     bad = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
         for path in [*SOURCES, *DOCUMENTS]
+        if path != Path(__file__)
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
         if re.search(pattern, line, flags=re.IGNORECASE)
     ]

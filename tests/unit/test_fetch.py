@@ -141,7 +141,7 @@ def test_a_mirror_gives_unpacked_files(server, contents, monkeypatch):
 
 @pytest.mark.parametrize("name", [f"{NAMES[0]}.gz", NAMES[0]])
 def test_a_reply_is_bounded(server, tmp_path, monkeypatch, name):
-    """What unpacks to more than any file of MNIST, and what is longer, is refused before it fills the memory."""
+    """A file that unpacks to more than any file of MNIST, or is longer, is refused before it fills the memory."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(mirrors, "MAX_BYTES", 1_000_000)
     zeros = bytes(3_000_000)

@@ -39,7 +39,7 @@ def test_every_layer_and_activation_has_a_case() -> None:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("mode", Mode)
 def test_gradients_equal_finite_differences(kind: str, activation: str, mode: Mode, rng: np.random.Generator) -> None:
-    """Of sum(dout * out), by the tensors and by the inputs."""
+    """Gradients of sum(dout * out), by the tensors and by the inputs."""
     num_rows, layer = 7, CASES[kind](activation)
     stage = Stage(Reference(np.float64), [layer], num_rows)
     params = rng.standard_normal(stage.layout.size)

@@ -13,7 +13,7 @@ SOURCES = ("ddpgd", "benchmarks", "tools", "scripts", "examples", "tests", "pypr
 
 @pytest.mark.parametrize("folder", [None, "runs", "trial", "build", "data"])
 def test_ruff_passes_with_a_folder_of_a_user(tmp_path: Path, folder: str | None) -> None:
-    """What is first-party must not depend on it: `runs/` beside `tests/runs.py` made imports sort in another way."""
+    """First-party names must not depend on it: `runs/` beside `tests/runs.py` made imports sort in another way."""
     for name in SOURCES:
         if (ROOT / name).is_file():
             shutil.copy(ROOT / name, tmp_path)

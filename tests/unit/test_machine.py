@@ -1,4 +1,4 @@
-"""What a rank computes on, and how it is reached."""
+"""The device of a rank, and the transport that reaches it."""
 
 import sys
 from types import ModuleType

@@ -70,7 +70,7 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def clean_digits(tmp_path_factory) -> list[np.ndarray]:
-    """What comes out of clean pages."""
+    """Digits cut out of clean pages."""
     path = tmp_path_factory.mktemp("clean") / "page.png"
     return [prepare(save(path, 255 - 255 * enlarged(digit)), SHAPE).reshape(SHAPE) for digit in digits()]
 

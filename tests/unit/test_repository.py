@@ -1,4 +1,4 @@
-"""What users' commands leave in a checkout disturbs neither git nor the checks; scripts parse."""
+"""Files that users' commands leave in a checkout disturb neither git nor the checks; scripts parse."""
 
 import re
 import shutil

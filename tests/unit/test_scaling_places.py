@@ -1,4 +1,4 @@
-"""Where a scaling measurement starts its ranks, and ranks that run as if each were alone."""
+"""The machines on which a scaling measurement starts its ranks, and ranks that run as if each were alone."""
 
 from pathlib import Path
 

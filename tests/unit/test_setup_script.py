@@ -79,7 +79,7 @@ def test_without_an_index_only_the_new_environment_fails(made: Checkout) -> None
 
 @pytest.mark.parametrize("how", ["changed", "moved", "python gone"])
 def test_what_no_longer_fits_is_left_alone(made: Checkout, how: str) -> None:
-    """Of a changed pyproject.toml the environment is updated; otherwise there is another one, and a job may use the first."""
+    """With a changed pyproject.toml the environment is updated; otherwise there is another one, and a job may use the first."""
     made.log()
     if how == "changed":
         (made.folder / "pyproject.toml").write_text("[project]\nname = 'ddpgd'\n")

@@ -1,4 +1,4 @@
-"""What a person sees: whole lines where there is no terminal, lines above a bar where there is one."""
+"""Output for people: whole lines where there is no terminal, lines above a bar where there is one."""
 
 import errno
 import io

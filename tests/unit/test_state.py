@@ -1,4 +1,4 @@
-"""What survives a run: bit for bit at as many ranks, nothing lost at others, whatever ranks combine."""
+"""State that survives a run: bit for bit at as many ranks, nothing lost at others, whatever ranks combine."""
 
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def test_a_run_goes_on(way: str, before: int, after: int, tmp_path: Path, capsys
 @pytest.mark.parametrize("way", [way for way, given in WAYS.items() if given.get("wire")])
 @pytest.mark.usefixtures("few_digits")
 def test_no_residual_is_lost_where_ranks_are_fewer(way: str, tmp_path: Path) -> None:
-    """What a checkpoint of 3 ranks holds, 2 ranks hold after they have read it: element by element."""
+    """The state in a checkpoint of 3 ranks equals that of 2 ranks which have read it: element by element."""
     train(tmp_path / "run", 3, **WAYS[way], steps=6)
     _, saved = checkpoint.find(tmp_path / "run", print)
     config = from_table(saved.config)

@@ -1,4 +1,4 @@
-"""What the steps of several ranks cost together."""
+"""Costs of the steps of several ranks."""
 
 import time
 

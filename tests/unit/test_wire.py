@@ -29,7 +29,7 @@ over_world_sizes = pytest.mark.parametrize("world_size", WORLD_SIZES)
 
 
 class Outcome:
-    """What a rank held after each of several sums, and what it kept back."""
+    """A rank's sums, one after the other, and its residuals."""
 
     def __init__(self, own: Exchange) -> None:
         self.grads: list[Array] = []
@@ -44,7 +44,7 @@ def exchange(world_size: int, steps: list[Array], name: str, error_feedback: boo
 
 
 def working(steps: list[Array], name: str, error_feedback: bool) -> Callable[[Transport], Outcome]:
-    """What one rank does in `exchange`."""
+    """One rank's part of `exchange`."""
     size = steps[0].shape[1] - TAIL_WORDS
 
     def work(transport: Transport) -> Outcome:

@@ -21,7 +21,7 @@ TRANSPORTS = {
 
 
 def refusal(name: str, num_launched: int, has_gpu: bool, share_gpu: bool) -> str:
-    """Why the transport `name` cannot serve, and what to type; empty where it can."""
+    """Returns the reason why the transport `name` cannot serve, and what to type; empty if it can."""
     can = TRANSPORTS[name]
     if num_launched > 1 and not can.launched:
         wanted = " or ".join(other for other, its in TRANSPORTS.items() if its.launched)
@@ -34,7 +34,7 @@ def refusal(name: str, num_launched: int, has_gpu: bool, share_gpu: bool) -> str
 
 
 def why_auto(num_launched: int, has_gpu: bool) -> str:
-    """Why `auto` takes the ranks as they came, where there is a choice: alone, or mpi-host under a launcher."""
+    """Explains why `auto` takes the ranks as they came, if there is a choice: alone, or mpi-host under a launcher."""
     if num_launched == 1 or not has_gpu:
         return ""
     return " (auto: any MPI moves host memory; mpi-cuda is for a CUDA-aware one, nccl for a GPU for each rank)"
