@@ -117,7 +117,7 @@ def test_decoded_and_residual_are_together_what_was_given(name: str, size: int) 
 
 @over_formats
 def test_residuals_make_the_sum_over_steps_true(name: str) -> None:
-    """What one step loses, the next brings: after many steps the sums differ by one step's loss."""
+    """The next step adds what one step loses: after many steps the sums differ by one step's loss."""
     values, residual = normal(BLOCK), np.zeros(BLOCK, np.float32)
     total = np.zeros(BLOCK)
     for step in range(50):
