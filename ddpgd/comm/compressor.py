@@ -13,7 +13,7 @@ Array = NDArray[Any]
 
 
 class Window(NamedTuple):
-    """A tensor in the vector: its start and its shape; matrices are (K, N)."""
+    """The place of a tensor in the vector: its start and its shape; matrices are (K, N)."""
 
     start: int
     shape: tuple[int, ...]
@@ -28,19 +28,19 @@ class Window(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """All that compressors are made from.
+    """The arguments from which compressors are made.
 
     Attributes:
         transport: The ranks.
         ops: The backend where gradients are.
         size: Elements of the gradient: whole blocks.
         windows: All tensors of the gradient.
-        batch_fraction: round -> the samples of a round over those of a full one; residuals are in units of full ones.
-        epoch: round -> the pass over the data.
-        seed: For random first guesses.
+        batch_fraction: Returns the samples of a round over those of a full one; residuals are in units of full ones.
+        epoch: Returns the epoch of a round.
+        seed: The seed of random first guesses.
         options: Values of the options that belong to the wire.
-        momentum: Factor of the momentum that the wire has in the optimizer's stead; 0: none.
-        clip_norm: The largest norm of what a rank adds in a full round; 0: any.
+        momentum: The factor of the momentum that the wire has instead of the optimizer; 0: none.
+        clip_norm: The largest norm of a rank's gradient in a full round; 0: any.
     """
 
     transport: Transport
@@ -61,29 +61,32 @@ class Compressor(Protocol):
     Attributes:
         name: The value of `--wire`.
         needs_host: True if the host must take part.
-        residuals: This rank's vectors of what was not sent yet, float32 (size,), by name. Checkpoints hold their sums
+        residuals: This rank's vectors of values not sent yet, float32 (size,), by name. Checkpoints hold their sums
             over ranks, under these names.
-        shared: Vectors by name that are equal on all ranks; checkpoints hold them.
+        replicated: Vectors by name that are equal on all ranks; checkpoints hold them.
     """
 
     name: str
     needs_host: bool
     residuals: dict[str, Array]
-    shared: dict[str, Array]
+    replicated: dict[str, Array]
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes that this rank has sent so far."""
+        """The bytes that this rank has sent so far."""
 
     def combine(self, round: int, grads: Array, tail: Array) -> None:
-        """Replaces grads (size,), approximately, and tail (TAIL_WORDS,), exactly, by the sums over ranks.
+        """Replaces a rank's values by their sums over ranks.
 
-        `round`: the number of sums before.
+        Args:
+            round: The number of sums before this one.
+            grads: float32 (size,), whose sum is approximate.
+            tail: float32 (TAIL_WORDS,), whose sum is exact.
         """
 
 
 class NoExchange:
-    """`Compressor` that sends nothing: for steps after which ranks differ until they combine."""
+    """`Compressor` that sends nothing: for local steps, between which ranks differ."""
 
     name = "none"
     needs_host = False
@@ -91,7 +94,7 @@ class NoExchange:
 
     def __init__(self) -> None:
         self.residuals: dict[str, Array] = {}
-        self.shared: dict[str, Array] = {}
+        self.replicated: dict[str, Array] = {}
 
     def combine(self, round: int, grads: Array, tail: Array) -> None:
         pass

@@ -41,8 +41,8 @@ class WireOps(Protocol):
             format: A row of `comm.wires.FORMATS`; its formula has the same name.
             values: float32 (n,).
             residual: float32 (n,), or None: what is lost is not kept.
-            key: As for `random_words`. In formats that round at random, the element i of the whole vector has the draw u
-                = the upper 24 bits of the low (i even) or high (i odd) half of word i // 2.
+            key: As for `random_words`. In formats that round at random, element i of the whole vector has a 24-bit draw: the
+                upper bits of the low (i even) or high (i odd) half of word i // 2.
             offset: The place of the first value in the whole vector.
             codes: (n,) of the format's dtype.
             exponents: int16 (ceil(n / 1024),), one e a block.
@@ -51,17 +51,24 @@ class WireOps(Protocol):
     def decode(self, format: str, codes: Array, exponents: Array, values: Array) -> None:
         """values = codes 2^-e, float32 (n,): the inverse of `encode` but for rounding."""
 
-    def accumulate(self, values: Array, factor: float, velocity: Array | None, momentum: float, kept: Array) -> None:
-        """velocity = momentum velocity + factor values; kept = kept + velocity. velocity None: kept = kept + factor values.
+    def accumulate(
+        self, values: Array, factor: float, velocity: Array | None, momentum: float, residual: Array
+    ) -> None:
+        """velocity = momentum velocity + factor values; residual += velocity. velocity None: residual += factor values.
 
-        values, velocity and kept (n,). Momentum correction of Lin et al., "Deep gradient compression", 2018, section 3.2.
+        values, velocity, residual float32 (n,). The momentum correction of Lin et al., "Deep gradient compression", 2018,
+        section 3.2.
         """
 
-    def select(self, kept: Array, velocity: Array | None, indices: Array, values: Array) -> None:
-        """Takes the k elements of largest magnitude out of kept (n,): their places, ascending, and what stood there.
+    def select(self, residual: Array, velocity: Array | None, indices: Array, values: Array) -> None:
+        """Moves the k elements of largest magnitude from the residual to `values`.
 
-        indices uint32 (k,), values (k,), 1 <= k <= n. Of equal magnitudes the first are taken; a NaN is larger than all.
-        At these places kept and, where it is given, velocity become 0: the paper's momentum factor masking, section 3.3.
+        Args:
+            residual: float32 (n,); the elements become 0.
+            velocity: float32 (n,), or None; the elements become 0: the paper's momentum factor masking, section 3.3.
+            indices: uint32 (k,), 1 <= k <= n: the places of the elements, ascending. Of equal magnitudes the first are taken;
+                NaN is larger than all.
+            values: float32 (k,).
         """
 
     def scatter_add(self, indices: Array, values: Array, factor: float, out: Array) -> None:
@@ -74,10 +81,10 @@ class WireOps(Protocol):
         """
 
     def orthonormalise(self, matrix: Array, spare: Array | None) -> None:
-        """Makes the columns of matrix (K, r) orthonormal, in place, one after the other: Gram and Schmidt's process, twice.
+        """Makes the columns of matrix (K, r) orthonormal, in place, by the Gram-Schmidt process, applied twice.
 
-        A column of which less than 2^-10 is left by that, or that was 0, becomes that of `spare` (K, r), as it stands;
-        0 where there is none. Sums are float32.
+        A column of zeros, or one of which less than 2^-10 is left, becomes the unchanged column of `spare` (K, r), or 0
+        without it. Sums are float32.
         """
 
     def project_back(self, matrix: Array, left: Array, right: Array) -> None:

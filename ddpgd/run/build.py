@@ -120,7 +120,7 @@ def _named(prefix: str, vectors: Mapping[str, Array]) -> dict[str, Array]:
 def _wire_state(prefix: str, exchange: Exchange) -> dict[str, Array]:
     """The vectors of a compressor that are equal on all ranks, by their names in checkpoints."""
     compressor = exchange.compressor
-    return _named(prefix, compressor.shared if compressor else {})
+    return _named(prefix, compressor.replicated if compressor else {})
 
 
 def _network(backend: Ops, config: Config, data: Dataset, join: int, cut: Batches, world_size: int) -> Network:

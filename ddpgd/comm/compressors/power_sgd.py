@@ -17,11 +17,11 @@ from ddpgd.kernels.words import TAIL_WORDS
 
 
 class PowerSgd:
-    """`Compressor`. Vogels, Karimireddy, Jaggi, "PowerSGD: practical low-rank gradient compression", 2019, algorithms 1, 2.
+    """`Compressor` of low rank: Vogels, Karimireddy, Jaggi, "PowerSGD: practical low-rank gradient compression", 2019.
 
-    Of a matrix M travel P = M Q, whose sum over ranks is made orthonormal, then Q = M^T P; the sum is P Q^T, and its Q
-    is the next round's first guess. What a rank's own P Q^T misses of its M it adds to the next. All sums are ordered.
-    Other tensors, and matrices that two narrow ones would make no smaller, travel as they are.
+    Algorithms 1 and 2. Instead of a matrix M, ranks sum P = M Q, make the sum orthonormal, and sum Q = M^T P. The result
+    is P Q^T, and Q is the first guess of the next round. A rank adds M - P Q^T of its own to its next M. All sums are
+    ordered. Vectors, and matrices that two narrow ones would not make smaller, travel as they are.
     """
 
     name = "powersgd"
@@ -36,7 +36,17 @@ class PowerSgd:
         batch_fraction: Callable[[int], float],
         seed: int,
     ) -> None:
-        """`windows`: all tensors. `rank`: columns of P and Q. batch_fraction(round): as in `Setup`."""
+        """Creates the vectors and the two sums.
+
+        Args:
+            transport: The ranks.
+            ops: The backend where gradients are.
+            size: Elements of the gradient.
+            windows: All tensors.
+            rank: Columns of P and Q.
+            batch_fraction: As in `Setup`.
+            seed: The seed of the first guess of Q.
+        """
         self.needs_host = transport.needs_host
         self._ops = ops
         self._world_size = transport.world_size
@@ -54,7 +64,7 @@ class PowerSgd:
         draws = (uniforms(seed, Purpose.LOW_RANK, 0, num_second) - 0.5).astype(np.float32)
         self._spare, guess = (ops.from_host(draws.copy()) for _ in ("spare", "guess"))
         self.residuals = {"kept": ops.zeros((size,), np.float32)}
-        self.shared = {"right": guess}
+        self.replicated = {"right": guess}
 
     @property
     def bytes_sent(self) -> int:
@@ -69,8 +79,8 @@ class PowerSgd:
         self._widen(sums, narrow, batch_fraction, grads)
 
     def _narrow(self, tail: Array, _own: int, row: Array, sums: Array) -> None:
-        """This rank's P, with a guess of Q, and what travels as it is."""
-        wire, residual, right = self._ops.wire, self.residuals["kept"], self.shared["right"]
+        """Writes this rank's P, for the guess of Q, and the tensors that travel as they are, into a row of the first sum."""
+        wire, residual, right = self._ops.wire, self.residuals["kept"], self.replicated["right"]
         for matrix in self._matrices:
             wire.project(matrix.window.of(residual), matrix.right.of(right), matrix.left.of(row))
         for whole in self._whole:
@@ -80,7 +90,7 @@ class PowerSgd:
         self._ops.add(tail, self._no_tail, sums)
 
     def _narrow_back(self, sums: Array, _own: int, row: Array, _sums: Array) -> None:
-        """This rank's Q for everybody's P; what the two miss stays in the residual."""
+        """Writes this rank's Q, for the sum of P, into a row of the second sum; leaves M - P Q^T in the residual."""
         wire, residual = self._ops.wire, self.residuals["kept"]
         for matrix in self._matrices:
             left, right, meant = matrix.left.of(sums), matrix.right.of(row), matrix.window.of(residual)
@@ -89,8 +99,8 @@ class PowerSgd:
             wire.add_product(left, right, -1.0, meant)
 
     def _widen(self, sums: Array, narrow: Array, batch_fraction: float, grads: Array) -> None:
-        """Everybody's P Q^T; the next guess has Q's columns made orthonormal, so that none can fade away."""
-        wire, guess = self._ops.wire, self.shared["right"]
+        """Computes P Q^T of the sums. The next guess has orthonormal columns, so that none can fade away."""
+        wire, guess = self._ops.wire, self.replicated["right"]
         grads.fill(0)
         guess.fill(0)
         wire.accumulate(narrow, 1.0, None, 0.0, guess)
@@ -103,7 +113,7 @@ class PowerSgd:
 
 @dataclass(frozen=True)
 class _Matrix:
-    """A tensor that travels as two: where it lies in the gradient, and they in the rows of the first and second sum."""
+    """A tensor that travels as two: its place in the gradient, and theirs in the rows of the two sums."""
 
     window: Window
     left: Window
@@ -112,14 +122,14 @@ class _Matrix:
 
 @dataclass(frozen=True)
 class _Whole:
-    """A tensor that travels as it is: where it lies in the gradient, and in the row of the first sum."""
+    """A tensor that travels as it is: its places in the gradient and in the row of the first sum."""
 
     window: Window
     place: Window
 
 
 def make(setup: Setup) -> PowerSgd:
-    """Returns the compressor of `--wire powersgd`."""
+    """Makes the compressor of `--wire powersgd`."""
     rank = setup.options["powersgd_rank"]
     return PowerSgd(setup.transport, setup.ops, setup.size, setup.windows, rank, setup.batch_fraction, setup.seed)
 
@@ -130,7 +140,7 @@ def sums(narrow: tuple[int, int], world_size: int) -> list[Traffic]:
 
 
 def num_narrow(windows: Sequence[Window], rank: int) -> tuple[int, int]:
-    """Elements of the two sums in which gradients of these tensors travel."""
+    """Returns the numbers of elements of the two sums in which gradients of these tensors travel."""
     narrowed = [window.shape for window in windows if _is_narrowed(window, rank)]
     whole = sum(window.size for window in windows if not _is_narrowed(window, rank))
     return whole + rank * sum(shape[0] for shape in narrowed), rank * sum(shape[1] for shape in narrowed)
@@ -141,7 +151,7 @@ def _is_narrowed(window: Window, rank: int) -> bool:
 
 
 def _in_a_row(shapes: list[tuple[int, ...]]) -> tuple[list[Window], int]:
-    """Windows one after the other, and where they end."""
+    """Returns windows one after the other, and their end."""
     windows, start = [], 0
     for shape in shapes:
         windows.append(Window(start, shape))

@@ -1,4 +1,4 @@
-"""Sparse wires: each rank sends only its largest elements, and keeps the others until they are large enough."""
+"""Sparse wires: each rank sends its largest elements, and keeps the others until they are large enough."""
 
 import math
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from ddpgd.kernels.words import TAIL_WORDS
 
 
 class TopK:
-    """`Compressor`. Lin, Han, Mao, Wang, Dally, "Deep gradient compression", 2018: lists of places and values.
+    """`Compressor` that sends lists of indices and values: Lin, Han, Mao, Wang, Dally, "Deep gradient compression", 2018.
 
-    With momentum, what the paper calls momentum correction; the optimizer behind it has none then.
+    With momentum it is the paper's momentum correction; the optimizer has no momentum then.
     """
 
     name = "topk"
@@ -31,16 +31,22 @@ class TopK:
         masking: bool,
         clip_norm: float,
     ) -> None:
-        """`size`: whole blocks. density(round): the fraction of elements that a rank sends; batch_fraction(round): as
-        in `Setup`.
+        """Creates the vectors as zeros.
 
-        `momentum` 0: plain error feedback. `masking`: an element that is sent loses its momentum. `clip_norm`: the
-        largest norm of what a rank adds in a full round; 0: any.
+        Args:
+            transport: The ranks.
+            ops: The backend where gradients are.
+            size: Elements of the gradient: whole blocks.
+            density: Returns the fraction of the elements that a rank sends in a round.
+            batch_fraction: As in `Setup`.
+            momentum: The factor of the momentum; 0: plain error feedback.
+            masking: True if an element that is sent loses its momentum.
+            clip_norm: As in `Setup`.
         """
         self.residuals = {"kept": ops.zeros((size,), np.float32)}
         if momentum:
             self.residuals["velocity"] = ops.zeros((size,), np.float32)
-        self.shared: dict[str, Array] = {}
+        self.replicated: dict[str, Array] = {}
         self._transport = transport
         self._ops = ops
         self._size = size
@@ -74,7 +80,7 @@ class TopK:
             self._ops.add(tail, of_rank.tail, tail)
 
     def _clipping(self, grads: Array, batch_fraction: float) -> float:
-        """The factor that clips what this rank adds; a gradient that is not finite stays so, and is sent first of all."""
+        """Returns the factor that clips this rank's gradient; NaN and infinity stay, and are sent first of all."""
         if not self._clip_norm:
             return 1.0
         self._ops.squared_norms(grads.reshape(1, -1), self._square)
@@ -88,7 +94,7 @@ class TopK:
 
 
 class _List:
-    """One rank's message: places, values, tail."""
+    """One rank's message: indices, values, tail."""
 
     def __init__(self, ops: Ops, count: int) -> None:
         self.wire = ops.zeros((2 * count + TAIL_WORDS,), np.float32)
@@ -98,7 +104,7 @@ class _List:
 
 
 def make(setup: Setup) -> TopK:
-    """Returns the compressor of `--wire topk`, whose density falls from 1 to --topk-density by one factor an epoch."""
+    """Makes the compressor of `--wire topk`, whose density falls from 1 to --topk-density by one factor an epoch."""
     options = setup.options
 
     def density(step: int) -> float:
@@ -118,10 +124,10 @@ def make(setup: Setup) -> TopK:
 
 
 def num_sent(size: int, density: float) -> int:
-    """Returns how many of `size` elements a rank sends."""
+    """Returns the number of elements, of `size`, that a rank sends."""
     return max(1, math.ceil(density * size))
 
 
 def num_bytes(size: int, density: float) -> int:
-    """Returns the bytes of a rank's message: places, values, tail."""
+    """Returns the bytes of a rank's message: indices, values, tail."""
     return 8 * num_sent(size, density) + 4 * TAIL_WORDS

@@ -44,27 +44,29 @@ class CudaWire:
         arguments = codes, exponents, values, np.int64(values.size)
         self._launch("codec.cu", f"decode_{format}", (len(exponents),), (THREADS,), *arguments)
 
-    def accumulate(self, values: Array, factor: float, velocity: Array | None, momentum: float, kept: Array) -> None:
-        for array in (values, kept, *(() if velocity is None else (velocity,))):
+    def accumulate(
+        self, values: Array, factor: float, velocity: Array | None, momentum: float, residual: Array
+    ) -> None:
+        for array in (values, residual, *(() if velocity is None else (velocity,))):
             check(array, np.float32)
-            assert array.size == kept.size, f"{array.size} elements, wanted {kept.size}"
+            assert array.size == residual.size, f"{array.size} elements, wanted {residual.size}"
         factors = values, np.float32(factor), velocity, np.float32(momentum)
-        self._launch("sparse.cu", "accumulate", *by_fours(kept), *factors, kept, np.int64(kept.size))
+        self._launch("sparse.cu", "accumulate", *by_fours(residual), *factors, residual, np.int64(residual.size))
 
-    def select(self, kept: Array, velocity: Array | None, indices: Array, values: Array) -> None:
-        check(kept, np.float32)
+    def select(self, residual: Array, velocity: Array | None, indices: Array, values: Array) -> None:
+        check(residual, np.float32)
         check(indices, np.uint32)
         check(values, np.float32)
-        (num_blocks,), block = by_fours(kept)
-        size, (search, marks) = np.int64(kept.size), self._search(num_blocks)
+        (num_blocks,), block = by_fours(residual)
+        size, (search, marks) = np.int64(residual.size), self._search(num_blocks)
         for shift in map(np.int32, DIGITS):
             grid = (min(num_blocks, COUNTING_BLOCKS),)
-            self._launch("sparse.cu", "count_digits", grid, block, kept, size, shift, search)
+            self._launch("sparse.cu", "count_digits", grid, block, residual, size, shift, search)
             self._launch("sparse.cu", "find_digit", (1,), block, shift, np.uint32(indices.size), search)
-        self._launch("sparse.cu", "count_marks", (num_blocks,), block, kept, size, search, marks)
+        self._launch("sparse.cu", "count_marks", (num_blocks,), block, residual, size, search, marks)
         self._launch("sparse.cu", "scan_marks", (1,), (1024,), marks, np.int64(num_blocks))
         found = search, marks, indices, values
-        self._launch("sparse.cu", "take_marked", (num_blocks,), block, kept, velocity, size, *found)
+        self._launch("sparse.cu", "take_marked", (num_blocks,), block, residual, velocity, size, *found)
 
     def scatter_add(self, indices: Array, values: Array, factor: float, out: Array) -> None:
         check(indices, np.uint32)

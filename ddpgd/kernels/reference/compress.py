@@ -25,11 +25,13 @@ class ReferenceWire:
     def decode(self, format: str, codes: Array, exponents: Array, values: Array) -> None:
         codecs.decode(format, codes, exponents, values)
 
-    def accumulate(self, values: Array, factor: float, velocity: Array | None, momentum: float, kept: Array) -> None:
-        sparse.accumulate(values, factor, velocity, momentum, kept)
+    def accumulate(
+        self, values: Array, factor: float, velocity: Array | None, momentum: float, residual: Array
+    ) -> None:
+        sparse.accumulate(values, factor, velocity, momentum, residual)
 
-    def select(self, kept: Array, velocity: Array | None, indices: Array, values: Array) -> None:
-        sparse.select(kept, velocity, indices, values)
+    def select(self, residual: Array, velocity: Array | None, indices: Array, values: Array) -> None:
+        sparse.select(residual, velocity, indices, values)
 
     def scatter_add(self, indices: Array, values: Array, factor: float, out: Array) -> None:
         sparse.scatter_add(indices, values, factor, out)
