@@ -1,5 +1,6 @@
 """Codecs: every format rounds to the nearest codes, within its bound at any scale; int8 is unbiased; words are Philox's."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,15 @@ from ddpgd.kernels.codec_ops import NOT_FINITE
 from ddpgd.kernels.philox import Purpose, words
 from ddpgd.kernels.reference import codecs
 from ddpgd.kernels.words import BLOCK
-from oracles import largest_of_blocks
+from oracles import from_bfloat16, largest_of_blocks
 
 Array = NDArray[Any]
 
+MEANINGS: dict[str, Callable[[Array], Array]] = {
+    "float16": lambda codes: codes.view(np.float16),
+    "bfloat16": from_bfloat16,
+    "int8": lambda codes: codes,
+}
 SIZES = (1, 1023, BLOCK, BLOCK + 1, 3 * BLOCK, 5 * BLOCK - 7)
 
 over_formats = pytest.mark.parametrize("name", FORMATS)
@@ -77,6 +83,12 @@ def test_the_largest_of_a_block_comes_to_lie_where_the_contract_says(name: str, 
     assert ((top / 2 < scaled) & (scaled <= top)).all()
 
 
+@pytest.mark.parametrize("name", MEANINGS)
+def test_codes_have_their_published_values(name: str) -> None:
+    codes, values = codes_in_order(name)
+    np.testing.assert_array_equal(values, MEANINGS[name](codes).astype(np.float64))
+
+
 @over_formats
 def test_code_1_has_the_smallest_magnitude(name: str) -> None:
     codes, values = codes_in_order(name)
@@ -125,23 +137,29 @@ def test_residuals_make_the_sum_over_steps_true(name: str) -> None:
     assert np.abs(total - 50 * values.astype(np.float64)).max() < 2 * FORMATS[name].bound * np.abs(values).max()
 
 
-@given(st.floats(-1.0, 1.0, width=32), st.integers(0, 3))
-def test_int8_is_unbiased(share: float, offset: int) -> None:
+@pytest.mark.parametrize("name", [name for name, format in FORMATS.items() if format.random])
+@given(share=st.floats(-1.0, 1.0, width=32), offset=st.integers(0, 3))
+def test_rounding_at_random_is_unbiased(name: str, share: float, offset: int) -> None:
     """The mean over 2^14 draws lies within five standard errors of what was coded; 100 sets the block's scale."""
     values = np.full(16 * BLOCK, np.float32(share))
     values[::BLOCK] = 100.0
-    applied = round_trip("int8", values, offset=offset).reshape(16, BLOCK)[:, 1:]
-    fraction = abs(share) % 1.0
-    error = 5 * np.sqrt(max(fraction * (1 - fraction), 1e-5) / applied.size)
-    assert abs(applied.mean(dtype=np.float64) - values[1]) <= error
+    applied = round_trip(name, values, offset=offset).reshape(16, BLOCK)[:, 1:].astype(np.float64)
+    variance = max(abs(share), 1e-5) * 100 * FORMATS[name].bound  # at most: of 0 or a step, share on average
+    assert abs(applied.mean() - values[1]) <= 5 * np.sqrt(variance / applied.size)
+
+
+@over_formats
+def test_codes_do_not_depend_on_how_the_vector_was_cut(name: str) -> None:
+    values = normal(4 * BLOCK)
+    whole, _ = encoded(name, values)
+    for offset in (BLOCK, 3 * BLOCK):
+        np.testing.assert_array_equal(encoded(name, values[offset:], offset=offset)[0], whole[offset:])
 
 
 def test_int8_rounds_by_the_draw_of_an_elements_place() -> None:
-    """A segment's codes do not depend on how the vector was cut, and follow from the words by the contract's formula."""
+    """Codes follow from the words by the contract's formula."""
     values, key = normal(4 * BLOCK), a_key(9)
     whole, exponents = encoded("int8", values, key=key)
-    for offset in (BLOCK, 3 * BLOCK):
-        np.testing.assert_array_equal(encoded("int8", values[offset:], key=key, offset=offset)[0], whole[offset:])
     raw = words(5, Purpose.PARAMS, 9, 2 * BLOCK)
     for i in (0, 1, 2, 1023, 1024, 4095):
         half = int(raw[i // 2]) >> (32 if i % 2 else 0) & 0xFFFFFFFF

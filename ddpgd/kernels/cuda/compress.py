@@ -1,4 +1,4 @@
-"""`WireOps` on a GPU: which kernel, over which grid."""
+"""`WireOps` on a GPU: the kernels and their grids."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ from ddpgd.kernels.codec_ops import Array
 from ddpgd.kernels.cuda.launcher import THREADS, Launcher, by_fours, check, count_of
 
 SEARCH_WORDS = 2 + 2048
-"""Of a `Search`, as `sparse.cu` lays it out."""
+"""Words of a `Search`, as `sparse.cu` lays it out."""
 DIGITS = (20, 10, 0)
-"""Where a magnitude's digits begin, from the top."""
+"""The first bits of the digits of a magnitude, from the top."""
 COUNTING_BLOCKS = 1024
-"""Thread blocks that count digits, at most: each adds its counts to those of all. Not yet measured."""
+"""The most thread blocks that count digits: each adds its counts to those of all. Not yet measured."""
 COLUMNS, WARPS, ROWS = 4, 8, 8
-"""What thread blocks take of a low-rank product; `low_rank.cu` says the same."""
+"""The part of a low-rank product that a thread block computes, as in `low_rank.cu`."""
 
 
 class CudaWire:
@@ -37,10 +37,13 @@ class CudaWire:
         exponents: Array,
     ) -> None:
         check(values, np.float32)
+        check(exponents, np.int16)
         arguments = values, residual, key, np.int64(offset), codes, exponents, np.int64(values.size)
         self._launch("codec.cu", f"encode_{format}", (len(exponents),), (THREADS,), *arguments)
 
     def decode(self, format: str, codes: Array, exponents: Array, values: Array) -> None:
+        check(exponents, np.int16)
+        check(values, np.float32)
         arguments = codes, exponents, values, np.int64(values.size)
         self._launch("codec.cu", f"decode_{format}", (len(exponents),), (THREADS,), *arguments)
 
@@ -99,7 +102,7 @@ class CudaWire:
         self._launch("low_rank.cu", "add_product", grid, (THREADS,), *arguments, *sizes)
 
     def _search(self, num_blocks: int) -> tuple[Array, Array]:
-        """Scratch of `select`: a search, and the marks of so many blocks. Searches come one after the other."""
+        """Returns scratch of `select`: a search, and marks of so many blocks. Searches run one after the other."""
         if num_blocks not in self._searches:
             zeros = self._launch.zeros
             self._searches[num_blocks] = zeros((SEARCH_WORDS,), np.uint32), zeros((num_blocks,), np.uint64)
@@ -107,7 +110,7 @@ class CudaWire:
 
 
 def _product(left: Array, right: Array, matrix: Array) -> tuple[np.int32, ...]:
-    """Rows and columns of the matrix, and of its factors' columns the number."""
+    """Returns the rows and columns of the matrix, and the number of its factors' columns."""
     for array, shape in ((matrix, (len(left), len(right))), (left, left.shape), (right, (len(right), left.shape[1]))):
         check(array, np.float32)
         assert array.shape == shape, f"shape {array.shape}, wanted {shape}"
