@@ -2,63 +2,31 @@
 
 `train(Config(...))` runs what `ddpgd train` runs and returns its `Summary`; `evaluate`, `predict`, `read_history` and
 `load_params` take its run folder. `exchange(comm, size)` sums gradients in a training loop of your own with mpi4py.
+The names are those of `ddpgd.api`.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddpgd.api import (
-        Config,
-        DdpgdError,
-        Evaluation,
-        Exchange,
-        InputError,
-        Interrupted,
-        NonFiniteError,
-        StepStats,
-        Summary,
-        evaluate,
-        exchange,
-        load_params,
-        predict,
-        read_history,
-        train,
-    )
+    from ddpgd.api import *  # noqa: F403 - all of its __all__
 
-__all__ = [
-    "Config",
-    "DdpgdError",
-    "Evaluation",
-    "Exchange",
-    "InputError",
-    "Interrupted",
-    "NonFiniteError",
-    "StepStats",
-    "Summary",
-    "__version__",
-    "evaluate",
-    "exchange",
-    "load_params",
-    "predict",
-    "read_history",
-    "train",
-]
-
-__version__: str
+    __version__: str
 
 
 def __getattr__(name: str) -> Any:
     """Imports the library on first use: the command line listens for signals before anything large is imported."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "__version__":
         from importlib.metadata import version
 
         return version("ddpgd")
-    from ddpgd import api
-
-    return getattr(api, name)
+    names = import_module("ddpgd.api").__all__
+    if name == "__all__":
+        return [*names, "__version__"]
+    if name not in names:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("ddpgd.api"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__getattr__("__all__")})

@@ -1,7 +1,6 @@
 """The commands, called with their flags parsed."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,19 +34,9 @@ def _train(parsed: dict[str, Any], world: Transport, launched: Launch, stop: Sto
 
 
 def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
-    _, saved = checkpoint.find_on_root(world, lambda: Path(parsed["checkpoint"]), say)
-    data = setup.load_data(parsed.get("data", saved.config.get("data")), world, launched, say)
-    loss_mean, accuracy = inference.evaluate(saved, data, world)
+    found = setup.evaluate_checkpoint(Path(parsed["checkpoint"]), parsed.get("data"), world, launched)
     if world.rank == 0:
-        figures = {
-            "step": saved.counters["step"],
-            "test_loss_mean": loss_mean if math.isfinite(loss_mean) else None,
-            "test_accuracy": accuracy,
-            "test_samples": len(data.test_labels),
-            "data": data.source,
-            "world_size": world.world_size,
-        }
-        print(json.dumps(figures))
+        print(json.dumps(found))
 
 
 def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:

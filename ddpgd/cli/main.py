@@ -1,41 +1,21 @@
-"""The command line: commands, and flags generated from the configuration's fields."""
+"""The command line: runs one command, on the ranks that it needs, and turns failures into exit codes."""
 
-import argparse
 import os
 import sys
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from itertools import pairwise
-from typing import Any, NoReturn
 
 from ddpgd.cli import start
+from ddpgd.cli.arguments import parse
 from ddpgd.cli.commands import COMMANDS
 from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch, launch
 from ddpgd.comm.transport import Alone, Transport
-from ddpgd.config.parsing import coerce, did_you_mean
-from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, flag, read_toml
-from ddpgd.errors import DdpgdError, InputError
+from ddpgd.errors import InputError
 from ddpgd.run import failures, setup
-from ddpgd.run.report import VERSION
 from ddpgd.run.stderr import say
-from ddpgd.scaling import command as scaling_command
-from ddpgd.scaling import plan
-from ddpgd.scaling import profile as step_profile
 from ddpgd.training.stopping import StopRequest
-
-_EXAMPLES = {
-    "train": "mpirun -n 2 ddpgd train --hidden 512,512 --optimizer adam --lr 0.001 --epochs 5",
-    "evaluate": "ddpgd evaluate runs/first/checkpoints/latest",
-    "predict": "ddpgd predict runs/first/checkpoints/latest seven.png",
-    "data": "ddpgd data",
-    "compare": "ddpgd compare runs/first runs/second",
-    "doctor": "mpirun -n 2 ddpgd doctor",
-    "plot": "ddpgd plot runs/first runs/second --out runs.png",
-    "plan": "mpirun -n 2 ddpgd plan --measure --ranks 8,64,512 --ranks-per-node 8 --link 100Gbit",
-    "scaling": scaling_command.EXAMPLES,
-    "profile": "ddpgd profile --hidden 512,512 --micro-batch 128",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             is_mine_to_tell = world.rank == 0
             with setup.ending_all_on_failure(world):
                 _check_same_arguments(world, arguments)
-                parsed = on_root(world, lambda: _parse(arguments)) | {"refusal": refusal}
+                parsed = on_root(world, lambda: parse(arguments)) | {"refusal": refusal}
                 COMMANDS[parsed.pop("command")](parsed, world, launched, stop)
             _flush(may_fail=arguments[:1] == ["train"])
     except failures.FORESEEABLE as failure:
@@ -79,7 +59,7 @@ def _on_one_rank(arguments: list[str], launched: Launch, stop: StopRequest) -> N
         if is_known and (launched.local_rank > 0 or {"-h", "--help", "--version"}.isdisjoint(arguments)):
             say(f"rank {launched.rank} leaves `ddpgd {' '.join(arguments[:1])}` to rank 0")
         return
-    parsed = _parse(arguments) | {"refusal": ""}
+    parsed = parse(arguments) | {"refusal": ""}
     COMMANDS[parsed.pop("command")](parsed, Alone(), launched, stop)
     _flush(may_fail=False)
 
@@ -121,143 +101,6 @@ def _may_use_gpu(arguments: list[str]) -> bool:
     numpy_asked = "--backend=numpy" in arguments or ["--backend", "numpy"] in map(list, pairwise(arguments))
     helped = not {"-h", "--help"}.isdisjoint(arguments)
     return (arguments[:1] in (["train"], ["doctor"]) or "--measure" in arguments) and not numpy_asked and not helped
-
-
-class _Shown(DdpgdError):
-    """Help was asked for and has been printed."""
-
-    exit_code = 0
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse that says in one line what is wrong, as an InputError."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; `{self.prog} --help` shows how")
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002
-        raise _Shown
-
-
-def _parser() -> tuple[_Parser, dict[str, _Parser]]:
-    parser = _Parser(
-        prog="ddpgd",
-        description="Data-parallel gradient descent: the same bits on any number of ranks.",
-        epilog="`ddpgd COMMAND --help` shows a command's flags and an example.",
-    )
-    parser.add_argument("--version", action="version", version=f"ddpgd {VERSION}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    texts = {
-        "train": "train a network, on all ranks that mpirun started",
-        "evaluate": "compute test loss and accuracy of a checkpoint, on all ranks that mpirun started",
-        "predict": "say which digit, or class of its data, a checkpoint sees in each picture",
-        "data": "fetch, verify and report the data",
-        "compare": "find the first step and layer at which two runs differ",
-        "doctor": "check the ranks that mpirun started; each finding says what to type",
-        "plot": "draw loss, accuracy, learning rate, gradient norm and throughput of runs",
-        "plan": "predict step time and efficiency on any number of ranks, and suggest improvements",
-        "scaling": "measure strong and weak scaling, and write a report",
-        "profile": "time the operations of a step on one rank, beside this machine's rate of matrix products",
-    }
-    commands = {
-        name: subparsers.add_parser(name, help=text, description=text, epilog=f"example:\n  {_EXAMPLES[name]}")
-        for name, text in texts.items()
-    }
-    _add_train_flags(commands["train"])
-    for name in ("evaluate", "predict"):
-        commands[name].add_argument("checkpoint", metavar="CKPT", help="a checkpoint, or a run folder (its latest)")
-    commands["predict"].add_argument(
-        "images",
-        metavar="IMAGE",
-        nargs="+",
-        help="PNG, JPEG, PGM, BMP, GIF, TIFF or WebP of one digit, of any size, dark or light",
-    )
-    commands["doctor"].add_argument(
-        "--config", metavar="FILE.toml", help="check that this file is the same on all machines"
-    )
-    for name in ("evaluate", "data", "doctor"):
-        commands[name].add_argument("--data", help=OPTIONS["data"].metadata["help"])
-    commands["compare"].add_argument("runs", metavar="RUN", nargs=2, help="a run folder")
-    commands["plot"].add_argument(
-        "runs", metavar="RUN", nargs="+", help="a run folder; several are drawn over each other"
-    )
-    commands["plot"].add_argument("--out", metavar="FILE", default="plot.png", help="PNG or SVG (default: plot.png)")
-    plan.add_flags(commands["plan"])
-    _add_options(commands["plan"], plan.WORK_OPTIONS)
-    commands["scaling"].description = scaling_command.DESCRIPTION
-    scaling_command.add_flags(commands["scaling"])
-    step_profile.add_flags(commands["profile"])
-    _add_options(commands["profile"], step_profile.WORK_OPTIONS)
-    return parser, commands
-
-
-def _add_train_flags(parser: _Parser) -> None:
-    parser.add_argument("--config", metavar="FILE.toml", help="options by name, as in a run's config.toml; flags win")
-    _add_options(parser, OPTIONS)
-
-
-def _add_options(parser: _Parser, names: Iterable[str]) -> None:
-    groups: dict[str, Any] = {}
-    for name in names:
-        option = OPTIONS[name]
-        title = option.metadata["group"]
-        if title not in groups:
-            groups[title] = parser.add_argument_group(title)
-        settings: dict[str, Any] = {"dest": name, "help": option.metadata["help"]}
-        if option.metadata["kind"] is bool:
-            groups[title].add_argument(flag(name), action="store_true", default=None, **settings)
-            continue
-        if option.default is not None:
-            default = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
-            settings["help"] += f" (default: {default})"
-        if name == "resume":
-            settings |= {"nargs": "?", "const": ""}
-        metavar = "|".join(option.metadata["choices"]) or name.upper()
-        groups[title].add_argument(flag(name), metavar=metavar, **settings)
-
-
-def _parse(arguments: list[str]) -> dict[str, Any]:
-    """The command and its arguments; those of `train` coerced, flags over the file of --config."""
-    parser, commands = _parser()
-    parsed, unknown = parser.parse_known_args(arguments)
-    if parsed.command is None:
-        raise InputError(f"type a command: ddpgd {'|'.join(commands)}; `ddpgd --help` shows them")
-    if unknown:
-        known = [name for action in commands[parsed.command]._actions for name in action.option_strings]
-        name = unknown[0].partition("=")[0]
-        near = did_you_mean(name, known)
-        raise InputError(
-            f"{name}: ddpgd {parsed.command} has no such argument{near}; `ddpgd {parsed.command} --help` lists the flags"
-        )
-    values = {name: value for name, value in vars(parsed).items() if value is not None}
-    if parsed.command == "train":
-        file = values.pop("config", None)
-        coerced = _coerced(values, OPTIONS)
-        return {"command": "train", "given": _without_rivals(read_toml(file) if file else {}, coerced) | coerced}
-    for name, options in (("plan", plan.WORK_OPTIONS), ("profile", step_profile.WORK_OPTIONS)):
-        if parsed.command == name:
-            return values | {"given": _coerced(values, options)}
-    if parsed.command == "scaling":
-        return values | {"arguments": arguments}
-    return values
-
-
-def _coerced(values: dict[str, Any], names: Container[str]) -> dict[str, Any]:
-    """Those of `names`, as the options' types."""
-    return {
-        name: value if name == "resume" else coerce(OPTIONS[name], value, flag(name))
-        for name, value in values.items()
-        if name in names
-    }
-
-
-def _without_rivals(table: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
-    """`table` without what a flag says in another way."""
-    rivals = {rival for pair in MUTUALLY_EXCLUSIVE for rival in pair if any(name in flags for name in pair)}
-    return {name: value for name, value in table.items() if name not in rivals}
 
 
 def _check_same_arguments(world: Transport, arguments: list[str]) -> None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import Field
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from ddpgd.errors import InputError, shown
@@ -39,13 +40,18 @@ def coerce(option: Field[Any], value: Any, where: str) -> Any:
     if kind is tuple:
         widths = tuple(_number(part, int, where, "widths joined by commas", "512,512") for part in _parts(value))
         return () if widths == (0,) else widths
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or (not value and value != option.metadata["bare"]):
         raise InputError(f"{where}: {shown(value)} is not a text")
     if "\0" in value:
         raise InputError(f"{where}: {shown(value)} holds a NUL character, which no name of a file can")
     if choices:
         check_choice(value, choices, where)
-    return value
+    return path(value) if kind is Path else value
+
+
+def path(text: str) -> str:
+    """Returns the name of a file or folder with `~` expanded, which shells leave in --flag=~/x; the type of all paths."""
+    return os.path.expanduser(text)
 
 
 def check_choice(value: Any, choices: tuple[str, ...], where: str) -> None:

@@ -21,10 +21,20 @@ from ddpgd.params import INITS
 
 
 def _option(
-    default: Any, group: str, text: str, kind: type = str, choices: tuple[str, ...] = (), fixed: bool = False
+    default: Any,
+    group: str,
+    text: str,
+    kind: type = str,
+    choices: tuple[str, ...] = (),
+    fixed: bool = False,
+    bare: str | None = None,
 ) -> Any:
-    """Makes a field with the metadata of its flag. `fixed`: it defines the weights, so a resumed run must keep it."""
-    metadata = {"group": group, "help": text, "kind": kind, "choices": choices, "fixed": fixed}
+    """Makes a field with the metadata of its flag.
+
+    Of the kind `Path` is the name of a file or folder: text, in which `~` is expanded. `fixed`: the option defines the
+    weights, so a resumed run must keep it. `bare`: the value of a flag without an argument; None: it needs one.
+    """
+    metadata = {"group": group, "help": text, "kind": kind, "choices": choices, "fixed": fixed, "bare": bare}
     return field(default=default, metadata=metadata)
 
 
@@ -57,13 +67,20 @@ class Config:
     """
 
     data: str | None = _option(
-        None, "data", "folder with MNIST's IDX files, or 'synthetic' (default: $DDPGD_DATA, the cache, or a download)"
+        None,
+        "data",
+        "folder with MNIST's IDX files, or 'synthetic' (default: $DDPGD_DATA, the cache, or a download)",
+        Path,
     )
-    run_dir: str | None = _option(None, "run", "folder for records and checkpoints (default: a new one under runs/)")
+    run_dir: str | None = _option(
+        None, "run", "folder for records and checkpoints (default: a new one under runs/)", Path
+    )
     resume: str | None = _option(
         None,
         "run",
         "resume from this checkpoint or run folder; without a value, from the newest checkpoint in --run-dir",
+        Path,
+        bare="",
     )
     evaluate_every: int | None = _option(None, "run", "steps between evaluations (default: once an epoch)", int)
     checkpoint_every: int | None = _option(None, "run", "steps between checkpoints (default: at the end)", int)

@@ -103,17 +103,13 @@ def fetch(
         missing = [name for name, digest in sums.items() if not _is_verified(cache / name, digest, report)]
         if missing:
             cache.mkdir(parents=True, exist_ok=True)
-        for source in sources:
+        for source in sources if missing else ():
+            report(f"fetching MNIST ({len(missing)} files) from {source}")
+            failure = _take(source, missing, cache, sums)
             if not missing:
                 break
-            report(f"fetching MNIST ({len(missing)} files) from {source}")
-            try:
-                for name, content in source.files(tuple(missing)):
-                    _store(cache / name, content, sums[name])
-                    missing.remove(name)
-            except SourceError as error:
-                tried.append(f"{source}: {error}")
-                report(tried[-1])
+            tried.append(f"{source}: {failure}")
+            report(tried[-1])
     except OSError as error:
         reason = error.strerror or error
         raise InputError(
@@ -122,6 +118,17 @@ def fetch(
     if missing:
         raise InputError(f"could not fetch {', '.join(missing)} (tried {'; '.join(tried)}); {_OTHERWISE}")
     return cache
+
+
+def _take(source: Source, missing: list[str], cache: Path, sums: Mapping[str, str]) -> str:
+    """Stores files of `source` in `cache`, and takes their names out of `missing`; returns why it could not go on."""
+    try:
+        for name, content in source.files(tuple(missing)):
+            _store(cache / name, content, sums[name])
+            missing.remove(name)
+    except SourceError as error:
+        return str(error)
+    return f"has no {', '.join(missing)}"
 
 
 def check_fetched(data: mnist.Dataset) -> None:

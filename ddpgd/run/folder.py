@@ -3,7 +3,6 @@
 Opening a folder checks and locks it; what an earlier start left there changes only in `begin`, when all is ready to train.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
@@ -48,7 +47,7 @@ class RunFolder:
         """
         resumed = saved[0] if saved else None
         came_from = resumed.parent.parent if resumed and resumed.parent.name == "checkpoints" else None
-        path = Path(os.path.expanduser(config.run_dir)) if config.run_dir else came_from
+        path = Path(config.run_dir) if config.run_dir else came_from
         try:
             is_new = path is None or not path.exists()
             path = path or _fresh()

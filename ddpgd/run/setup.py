@@ -1,6 +1,7 @@
 """From a launcher's environment to ranks that agree: the world, the configuration, the data; then the run."""
 
 import io
+import math
 import os
 import sys
 import time
@@ -21,7 +22,7 @@ from ddpgd.data import download, mnist, synthetic
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import DdpgdError, InputError
 from ddpgd.kernels.cuda import device as cuda_device
-from ddpgd.run import checkpoint, tensorboard
+from ddpgd.run import checkpoint, inference, tensorboard
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import agree, mpi_world
 from ddpgd.run.failures import as_one_line
@@ -29,6 +30,7 @@ from ddpgd.run.folder import check_keeps_later
 from ddpgd.run.progress import Bar, Guarded, Lines, Quiet
 from ddpgd.run.run import run_on_ranks
 from ddpgd.run.stderr import say
+from ddpgd.run.summary import Evaluation
 from ddpgd.training.counters import Record
 from ddpgd.training.stopping import StopRequest
 
@@ -87,6 +89,31 @@ def start_run(given: Mapping[str, Any], world: Transport, launch: Launch, stop: 
     return run_on_ranks(config, resumed, data, world, machine, stop, show)
 
 
+def evaluate_checkpoint(path: Path, data: str | None, world: Transport, launch: Launch) -> Evaluation:
+    """Computes test loss and accuracy of a checkpoint, on all ranks.
+
+    Args:
+        path: A run folder, whose newest checkpoint is taken, or a checkpoint file.
+        data: As `--data`; None: the data that the run was trained on.
+        world: All ranks that were launched.
+        launch: What the launcher told this process.
+
+    Raises:
+        InputError: There is no whole checkpoint, or no data of its image shape. On all ranks.
+    """
+    _, saved = checkpoint.find_on_root(world, lambda: path, say)
+    dataset = load_data(saved.config.get("data") if data is None else data, world, launch, say)
+    loss_mean, accuracy = inference.evaluate(saved, dataset, world)
+    return Evaluation(
+        step=saved.counters["step"],
+        test_loss_mean=loss_mean if math.isfinite(loss_mean) else None,
+        test_accuracy=accuracy,
+        test_samples=len(dataset.test_labels),
+        data=dataset.source,
+        world_size=world.world_size,
+    )
+
+
 def load_data(given: str | None, world: Transport, launch: Launch, report: Say) -> Dataset:
     """Load the samples, on every rank, into memory of its own; one rank of each node fetches them.
 
@@ -118,7 +145,7 @@ def _place(given: Mapping[str, Any]) -> Path:
     place = given["resume"] or given.get("run_dir")
     if not place:
         raise InputError("--resume alone needs to know the run: type --run-dir FOLDER --resume, or --resume CHECKPOINT")
-    return Path(os.path.expanduser(place))
+    return Path(place)
 
 
 def _configure(given: Mapping[str, Any], resumed: tuple[Path, Checkpoint] | None, world_size: int) -> Config:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ddpgd.config.parsing import path
 from ddpgd.config.schema import OPTIONS
 from ddpgd.errors import DdpgdError, InputError, Interrupted
 from ddpgd.scaling.arguments import numbers, positive, share, some_of
@@ -39,7 +40,7 @@ def add_flags(parser: ArgumentParser) -> None:
     """Adds the flags of `ddpgd scaling`."""
     wires = OPTIONS["wire"].metadata["choices"]
     add = parser.add_argument
-    add("--out", metavar="FOLDER", type=Path, required=True, help="folder for all results; made if it is not there")
+    add("--out", metavar="FOLDER", type=path, required=True, help="folder for all results; made if it is not there")
     add("--ranks", metavar="N,N", type=numbers, default=[1, 2], help="numbers of ranks (default: 1,2)")
     add("--modes", metavar="NAMES", type=some_of(tuple(MODES)), default=list(MODES),
         help=f"of {', '.join(f'{name} ({text})' for name, text in MODES.items())} (default: all)")  # fmt: skip
@@ -52,7 +53,7 @@ def add_flags(parser: ArgumentParser) -> None:
     add("--seconds", metavar="S", type=positive(float), default=3.0, help="measured part of each run (default: 3)")
     add("--target", metavar="SHARE", type=share, help="also measure the time to this test accuracy, as in 0.97")
     add("--samples", metavar="N", type=positive(int), default=60_000, help="samples in an epoch (default: 60000)")
-    add("--hosts", metavar="FILE", type=Path, help="host file, as launch/hosts.example; all machines must see --out")
+    add("--hosts", metavar="FILE", type=path, help="host file, as launch/hosts.example; all machines must see --out")
     add("flags", metavar="-- FLAGS", nargs="*", help="flags of ddpgd train, as in -- --hidden 512,512")
 
 
@@ -70,13 +71,14 @@ def run(parsed: Mapping[str, Any], arguments: list[str]) -> None:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     values: dict[str, Any] = {field.name: parsed.get(field.name) for field in fields(Settings)}
-    asked = Settings(**values)
+    hosts = Path(parsed["hosts"]) if "hosts" in parsed else None
+    asked = Settings(**values | {"hosts": hosts})
     rival = OWN_FLAGS & {flag.partition("=")[0] for flag in asked.flags}
     if rival:
         raise InputError(f"{min(rival)} after --: ddpgd scaling sets it; `ddpgd scaling --help` lists its own flags")
     if asked.hosts and not asked.hosts.is_file():
         raise InputError(f"--hosts: {asked.hosts} is not there; name a file as launch/hosts.example")
-    measurement = Measurement(parsed["out"], asked, shlex.join(["ddpgd", *arguments]))
+    measurement = Measurement(Path(parsed["out"]), asked, shlex.join(["ddpgd", *arguments]))
     try:
         measurement.run()
     except RunFailed as failure:

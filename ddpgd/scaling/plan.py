@@ -13,6 +13,7 @@ from ddpgd.comm.compressor import Window
 from ddpgd.comm.compressors.power_sgd import num_narrow
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.wires import WIRES
+from ddpgd.config.parsing import path
 from ddpgd.config.schema import Config, resolve
 from ddpgd.config.units import bytes_text, parse_count, parse_duration, parse_rate, positive, time_text
 from ddpgd.config.validation import validate
@@ -59,7 +60,8 @@ WORK_OPTIONS = ("hidden", "global_batch", "micro_batch", "accumulate", "optimize
 def add_flags(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("plan")
     for name, (metavar, text) in FLAGS.items():
-        group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=metavar, help=text)
+        kind = path if metavar == "FILE" else str
+        group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=metavar, type=kind, help=text)
     group.add_argument("--measure", action="store_true", default=None, help="time compute with short local runs")
     group.add_argument("--json", action="store_true", default=None, help="print JSON, for programs")
 

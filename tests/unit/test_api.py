@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import ddpgd
-from ddpgd import api
+from ddpgd.api import own_loop, results, runs
 from ddpgd.config import schema
 from ddpgd.config.schema import OPTIONS
 from ddpgd.run import summary
@@ -32,7 +32,7 @@ def python(code, cwd, **environment):
     )
 
 
-@pytest.mark.parametrize("module", [api, schema, summary], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [runs, results, own_loop, schema, summary], ids=lambda module: module.__name__)
 def test_examples_run(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = doctest.testmod(module, raise_on_error=False)
@@ -41,8 +41,9 @@ def test_examples_run(module, tmp_path, monkeypatch):
 
 
 def test_public_functions_have_examples():
-    runs = {test.name.rpartition(".")[2] for test in doctest.DocTestFinder().find(api) if test.examples}
-    assert runs >= {"train", "evaluate", "predict", "read_history", "load_params", "exchange"}
+    found = [test for module in (runs, results, own_loop) for test in doctest.DocTestFinder().find(module)]
+    shown = {test.name.rpartition(".")[2] for test in found if test.examples}
+    assert shown >= {"train", "evaluate", "predict", "read_history", "load_params", "exchange"}
 
 
 @pytest.mark.parametrize("name", ddpgd.__all__)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from ddpgd.cli import main
+from ddpgd.cli import arguments as command_line
 from ddpgd.comm.wires import WIRES, Kind, Wire
 from ddpgd.config.parsing import coerce
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag, from_table, read_toml, resolve, to_table
@@ -93,7 +93,7 @@ over_options = pytest.mark.parametrize("name", OPTIONS)
 
 def parse(*arguments: str) -> dict[str, Any]:
     """The configuration that `ddpgd train` reads from a command line."""
-    given: dict[str, Any] = main._parse(["train", *arguments])["given"]
+    given: dict[str, Any] = command_line.parse(["train", *arguments])["given"]
     return given
 
 

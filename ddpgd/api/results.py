@@ -1,0 +1,100 @@
+"""Results of a run, in this process: records, params, and class probabilities of images."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ddpgd.comm.transport import Alone
+from ddpgd.errors import InputError
+
+
+def predict(run: str | os.PathLike[str], images: ArrayLike) -> NDArray[np.float64]:
+    """Computes class probabilities of images by a checkpoint's network, in this process.
+
+    Args:
+        run: A run folder, whose newest checkpoint is taken, or a checkpoint file.
+        images: uint8 (B, rows, cols), light on dark as in MNIST, of the size that the network was trained on.
+
+    Returns:
+        Probabilities, float64 (B, C); each row adds up to 1.
+
+    Raises:
+        InputError: There is no whole checkpoint, or the images have another type or size.
+
+    >>> import ddpgd, numpy, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> config = ddpgd.Config(data="synthetic", hidden=(16,), steps=20, run_dir=folder + "/first", quiet=True)
+    >>> run_dir = ddpgd.train(config)["run_dir"]
+    >>> ddpgd.predict(run_dir, numpy.zeros((5, 28, 28), numpy.uint8)).shape
+    (5, 10)
+    """
+    from ddpgd.run import checkpoint, inference
+    from ddpgd.run.stderr import say
+
+    _, saved = checkpoint.find(Path(run), say)
+    pixels = np.asarray(images)
+    rows, cols = saved.facts["image_shape"]
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[1:] != (rows, cols) or not len(pixels):
+        raise InputError(
+            f"predict: images are {pixels.dtype} {pixels.shape}; hand over uint8 (B, {rows}, {cols}), light on dark"
+        )
+    with np.errstate(all="ignore"):
+        return inference.probabilities(saved, pixels.reshape(len(pixels), -1))
+
+
+def read_history(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads the records of a run: one for each `log_every` steps and each evaluation.
+
+    Args:
+        run: A run folder.
+
+    Returns:
+        The lines of metrics.jsonl, oldest first. Each has at least "step", "epoch", "train_loss_mean", "lr" and
+        "grad_norm"; those of an evaluation have "test_loss_mean" and "test_accuracy" (0 to 1).
+
+    Raises:
+        InputError: The folder has no records, or damaged ones.
+
+    >>> import ddpgd, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> config = ddpgd.Config(
+    ...     data="synthetic", hidden=(16,), steps=20, log_every=10, run_dir=folder + "/first", quiet=True
+    ... )
+    >>> [record["step"] for record in ddpgd.read_history(ddpgd.train(config)["run_dir"])]
+    [1, 10, 20]
+    """
+    from ddpgd.run.records import read_records
+
+    return read_records(Path(run))
+
+
+def load_params(run: str | os.PathLike[str]) -> dict[str, NDArray[np.float32]]:
+    """Loads the params of a checkpoint.
+
+    Args:
+        run: A run folder, whose newest checkpoint is taken, or a checkpoint file.
+
+    Returns:
+        float32 arrays by name: "dense1.weight" (K, N), "dense1.bias" (N,), and so on; a layer computes x @ weight + bias.
+
+    Raises:
+        InputError: There is no whole checkpoint.
+
+    >>> import ddpgd, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> config = ddpgd.Config(data="synthetic", hidden=(16,), steps=20, run_dir=folder + "/first", quiet=True)
+    >>> params = ddpgd.load_params(ddpgd.train(config)["run_dir"])
+    >>> {name: array.shape for name, array in params.items()}
+    {'dense1.weight': (784, 16), 'dense1.bias': (16,), 'dense2.weight': (16, 10), 'dense2.bias': (10,)}
+    """
+    from ddpgd.config.schema import from_table
+    from ddpgd.run import build, checkpoint, resharding
+    from ddpgd.run.stderr import say
+
+    _, saved = checkpoint.find(Path(run), say)
+    layout = build.layout(from_table(saved.config), saved.facts["image_shape"])
+    vector = resharding.params(Alone(), layout, saved.arrays)
+    return {tensor.name: tensor.view(vector).copy() for tensor in layout.tensors}

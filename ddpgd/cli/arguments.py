@@ -1,0 +1,184 @@
+"""The commands' arguments: flags, most of them generated from the fields of the configuration, and their values."""
+
+import argparse
+from collections.abc import Collection, Iterable
+from typing import Any, NoReturn
+
+from ddpgd.config.parsing import coerce, did_you_mean, path
+from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, flag, read_toml
+from ddpgd.errors import DdpgdError, InputError
+from ddpgd.run.report import VERSION
+from ddpgd.scaling import command as scaling_command
+from ddpgd.scaling import plan
+from ddpgd.scaling import profile as step_profile
+
+_COMMANDS = {
+    "train": (
+        "train a network, on all ranks that mpirun started",
+        "mpirun -n 2 ddpgd train --hidden 512,512 --optimizer adam --lr 0.001 --epochs 5",
+    ),
+    "evaluate": (
+        "compute test loss and accuracy of a checkpoint, on all ranks that mpirun started",
+        "ddpgd evaluate runs/first/checkpoints/latest",
+    ),
+    "predict": (
+        "say which digit, or class of its data, a checkpoint sees in each picture",
+        "ddpgd predict runs/first/checkpoints/latest seven.png",
+    ),
+    "data": ("fetch, verify and report the data", "ddpgd data"),
+    "compare": (
+        "find the first step and layer at which two runs differ",
+        "ddpgd compare runs/first runs/second",
+    ),
+    "doctor": (
+        "check the ranks that mpirun started; each finding says what to type",
+        "mpirun -n 2 ddpgd doctor",
+    ),
+    "plot": (
+        "draw loss, accuracy, learning rate, gradient norm and throughput of runs",
+        "ddpgd plot runs/first runs/second --out runs.png",
+    ),
+    "plan": (
+        "predict step time and efficiency on any number of ranks, and suggest improvements",
+        "mpirun -n 2 ddpgd plan --measure --ranks 8,64,512 --ranks-per-node 8 --link 100Gbit",
+    ),
+    "scaling": ("measure strong and weak scaling, and write a report", scaling_command.EXAMPLES),
+    "profile": (
+        "time the operations of a step on one rank, beside this machine's rate of matrix products",
+        "ddpgd profile --hidden 512,512 --micro-batch 128",
+    ),
+}
+"""Description and example of each command."""
+
+_OPTIONS: dict[str, Collection[str]] = {
+    "train": OPTIONS,
+    "plan": plan.WORK_OPTIONS,
+    "profile": step_profile.WORK_OPTIONS,
+}
+"""The commands that have options of the configuration, and which."""
+
+
+class _Shown(DdpgdError):
+    """Help was asked for and has been printed."""
+
+    exit_code = 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that says in one line what is wrong, as an InputError."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; `{self.prog} --help` shows how")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002
+        raise _Shown
+
+
+def parse(arguments: list[str]) -> dict[str, Any]:
+    """Returns "command", the values of its flags by name, and as "given" the options of the configuration, coerced.
+
+    Raises:
+        InputError: An argument is unknown, is missing or has a wrong value.
+    """
+    parser, commands = make_parser()
+    parsed, unknown = parser.parse_known_args(arguments)
+    if parsed.command is None:
+        raise InputError(f"type a command: ddpgd {'|'.join(commands)}; `ddpgd --help` shows them")
+    if unknown:
+        known = [name for action in commands[parsed.command]._actions for name in action.option_strings]
+        name = unknown[0].partition("=")[0]
+        near = did_you_mean(name, known)
+        raise InputError(
+            f"{name}: ddpgd {parsed.command} has no such argument{near}; `ddpgd {parsed.command} --help` lists the flags"
+        )
+    values = {name: value for name, value in vars(parsed).items() if value is not None}
+    if parsed.command == "scaling":
+        return values | {"arguments": arguments}
+    if parsed.command not in _OPTIONS:
+        return values
+    given = _coerced(values, _OPTIONS[parsed.command])
+    if parsed.command == "train" and "config" in values:
+        given = _without_rivals(read_toml(values["config"]), given) | given
+    return values | {"given": given}
+
+
+def make_parser() -> tuple[_Parser, dict[str, _Parser]]:
+    """Returns the parser of all arguments, and those of the commands by name."""
+    parser = _Parser(
+        prog="ddpgd",
+        description="Data-parallel gradient descent: the same bits on any number of ranks.",
+        epilog="`ddpgd COMMAND --help` shows a command's flags and an example.",
+    )
+    parser.add_argument("--version", action="version", version=f"ddpgd {VERSION}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands = {
+        name: subparsers.add_parser(name, help=text, description=text, epilog=f"example:\n  {example}")
+        for name, (text, example) in _COMMANDS.items()
+    }
+    _add_own_flags(commands)
+    plan.add_flags(commands["plan"])
+    commands["scaling"].description = scaling_command.DESCRIPTION
+    scaling_command.add_flags(commands["scaling"])
+    step_profile.add_flags(commands["profile"])
+    for name, options in _OPTIONS.items():
+        _add_options(commands[name], options)
+    return parser, commands
+
+
+def _add_own_flags(commands: dict[str, _Parser]) -> None:
+    """Adds the arguments that are not options of the configuration."""
+    configs = {
+        "train": "options by name, as in a run's config.toml; flags win",
+        "doctor": "check that this file is the same on all machines",
+    }
+    for name, text in configs.items():
+        commands[name].add_argument("--config", metavar="FILE.toml", type=path, help=text)
+    for name in ("evaluate", "data", "doctor"):
+        commands[name].add_argument("--data", type=path, help=OPTIONS["data"].metadata["help"])
+    for name in ("evaluate", "predict"):
+        commands[name].add_argument(
+            "checkpoint", metavar="CKPT", type=path, help="a checkpoint, or a run folder (its latest)"
+        )
+    kinds = "PNG, JPEG, PGM, BMP, GIF, TIFF or WebP of one digit, of any size, dark or light"
+    commands["predict"].add_argument("images", metavar="IMAGE", nargs="+", type=path, help=kinds)
+    commands["compare"].add_argument("runs", metavar="RUN", nargs=2, type=path, help="a run folder")
+    several = "a run folder; several are drawn over each other"
+    commands["plot"].add_argument("runs", metavar="RUN", nargs="+", type=path, help=several)
+    commands["plot"].add_argument(
+        "--out", metavar="FILE", type=path, default="plot.png", help="PNG or SVG (default: plot.png)"
+    )
+
+
+def _add_options(parser: _Parser, names: Iterable[str]) -> None:
+    """Adds flags for options of the configuration, in their groups. Values stay text, which `_coerced` converts."""
+    groups: dict[str, Any] = {}
+    for name in names:
+        option = OPTIONS[name]
+        title = option.metadata["group"]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        settings: dict[str, Any] = {"dest": name, "help": option.metadata["help"]}
+        if option.metadata["kind"] is bool:
+            groups[title].add_argument(flag(name), action="store_true", default=None, **settings)
+            continue
+        if option.default is not None:
+            default = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
+            settings["help"] += f" (default: {default})"
+        if option.metadata["bare"] is not None:
+            settings |= {"nargs": "?", "const": option.metadata["bare"]}
+        metavar = "|".join(option.metadata["choices"]) or name.upper()
+        groups[title].add_argument(flag(name), metavar=metavar, **settings)
+
+
+def _coerced(values: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Returns those of `names`, as the options' types."""
+    return {name: coerce(OPTIONS[name], value, flag(name)) for name, value in values.items() if name in names}
+
+
+def _without_rivals(table: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """Returns `table` without what a flag says in another way."""
+    rivals = {rival for pair in MUTUALLY_EXCLUSIVE for rival in pair if any(name in flags for name in pair)}
+    return {name: value for name, value in table.items() if name not in rivals}
