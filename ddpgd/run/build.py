@@ -65,10 +65,12 @@ def sync(
         backend, config.micro_batch, tensors.size, cut.num_micro_batches(0), transport.world_size
     )
     exchange = build_exchange.of_gradients(backend, config, transport, tensors, cut, join)
+    counters = counters or Counters()
+    cut.prepare(cut.epoch(counters.step))
     vector = initialise(tensors, config.init, config.seed) if initial_params is None else initial_params
     rule = optimizer(backend, config, tensors.size)
     loss_scale = INITIAL_LOSS_SCALE if config.precision == "float16" else 1.0
-    state = TrainState.create(backend, vector, counters or Counters(), rule.state, loss_scale)
+    state = TrainState.create(backend, vector, counters, rule.state, loss_scale)
     step_through = partial(
         Step,
         backend,
@@ -189,7 +191,9 @@ def batches(config: Config, data: Dataset) -> Batches:
     """The samples of each step and each micro-batch."""
     num_samples = len(data.train_labels)
     order = partial(_order, config.seed, num_samples)
-    return Batches(num_samples, global_batch(config), config.micro_batch, order)
+    steps_per_epoch = math.ceil(num_samples / global_batch(config))
+    num_epochs = math.ceil(config.steps / steps_per_epoch) if config.steps else config.epochs or 1
+    return Batches(num_samples, global_batch(config), config.micro_batch, order, num_epochs)
 
 
 def pace(config: Config, data: Dataset, steps_done: int) -> Intervals:

@@ -1,4 +1,7 @@
-"""The data cursor: an epoch's order and learning rates where the backend computes, and the position in them."""
+"""The data cursor: an epoch's order and learning rates where the backend computes, and the position in them.
+
+The next epoch's order is made in a thread while this one trains: on a device, sorting costs as much as hundreds of steps.
+"""
 
 import numpy as np
 
@@ -32,10 +35,6 @@ class DataCursor:
         if self._step % self._batches.steps_per_epoch == 0:
             self._step = -1
 
-    def make_next_order(self) -> None:
-        """Makes the next epoch's order, which then is at hand."""
-        self._batches.order(self._epoch + 1)
-
     def _move_to(self, step: int, record: int) -> None:
         within = step % self._batches.steps_per_epoch
         if self._batches.epoch(step) != self._epoch:
@@ -43,6 +42,7 @@ class DataCursor:
             steps = range(step - within, step - within + self._batches.steps_per_epoch)
             self._ops.upload(np.array([self._schedule(number) for number in steps]), self.lrs)
             self._ops.upload(self._batches.order(self._epoch), self.order)
+            self._batches.prepare(self._epoch + 1)
         cursor = np.zeros(CURSOR_WORDS, np.int64)
         cursor[Cursor.FIRST] = within * self._batches.global_batch
         cursor[Cursor.STEP] = within

@@ -98,8 +98,6 @@ class Step:
         self._cursor.move_to(step, self._num_decided)
         self.exchange.round = step
         compute_s, exchange_s = self._replay(shape).run(count, stop)
-        if self._most_steps > 1:
-            self._cursor.make_next_order()  # while the device computes
         rows = self._read_history(count)
         self._cursor.moved(count)
         num_steps, halted = _until_halt(rows)

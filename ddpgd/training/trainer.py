@@ -76,6 +76,7 @@ class Trainer:
     ) -> None:
         self._step = step
         self._evaluate = evaluate
+        self._batches = batches
         self._transport = transport
         self._pace = pace
         self._counters = step.state.counters
@@ -94,6 +95,8 @@ class Trainer:
         except Exception as error:
             error.add_note(f"ddpgd: on rank {self._transport.rank}, after {self._counters.step} steps")
             raise
+        finally:
+            self._batches.close()
         return self._books.figures(self._transport)
 
     def _loop(self) -> None:

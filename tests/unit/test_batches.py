@@ -1,5 +1,6 @@
 """Batches: every sample exactly once an epoch, cut where the configuration says, whoever computes."""
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -25,7 +26,7 @@ def order_of(num_samples: int) -> Callable[[int], NDArray[np.int64]]:
 
 @given(num_samples=sizes, global_batch=sizes, micro_batch=st.integers(1, 70), epoch=st.integers(0, 3))
 def test_every_sample_exactly_once_an_epoch(num_samples: int, global_batch: int, micro_batch: int, epoch: int) -> None:
-    batches = Batches(num_samples, global_batch, micro_batch, order_of(num_samples))
+    batches = Batches(num_samples, global_batch, micro_batch, order_of(num_samples), 4)
     steps = range(epoch * batches.steps_per_epoch, (epoch + 1) * batches.steps_per_epoch)
     seen = []
     for step in steps:
@@ -42,7 +43,7 @@ def test_every_sample_exactly_once_an_epoch(num_samples: int, global_batch: int,
 
 
 def test_steps_may_be_asked_for_in_any_order() -> None:
-    batches, fresh = (Batches(40, 16, 5, order_of(40)) for _ in range(2))
+    batches, fresh = (Batches(40, 16, 5, order_of(40), 7) for _ in range(2))
     forward = [fresh.indices(step, 1).copy() for step in range(7)]
     for step in (6, 0, 5, 1, 4, 2):
         np.testing.assert_array_equal(batches.indices(step, 1), forward[step])
@@ -55,11 +56,61 @@ def test_an_epoch_is_ordered_once() -> None:
         asked.append(epoch)
         return np.arange(20)
 
-    batches = Batches(20, 5, 2, order)
+    batches = Batches(20, 5, 2, order, 2)
     for step in range(8):
         for number in range(batches.num_micro_batches(step)):
             batches.indices(step, number)
     assert asked == [0, 1]
+
+
+def test_the_next_order_is_made_in_a_thread_while_this_one_is_used() -> None:
+    let_go, makers = threading.Event(), []
+
+    def order(epoch: int) -> NDArray[np.int64]:
+        makers.append((epoch, threading.current_thread().name))
+        assert epoch == 0 or let_go.wait(30)
+        return permutation(5, epoch, 40)
+
+    batches = Batches(40, 16, 5, order, 2)
+    current = batches.order(0)
+    batches.prepare(1)
+    batches.prepare(1)
+    assert batches.order(0) is current, "made, while the thread waits"
+    let_go.set()
+    np.testing.assert_array_equal(batches.order(1), permutation(5, 1, 40))
+    assert makers == [(0, threading.current_thread().name), (1, "order of epoch 2")]
+    batches.prepare(2)
+    assert len(makers) == 2, "a run of two epochs needs no third order"
+
+
+def test_a_failure_in_the_thread_reaches_whoever_asks() -> None:
+    def order(epoch: int) -> NDArray[np.int64]:
+        raise MemoryError(f"no room for epoch {epoch}")
+
+    batches = Batches(40, 16, 5, order, 9)
+    batches.prepare(3)
+    with pytest.raises(MemoryError, match="no room for epoch 3"):
+        batches.order(3)
+    batches.prepare(4)
+    batches.close()
+
+
+def test_no_more_than_one_thread_and_none_after_close() -> None:
+    let_go = threading.Event()
+
+    def order(epoch: int) -> NDArray[np.int64]:
+        assert let_go.wait(30)
+        return permutation(5, epoch, 40)
+
+    batches, before = Batches(40, 16, 5, order, 9), set(threading.enumerate())
+    batches.prepare(1)
+    assert len(set(threading.enumerate()) - before) == 1
+    let_go.set()
+    batches.prepare(5)
+    assert len(set(threading.enumerate()) - before) <= 1
+    batches.close()
+    assert set(threading.enumerate()) == before
+    np.testing.assert_array_equal(batches.order(5), permutation(5, 5, 40))
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def _in_order(data: Any) -> Array:
     """Params after three steps of 14 samples each, in the order in which they are."""
     config = Config(hidden=(12,), global_batch=14, micro_batch=7, lr=0.05, epochs=5, optimizer="sgd", weight_decay=0.0)
     live = build.sync(Reference(), config, data, Alone(), 35)
-    live.batches._order_of = lambda _: np.arange(42)
+    live.batches._orders = {0: np.arange(42)}
     for step in range(3):
         live.run(step, 1, False, False)
     return live.state.params

@@ -5,12 +5,15 @@ import json
 import math
 import re
 import signal
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import ddpgd
 from ddpgd.comm.launcher import Launch
@@ -20,7 +23,7 @@ from ddpgd.comm.transports.threads import Threads
 from ddpgd.comm.tree import ranges
 from ddpgd.config.schema import Config
 from ddpgd.data import synthetic
-from ddpgd.data.batches import Samples
+from ddpgd.data.batches import Batches, Samples
 from ddpgd.errors import InputError, Interrupted, NonFiniteError
 from ddpgd.kernels.philox import permutation
 from ddpgd.kernels.reference.backend import Reference
@@ -28,7 +31,7 @@ from ddpgd.model.layers import dense_layers
 from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD, Network
 from ddpgd.optim.rules import RULES
 from ddpgd.params import initialise
-from ddpgd.run import checkpoint, inference, setup
+from ddpgd.run import build, checkpoint, inference, setup
 from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
 from ddpgd.training.step import Step
 from ddpgd.training.stopping import StopRequest
@@ -38,6 +41,7 @@ from runs import Record, digits, make_digits, records, train
 pytestmark = pytest.mark.usefixtures("few_digits")
 
 WORLD_SIZES = (1, 2, 3, 5, 7, 8, 64)
+LOCAL: Record = {"sync": "local", "local_steps": 3, "local_after": 2, "optimizer": "sgd"}
 
 
 CONFIGURATIONS: dict[str, Record] = {
@@ -142,6 +146,35 @@ def test_max_time_is_a_checkpoint_and_a_message(world_size: int, tmp_path: Path)
     assert caught.value.exit_code == 75
     assert checkpoint.find(tmp_path / "run", print)[1].counters["step"] == 1
     assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("given", [{}, {"max_time": 1e-6, "steps": 900}, {"lr": 1e30, "steps": 90}, LOCAL])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_no_thread_is_left_however_a_run_ends(given: Record, world_size: int, tmp_path: Path) -> None:
+    """The order of the next epoch is made in one; here a new epoch begins every second step."""
+    with suppress(Interrupted, NonFiniteError):
+        train(tmp_path, world_size, **given | {"global_batch": 200})
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("order of epoch")]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_an_order_that_cannot_be_made_ends_the_run(
+    world_size: int, ahead: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In the thread that makes the next one, and in the rank itself: the rank's error, with the place where it happened."""
+
+    def fail(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
+        if epoch == 1:
+            raise ValueError("epoch 1 has no order")
+        return permutation(seed, epoch, num_samples)
+
+    monkeypatch.setattr(build, "permutation", fail)
+    if not ahead:
+        monkeypatch.setattr(Batches, "prepare", lambda *_: None)
+    with pytest.raises(ValueError, match="epoch 1 has no order") as failed:
+        train(tmp_path, world_size, steps=9)
+    assert any("after 7 steps" in note for note in failed.value.__notes__)
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
