@@ -12,6 +12,7 @@ A result for one micro-batch does not depend, in any bit, on which others are co
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,6 +65,13 @@ class Ops(Protocol):
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """A function that does what `work` does, as fast as can be. `work` calls ops, always the same ones,
         and the `fill` of arrays; no transfer, and nothing that waits."""
+
+    def fused(self) -> AbstractContextManager[None]:
+        """A context in which ops may run together and later, at its end, with the bits that they have alone.
+
+        Only the ops of layers and losses, and `gather_normalise`, may be called in it. What one of them puts out and none
+        but others of them read need not be written.
+        """
 
     def synchronize(self) -> None:
         """Returns when everything asked for is done."""

@@ -159,8 +159,9 @@ class Step:
         data, model, micro_batch, state = self.samples, self.model, self.batches.micro_batch, self.state
         offset = micro_batches.start * micro_batch
         num_rows = min(micro_batches.stop * micro_batch, num_samples) - offset
-        model.load(data.images, data.labels, self._cursor.order, self._cursor.cursor, offset, num_rows)
-        model.gradient(state.params, state.weights, num_rows, micro_batch, state.control, grads, tails)
+        with self._ops.fused():
+            model.load(data.images, data.labels, self._cursor.order, self._cursor.cursor, offset, num_rows)
+            model.gradient(state.params, state.weights, num_rows, micro_batch, state.control, grads, tails)
 
     @cached_property
     def _spare_rows(self) -> tuple[Array, Array]:

@@ -31,7 +31,7 @@ def test_every_kernel_compiles_for_every_architecture_and_none_spills() -> None:
             kernel = f"{product}_{side}x{side}"
             assert "-" not in cells["dense.cu", "float32", kernel]
             for precision in ("tf32", "float16", "bfloat16"):
-                assert cells["dense_mma.cu", precision, kernel].count("-") == 1, "tensor cores from sm_80 on"
+                assert cells["dense.cu", precision, kernel].count("-") == 1, "tensor cores from sm_80 on"
     spills = [cell.split("/")[2] for row in cells.values() for cell in row if cell != "-"]
     assert set(spills) == {"0"}
 

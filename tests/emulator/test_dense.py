@@ -32,8 +32,7 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def modules() -> Iterator[SimpleNamespace]:
-    files = ("dense.cu" if precision == "float32" else "dense_mma.cu" for precision in PRECISIONS)
-    compile_ahead((sources.joined(file), precision) for file, precision in zip(files, PRECISIONS, strict=True))
+    compile_ahead((sources.joined("dense.cu"), precision) for precision in PRECISIONS)
     with device() as found:
         yield found
 
@@ -133,11 +132,11 @@ def test_an_infinity_or_nan_reaches_what_it_enters_and_nothing_else(
 
 def test_large_and_small_shapes_get_large_and_small_tiles(modules: SimpleNamespace) -> None:
     pick = modules.cuda_dense.pick_tile
-    assert pick("float32", 128, 128, 1) == (16, 8)
-    assert pick("float16", 128, 128, 1) == (16, 16)
-    assert pick("float32", 784, 128, 1) == (32, 32)
-    assert pick("float32", 60000, 10, 1) == (16, 16)
-    assert pick("tf32", 16384, 128, 1) == (128, 128)
+    assert pick("float32", [(128, 128)]) == (16, 8)
+    assert pick("float16", [(128, 128)]) == (16, 16)
+    assert pick("float32", [(784, 128)]) == (32, 32)
+    assert pick("float32", [(60000, 10)]) == (16, 16)
+    assert pick("tf32", [(16384, 128)]) == (128, 128)
 
 
 @pytest.mark.parametrize(("precision", "tile"), KERNELS)

@@ -1,6 +1,7 @@
 """Every op on a GPU: which kernel, over which grid, with which scratch. The kernels stand in the `.cu` files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import cupy
@@ -9,7 +10,9 @@ from numpy.typing import DTypeLike
 
 from ddpgd.kernels.cuda.compress import CudaWire
 from ddpgd.kernels.cuda.dense import VALUE_DTYPES, Dense
+from ddpgd.kernels.cuda.fusion import Call, Fuser, fusable
 from ddpgd.kernels.cuda.launcher import THREADS, Launcher, by_fours, check, count_of
+from ddpgd.kernels.cuda.sums import Sums
 from ddpgd.kernels.ops import Array
 from ddpgd.kernels.words import BLOCK, HISTORY_WORDS, TAIL_WORDS, Policy
 
@@ -41,7 +44,9 @@ class Cuda:
         name = cupy.cuda.runtime.getDeviceProperties(device)["name"].decode()
         products = "cuBLAS for large products" if self._dense.has_library else "own products"
         self.device = f"{name}, CUDA {cupy.cuda.runtime.runtimeGetVersion()}, CuPy {cupy.__version__}, {products}"
-        self._scratches: dict[tuple[str, int, int], tuple[Array, Array]] = {}
+        self._sums = Sums(self._launch)
+        self._fuser = Fuser(self._launch, self._dense, self._sums)
+        self.recorded: list[Call] | None = None
 
     @property
     def num_launches(self) -> int:
@@ -56,8 +61,7 @@ class Cuda:
         return self._launch.zeros(shape, dtype)
 
     def from_host(self, values: Array) -> Array:
-        self.stream.use()
-        return self._array(cupy.asarray(values))
+        return self._launch.from_host(values)
 
     def to_host(self, values: Array) -> Array:
         self.stream.use()
@@ -80,6 +84,16 @@ class Cuda:
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         return self._launch.capture(work)
 
+    @contextmanager
+    def fused(self) -> Iterator[None]:
+        recorded = self.recorded = []
+        try:
+            yield
+        finally:
+            self.recorded = None
+        for run in self._fuser.joined(recorded, lambda call: getattr(self, call.op)(*call.arguments)):
+            run()
+
     def synchronize(self) -> None:
         self.stream.synchronize()
 
@@ -94,6 +108,7 @@ class Cuda:
         self._launch("optimizer.cu", "round_weights", *by_fours(params), params, weights, np.int64(params.size))
         return weights
 
+    @fusable
     def gather_normalise(
         self,
         images: Array,
@@ -115,24 +130,29 @@ class Cuda:
         samples = images, labels, order, cursor, np.int64(offset)
         self._launch("gather.cu", "gather_normalise", (grid,), (THREADS,), *samples, *factors, x, y, *sizes)
 
+    @fusable
     def dense_forward(
         self, x: Array, weight: Array, bias: Array, activation: str, micro_batch: int, out: Array
     ) -> None:
         self._dense.forward(x, weight, bias, activation, micro_batch, out)
 
+    @fusable
     def dense_backward_params(self, x: Array, dout: Array, micro_batch: int, dweight: Array, dbias: Array) -> None:
         self._dense.backward_params(x, dout, micro_batch, dweight, dbias)
 
+    @fusable
     def dense_backward_input(
         self, dout: Array, weight: Array, x: Array, activation: str, micro_batch: int, dx: Array
     ) -> None:
         self._dense.backward_input(dout, weight, x, activation, micro_batch, dx)
 
+    @fusable
     def cross_entropy(
         self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
     ) -> None:
         self._loss("cross_entropy", logits, labels, micro_batch, control, dlogits, tails)
 
+    @fusable
     def mean_squared_error(
         self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
     ) -> None:
@@ -206,14 +226,6 @@ class Cuda:
         outputs = dlogits, tails, np.int64(_stride(tails)), partials, counters
         where = (chunks, groups), (LOSS_ROWS,)
         self._launch("loss.cu", kernel, *where, logits, labels, *sizes, control, *outputs)
-
-    def _sums(self, purpose: str, num_sums: int, num_counters: int, num_parts: int) -> tuple[Array, Array]:
-        """Scratch for sums over thread blocks: the nodes of their trees, and counters, which are 0 between launches."""
-        key = purpose, num_sums, num_parts
-        if key not in self._scratches:
-            partials = self.empty((num_sums * (num_parts + count_of(num_parts, 32)),), np.float32)
-            self._scratches[key] = partials, self.zeros((num_counters,), np.int32)
-        return self._scratches[key]
 
     def _array(self, array: Any) -> Array:
         """For the type checker: CuPy's arrays are used here as NumPy's are."""

@@ -1,190 +1,37 @@
-// Dense layers in float32: every term of a sum is one fused multiply-add.
+// Dense layers: the three products, for every tile.
 #include "dense_products.cuh"
+#include "multiplier.cuh"
+
+#if defined(DDPGD_HAS_PRODUCTS)
+
+#define KERNELS(ROWS, COLUMNS, ...)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) forward_##ROWS##x##COLUMNS(                              \
+        const Value* x, const Value* weight, const float* bias, void* out, int num_rows, int num_inputs,               \
+        int num_outputs, int activation) {                                                                             \
+        const Matrix inputs{x, num_inputs};                                                                            \
+        forward<Multiplier<ROWS, COLUMNS, true, false>>(                                                               \
+            inputs, weight, bias, out, num_rows, num_inputs, num_outputs, activation);                                 \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) params_##ROWS##x##COLUMNS(                               \
+        const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows, int micro_batch,                \
+        int num_inputs, int num_outputs, long long dweight_stride, long long dbias_stride) {                           \
+        params_tile<Multiplier<ROWS, COLUMNS, false, false>>(                                                          \
+            blockIdx.x, blockIdx.y, blockIdx.z, x, dout, dweight, dbias, num_rows, micro_batch, num_inputs,            \
+            num_outputs, dweight_stride, dbias_stride);                                                                \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) input_##ROWS##x##COLUMNS(                                \
+        const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows, int num_inputs,               \
+        int num_outputs, int activation) {                                                                             \
+        input<Multiplier<ROWS, COLUMNS, true, true>>(                                                                  \
+            dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);                                       \
+    }
 
 #if defined(PRECISION_FLOAT32)
-
-constexpr int SHARED_BUDGET = 64 * 1024;
-
-// A thread's rows and columns of a tile. A factor that lies along the sum is read four terms at a time, from rows that are
-// as far apart as there are threads; the other, four neighbours at a time.
-template <int ROWS, int COLUMNS, bool LEFT_ALONG, bool RIGHT_ALONG>
-struct FloatMultiplier {
-    static constexpr int DEPTH = ROWS == 32 ? 8 : 16;
-    using Tile = ::Tile<ROWS, COLUMNS, DEPTH, LEFT_ALONG, RIGHT_ALONG, 0, SHARED_BUDGET>;
-    static constexpr int LANES_ACROSS = COLUMNS == 8 ? 4 : 8;
-    static constexpr int LANES_DOWN = 32 / LANES_ACROSS;
-    static constexpr int THREAD_ROWS = Tile::GROUP == 32 ? LANES_DOWN : 16;
-    static constexpr int THREAD_COLUMNS = Tile::GROUP / THREAD_ROWS;
-    static constexpr int NUM_ROWS = ROWS / THREAD_ROWS;
-    static constexpr int NUM_COLUMNS = COLUMNS / THREAD_COLUMNS;
-    static constexpr int NUM_SUMS = NUM_ROWS * NUM_COLUMNS;
-    float sums[NUM_SUMS];
-    int thread_row, thread_column;
-
-    __device__ __forceinline__ explicit FloatMultiplier(int thread) {
-        const int warp = thread / 32, lane = thread % 32;
-        constexpr int WARPS_ACROSS = THREAD_COLUMNS / LANES_ACROSS;
-        thread_row = warp / WARPS_ACROSS * LANES_DOWN + lane / LANES_ACROSS;
-        thread_column = warp % WARPS_ACROSS * LANES_ACROSS + lane % LANES_ACROSS;
-#pragma unroll
-        for (int i = 0; i < NUM_SUMS; ++i) sums[i] = 0.0f;
-    }
-
-    template <bool ALONG, int COUNT, int NUM_LANES>
-    static __device__ __forceinline__ int place(int i, int lane) {
-        constexpr int WIDTH = COUNT < 4 ? COUNT : 4;
-        return ALONG ? lane + i * NUM_LANES : i / WIDTH * WIDTH * NUM_LANES + lane * WIDTH + i % WIDTH;
-    }
-
-    __device__ __forceinline__ int row(int i) const {
-        return place<LEFT_ALONG, NUM_ROWS, THREAD_ROWS>(i / NUM_COLUMNS, thread_row);
-    }
-
-    __device__ __forceinline__ int column(int i) const {
-        return place<RIGHT_ALONG, NUM_COLUMNS, THREAD_COLUMNS>(i % NUM_COLUMNS, thread_column);
-    }
-
-    template <bool ALONG, int COUNT, int NUM_LANES, int PITCH>
-    static __device__ __forceinline__ void load(float (&values)[4][COUNT], const float* tile, int term, int lane) {
-        if constexpr (ALONG) {
-#pragma unroll
-            for (int i = 0; i < COUNT; ++i) {
-                const float4 four =
-                    *reinterpret_cast<const float4*>(tile + place<true, COUNT, NUM_LANES>(i, lane) * PITCH + term);
-                values[0][i] = four.x, values[1][i] = four.y, values[2][i] = four.z, values[3][i] = four.w;
-            }
-        } else {
-#pragma unroll
-            for (int k = 0; k < 4; ++k) {
-                const float* const line = tile + (term + k) * PITCH;
-                if constexpr (COUNT >= 4) {
-#pragma unroll
-                    for (int i = 0; i < COUNT; i += 4) {
-                        const float4 four =
-                            *reinterpret_cast<const float4*>(line + place<false, COUNT, NUM_LANES>(i, lane));
-                        values[k][i] = four.x, values[k][i + 1] = four.y, values[k][i + 2] = four.z,
-                        values[k][i + 3] = four.w;
-                    }
-                } else {
-                    static_assert(COUNT == 2, "two or whole fours");
-                    const float2 two = *reinterpret_cast<const float2*>(line + lane * 2);
-                    values[k][0] = two.x, values[k][1] = two.y;
-                }
-            }
-        }
-    }
-
-    // Adds `count` terms, and zeros up to whole fours.
-    __device__ __forceinline__ void add(const float* left, const float* right, int count) {
-#pragma unroll 2
-        for (int term = 0; term < count; term += 4) {
-            float a[4][NUM_ROWS], b[4][NUM_COLUMNS];
-            load<LEFT_ALONG, NUM_ROWS, THREAD_ROWS, Tile::LEFT_PITCH>(a, left, term, thread_row);
-            load<RIGHT_ALONG, NUM_COLUMNS, THREAD_COLUMNS, Tile::RIGHT_PITCH>(b, right, term, thread_column);
-#pragma unroll
-            for (int k = 0; k < 4; ++k) {
-#pragma unroll
-                for (int i = 0; i < NUM_SUMS; ++i) {
-                    sums[i] = fmaf(a[k][i / NUM_COLUMNS], b[k][i % NUM_COLUMNS], sums[i]);
-                }
-            }
-        }
-    }
-};
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) forward_16x8(
-    const Value* x, const Value* weight, const float* bias, void* out, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    forward<FloatMultiplier<16, 8, true, false>>(x, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) forward_16x16(
-    const Value* x, const Value* weight, const float* bias, void* out, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    forward<FloatMultiplier<16, 16, true, false>>(x, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) forward_32x32(
-    const Value* x, const Value* weight, const float* bias, void* out, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    forward<FloatMultiplier<32, 32, true, false>>(x, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) forward_64x64(
-    const Value* x, const Value* weight, const float* bias, void* out, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    forward<FloatMultiplier<64, 64, true, false>>(x, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS) forward_128x128(
-    const Value* x, const Value* weight, const float* bias, void* out, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    forward<FloatMultiplier<128, 128, true, false>>(x, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) params_16x8(
-    const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows,
-    int micro_batch, int num_inputs, int num_outputs, long long dweight_stride, long long dbias_stride) {
-    params<FloatMultiplier<16, 8, false, false>>(x, dout, dweight, dbias, num_rows, micro_batch, num_inputs,
-        num_outputs, dweight_stride, dbias_stride);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) params_16x16(
-    const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows,
-    int micro_batch, int num_inputs, int num_outputs, long long dweight_stride, long long dbias_stride) {
-    params<FloatMultiplier<16, 16, false, false>>(x, dout, dweight, dbias, num_rows, micro_batch, num_inputs,
-        num_outputs, dweight_stride, dbias_stride);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) params_32x32(
-    const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows,
-    int micro_batch, int num_inputs, int num_outputs, long long dweight_stride, long long dbias_stride) {
-    params<FloatMultiplier<32, 32, false, false>>(x, dout, dweight, dbias, num_rows, micro_batch, num_inputs,
-        num_outputs, dweight_stride, dbias_stride);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) params_64x64(
-    const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows,
-    int micro_batch, int num_inputs, int num_outputs, long long dweight_stride, long long dbias_stride) {
-    params<FloatMultiplier<64, 64, false, false>>(x, dout, dweight, dbias, num_rows, micro_batch, num_inputs,
-        num_outputs, dweight_stride, dbias_stride);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS) params_128x128(
-    const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows,
-    int micro_batch, int num_inputs, int num_outputs, long long dweight_stride, long long dbias_stride) {
-    params<FloatMultiplier<128, 128, false, false>>(x, dout, dweight, dbias, num_rows, micro_batch, num_inputs,
-        num_outputs, dweight_stride, dbias_stride);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) input_16x8(
-    const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    input<FloatMultiplier<16, 8, true, true>>(dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) input_16x16(
-    const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    input<FloatMultiplier<16, 16, true, true>>(dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) input_32x32(
-    const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    input<FloatMultiplier<32, 32, true, true>>(dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) input_64x64(
-    const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    input<FloatMultiplier<64, 64, true, true>>(dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS) input_128x128(
-    const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    input<FloatMultiplier<128, 128, true, true>>(dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);
-}
+KERNELS(16, 8, NUM_THREADS, 1)
+#endif
+KERNELS(16, 16, NUM_THREADS, 1)
+KERNELS(32, 32, NUM_THREADS, 1)
+KERNELS(64, 64, NUM_THREADS, 1)
+KERNELS(128, 128, NUM_THREADS)
 
 #endif

@@ -1,5 +1,6 @@
 """Dense layers on the device: which kernel computes a product, and its launch. Contracts: `ops.Ops`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,15 +25,15 @@ BLAS_FROM = 1 << 28
 """From how many multiplications of a micro-batch the library computes them, where there is one. Not yet measured."""
 
 
-def pick_tile(precision: str, num_rows: int, num_columns: int, num_products: int) -> Tile:
-    """The tile that should be fastest; no bit of the result depends on it.
+def pick_tile(precision: str, shapes: Sequence[tuple[int, int]], num_products: int = 1) -> Tile:
+    """The tile that should be fastest for products of such rows and columns; no bit of the result depends on it.
 
     A block's cost grows with its outputs and with what it reads, which small tiles share less: not yet measured.
     """
 
     def cost(tile: Tile) -> float:
         rows, columns = tile
-        num_blocks = count_of(num_rows, rows) * count_of(num_columns, columns) * num_products
+        num_blocks = num_products * sum(count_of(m, rows) * count_of(n, columns) for m, n in shapes)
         return max(1.0, num_blocks / NUM_SMS) * (rows * columns + 32 * (rows + columns))
 
     return min((tile for tile in TILES if tile[1] >= NARROWEST[precision]), key=cost)
@@ -60,7 +61,6 @@ class Dense:
     def __init__(self, launch: Launcher, precision: str) -> None:
         self._launch = launch
         self._precision = precision
-        self._file = "dense.cu" if precision == "float32" else "dense_mma.cu"
         self._value = np.dtype(VALUE_DTYPES[precision])
         self._blas = open_blas(launch, precision)
         self.has_library = self._blas is not None
@@ -73,7 +73,7 @@ class Dense:
         if blas is not None:
             blas.forward(x, weight, bias, ACTIVATIONS[activation], micro_batch, out)
             return
-        tile = pick_tile(self._precision, num_rows, num_outputs, 1)
+        tile = self.tile([(num_rows, num_outputs)])
         grid = (count_of(num_rows, tile[0]), count_of(num_outputs, tile[1]))
         sizes = (num_rows, num_inputs, num_outputs, ACTIVATIONS[activation])
         self._start("forward", tile, grid, x, weight, bias, out, *map(np.int32, sizes))
@@ -90,7 +90,7 @@ class Dense:
         if blas is not None:
             blas.backward_params(x, dout, micro_batch, dweight, dbias)
             return
-        tile = pick_tile(self._precision, num_inputs, num_outputs, num_micro_batches)
+        tile = self.tile([(num_inputs, num_outputs)], num_micro_batches)
         grid = (count_of(num_inputs, tile[0]), count_of(num_outputs, tile[1]), num_micro_batches)
         sizes = map(np.int32, (num_rows, micro_batch, num_inputs, num_outputs))
         strides = (np.int64(array.strides[0] // 4) for array in (dweight, dbias))
@@ -107,14 +107,26 @@ class Dense:
         if blas is not None:
             blas.backward_input(dout, weight, x, ACTIVATIONS[activation], micro_batch, dx)
             return
-        tile = pick_tile(self._precision, num_rows, num_inputs, 1)
+        tile = self.tile([(num_rows, num_inputs)])
         grid = (count_of(num_rows, tile[0]), count_of(num_inputs, tile[1]))
         sizes = (num_rows, num_inputs, num_outputs, ACTIVATIONS[activation])
         self._start("input", tile, grid, dout, weight, x, dx, *map(np.int32, sizes))
 
+    def tile(self, shapes: Sequence[tuple[int, int]], num_products: int = 1) -> Tile:
+        """Returns the tile for products of such rows and columns; see `pick_tile`."""
+        return pick_tile(self._precision, shapes, num_products)
+
+    def uses_library(self, micro_batch: int, num_inputs: int, num_outputs: int) -> bool:
+        """True if the library computes the products of such a layer."""
+        return self._library(micro_batch, num_inputs, num_outputs) is not None
+
+    def shared_bytes(self, product: str, tile: Tile) -> int:
+        """Returns the dynamic shared memory of a block; see `shared_bytes`."""
+        return shared_bytes(product, tile, self._precision)
+
     def _start(self, product: str, tile: Tile, grid: tuple[int, ...], *arguments: Any) -> None:
-        shared = shared_bytes(product, tile, self._precision)
-        self._launch(self._file, f"{product}_{tile[0]}x{tile[1]}", grid, BLOCK, *arguments, shared_bytes=shared)
+        shared = self.shared_bytes(product, tile)
+        self._launch("dense.cu", f"{product}_{tile[0]}x{tile[1]}", grid, BLOCK, *arguments, shared_bytes=shared)
 
     def _library(self, micro_batch: int, num_inputs: int, num_outputs: int) -> Blas | None:
         return self._blas if micro_batch * num_inputs * num_outputs >= BLAS_FROM else None

@@ -5,12 +5,18 @@
 // Values that one copy moves, where the rows of a factor begin at multiples of its 16 bytes.
 constexpr int PIECE = 16 / static_cast<int>(sizeof(Value));
 
+template <bool ALONG, int WIDTH, int DEPTH, int PITCH, int GROUP>
+struct Copier;
+
 // A factor in memory: what lies across the sum begins at `first` and ends before `end`.
 struct Factor {
     const Value* values;
     int pitch;
     int first;
     int end;
+
+    template <bool ALONG, int WIDTH, int DEPTH, int PITCH, int GROUP>
+    using Copier = ::Copier<ALONG, WIDTH, DEPTH, PITCH, GROUP>;
 };
 
 __device__ __forceinline__ void copy_piece(Value* to, const Value* from, bool valid) {
@@ -60,7 +66,7 @@ struct Copier {
                                       : static_cast<size_t>(line) * factor.pitch + factor.first + place);
     }
 
-    // Copies terms [term, term_end).
+    // Begins to copy terms [term, term_end).
     __device__ __forceinline__ void copy(Value* tile, int term, int term_end) const {
         if (in_pieces) {
             copy_pieces(tile, term, term_end);
@@ -68,6 +74,9 @@ struct Copier {
             copy_values(tile, term, term_end);
         }
     }
+
+    // Called by the thread that has copied, when its copies have come, before the barrier after which others read them.
+    __device__ __forceinline__ void finish(Value*, int, int) const {}
 
     __device__ __forceinline__ void copy_pieces(Value* tile, int term, int term_end) const {
         const Value* const at = from + (ALONG ? static_cast<size_t>(term) : static_cast<size_t>(term) * factor.pitch);

@@ -2,13 +2,21 @@
 #include "activation.cuh"
 #include "dense_tile.cuh"
 
+// The inputs of a layer as they lie in memory (R, K).
+struct Matrix {
+    const Value* values;
+    int num_columns;
+
+    __device__ __forceinline__ Factor rows(int first, int end) const { return {values, num_columns, first, end}; }
+};
+
 // out = activation(x weight + bias); logits, which have no activation, are float32 whatever Value is.
-template <class Multiplier>
-__device__ __forceinline__ void forward(const Value* x, const Value* weight, const float* bias, void* out, int num_rows,
+template <class Multiplier, class Inputs>
+__device__ __forceinline__ void forward(const Inputs& x, const Value* weight, const float* bias, void* out, int num_rows,
                                         int num_inputs, int num_outputs, int activation) {
     using Tile = typename Multiplier::Tile;
     const int first_row = blockIdx.x * Tile::ROWS, first_column = blockIdx.y * Tile::COLUMNS;
-    const Factor left{x, num_inputs, first_row, num_rows}, right{weight, num_outputs, first_column, num_outputs};
+    const Factor right{weight, num_outputs, first_column, num_outputs};
     auto store = [&](int row, int column, float sum) {
         row += first_row;
         column += first_column;
@@ -21,22 +29,22 @@ __device__ __forceinline__ void forward(const Value* x, const Value* weight, con
             static_cast<Value*>(out)[at] = to_value(value);
         }
     };
-    product<Multiplier, false>(left, right, num_inputs, false, store, [](int, float) {});
+    product<Multiplier, false>(x.rows(first_row, num_rows), right, num_inputs, false, store, [](int, float) {});
 }
 
-// dweight[g] = x_g^T dout_g, dbias[g] = the sum of dout_g's rows, which the blocks of the first rows of dweight add up.
+// dweight[g] = x_g^T dout_g, dbias[g] = the sum of dout_g's rows, which the first row of tiles adds up.
 template <class Multiplier>
-__device__ __forceinline__ void params(const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows,
-                                       int micro_batch, int num_inputs, int num_outputs, long long dweight_stride,
-                                       long long dbias_stride) {
+__device__ __forceinline__ void params_tile(int tile_row, int tile_column, int g, const Value* x, const Value* dout,
+                                            float* dweight, float* dbias, int num_rows, int micro_batch, int num_inputs,
+                                            int num_outputs, long long dweight_stride, long long dbias_stride) {
     using Tile = typename Multiplier::Tile;
-    const int first_row = blockIdx.x * Tile::ROWS, first_column = blockIdx.y * Tile::COLUMNS;
-    const int first_sample = blockIdx.z * micro_batch;
+    const int first_row = tile_row * Tile::ROWS, first_column = tile_column * Tile::COLUMNS;
+    const int first_sample = g * micro_batch;
     const int num_samples = min(micro_batch, num_rows - first_sample);
     const Factor left{x + static_cast<size_t>(first_sample) * num_inputs, num_inputs, first_row, num_inputs};
     const Factor right{dout + static_cast<size_t>(first_sample) * num_outputs, num_outputs, first_column, num_outputs};
-    float* const dweight_out = dweight + blockIdx.z * dweight_stride;
-    float* const dbias_out = dbias + blockIdx.z * dbias_stride;
+    float* const dweight_out = dweight + g * dweight_stride;
+    float* const dbias_out = dbias + g * dbias_stride;
     auto store = [&](int row, int column, float sum) {
         row += first_row;
         column += first_column;
@@ -46,7 +54,7 @@ __device__ __forceinline__ void params(const Value* x, const Value* dout, float*
         column += first_column;
         if (column < num_outputs) dbias_out[column] = sum;
     };
-    product<Multiplier, true>(left, right, num_samples, blockIdx.x == 0, store, store_column);
+    product<Multiplier, true>(left, right, num_samples, tile_row == 0, store, store_column);
 }
 
 // dx = (dout weight^T) * slope(x), x being what the activation put out.

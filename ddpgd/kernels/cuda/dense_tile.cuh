@@ -91,8 +91,8 @@ __device__ __forceinline__ void add_slices(const Multiplier& multiplier, float c
 }
 
 // Calls store(row, column, sum) for every place of the tile once, and store_column(column, sum of the right factor's terms).
-template <class Multiplier, bool WITH_COLUMNS, class Store, class StoreColumn>
-__device__ __forceinline__ void product(const Factor& left, const Factor& right, int length, bool with_columns, Store store,
+template <class Multiplier, bool WITH_COLUMNS, class Left, class Store, class StoreColumn>
+__device__ __forceinline__ void product(const Left& left, const Factor& right, int length, bool with_columns, Store store,
                                         StoreColumn store_column) {
     using Tile = typename Multiplier::Tile;
     extern __shared__ __align__(16) unsigned char shared_bytes[];
@@ -103,7 +103,8 @@ __device__ __forceinline__ void product(const Factor& left, const Factor& right,
     const int first = min(group * slice, length);
     const int last = SPLIT ? min(first + slice, length) : length;
 
-    const Copier<Tile::LEFT_ALONG, Tile::ROWS, Tile::DEPTH, Tile::LEFT_PITCH, Tile::GROUP> left_copier(left, thread);
+    using LeftCopier = typename Left::template Copier<Tile::LEFT_ALONG, Tile::ROWS, Tile::DEPTH, Tile::LEFT_PITCH, Tile::GROUP>;
+    const LeftCopier left_copier(left, thread);
     const Copier<Tile::RIGHT_ALONG, Tile::COLUMNS, Tile::DEPTH, Tile::RIGHT_PITCH, Tile::GROUP> right_copier(right, thread);
     Walk<Tile::DEPTH> ahead(first, last, slice);
     auto copy_next = [&](int stage) {
@@ -127,6 +128,7 @@ __device__ __forceinline__ void product(const Factor& left, const Factor& right,
     for (int step = 1 - Tile::STAGES; walk.at < last; ++step) {
         if (step >= 0) {
             wait_for_pieces<Tile::STAGES - 2>();
+            left_copier.finish(buffers + stage * Tile::STAGE_SIZE, walk.at, walk.at + walk.count());
             synchronize_group<Tile::GROUP>();
         }
         copy_next(free_stage);

@@ -47,6 +47,11 @@ class Launcher:
         self.stream.use()
         return cupy.zeros(shape, dtype)  # type: ignore[no-any-return]
 
+    def from_host(self, values: Array) -> Array:
+        """A copy of `values` on the device."""
+        self.stream.use()
+        return cupy.asarray(values)  # type: ignore[no-any-return]
+
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """`work` as a CUDA graph. A rehearsal before loads all kernels and makes all scratch, which a capture forbids."""
         self.stream.use()

@@ -43,6 +43,14 @@ __device__ __forceinline__ void copy_async_16(void* shared, const void* global, 
     DDPGD_PTX("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
 }
 
+// The same for 4 or 8 bytes.
+template <int BYTES>
+__device__ __forceinline__ void copy_async_small(void* shared, const void* global, bool valid) {
+    [[maybe_unused]] const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+    [[maybe_unused]] const unsigned bytes = valid ? BYTES : 0;
+    DDPGD_PTX("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(BYTES), "r"(bytes) : "memory");
+}
+
 // Closes the group of the copies that this thread has begun.
 __device__ __forceinline__ void copy_async_commit() { DDPGD_PTX("cp.async.commit_group;" ::: "memory"); }
 

@@ -1,6 +1,7 @@
 """The reference: every op in NumPy. It is the definition that kernels are proved against, and the CPU backend."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import numpy as np
@@ -27,6 +28,7 @@ class Reference:
         self.vector_dtype = self.activation_dtype = np.dtype(dtype)
         self.wire = ReferenceWire()
         self._scratch = Scratch()
+        self._nothing = nullcontext()
         self._updates = Updates()
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -52,6 +54,9 @@ class Reference:
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         return work
+
+    def fused(self) -> AbstractContextManager[None]:
+        return self._nothing
 
     def synchronize(self) -> None:
         pass

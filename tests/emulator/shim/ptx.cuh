@@ -52,6 +52,7 @@ inline void warp_multiply(const char* name, emulator::Execute execute, float* d,
 struct Copy {
     void* to;
     const void* from;
+    size_t bytes;
     bool valid;
 };
 
@@ -94,7 +95,13 @@ inline void mma_m16n8k16_bfloat16(float (&d)[4], const unsigned (&a)[4], const u
 inline void copy_async_16(void* shared, const void* global, bool valid, Site site = Site::here()) {
     if (reinterpret_cast<uintptr_t>(shared) % 16 || (valid && reinterpret_cast<uintptr_t>(global) % 16))
         emulator::fail(site, "copy_async_16 of addresses that are not multiples of 16");
-    emulator_ptx::own_copies().back().push_back({shared, global, valid});
+    emulator_ptx::own_copies().back().push_back({shared, global, 16, valid});
+}
+template <int BYTES>
+inline void copy_async_small(void* shared, const void* global, bool valid, Site site = Site::here()) {
+    if (reinterpret_cast<uintptr_t>(shared) % BYTES || (valid && reinterpret_cast<uintptr_t>(global) % BYTES))
+        emulator::fail(site, "copy_async_small of addresses that are not multiples of %d", BYTES);
+    emulator_ptx::own_copies().back().push_back({shared, global, BYTES, valid});
 }
 inline void copy_async_commit() { emulator_ptx::own_copies().emplace_back(); }
 
@@ -108,9 +115,9 @@ inline void copy_async_wait() {
     for (auto group = groups.begin(); group != last; ++group)
         for (const auto& copy : *group) {
             if (copy.valid)
-                memcpy(copy.to, copy.from, 16);
+                memcpy(copy.to, copy.from, copy.bytes);
             else
-                memset(copy.to, 0, 16);
+                memset(copy.to, 0, copy.bytes);
         }
     groups.erase(groups.begin(), last);
 }

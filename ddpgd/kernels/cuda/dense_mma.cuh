@@ -1,7 +1,5 @@
-// Dense layers on tensor cores, sums in float32: tf32, float16 and bfloat16.
-#include "dense_products.cuh"
-
-#if !defined(PRECISION_FLOAT32) && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800)
+// Products of tiles on tensor cores, sums in float32: tf32, float16 and bfloat16.
+#include "dense_tile.cuh"
 
 constexpr int SHARED_BUDGET = 96 * 1024;
 constexpr int FRAGMENT_DEPTH = 32 / static_cast<int>(sizeof(Value));
@@ -127,81 +125,3 @@ struct MatrixMultiplier {
         }
     }
 };
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) forward_16x16(
-    const Value* x, const Value* weight, const float* bias, void* out, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    forward<MatrixMultiplier<16, 16, true, false>>(x, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) forward_32x32(
-    const Value* x, const Value* weight, const float* bias, void* out, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    forward<MatrixMultiplier<32, 32, true, false>>(x, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) forward_64x64(
-    const Value* x, const Value* weight, const float* bias, void* out, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    forward<MatrixMultiplier<64, 64, true, false>>(x, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS) forward_128x128(
-    const Value* x, const Value* weight, const float* bias, void* out, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    forward<MatrixMultiplier<128, 128, true, false>>(x, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) params_16x16(
-    const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows,
-    int micro_batch, int num_inputs, int num_outputs, long long dweight_stride, long long dbias_stride) {
-    params<MatrixMultiplier<16, 16, false, false>>(x, dout, dweight, dbias, num_rows, micro_batch, num_inputs,
-        num_outputs, dweight_stride, dbias_stride);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) params_32x32(
-    const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows,
-    int micro_batch, int num_inputs, int num_outputs, long long dweight_stride, long long dbias_stride) {
-    params<MatrixMultiplier<32, 32, false, false>>(x, dout, dweight, dbias, num_rows, micro_batch, num_inputs,
-        num_outputs, dweight_stride, dbias_stride);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) params_64x64(
-    const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows,
-    int micro_batch, int num_inputs, int num_outputs, long long dweight_stride, long long dbias_stride) {
-    params<MatrixMultiplier<64, 64, false, false>>(x, dout, dweight, dbias, num_rows, micro_batch, num_inputs,
-        num_outputs, dweight_stride, dbias_stride);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS) params_128x128(
-    const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows,
-    int micro_batch, int num_inputs, int num_outputs, long long dweight_stride, long long dbias_stride) {
-    params<MatrixMultiplier<128, 128, false, false>>(x, dout, dweight, dbias, num_rows, micro_batch, num_inputs,
-        num_outputs, dweight_stride, dbias_stride);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) input_16x16(
-    const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    input<MatrixMultiplier<16, 16, true, true>>(dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) input_32x32(
-    const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    input<MatrixMultiplier<32, 32, true, true>>(dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) input_64x64(
-    const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    input<MatrixMultiplier<64, 64, true, true>>(dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);
-}
-
-extern "C" __global__ void __launch_bounds__(NUM_THREADS) input_128x128(
-    const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows,
-    int num_inputs, int num_outputs, int activation) {
-    input<MatrixMultiplier<128, 128, true, true>>(dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);
-}
-
-#endif
