@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from ddpgd.config.parsing import coerce, did_you_mean, path
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, flag, read_toml
+from ddpgd.config.validation import check_rule_has
 from ddpgd.errors import DdpgdError, InputError
 from ddpgd.run.report import VERSION
 from ddpgd.scaling import command as scaling_command
@@ -100,9 +101,10 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     if parsed.command not in _OPTIONS:
         return values
     given = _coerced(values, _OPTIONS[parsed.command])
-    if parsed.command == "train" and "config" in values:
-        given = _without_rivals(read_toml(values["config"]), given) | given
-    return values | {"given": given}
+    file = read_toml(values["config"]) if parsed.command == "train" and "config" in values else {}
+    together = _without_rivals(file, given) | given
+    check_rule_has(together.get("optimizer", OPTIONS["optimizer"].default), given)
+    return values | {"given": together}
 
 
 def make_parser() -> tuple[_Parser, dict[str, _Parser]]:

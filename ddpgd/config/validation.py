@@ -1,7 +1,7 @@
 """Validate a configuration, alone or against a checkpoint."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -107,6 +107,22 @@ def validate(config: Config) -> None:
         )
     if config.transport == "threads" and config.ranks is None:
         raise InputError("--transport threads needs a number of ranks; type for example --ranks 4")
+
+
+def check_rule_has(optimizer: str, names: Iterable[str]) -> None:
+    """Raises InputError for the first of `names` that is a hyper-parameter of other update rules alone."""
+    for name in names:
+        owners = [rule.name for rule in RULES.values() if name in rule.options]
+        if owners and optimizer not in owners:
+            raise InputError(
+                f"{flag(name)} has no effect: --optimizer {optimizer} has no {name}; drop it, or type --optimizer "
+                f"{' or '.join(owners)}"
+            )
+
+
+def changed(given: Mapping[str, Any]) -> list[str]:
+    """Returns the options that have other values than their defaults; a run's config.toml holds all others, too."""
+    return [name for name, value in given.items() if value != OPTIONS[name].default]
 
 
 def _validate_exchange(config: Config) -> None:

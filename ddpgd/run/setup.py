@@ -17,7 +17,7 @@ from ddpgd.comm.agreement import on_all_ranks, on_root
 from ddpgd.comm.launcher import Launch, node
 from ddpgd.comm.transport import Alone, Transport
 from ddpgd.config.schema import Config, from_table
-from ddpgd.config.validation import continued, validate
+from ddpgd.config.validation import changed, check_rule_has, continued, validate
 from ddpgd.data import download, mnist, synthetic
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import DdpgdError, InputError
@@ -152,6 +152,7 @@ def _configure(given: Mapping[str, Any], resumed: tuple[Path, Checkpoint] | None
     """Returns the configuration: the options that are given, over those of the checkpoint."""
     if resumed is None:
         config = Config(**given)
+        check_rule_has(config.optimizer, changed(given))
         _validate(config)
         return config
     path, saved = resumed
@@ -160,6 +161,7 @@ def _configure(given: Mapping[str, Any], resumed: tuple[Path, Checkpoint] | None
     before = from_table(saved.config)
     own_folder = {} if given.get("run_dir") else {"run_dir": None}
     config = continued(before, {**own_folder, **given, "resume": None}, world_size)
+    check_rule_has(config.optimizer, changed(given))
     _validate(config)
     if config.schedule != "constant" and (config.epochs, config.steps) != (before.epochs, before.steps):
         say(f"the run has another length now, so the {config.schedule} schedule goes on differently")
