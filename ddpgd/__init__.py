@@ -1,8 +1,8 @@
 """Data-parallel gradient descent written from the gradient up: the same bits on any number of ranks.
 
-`train(Config(...))` runs what `ddpgd train` runs and returns its `Summary`; `evaluate`, `predict`, `read_history` and
-`load_params` take its run folder. `exchange(comm, size)` sums gradients in a training loop of your own with mpi4py.
-The names are those of `ddpgd.api`.
+`train(Config(...))` runs what `ddpgd train` runs and returns its `Summary`; `evaluate`, `predict`, `read_history`,
+`read_summary` and `load_params` take its run folder. `exchange(comm, size)` sums gradients in a training loop of your
+own with mpi4py. The names are those of `ddpgd.api`.
 """
 
 from importlib import import_module

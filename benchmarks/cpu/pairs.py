@@ -1,6 +1,7 @@
 """Pairs of programs that train the same, in turn: the time of a step of each, and the ratio within each pair."""
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from benchmarks.cpu.runs import Workload
 from benchmarks.lib.common import NUM_RANKS, PEERS
 from benchmarks.lib.results import between, ratios, spread
 from ddpgd.run.records import read_records
+from ddpgd.run.summary import read_summary
 from ddpgd.scaling.processes import ONE_THREAD, run
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 0.0005
@@ -34,7 +36,7 @@ def ours_us(work: Workload, data: str) -> float:
         folder = Path(scratch) / "run"
         flags = [*rule_flags(work), "--epochs", str(EPOCHS), "--log-every", "1000000"]
         run(_train(flags, data, folder))
-        return float(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["step_us_median"])
+        return read_summary(folder)["step_us_median"] or math.nan
 
 
 def samples_per_s(work: Workload, data: str, checkout: Path) -> float:

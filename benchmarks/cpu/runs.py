@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.cpu.records import Limit, Measured
 from benchmarks.lib.common import LR, NUM_RANKS, PEERS, ROOT
 from ddpgd.config.schema import Config
+from ddpgd.run.summary import read_summary
 from ddpgd.scaling.processes import run
 
 
@@ -103,8 +104,8 @@ def measure(competitor: str, work: Workload, epochs: int, data: str) -> Measured
     with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as scratch:
         folder = Path(scratch) / "run"
         wall_s, printed = run(command(competitor, work, epochs, sys.executable, data, str(folder)))
-        text = (folder / "summary.json").read_text(encoding="utf-8") if folder.is_dir() else printed
-    return {"competitor": competitor, "epochs": epochs, "wall_s": wall_s, "figures": json.loads(text)}
+        figures = dict(read_summary(folder)) if folder.is_dir() else json.loads(printed)
+    return {"competitor": competitor, "epochs": epochs, "wall_s": wall_s, "figures": figures}
 
 
 def limit(library: str, work: Workload, rows: int) -> Limit:

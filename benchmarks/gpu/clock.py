@@ -1,10 +1,9 @@
 """The clock: how many steps are long enough for it, and the seconds that they take, from idle to idle."""
 
 import math
-import statistics
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 Work = Callable[[], object]
 Clock = Callable[[Work, Work], float]
@@ -61,10 +60,6 @@ def seconds_of(work: Work, synchronize: Work, run_s: float = 0.02, repetitions: 
     taken(1)
     count = max(1, math.ceil(run_s / taken(3) * 3))
     return min(taken(count) for _ in range(repetitions)) / count
-
-
-def spread(values: list[float]) -> dict[str, Any]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "all": values}
 
 
 def _whole(contestant: Contestant, steps: int) -> int:

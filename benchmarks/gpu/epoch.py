@@ -1,14 +1,15 @@
 """Whole runs of `ddpgd train`, each a process: seconds of training an epoch, and until an accuracy."""
 
-import json
+import math
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.clock import spread
 from benchmarks.gpu.runs import Lost
+from benchmarks.lib.results import spread
+from ddpgd.run.summary import Summary, read_summary
 
 NETWORK = "--hidden 128 --global-batch 128 --micro-batch 128 --epochs 8"
 UNTIL = "--until-accuracy 0.98"
@@ -16,7 +17,7 @@ NUM_RUNS = 5
 RUN_S = 60
 
 
-def runs(flags: str, data: list[str], num_runs: int) -> list[dict[str, Any]]:
+def runs(flags: str, data: list[str], num_runs: int) -> list[Summary]:
     """The summaries of runs that differ in their seed. Lost: one failed."""
     return [_summary([*flags.split(), *data, "--seed", str(seed)]) for seed in range(num_runs)]
 
@@ -30,15 +31,14 @@ def measure(data: list[str], flags: str = f"{NETWORK} --backend cupy", num_runs:
         "num_runs": num_runs,
         "epoch_s": spread([run["train_s"] / run["epochs"] for run in whole]),
         "test_accuracy": spread([run["test_accuracy"] for run in whole]),
-        "step_us_median": spread([run["step_us_median"] for run in whole]),
+        "step_us_median": spread([run["step_us_median"] or math.nan for run in whole]),
         "num_reached": len(reached),
         "reached_s": spread(reached) if reached else None,
         "reached_epochs": spread([run["epochs"] for run in until]),
-        "summaries": {"whole": whole, "until": until},
     }
 
 
-def _summary(arguments: list[str]) -> dict[str, Any]:
+def _summary(arguments: list[str]) -> Summary:
     with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as scratch:
         folder = Path(scratch) / "run"
         command = [sys.executable, "-m", "ddpgd", "train", *arguments, "--quiet", "--run-dir", str(folder)]
@@ -48,5 +48,4 @@ def _summary(arguments: list[str]) -> dict[str, Any]:
             raise Lost(f"no end within {RUN_S} s: {' '.join(command)}") from None
         if done.returncode:
             raise Lost(f"exit code {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
-        found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        return found
+        return read_summary(folder)

@@ -4,7 +4,6 @@ python -m benchmarks.gpu.report benchmarks/gpu.json
 """
 
 import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -97,11 +96,8 @@ def _line(case: dict[str, Any], others: list[str], peaks: dict[str, Any]) -> str
     else:
         cells += [own.get("error", "-"), *"-------"]
     for key in others:
-        ratios = ratio(own, _row(case, key))
-        theirs = _row(case, key).get("us")
-        cells.append(
-            f"{theirs['median']:,.1f}{f' ({statistics.median(ratios):.2f} x)' if ratios else ''}" if theirs else "-"
-        )
+        theirs, times = _row(case, key).get("us"), ratio(_row(case, key))
+        cells.append(f"{theirs['median']:,.1f}{'' if times is None else f' ({times:.2f} x)'}" if theirs else "-")
     return f"| {' | '.join(cells)} |"
 
 

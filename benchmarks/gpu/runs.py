@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.gpu.cases import Case, contestants
-from benchmarks.gpu.clock import spread
+from benchmarks.lib.results import ratios, spread
 
 ROOT = Path(__file__).resolve().parents[2]
 ANSWER_S = 60.0
@@ -102,16 +102,18 @@ def measure(case: Case, workers: dict[str, Process], repetitions: int, make_s: f
         return [key for key, row in found.items() if "error" not in row]
 
     for key in alive():
-        found[key] |= {"steps": ask(key, "warm_up"), "seconds": []}
+        found[key]["steps"] = ask(key, "warm_up")
+    us: dict[str, list[float]] = {key: [] for key in alive()}
     for number in range(repetitions):
         keys = alive()
         turn = number % max(1, len(keys))
         for key in keys[turn:] + keys[:turn]:
-            found[key]["seconds"].append(ask(key, "seconds", steps=found[key]["steps"]))
+            if taken_s := ask(key, "seconds", steps=found[key]["steps"]):
+                us[key].append(1e6 * taken_s / found[key]["steps"])
     for key in alive():
-        row = found[key]
-        row["last_loss"] = ask(key, "loss")
-        row["us"] = spread([1e6 * taken / row["steps"] for taken in row["seconds"]])
+        found[key] |= {"last_loss": ask(key, "loss"), "us": spread(us[key])}
+    for key in alive() if "captured" in alive() else ():
+        found[key]["times_captured"] = ratios(us[key], us["captured"])
     for library, own in contestants(case).items():
         if library in workers:
             _clear(workers[library], failed=any("error" in found[key] for key in own))

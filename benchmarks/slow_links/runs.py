@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.lib.common import SHARED_MEMORY
 from benchmarks.slow_links.cases import TARGETS, Run, command
 from ddpgd.run.records import read_records
+from ddpgd.run.summary import read_summary
 from ddpgd.scaling.processes import ONE_THREAD, RunFailed, last_lines, run_for
 from tools.netlab.main import Lab
 
@@ -27,7 +28,7 @@ def curve(run: Run, data: str) -> tuple[dict[str, int | None], float, float | No
             last = figures["test_accuracy"]
             return _steps_to(figures["evaluations"]), last, None
         records = [record for record in read_records(folder) if "test_accuracy" in record]
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_summary(folder)
     evaluations = [(record["step"], record["test_accuracy"]) for record in records]
     return _steps_to(evaluations), summary["test_accuracy"], summary["wire_bytes_per_step"]
 

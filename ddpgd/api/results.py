@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ddpgd.comm.transport import Alone
 from ddpgd.errors import InputError
+from ddpgd.run.summary import Summary
 
 
 def predict(run: str | os.PathLike[str], images: ArrayLike) -> NDArray[np.float64]:
@@ -69,6 +70,30 @@ def read_history(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
     from ddpgd.run.records import read_records
 
     return read_records(Path(run))
+
+
+def read_summary(run: str | os.PathLike[str]) -> Summary:
+    """Reads the summary of a complete run.
+
+    Args:
+        run: A run folder.
+
+    Returns:
+        What `train` returned.
+
+    Raises:
+        InputError: The folder has no summary, or a damaged one.
+
+    >>> import ddpgd, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> config = ddpgd.Config(data="synthetic", hidden=(16,), steps=20, run_dir=folder + "/first", quiet=True)
+    >>> summary = ddpgd.train(config)
+    >>> ddpgd.read_summary(summary["run_dir"]) == summary
+    True
+    """
+    from ddpgd.run import summary
+
+    return summary.read_summary(Path(run))
 
 
 def load_params(run: str | os.PathLike[str]) -> dict[str, NDArray[np.float32]]:

@@ -1,4 +1,4 @@
-"""Records of a run: metrics.jsonl, one JSON object a line, validated when read, and summary.json."""
+"""Records of a run: metrics.jsonl, one JSON object a line, validated when read."""
 
 import json
 from pathlib import Path
@@ -63,11 +63,6 @@ def read_records(folder: Path) -> list[Record]:
                 f"{path}: line {number} is not a record of ddpgd ({error}); mend or remove that line"
             ) from None
     return records
-
-
-def write_summary(folder: Path, summary: Record) -> None:
-    """Writes summary.json: a reader sees the old one or the new one, never half."""
-    write_atomically(folder / "summary.json", [f"{json.dumps(summary, indent=2)}\n".encode()])
 
 
 def _record(value: Any) -> Record:

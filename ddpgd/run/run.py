@@ -24,8 +24,9 @@ from ddpgd.run.device import Machine
 from ddpgd.run.folder import RunFolder
 from ddpgd.run.inference import check_same_data
 from ddpgd.run.progress import Quiet
-from ddpgd.run.records import RecordFile, write_summary
+from ddpgd.run.records import RecordFile
 from ddpgd.run.stderr import say
+from ddpgd.run.summary import write_summary
 from ddpgd.run.tensorboard import EventFile
 from ddpgd.training.counters import Counters, Record
 from ddpgd.training.stopping import StopRequest

@@ -1,6 +1,18 @@
-"""The fields of a run's summary, as in summary.json."""
+"""The summary of a run: its fields, which are the schema of summary.json, and how that is read and written."""
 
-from typing import Any, TypedDict
+import json
+import math
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypedDict, cast, get_args, get_origin, get_type_hints
+
+from ddpgd.errors import InputError, shown
+from ddpgd.run import strict_json
+from ddpgd.run.atomic import write_atomically
+from ddpgd.training.counters import Record
+
+_LARGEST_FILE = 1_000_000
+_LARGEST_INT = 2**64
 
 
 class Summary(TypedDict):
@@ -64,7 +76,7 @@ class Summary(TypedDict):
     step_us_median: float | None
     exchange_us_median: float | None
     step_shares: dict[str, float]
-    late_rank: dict[str, Any] | None
+    late_rank: dict[str, float] | None
     wire_bytes_per_step: int
     wire_compression: float | None
     one_rank_s_estimate: float
@@ -98,3 +110,70 @@ class Evaluation(TypedDict):
     test_samples: int
     data: str
     world_size: int
+
+
+def write_summary(folder: Path, summary: Record) -> None:
+    """Writes summary.json: a reader sees the old one or the new one, never half."""
+    write_atomically(folder / "summary.json", [f"{json.dumps(summary, indent=2)}\n".encode()])
+
+
+def read_summary(folder: Path) -> Summary:
+    """Reads summary.json of a run folder.
+
+    Raises:
+        InputError: The run is not complete, or the file is damaged.
+    """
+    path = folder / "summary.json"
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{folder}: not the folder of a complete run: summary.json: {why}") from None
+    try:
+        if len(content) > _LARGEST_FILE:
+            raise ValueError(f"longer than {_LARGEST_FILE} bytes")
+        return _checked(strict_json.parse(content.decode()), str(folder.absolute()))
+    except ValueError as error:
+        raise InputError(f"{path}: not a summary of ddpgd ({error}); name another run, or train it again") from None
+
+
+def _checked(table: Any, run_dir: str) -> Summary:
+    """Returns the summary in a JSON value. ValueError: it is none. Earlier versions did not write all fields."""
+    if not isinstance(table, dict):
+        raise ValueError("it is not a table")
+    table = {
+        "warnings": [],
+        "train_s_since_start": table.get("train_s"),
+        "late_rank": None,
+        **table,
+        "run_dir": run_dir,
+    }
+    kinds = get_type_hints(Summary)
+    for name in (*kinds, *table):
+        if name not in kinds:
+            raise ValueError(f"there is no field {shown(name)}")
+        if name not in table:
+            raise ValueError(f"it has no {name}")
+        if not _fits(table[name], kinds[name]):
+            raise ValueError(f"{name} is {shown(table[name])}")
+    if not table["complete"]:
+        raise ValueError("the run is not complete")
+    return cast(Summary, table)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Returns whether a JSON value is of a type; numbers must be finite, whole numbers not negative."""
+    if isinstance(kind, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(one, get_args(kind)[0]) for one in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(one, get_args(kind)[1]) for one in value.values())
+    if kind is float:
+        return (
+            type(value) in (int, float) and (type(value) is float or abs(value) < _LARGEST_INT) and math.isfinite(value)
+        )
+    if kind is int:
+        return type(value) is int and 0 <= value < _LARGEST_INT
+    return type(value) is kind

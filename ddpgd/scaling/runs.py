@@ -1,16 +1,15 @@
 """One measured run of a case: samples a second, or the time to an accuracy, and the load of other programs meanwhile."""
 
-import json
 import os
 import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from ddpgd.errors import InputError
 from ddpgd.run.records import read_records
+from ddpgd.run.summary import Summary, read_summary
 from ddpgd.scaling.cases import ISOLATED, Case
 from ddpgd.scaling.places import Place
 from ddpgd.scaling.processes import RunFailed, last_lines, run_for
@@ -85,7 +84,7 @@ def time_to(
     }
 
 
-def _train(case: Case, where: Place, flags: list[str]) -> list[tuple[list[Record], dict[str, Any]]]:
+def _train(case: Case, where: Place, flags: list[str]) -> list[tuple[list[Record], Summary]]:
     """Returns records and summary of the run; of each run, where they are side by side.
 
     Raises:
@@ -108,16 +107,13 @@ def _train(case: Case, where: Place, flags: list[str]) -> list[tuple[list[Record
             raise RunFailed(f"{last_lines(done)}\n{case.name}: exit code {done.returncode}")
         try:
             return [_read(Path(scratch) / name) for name in names]
-        except OSError as error:
+        except InputError as error:
             raise RunFailed(f"{case.name}: {error}; is --out a folder that all machines see?") from None
 
 
-def _read(folder: Path) -> tuple[list[Record], dict[str, Any]]:
-    """Returns records and summary of a complete run. OSError: they are not there."""
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    if not summary["complete"]:
-        raise RunFailed(f"{folder}: not complete")
-    return read_records(folder), summary
+def _read(folder: Path) -> tuple[list[Record], Summary]:
+    """Returns records and summary of a complete run. InputError: they are not there."""
+    return read_records(folder), read_summary(folder)
 
 
 def _busy_s() -> float:

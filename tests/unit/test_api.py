@@ -43,7 +43,7 @@ def test_examples_run(module, tmp_path, monkeypatch):
 def test_public_functions_have_examples():
     found = [test for module in (runs, results, own_loop) for test in doctest.DocTestFinder().find(module)]
     shown = {test.name.rpartition(".")[2] for test in found if test.examples}
-    assert shown >= {"train", "evaluate", "predict", "read_history", "load_params", "exchange"}
+    assert shown >= {"train", "evaluate", "predict", "read_history", "read_summary", "load_params", "exchange"}
 
 
 @pytest.mark.parametrize("name", ddpgd.__all__)

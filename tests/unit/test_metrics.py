@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ddpgd.errors import InputError
-from ddpgd.run.records import RecordFile, read_records, write_summary
+from ddpgd.run.records import RecordFile, read_records
+from ddpgd.run.summary import write_summary
 from ddpgd.training.counters import Counters
 from mutations import mutated
 
