@@ -20,15 +20,17 @@ from pathlib import Path
 from benchmarks.cost_model.records import Case, Fit, Found
 from benchmarks.lib.arguments import new_file
 from benchmarks.lib.common import NUM_RANKS, SHARED_MEMORY, typed
-from benchmarks.lib.page import PageError, fill
+from benchmarks.lib.program import Program, make_parser, show
 from benchmarks.lib.results import spread, write
-from ddpgd.errors import InputError
 from ddpgd.run.records import read_records
-from ddpgd.scaling.arguments import OneLineParser, positive, some_of
+from ddpgd.scaling.arguments import positive, some_of
 from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, versions_text
 from ddpgd.scaling.cost_model import Cluster, Coding, Costs, Link, Prediction, Work, predict
 from ddpgd.scaling.processes import ONE_THREAD, RunFailed, run_for
-from tools.netlab.main import Lab, LabError
+from tools.netlab.main import Lab
+
+PROGRAM = Program("bench_model")
+say = PROGRAM.say
 
 Key = tuple[str, str, str, int]
 """Link, network, wire, micro-batches per rank."""
@@ -200,9 +202,7 @@ def error(case: Case) -> float:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = OneLineParser(
-        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--out", metavar="FILE", type=new_file, help="JSON: median, least and most of each case")
     add("--page", metavar="FILE", type=Path, help="puts the table into this page")
@@ -218,29 +218,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def say(line: str) -> None:
-    print(f"bench_model: {line}", file=sys.stderr, flush=True)
-
-
 def main(arguments: list[str]) -> int:
-    """0 done, 1 a run failed, 2 wrong usage, or a machine without what it takes."""
-    try:
+    """Returns an exit code: 0 done, 1 a run failed, 2 wrong usage, or a machine without what it takes."""
+
+    def work() -> bool:
         asked = parse(arguments)
         found = bench(asked, arguments)
         if asked.out:
             write(asked.out, found)
-        lines = page_lines(found)
-        if asked.page:
-            fill(asked.page, "scaling model", lines)
-        else:
-            print("\n".join(lines))
-    except RunFailed as failure:
-        say(str(failure))
-        return 1
-    except (InputError, LabError, OSError, PageError) as failure:
-        say(str(failure))
-        return 2
-    return 0
+        show(page_lines(found), asked.page, "scaling model")
+        return True
+
+    return PROGRAM.run(work)
 
 
 if __name__ == "__main__":

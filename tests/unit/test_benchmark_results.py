@@ -2,13 +2,19 @@
 
 import json
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.cpu.pairs import in_turn, pair_lines
+from benchmarks.lib.page import PageError
+from benchmarks.lib.program import Program, show
 from benchmarks.lib.results import between, ratios, spread, write
+from ddpgd.errors import InputError
+from ddpgd.scaling.processes import RunFailed
+from tools.netlab.main import LabError
 
 ROOT = Path(__file__).parents[2]
 LISTED = subprocess.run(["git", "ls-files", "benchmarks"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
@@ -76,3 +82,27 @@ def test_results_hold_no_raw_samples(path: Path) -> None:
                 check(one)
 
     check(json.loads(path.read_text()))
+
+
+def test_a_program_tells_failures_in_one_line_and_by_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(failure: Exception) -> bool:
+        raise failure
+
+    program = Program("bench_x")
+    assert program.run(lambda: True) == 0
+    assert program.run(lambda: False) == 1
+    assert capsys.readouterr().err == ""
+    failures = [RunFailed("a"), InputError("b"), LabError("c"), PageError("d"), OSError("e")]
+    assert [program.run(partial(work, failure)) for failure in failures] == [1, 2, 2, 2, 2]
+    assert capsys.readouterr().err == "".join(f"bench_x: {letter}\n" for letter in "abcde")
+
+
+def test_lines_are_printed_or_put_into_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- here --><!-- end of here -->\nafter\n")
+    show(["1", "2"])
+    assert capsys.readouterr().out == "1\n2\n"
+    show(["1", "2"], page, "here")
+    assert "1\n2" in page.read_text()
+    with pytest.raises(PageError):
+        show(["1"], page, "there")
