@@ -22,33 +22,43 @@ _LIVE_FACTOR = 20
 
 
 @contextmanager
-def watching(world: Transport, stop: StopRequest) -> Iterator["Watchdog"]:
+def watching(world: Transport, stop: StopRequest) -> Iterator["Unwatched"]:
     """Watches the ranks of `world` from a thread of each rank. Every rank calls it; the block uses the yielded `transport`."""
     if world.world_size == 1:
-        yield Watchdog(world, None, stop)
+        yield Unwatched(world)
         return
     with shared_board(world) as board:
+        if board is None:
+            yield Unwatched(world)
+            return
         watchdog = Watchdog(world, board, stop)
         with watchdog.running():
             yield watchdog
 
 
-class Watchdog:
-    """Looks every second how far the ranks of this node are; the lowest of them that is not missing speaks.
+class Unwatched:
+    """Watches nothing: there is one rank, or the ranks of a node cannot share memory.
 
     `transport`: what the run must use, because collectives are counted there. `num_steps`: tells the steps done here.
     """
 
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.num_steps: Callable[[], int] = lambda: 0
+
+
+class Watchdog(Unwatched):
+    """Looks every second how far the ranks of this node are; the lowest of them that is not missing speaks."""
+
     def __init__(
         self,
         world: Transport,
-        board: Board | None,
+        board: Board,
         stop: StopRequest,
         patience_s: float | None = None,
         write: Callable[[str], None] | None = None,
     ) -> None:
-        self.transport = world if board is None else Counted(world, board.words[board.own, PHASE:PID].data)
-        self.num_steps: Callable[[], int] = lambda: 0
+        super().__init__(Counted(world, board.words[board.own, PHASE:PID].data))
         self._world = world
         self._board = board
         self._stop = stop
@@ -62,9 +72,6 @@ class Watchdog:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Runs the thread that looks, until the block ends."""
-        if self._board is None:
-            yield
-            return
         thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         thread.start()
         try:
@@ -80,7 +87,6 @@ class Watchdog:
     def look(self, now: float) -> None:
         """Compares the ranks at `now`, in seconds of the node's clock; writes a line, or ends the job, where that is due."""
         board = self._board
-        assert board is not None
         board.words[board.own, BEAT_MS] = int(1000 * now)
         if self._stop and not self._stop_since:
             self._stop_since = now
@@ -115,19 +121,16 @@ class Watchdog:
 
     @property
     def _own(self) -> int:
-        assert self._board is not None
         return self._board.own
 
     def _speaks(self, missing: list[int]) -> bool:
         """The lowest rank of the node that is not missing; where none is, as on a node that waits for another, the first."""
-        assert self._board is not None
         return self._own == next(row for row in range(len(self._board.ranks)) if row not in missing or row == self._own)
 
     def _where(self, waited_s: float) -> str:
         return f"at step {self.num_steps() + 1} for {waited_s:.0f} s"
 
     def _line(self, row: int, seen: np.ndarray, waited_s: float, is_silent: bool) -> str:
-        assert self._board is not None
         why = "it does not run: stopped, or its memory is swapped out" if is_silent else "it computes, writes, or hangs"
         name = f"rank {self._board.ranks[row]} (process {seen[row, PID]} on {node()})"
         return f"{name} has not arrived {self._where(waited_s)}: {why}"

@@ -116,7 +116,7 @@ def predict(work: Work, costs: Costs, cluster: Cluster, world_size: int) -> Pred
     wait_s = costs.jitter * compute_s * waits(world_size) / math.sqrt(work.local_steps)
     latency_s = sum(one.latency_s(cluster) for one in sums)
     transfer_s = sum(one.transfer_s(cluster) for one in sums)
-    coding_s = _coding_s(work, costs, load, num_pieces)
+    coding_s = _coding_s(work, costs, load, num_pieces) if sums else 0.0
     parts = [part / work.local_steps for part in (latency_s, transfer_s, coding_s)]
     hidden_s = min(sum(parts), work.overlap * compute_s)
     step_s = compute_s + wait_s + sum(parts) - hidden_s
@@ -209,8 +209,6 @@ def _messages(one: Traffic) -> int:
 def _coding_s(work: Work, costs: Costs, load: Load, num_pieces: int) -> float:
     """Additions of all pieces of a segment by its owner; encodings and decodings of what travels."""
     world_size = load.world_size
-    if world_size == 1:
-        return 0.0
     size, kind = work.num_params, WIRES[work.wire].kind
     if kind is Kind.COMPRESSOR:
         return size * costs.coding.encode_s + WIRES[work.wire].num_decoded(load) * costs.coding.decode_s
