@@ -14,6 +14,7 @@ from compile_cache import digest
 HERE = Path(__file__).resolve().parent
 ENGINE = HERE / "engine"
 SHIM = HERE / "shim"
+TWINS = ("ptx.cuh", "grid.cuh")
 
 FLAGS = (
     *("-std=c++20", "-O2", "-ftree-vectorize", "-fpeel-loops", "-g1", "-w"),
@@ -166,10 +167,11 @@ def compile_unit(text: str, options: Sequence[str] = (), name: str = "unit.cu") 
 
     def make(made: Path) -> None:
         include = ["-I", str(SHIM), *(f"-I{folder}" for folder in folders), "-I", str(ENGINE)]
-        # A header beside its includer is found before the shim, so the twin comes first and its guard shuts out the other.
-        twin = '#include "ptx.cuh"\n' if "ptx.cuh" in text or any(b"ptx.cuh" in part for part in contents) else ""
+        # A header beside its includer is found before the shim, so twins come first and their guards shut out the others.
+        used = [text.encode(), *contents]
+        twins = "".join(f'#include "{twin}"\n' for twin in TWINS if any(twin.encode() in part for part in used))
         # The namespace lets g++ drop what no kernel uses and inline the rest.
-        whole = f'#include "cuda.hpp"\nnamespace {{\n{twin}# 1 "{name}"\n{text}\n}}\n'
+        whole = f'#include "cuda.hpp"\nnamespace {{\n{twins}# 1 "{name}"\n{text}\n}}\n'
         expanded, kernels = table(rewrite(run_gcc([*FLAGS[:1], "-E", "-x", "c++", *flags, *include, "-"], whole)))
         run_gcc([*FLAGS, *CHECKS, "-fpreprocessed", "-x", "c++", "-", "-o", str(made)], expanded + kernels)
 

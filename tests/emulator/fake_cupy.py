@@ -40,7 +40,12 @@ def build() -> dict[str, ModuleType]:
         runtimeGetVersion=lambda: 13000,
         is_hip=False,
     )
-    driver = module("cupy.cuda.driver", CUDADriverError=fake_stream.CUDADriverError, get_build_version=lambda: 13000)
+    driver = module(
+        "cupy.cuda.driver",
+        CUDADriverError=fake_stream.CUDADriverError,
+        get_build_version=lambda: 13000,
+        occupancyMaxActiveBlocksPerMultiprocessor=fake_raw.max_active_blocks,
+    )
     compiler = module("cupy.cuda.compiler", CompileException=fake_raw.CompileException)
     stream = module(
         "cupy.cuda.stream",
@@ -102,11 +107,14 @@ class Installed:
         self.uninstall()
 
 
-def install(num_devices: int = 1, order: str = "forward", lazy: bool = False) -> Installed:
+def install(
+    num_devices: int = 1, order: str = "forward", lazy: bool = False, num_multiprocessors: int = 4
+) -> Installed:
     """The fake as `cupy`, with so many devices, threads run in `order`: forward, reverse or random:SEED.
 
     The environment's DDPGD_EMULATOR_ORDER goes before `order`. A `lazy` device runs the work of a stream only when
-    something waits for it, so that a host that forgets to wait reads what was there before.
+    something waits for it, so that a host that forgets to wait reads what was there before. A cooperative launch may have
+    as many blocks as fit on `num_multiprocessors`; the environment's DDPGD_EMULATOR_MULTIPROCESSORS goes before it.
     """
-    fake_stream.reset(num_devices, order, lazy)
+    fake_stream.reset(num_devices, order, lazy, num_multiprocessors)
     return Installed()

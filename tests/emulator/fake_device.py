@@ -10,7 +10,15 @@ from .launcher import Memory
 
 COMPUTE_CAPABILITY = "90"
 SHARED_BYTES_DEFAULT, SHARED_BYTES_LIMIT = 48 * 1024, 99 * 1024
+THREADS_AT_ONCE, BLOCKS_AT_ONCE = 2048, 32
+SHARED_BYTES_AT_ONCE, SHARED_BYTES_RESERVED = 100 * 1024, 1024
+"""On a multiprocessor; so many bytes more than a block asks for."""
 MAX_THREADS, MAX_BLOCK, MAX_GRID = 1024, (1024, 1024, 64), (2**31 - 1, 65535, 65535)
+
+
+def num_multiprocessors() -> int:
+    """The environment's DDPGD_EMULATOR_MULTIPROCESSORS, or what `install` was given."""
+    return int(os.environ.get("DDPGD_EMULATOR_MULTIPROCESSORS", settings.num_multiprocessors))
 
 
 class Device:
@@ -26,7 +34,8 @@ class Device:
             "MaxThreadsPerBlock": MAX_THREADS,
             "MaxSharedMemoryPerBlock": SHARED_BYTES_DEFAULT,
             "MaxSharedMemoryPerBlockOptin": SHARED_BYTES_LIMIT,
-            "MultiProcessorCount": 4,
+            "MultiProcessorCount": num_multiprocessors(),
+            "CooperativeLaunch": 1,
             "WarpSize": 32,
             "ComputeCapabilityMajor": int(COMPUTE_CAPABILITY[:-1]),
             "ComputeCapabilityMinor": int(COMPUTE_CAPABILITY[-1]),
@@ -72,7 +81,7 @@ def get_device_properties(device: int) -> dict[str, Any]:
         "major": int(COMPUTE_CAPABILITY[:-1]),
         "minor": int(COMPUTE_CAPABILITY[-1]),
         "totalGlobalMem": 1 << 30,
-        "multiProcessorCount": 4,
+        "multiProcessorCount": num_multiprocessors(),
         "maxThreadsPerBlock": MAX_THREADS,
         "sharedMemPerBlock": SHARED_BYTES_DEFAULT,
         "sharedMemPerBlockOptin": SHARED_BYTES_LIMIT,

@@ -3,8 +3,10 @@
 # ruff: noqa: ARG002  signatures are CuPy's
 
 import ctypes
+import itertools
 import weakref
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,6 +37,7 @@ class RawModule:
         options: tuple[str, ...] = (),
         backend: str = "nvrtc",
         name_expressions: Any = None,
+        enable_cooperative_groups: bool = False,
         **_: Any,
     ) -> None:
         if code is None or path is not None or name_expressions is not None:
@@ -42,6 +45,7 @@ class RawModule:
         if not isinstance(options, tuple):
             raise TypeError("options must be a tuple")
         self.code, self.options, self.backend = code, options, backend
+        self.enable_cooperative_groups = enable_cooperative_groups
 
     def compile(self, log_stream: Any = None) -> launcher.Unit:
         try:
@@ -53,14 +57,20 @@ class RawModule:
         kernels = self.compile().kernels
         if name not in kernels:
             raise CUDADriverError(500, f"CUDA_ERROR_NOT_FOUND: named symbol not found: {name} of {sorted(kernels)}")
-        return RawKernel(kernels[name])
+        return RawKernel(kernels[name], self.enable_cooperative_groups)
 
 
 class RawKernel:
     """A kernel to call with (grid, block, args, shared_mem=0, stream=None)."""
 
-    def __init__(self, kernel: launcher.Kernel) -> None:
+    by_ptr: ClassVar["weakref.WeakValueDictionary[int, RawKernel]"] = weakref.WeakValueDictionary()
+    ptrs = itertools.count(1 << 20, 16)
+
+    def __init__(self, kernel: launcher.Kernel, cooperative: bool = False) -> None:
         self._kernel = kernel
+        self.enable_cooperative_groups = cooperative
+        self.kernel = SimpleNamespace(ptr=next(self.ptrs))
+        self.by_ptr[self.kernel.ptr] = self
         self.name = self.__name__ = kernel.name
         self.max_threads_per_block = min(kernel.max_threads, fake_device.MAX_THREADS)
         self._dynamic_limit = fake_device.SHARED_BYTES_DEFAULT
@@ -91,6 +101,8 @@ class RawKernel:
             limit = self._dynamic_limit
             text = f"{self.name} with {shared_mem} bytes of dynamic shared memory, but at most {limit}"
             raise CUDADriverError(1, f"CUDA_ERROR_INVALID_VALUE: {text}")
+        if self.enable_cooperative_groups:
+            self._refuse_too_many(shape, threads, shared_mem)
         if len(args) != len(kernel.types):
             raise TypeError(f"{self.name} takes {len(kernel.types)} arguments {kernel.types}, got {len(args)}")
         # A graph keeps no array alive: what was freed before its launch is unmapped, and faults.
@@ -102,13 +114,32 @@ class RawKernel:
         ]
 
         def run() -> None:
-            kernel.launch(shape, threads, values, shared_mem, order())
+            kernel.launch(shape, threads, values, shared_mem, order(), self.enable_cooperative_groups)
             for position, memory in memories.items():
                 whole = memory()
                 if whole is not None and not whole.slack_is_whole():
                     raise launcher.KernelError(f"{self.name} wrote past the end of argument {position}")
 
         (stream or get_current_stream()).enqueue(run, keep=used)
+
+    def _refuse_too_many(self, grid: tuple[int, int, int], block: tuple[int, int, int], shared_mem: int) -> None:
+        """CuPy itself warns, and launches fewer blocks of a one-dimensional grid; the driver refuses what does not fit."""
+        blocks = grid[0] * grid[1] * grid[2]
+        at_once = max_active_blocks(self.kernel.ptr, block[0] * block[1] * block[2], shared_mem)
+        limit = at_once * fake_device.num_multiprocessors()
+        if blocks > limit:
+            text = f"{self.name} with {blocks} blocks, of which {limit} fit at once"
+            raise CUDADriverError(720, f"CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: {text}")
+
+
+def max_active_blocks(func: int, block_size: int, dynamic_bytes: int) -> int:
+    """Blocks of a kernel that a multiprocessor runs at once. Static shared memory is not counted, nor are registers."""
+    kernel = RawKernel.by_ptr[func]
+    if not 0 < block_size <= kernel.max_threads_per_block or dynamic_bytes > kernel.max_dynamic_shared_size_bytes:
+        return 0
+    by_threads = fake_device.THREADS_AT_ONCE // (-(-block_size // 32) * 32)
+    by_shared = fake_device.SHARED_BYTES_AT_ONCE // (dynamic_bytes + fake_device.SHARED_BYTES_RESERVED)
+    return min(by_threads, by_shared, fake_device.BLOCKS_AT_ONCE)
 
 
 def three(sizes: Any, limits: tuple[int, int, int], what: str) -> tuple[int, int, int]:

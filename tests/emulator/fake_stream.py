@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-settings = SimpleNamespace(num_devices=1, order="forward", lazy=False)
+settings = SimpleNamespace(num_devices=1, order="forward", lazy=False, num_multiprocessors=4)
 current = threading.local()
 lock = threading.RLock()
 
@@ -154,9 +154,9 @@ class Stream:
 Stream.null = Stream(null=True)
 
 
-def reset(num_devices: int, order: str, lazy: bool) -> None:
+def reset(num_devices: int, order: str, lazy: bool, num_multiprocessors: int = 4) -> None:
     """New devices, without the streams and unfinished work of the old."""
-    vars(settings).update(num_devices=num_devices, order=order, lazy=lazy)
+    vars(settings).update(num_devices=num_devices, order=order, lazy=lazy, num_multiprocessors=num_multiprocessors)
     vars(current).clear()
     Stream.by_ptr.clear()
     Stream.null = Stream(null=True)

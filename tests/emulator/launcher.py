@@ -36,6 +36,7 @@ class Launch(ctypes.Structure):
         ("shared", ctypes.c_void_p),
         ("order", ctypes.c_int),
         ("seed", ctypes.c_uint64),
+        ("cooperative", ctypes.c_int),
         ("message", ctypes.c_char * 1024),
         ("fault_address", ctypes.c_size_t),
         ("program_counter", ctypes.c_size_t),
@@ -105,6 +106,7 @@ class Kernel:
         arguments: Sequence[ctypes._SimpleCData],  # type: ignore[type-arg]
         dynamic_bytes: int = 0,
         order: str = "forward",
+        cooperative: bool = False,
     ) -> None:
         """Runs every thread to its end, or raises a KernelError. `arguments` match `types`; the caller has checked."""
         pointers = (ctypes.c_void_p * max(1, len(arguments)))(*(ctypes.addressof(value) for value in arguments))
@@ -121,6 +123,7 @@ class Kernel:
             shared=self.unit.shared,
             order=ORDERS[kind],
             seed=int(seed or 0),
+            cooperative=cooperative,
         )
         with one_launch:
             failed = compiler.scheduler().emulator_launch(ctypes.byref(launch))

@@ -11,7 +11,9 @@
 
 namespace emulator {
 
-constexpr size_t STACK_BYTES = 256 * 1024, PAGE_BYTES = 4096;
+constexpr size_t PAGE_BYTES = 4096;
+constexpr unsigned MAX_THREADS = 1024;  // of a block
+constexpr unsigned NUM_GUARDED = 8 * MAX_THREADS;  // stacks with an unreadable page, of which a process may not have many
 
 #if defined(__x86_64__)
 
@@ -46,17 +48,20 @@ inline void make_context(Context& context, char* stack, size_t bytes, void (*bod
 #endif
 
 struct Fiber {
+    unsigned number;
     Context context;
-    char* stack = nullptr;
-    size_t bytes = 0;
+    char* stack;
+    size_t bytes;
 
-    void allocate(unsigned number) {
+    explicit Fiber(unsigned number) : number(number) {
+        // Only cooperative launches have more threads at once than one block.
+        const size_t mapped = (number < MAX_THREADS ? 256 : 64) * 1024;
         auto base = static_cast<char*>(
-            mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-        mprotect(base, PAGE_BYTES, PROT_NONE);
+            mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+        if (number < NUM_GUARDED) mprotect(base, PAGE_BYTES, PROT_NONE);
         stack = base + PAGE_BYTES;
         // Tops at different distances from a page, or all stacks would share a few sets of the cache.
-        bytes = STACK_BYTES - PAGE_BYTES - number * 320 % PAGE_BYTES;
+        bytes = mapped - PAGE_BYTES - number * 320 % PAGE_BYTES;
     }
 };
 

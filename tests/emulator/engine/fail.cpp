@@ -59,6 +59,19 @@ void fail_stuck() {
     fail(waiting->site, "divergent: it waits in %s, but %s", waiting->waits_in, *other ? other : "not all lanes come");
 }
 
+void fail_grid(const Block& other, uint64_t number) {
+    const uint3 at = index_of_block(number);
+    const Thread& thread = other.threads[0];
+    char does[128];
+    if (other.exited)
+        snprintf(does, sizeof does, "has exited");
+    else if (thread.site == current->site)
+        snprintf(does, sizeof does, "waits there with another state");
+    else
+        snprintf(does, sizeof does, "waits in grid_barrier at line %d", thread.site.line);
+    fail(current->site, "divergent: it waits in grid_barrier, but block (%u, %u, %u) %s", at.x, at.y, at.z, does);
+}
+
 static pthread_t owner;
 constexpr int FAULTS[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
 static struct sigaction before[std::size(FAULTS)];

@@ -43,9 +43,13 @@ extern EMULATOR_VARIABLE uint3 thread_index, block_index;
 extern EMULATOR_VARIABLE dim3 block_shape, grid_shape;
 extern EMULATOR_VARIABLE unsigned lane_number, thread_number;
 extern EMULATOR_VARIABLE uint64_t thread_serial;  // no two threads of any launch share it
+extern EMULATOR_VARIABLE unsigned fiber_number;   // no two threads that have begun and not ended share it
 extern char* EMULATOR_VARIABLE dynamic_shared;
 
 void barrier(Site site);
+
+// Waits for all threads of all blocks of a cooperative launch. The highest bit of `state` flips, as on a GPU.
+void grid_barrier(unsigned* state, Site site);
 
 // Waits until every lane of `mask` has posted; the last one runs `execute` over all posts.
 void collective(const char* name, Execute execute, unsigned mask, void* post, Site site);

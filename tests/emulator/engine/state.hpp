@@ -14,7 +14,7 @@ namespace emulator {
 
 enum Order : int { FORWARD, REVERSE, RANDOM };
 
-constexpr unsigned WARP = 32, MAX_THREADS = 1024, SHARED_BYTES = 26 * PAGE_BYTES;
+constexpr unsigned WARP = 32, SHARED_BYTES = 26 * PAGE_BYTES;
 
 // What Python fills in, and reads after a failure.
 struct Launch {
@@ -26,6 +26,7 @@ struct Launch {
     const Shared* shared;
     int order;
     uint64_t seed;
+    int cooperative;
     char message[1024];
     uintptr_t fault_address, program_counter;
 };
@@ -39,6 +40,7 @@ struct Thread {
     Site site = {};
     unsigned mask = 0;
     Execute execute = nullptr;
+    unsigned* grid_state = nullptr;  // null while it does not wait for the grid
 };
 
 struct Warp {
@@ -47,21 +49,38 @@ struct Warp {
     void* posts[WARP] = {};
 };
 
+// A block between its first and its last instruction. A launch that is not cooperative has one at a time.
+struct Block {
+    std::vector<Thread> threads;
+    Warp warps[MAX_THREADS / WARP];
+    bool exited = false;
+    std::vector<char> shared;  // the contents of its shared memory while another block runs
+};
+
 extern Launch* launch;
-extern Thread threads[MAX_THREADS], *current;
-extern Warp warps[MAX_THREADS / WARP];
+extern Block* block;  // the one that runs
+extern Thread *threads, *current;
+extern Warp* warps;
 extern unsigned num_threads, num_warps;
-extern std::vector<Fiber*> idle;
 extern std::minstd_rand randomness;
 extern char* shared_end;  // an unreadable page
 extern sigjmp_buf escape;  // back to the launch, from wherever a thread failed
 
 inline Warp& warp_of(const Thread& thread) { return warps[thread.number / WARP]; }
 
-void fiber_body();
-void run_block();
+void forget_fibers();  // after a failure, which leaves them in the middle of things
+
+void begin_block();
+void run_block();  // to its end, or until all its threads wait for the grid
+void release_barrier();
+
+void clear_shared();
+uint3 index_of_block(uint64_t number);
+void run_in_turn(uint64_t num_blocks);
+void run_together(uint64_t num_blocks);
 
 [[noreturn]] void fail_stuck();
+[[noreturn]] void fail_grid(const Block& other, uint64_t number);  // for which the current block waits in vain
 
 // While one lives, a fault of this thread of the process ends the launch and not the process.
 class FaultsCaught {

@@ -1,7 +1,6 @@
 // The threads of one block: fibers that run in rounds over the lanes of a warp, and wait for their warp or block.
-#include <string.h>
-
 #include <algorithm>
+#include <deque>
 
 #include "state.hpp"
 
@@ -10,11 +9,13 @@ namespace emulator {
 uint3 thread_index;
 unsigned lane_number, thread_number;
 uint64_t thread_serial;
+unsigned fiber_number;
 
-Thread threads[MAX_THREADS], *current;
-Warp warps[MAX_THREADS / WARP];
+Thread *threads, *current;
+Warp* warps;
 unsigned num_threads, num_warps;
-std::vector<Fiber*> idle;
+static std::deque<Fiber> fibers;
+static std::vector<Fiber*> idle;
 static unsigned round_warp, pass;  // the present round: its warp, and the lanes that it still has to run
 static Context main_context;
 
@@ -33,10 +34,32 @@ static void enter(Thread& thread) {
     thread_number = thread.number;
     lane_number = thread.number % WARP;
     thread_serial = thread.serial;
+    fiber_number = thread.fiber->number;
 }
 
-static void begin(Thread& thread, Fiber* fiber) {
-    thread.fiber = fiber;
+static void fiber_body();
+
+static Fiber* take_fiber() {
+    if (idle.empty()) {
+        Fiber& made = fibers.emplace_back(unsigned(fibers.size()));
+        make_context(made.context, made.stack, made.bytes, fiber_body);
+        return &made;
+    }
+    Fiber* fiber = idle.back();
+    idle.pop_back();
+    return fiber;
+}
+
+void forget_fibers() {
+    idle.clear();
+    for (auto fiber = fibers.rbegin(); fiber != fibers.rend(); ++fiber) {
+        make_context(fiber->context, fiber->stack, fiber->bytes, fiber_body);
+        idle.push_back(&*fiber);
+    }
+}
+
+static void begin(Thread& thread) {
+    thread.fiber = take_fiber();
     warp_of(thread).fresh &= ~(1u << thread.number % WARP);
     static uint64_t serial = 0;
     thread.serial = ++serial;
@@ -50,8 +73,7 @@ static Fiber* next_of_round() {
     pass &= ~bit;
     Thread& thread = threads[round_warp * WARP + lane];
     if (warps[round_warp].fresh & bit) {
-        begin(thread, idle.back());
-        idle.pop_back();
+        begin(thread);
     } else {
         enter(thread);
     }
@@ -64,7 +86,7 @@ static void leave(Fiber* from) {
     if (next != from) switch_context(from->context, next ? next->context : main_context);
 }
 
-void fiber_body() {
+static void fiber_body() {
     for (;;) {
         launch->call(launch->arguments);
         Warp& warp = warp_of(*current);
@@ -92,6 +114,14 @@ void barrier(Site site) {
 unsigned active_lanes() {
     const Warp& warp = warp_of(*current);
     return warp.present & ~warp.exited;
+}
+
+void grid_barrier(unsigned* state, Site site) {
+    if (!launch->cooperative) fail(site, "grid_barrier in a launch that is not cooperative");
+    if (*state & 0x7FFFFFFF) fail(site, "grid_barrier with a state that was not zero: 0x%08x", *state);
+    warp_of(*current).at_barrier |= 1u << lane_number;
+    current->grid_state = state;
+    wait("grid_barrier", site);
 }
 
 void collective(const char* name, Execute execute, unsigned mask, void* post, Site site) {
@@ -151,34 +181,48 @@ static void run_until_all_wait() {
     }
 }
 
-static void release_barrier() {
+static void check_barrier() {
     for (unsigned w = 0; w < num_warps; ++w)
         if (warps[w].at_barrier != warps[w].present) fail_stuck();
-    for (unsigned t = 1; t < num_threads; ++t)
+    for (unsigned t = 1; t < num_threads; ++t) {
         if (!(threads[t].site == threads[0].site)) fail_stuck();
+        if (threads[t].grid_state != threads[0].grid_state) fail(threads[t].site, "grid_barrier with several states");
+    }
+}
+
+void release_barrier() {
+    for (unsigned t = 0; threads[0].grid_state && t < num_threads; ++t) threads[t].grid_state = nullptr;
     for (unsigned w = 0; w < num_warps; ++w) {
         warps[w].runnable = warps[w].present;
         warps[w].at_barrier = 0;
     }
 }
 
-void run_block() {
-    for (size_t i = 0; i < launch->shared->count; ++i)
-        memset(launch->shared->arrays[i].start, 0xFF, launch->shared->arrays[i].bytes);
-    memset(dynamic_shared, 0xFF, (launch->dynamic_bytes + 15) / 16 * 16);
+void begin_block() {
+    clear_shared();
     for (unsigned w = 0; w < num_warps; ++w) {
         const unsigned lanes = std::min(WARP, num_threads - w * WARP);
         const unsigned all = lanes == WARP ? ~0u : (1u << lanes) - 1;
         warps[w] = Warp{all, all, all};
     }
-    for (;;) {
-        run_until_all_wait();
-        if (std::all_of(warps, warps + num_warps, [](const Warp& w) { return w.exited == w.present; })) break;
-        release_barrier();
-    }
+}
+
+static void end_block() {
+    block->exited = true;
     const char* slack = dynamic_shared + launch->dynamic_bytes;
     for (; reinterpret_cast<uintptr_t>(slack) % 16; ++slack)
         if (*slack != '\xFF') fail({}, "a thread of this block wrote past the end of dynamic shared memory");
+}
+
+void run_block() {
+    for (;;) {
+        run_until_all_wait();
+        if (std::all_of(warps, warps + num_warps, [](const Warp& w) { return w.exited == w.present; })) break;
+        check_barrier();
+        if (threads[0].grid_state) return;
+        release_barrier();
+    }
+    end_block();
 }
 
 }  // namespace emulator

@@ -63,8 +63,9 @@ struct Copies {
 };
 
 inline std::vector<std::vector<Copy>>& own_copies() {
-    static Copies copies[1024];
-    Copies& own = copies[emulator::thread_number];
+    static std::deque<Copies> copies;
+    if (copies.size() <= emulator::fiber_number) copies.resize(emulator::fiber_number + 1);
+    Copies& own = copies[emulator::fiber_number];
     if (own.serial != emulator::thread_serial) own = {emulator::thread_serial, {{}}};
     return own.groups;
 }
