@@ -5,8 +5,9 @@ gets it from `site/` on its PYTHONPATH. Blocks run in turn, the threads of a blo
 in the order forward, reverse or random:SEED. The blocks of a cooperative launch run together, each until `grid_barrier`.
 
 A KernelError names kernel, block, thread and line: arrays overrun at their end, static and local arrays indexed outside,
-misaligned vectors, barriers of blocks and grids and warp operations that not all reach, threads that leave before a barrier. Memory that nobody
-wrote is NaN. A missing barrier shows as a wrong value in one of the orders, a forgotten wait for a stream with `lazy=True`.
+misaligned vectors, barriers of blocks and grids and warp operations that not all reach, threads that leave before a barrier.
+Memory that nobody wrote is NaN. A missing barrier shows as a wrong value in one of the orders, a forgotten wait for a
+stream with `lazy=True`.
 
 Not found: races that no order tried shows, endless loops, overruns from one array into a neighbour through a pointer,
 more than 48 KiB of static shared memory, too many registers, the last bits of tensor cores and approximate functions, and
