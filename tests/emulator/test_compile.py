@@ -11,12 +11,14 @@ import compile_cache
 ROOT = Path(__file__).parents[2]
 
 
-def compile_kernels(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A compiler's result for the same text is taken from the cache."""
+def compile_kernels(*arguments: str, package: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """A compiler's result for the same text is taken from the cache. `package`: the folder with `ddpgd`."""
     compile_cache.folder().mkdir(parents=True, exist_ok=True)
-    environment |= {"DDPGD_COMPILE_LOGS": str(compile_cache.folder())}
-    command = [sys.executable, str(ROOT / "tools" / "compile_kernels.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+    environment = {"DDPGD_COMPILE_LOGS": str(compile_cache.folder()), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tools.compile_kernels", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | environment, cwd=package
+    )
 
 
 def test_every_kernel_compiles_for_every_architecture_and_none_spills() -> None:
@@ -42,7 +44,7 @@ def test_what_does_not_compile_is_told_with_the_compilers_message(tmp_path: Path
     text = source.read_text()
     assert "num_samples = min(" in text
     source.write_text(text.replace("num_samples = min(", "num_samples = minimum("))
-    done = compile_kernels("--files", "dense_epilogue.cu", "--archs", "90", PYTHONPATH=str(tmp_path))
+    done = compile_kernels("--files", "dense_epilogue.cu", "--archs", "90", package=tmp_path)
     assert done.returncode == 1
     assert "dense_epilogue.cu float32 sm_90" in done.stderr
     assert "minimum" in done.stderr
