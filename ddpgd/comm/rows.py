@@ -9,6 +9,9 @@ from ddpgd.comm.codec import Array
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.words import TAIL_WORDS
 
+ALIGNED_WORDS = 64
+"""Each row begins at a multiple of so many float32 words, 256 bytes, as an allocation of its own does on a GPU."""
+
 
 class Rows:
     """Gradients and their tails, one micro-batch a row, and views of them that stay the same objects."""
@@ -76,4 +79,6 @@ class RowPool:
         return self._batched[count - 1]
 
     def _make(self, count: int) -> Rows:
-        return Rows(self._ops.zeros((count, self._size + TAIL_WORDS), np.float32), self._size)
+        num_words = self._size + TAIL_WORDS
+        padded = -(-num_words // ALIGNED_WORDS) * ALIGNED_WORDS
+        return Rows(self._ops.zeros((count, padded), np.float32)[:, :num_words], self._size)
