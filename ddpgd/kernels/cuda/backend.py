@@ -42,8 +42,8 @@ class Cuda:
         self._dense = Dense(self._launch, precision)
         self.wire = CudaWire(self._launch)
         name = cupy.cuda.runtime.getDeviceProperties(device)["name"].decode()
-        products = "cuBLAS for large products" if self._dense.has_library else "own products"
-        self.device = f"{name}, CUDA {cupy.cuda.runtime.runtimeGetVersion()}, CuPy {cupy.__version__}, {products}"
+        self.products = self._dense.products
+        self.device = f"{name}, CUDA {cupy.cuda.runtime.runtimeGetVersion()}, CuPy {cupy.__version__}, {self.products}"
         self._sums = Sums(self._launch)
         self._fuser = Fuser(self._launch, self._dense, self._sums)
         self.recorded: list[Call] | None = None

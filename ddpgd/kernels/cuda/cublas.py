@@ -24,7 +24,10 @@ def address(array: Any) -> int:
 
 
 def open_blas(launch: Launcher, precision: str) -> "Blas | None":
-    """None where nvmath-python, or the library that it looks for, is not installed."""
+    """Opens cuBLAS; None where nvmath-python or the library is not installed, or does not start.
+
+    Ranks compare what they opened before a run starts, see `Machine.reaching`.
+    """
     try:
         library = importlib.import_module("nvmath.bindings.cublas")
     except (ImportError, OSError):
@@ -44,6 +47,8 @@ class Blas:
 
     def __init__(self, launch: Launcher, precision: str, library: Any, handle: int) -> None:
         self._launch = launch
+        number = int(library.get_version(handle))
+        self.name = f"cuBLAS {number // 10000}.{number // 100 % 100}.{number % 100}"
         self._library = library
         self._handle = handle
         self._data_type = DATA_TYPES[precision]

@@ -1,7 +1,6 @@
 """The GPU of a rank: chosen from its local rank, before MPI starts, or the reason why there is none."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 MATRIX_CAPABILITY = 80
@@ -10,16 +9,12 @@ MATRIX_CAPABILITY = 80
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU: its index in this process, its name, what tells it from all others, its compute capability, as in 90.
-
-    `has_library`: cuBLAS can be reached, and computes large products.
-    """
+    """A GPU: its index in this process, its name, what tells it from all others, its compute capability, as in 90."""
 
     index: int
     name: str
     identity: str
     capability: int
-    has_library: bool
 
 
 class Cuda(NamedTuple):
@@ -67,7 +62,7 @@ def select(local_rank: int) -> tuple[Device | None, str]:
     # Slices of one GPU (MIG) have its address, and identifiers of their own: 16 bytes, which CuPy reads up to a zero,
     # even beyond them.
     identity = f"{cupy.cuda.Device(index).pci_bus_id} {bytes(properties.get('uuid', b''))[:16].hex()}"
-    return Device(index, properties["name"].decode(), identity, capability, find_spec("nvmath") is not None), ""
+    return Device(index, properties["name"].decode(), identity, capability), ""
 
 
 def _first_line(error: Exception) -> str:

@@ -20,6 +20,7 @@ class Reference:
 
     name = "numpy"
     device = "CPU"
+    products = "NumPy"
     steps_per_replay = 1
     stream = None
 
