@@ -73,7 +73,7 @@ def table(done: list[tuple[Job, dict[str, Use], str]], archs: list[str]) -> list
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--archs", default=",".join(ARCHS))
+    parser.add_argument("--archs", default=",".join(ARCHS), help="default: %(default)s")
     parser.add_argument("--files", default=",".join(sources.files()))
     arguments = parser.parse_args()
     archs = arguments.archs.split(",")

@@ -201,12 +201,13 @@ def _git(*arguments: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--archs", default=ARCHS)
+    parser.add_argument("--archs", default=ARCHS, help="default: %(default)s")
     arguments = parser.parse_args()
-    rows, failed = all_rows(arguments.archs.split(","))
+    archs = arguments.archs.split(",")
+    rows, failed = all_rows(archs)
     if arguments.write and not failed:
         write(rows)
-    limits = json.loads(LIMITS.read_text())
+    limits = {key: share for key, share in json.loads(LIMITS.read_text()).items() if key.partition(" sm_")[2] in archs}
     found = failed + problems(rows, limits)
     print("\n".join(table(rows)))
     print("\n".join(found), file=sys.stderr)
