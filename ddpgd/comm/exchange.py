@@ -14,8 +14,9 @@ import numpy as np
 
 from ddpgd.comm import traffic, tree
 from ddpgd.comm.codec import Array, Codec, Float32, WireLoss, measure
-from ddpgd.comm.compressor import Compressor
+from ddpgd.comm.compressor import Compressor, NoExchange
 from ddpgd.comm.message_plan import MessagePlan, Pieces, Residuals
+from ddpgd.comm.requests import Requests
 from ddpgd.comm.rows import Group, RowPool, Rows
 from ddpgd.comm.transport import Transport
 from ddpgd.kernels.ops import Ops
@@ -114,16 +115,28 @@ class Exchange:
         for into, other in group.additions:
             self._ops.add(into, other, into)
 
-    def combine(self, num_micro_batches: int, stop: bool = False, measure_error: bool = False) -> tuple[Array, Array]:
+    def combine(
+        self,
+        num_micro_batches: int,
+        stop: bool = False,
+        measure_error: bool = False,
+        requests: Requests | None = None,
+    ) -> tuple[Array, Array]:
         """The communication that turns every rank's pieces into the sum; returns `result`.
 
-        `measure_error`: measures what encoding lost of what this rank sends, in `wire_loss`.
+        Args:
+            num_micro_batches: Micro-batches of the step, over all ranks.
+            stop: This rank asks all ranks to stop.
+            measure_error: Measure what encoding lost of what this rank sends, in `wire_loss`.
+            requests: What this rank adds to its tail, `stop` in place of the argument: for calls that are captured.
         """
         plan = self._plan(num_micro_batches)
         if not plan.groups:
             plan.tail_row.whole.fill(0)
         if stop:
             plan.tail_row.tail[Tail.STOP] = 1
+        if requests is not None:
+            requests.add_to(plan.tail_row.tail)
         for other in plan.extra:
             self._ops.add(self._first.row, other, self._first.row)
         if self.compressor:
@@ -151,13 +164,18 @@ class Exchange:
         return self.transport.needs_host or self.codec.random
 
     @property
+    def has_peers(self) -> bool:
+        """True if other ranks add to the sums."""
+        return self.transport.world_size > 1 and not isinstance(self.compressor, NoExchange)
+
+    @property
     def wire(self) -> str:
         """The name of the form on the wire, as `--wire` has it."""
         return self.compressor.name if self.compressor else self.codec.name
 
     @property
     def bytes_sent(self) -> int:
-        """By this rank, in all sums so far."""
+        """By this rank, in all calls of `combine` so far; the replays of a captured call are not counted here."""
         return self.transport.bytes_sent + (self.compressor.bytes_sent if self.compressor else 0)
 
     @property

@@ -65,8 +65,9 @@ class Ops(Protocol):
         """Uninitialised host memory that upload and download reach fastest."""
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """A function that does what `work` does, as fast as can be. `work` calls ops, always the same ones,
-        and the `fill` of arrays; no transfer, and nothing that waits."""
+        """A function that does what `work` does, as fast as can be. `work` calls ops, always the same ones, collectives of
+        transports that do without the host, and the `fill` of arrays; no transfer, and nothing that waits. Fills and
+        collectives may happen once more than asked for: arrays that they change hold nothing that is needed afterwards."""
 
     def fused(self) -> AbstractContextManager[None]:
         """A context in which ops may run together and later, at its end, with the bits that they have alone.

@@ -19,10 +19,12 @@ class Tail(IntEnum):
     NON_FINITE = 3
     STOP = 4
     SQUARED_NORM_SUM = 5
+    STEP_S = 6
+    """Seconds that a step took on rank 0, the only one that tells: all ranks plan by it. 0: not told."""
 
 
 TAIL_WORDS = 8
-"""Length of a tail in float32 words; the last two are spare."""
+"""Length of a tail in float32 words; the last one is spare."""
 
 
 class Control(IntEnum):

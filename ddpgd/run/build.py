@@ -81,6 +81,7 @@ def sync(
         schedule=learning_rates(config, total_steps),
         state=state,
         policy=policy(config),
+        goes_on_after_halt=config.non_finite == "skip",
     )
     synced_step = step_through(exchange=exchange)
     if config.sync == "every-step":

@@ -22,6 +22,7 @@ from ddpgd.kernels.philox import Purpose, uniforms
 from ddpgd.params import Layout
 from ddpgd.run import build, build_exchange
 from ddpgd.scaling.cost_model import Coding, Costs, Link, waits
+from ddpgd.training.step import Step
 
 SLOW_LR = 1e-6
 WARM_UP_STEPS = 5
@@ -92,6 +93,8 @@ def _run(ops: Ops, config: Config, data: Dataset, transport: Transport, seconds:
     """
     plain = replace(config, wire="float32", reduce="ordered", error_feedback=False, sync="every-step", lr=SLOW_LR)
     step = build.sync(ops, plain, data, transport, total_steps=10**9)
+    assert isinstance(step, Step), "every step is synced"
+    step.time_parts()
     found = [step.run(number, 1, False, False) for number in range(WARM_UP_STEPS)]
     slowest_s = max(transport.all_gather_objects(statistics.median(one.step_s for one in found)))
     num_steps = max(LEAST_STEPS, int(seconds / slowest_s))

@@ -79,7 +79,7 @@ class Bookkeeping:
         everybody = transport.all_gather_objects((own.compute_s, own.wire_bytes, own.recent(), own.run_share()))
         compute_s, sent, recent, run_shares = zip(*everybody, strict=True)
         wire_bytes = round(max(sent) / max(1, own.num_steps))
-        one_rank_share = (sum(compute_s) + own.update_s) / own.step_s if own.step_s else 1.0
+        one_rank_share = (sum(compute_s) + own.update_s) / own.timed_s if own.timed_s else 1.0
         return {
             "steps": counters.step,
             "epochs": counters.step / self._batches.steps_per_epoch,

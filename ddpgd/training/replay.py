@@ -5,8 +5,8 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
-from ddpgd.comm.compressor import NoExchange
 from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.requests import Requests
 from ddpgd.kernels.ops import Ops
 
 Work = Callable[[], None]
@@ -20,15 +20,25 @@ class StepShape(NamedTuple):
     observe: bool
 
 
+class Cost(NamedTuple):
+    """The cost of one or more steps on this rank.
+
+    Attributes:
+        compute_s: Seconds of computing gradients; None where the host does not see them end.
+        exchange_s: Seconds of the exchange, those of waiting for other ranks included; None where the host does not see it.
+        wire_bytes: Bytes that this rank sent.
+    """
+
+    compute_s: float | None
+    exchange_s: float | None
+    wire_bytes: int
+
+
 class Replay(Protocol):
     """The captured work of one shape of step."""
 
-    def run(self, count: int, stop: bool) -> tuple[float | None, float]:
-        """Runs `count` steps. `stop`: this rank asks all ranks to stop.
-
-        Returns:
-            Seconds of computing gradients, None where the host does not see them end, and of the exchange.
-        """
+    def run(self, count: int, stop: bool) -> Cost:
+        """Runs `count` steps. `stop`: this rank asks all ranks to stop."""
 
 
 class HostReplay:
@@ -43,36 +53,48 @@ class HostReplay:
         self._compute_gradients = ops.capture(compute_gradients)
         self._decide_and_update = ops.capture(decide_and_update)
 
-    def run(self, count: int, stop: bool) -> tuple[float, float]:
+    def run(self, count: int, stop: bool) -> Cost:
         assert count == 1
-        started = time.perf_counter()
+        bytes_before, started = self._exchange.bytes_sent, time.perf_counter()
         self._compute_gradients()
         self._synchronize()
         computed = time.perf_counter()
         self._exchange.combine(self._shape.num_micro_batches, stop, measure_error=self._shape.observe)
         exchanged = time.perf_counter()
         self._decide_and_update()
-        return computed - started, exchanged - computed
+        return Cost(computed - started, exchanged - computed, self._exchange.bytes_sent - bytes_before)
 
 
 class DeviceReplay:
-    """Whole steps as graphs, exchange included, up to `steps_per_replay` in one replay."""
+    """Whole steps as graphs, exchange included, up to `steps_per_replay` in one replay.
+
+    `requests`: this rank's, added to the tail of every step; None where no other rank reads it.
+    """
 
     def __init__(
-        self, ops: Ops, exchange: Exchange, shape: StepShape, compute_gradients: Work, decide_and_update: Work
+        self,
+        ops: Ops,
+        exchange: Exchange,
+        shape: StepShape,
+        compute_gradients: Work,
+        decide_and_update: Work,
+        requests: Requests | None,
     ) -> None:
-        # Ranks that run without the host would have to agree on the number of steps, and on when to stop.
-        assert exchange.transport.world_size == 1 or isinstance(exchange.compressor, NoExchange)
         self._ops = ops
-        self._work = (compute_gradients, lambda: exchange.combine(shape.num_micro_batches), decide_and_update)
+        self._exchange = exchange
+        self._shape = shape
+        self._compute_gradients = compute_gradients
+        self._decide_and_update = decide_and_update
+        self._requests = requests
+        self._wire_bytes = 0
 
-    def run(self, count: int, stop: bool) -> tuple[None, float]:  # noqa: ARG002
-        while count >= self._ops.steps_per_replay:
+    def run(self, count: int, stop: bool) -> Cost:  # noqa: ARG002 - `requests` says it
+        several, single = divmod(count, self._ops.steps_per_replay)
+        for _ in range(several):
             self._several()
-            count -= self._ops.steps_per_replay
-        for _ in range(count):
+        for _ in range(single):
             self._one()
-        return None, 0.0
+        return Cost(None, 0.0 if self._requests is None else None, count * self._wire_bytes)
 
     @cached_property
     def _one(self) -> Work:
@@ -87,5 +109,10 @@ class DeviceReplay:
         return self._ops.capture(work)
 
     def _step(self) -> None:
-        for part in self._work:
-            part()
+        """A step to be captured. The exchange's round stays where it is: one capture stands for all rounds of its shape."""
+        exchange = self._exchange
+        bytes_before, round = exchange.bytes_sent, exchange.round
+        self._compute_gradients()
+        exchange.combine(self._shape.num_micro_batches, requests=self._requests)
+        self._decide_and_update()
+        self._wire_bytes, exchange.round = exchange.bytes_sent - bytes_before, round

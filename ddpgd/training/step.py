@@ -19,12 +19,12 @@ from ddpgd.model.network import Network
 from ddpgd.optim.rules import Optimizer
 from ddpgd.optim.schedules import Schedule
 from ddpgd.training.cursor import DataCursor
+from ddpgd.training.lookahead import Lookahead
 from ddpgd.training.replay import DeviceReplay, HostReplay, Replay, StepShape
 from ddpgd.training.state import TrainState
 
 HISTORY_ROWS = 512
-LONGEST_RUN_S = 0.1
-"""Steps that run without a look of the host take about so long at most, so that a signal is soon heard."""
+"""Steps that can run before the host looks."""
 
 
 class StepResult(NamedTuple):
@@ -34,6 +34,7 @@ class StepResult(NamedTuple):
     were from their mean before they combined params, over how far that mean had moved.
     `halted`: the gradient of the last of them was not finite. `loss_sums` are those of the updates that were applied;
     `loss_scale` is None where it is fixed; it, `stop`, `lr`, `grad_norm` and `squared_norm_sum` are those of the last step.
+    `exchange_s` is None where the host did not see the exchange.
     """
 
     num_steps: int
@@ -47,7 +48,7 @@ class StepResult(NamedTuple):
     grad_norm: float
     step_s: float
     compute_s: float
-    exchange_s: float
+    exchange_s: float | None
     wire_bytes: int
     wire_loss: WireLoss | None
     residual_norm: float | None = None
@@ -68,7 +69,9 @@ class Step:
         schedule: Schedule,
         state: TrainState,
         policy: Policy,
+        goes_on_after_halt: bool = False,
     ) -> None:
+        """`goes_on_after_halt`: a gradient that is not finite does not end the run; see `run`."""
         self.model = model
         self.samples = samples
         self.batches = batches
@@ -80,11 +83,12 @@ class Step:
         self._cursor = DataCursor(ops, batches, schedule)
         self._history = ops.zeros((HISTORY_ROWS, HISTORY_WORDS), np.float64)
         self._num_decided = 0
-        runs_ahead = not exchange.needs_host and ops.steps_per_replay > 1
-        self._replay_kind: type[HostReplay] | type[DeviceReplay] = DeviceReplay if runs_ahead else HostReplay
+        # Steps that follow a halt before the host sees it would change what the wire keeps back.
+        keeps_back = goes_on_after_halt and bool(exchange.residuals)
+        runs_ahead = not exchange.needs_host and ops.steps_per_replay > 1 and not keeps_back
         self._most_steps = HISTORY_ROWS if runs_ahead else 1
+        self._lookahead = Lookahead(ops, exchange)
         self._replays: dict[StepShape, Replay] = {}
-        self._last_step_s = LONGEST_RUN_S
 
     def run(self, step: int, count: int, stop: bool, observe: bool) -> StepResult:
         """Runs one or more steps from `step` (from 0) on, at most `count`. Not finite: not applied, and no step after it.
@@ -93,11 +97,13 @@ class Step:
         norms.
         """
         shape = StepShape(self.batches.samples(step), self.batches.num_micro_batches(step), observe)
-        count = 1 if stop or observe or self._most_steps == 1 else self._steps_without_host(step, count)
-        bytes_before, started = self.exchange.bytes_sent, time.perf_counter()
+        count = 1 if observe or self._most_steps == 1 else self._steps_without_host(step, count, stop)
+        started = time.perf_counter()
         self._cursor.move_to(step, self._num_decided)
         self.exchange.round = step
-        compute_s, exchange_s = self._replay(shape).run(count, stop)
+        if self._most_steps > 1:
+            self._lookahead.ask(stop)
+        cost = self._replay(shape).run(count, stop)
         rows = self._read_history(count)
         self._cursor.moved(count)
         num_steps, halted = _until_halt(rows)
@@ -105,7 +111,8 @@ class Step:
         if halted:
             self.state.clear_halt(self._ops)
         step_s = time.perf_counter() - started
-        self._last_step_s = step_s / count
+        if cost.compute_s is None:
+            self._lookahead.note(step_s / count, last[Tail.STEP_S])
         return StepResult(
             num_steps=num_steps,
             samples=num_steps * shape.num_samples,
@@ -117,12 +124,16 @@ class Step:
             loss_scale=last[History.LOSS_SCALE] if self._policy.growth_interval else None,
             grad_norm=last[History.GRAD_NORM],
             step_s=step_s,
-            compute_s=step_s if compute_s is None else compute_s,
-            exchange_s=exchange_s,
-            wire_bytes=(self.exchange.bytes_sent - bytes_before) // count,
+            compute_s=step_s if cost.compute_s is None else cost.compute_s,
+            exchange_s=cost.exchange_s,
+            wire_bytes=cost.wire_bytes // count,
             wire_loss=self.exchange.wire_loss,
             residual_norm=self._residual_norm() if observe else None,
         )
+
+    def time_parts(self) -> None:
+        """Lets the host take part in every step from the first on, so that the parts of each are timed."""
+        self._most_steps = 1
 
     def compute_gradients(self, shape: StepShape) -> None:
         """Computes this rank's micro-batch gradients, and adds them in canonical order."""
@@ -172,16 +183,22 @@ class Step:
     def _replay(self, shape: StepShape) -> Replay:
         replay = self._replays.get(shape)
         if replay is None:
-            work = partial(self.compute_gradients, shape), self.decide_and_update
-            replay = self._replays[shape] = self._replay_kind(self._ops, self.exchange, shape, *work)
+            replay = self._replays[shape] = self._make_replay(shape)
         return replay
 
-    def _steps_without_host(self, step: int, count: int) -> int:
+    def _make_replay(self, shape: StepShape) -> Replay:
+        """Whole steps without the host, where they can; observed ones that have an exchange are timed part by part."""
+        parts = self._ops, self.exchange, shape, partial(self.compute_gradients, shape), self.decide_and_update
+        requests = self._lookahead.requests
+        if self._most_steps == 1 or (shape.observe and requests is not None):
+            return HostReplay(*parts)
+        return DeviceReplay(*parts, requests)
+
+    def _steps_without_host(self, step: int, count: int, stop: bool) -> int:
         """Number of `count` steps that may run without the host: full ones of one epoch, or a last, short one."""
         full = self.batches.num_full_steps(step)
         room = HISTORY_ROWS - self._num_decided % HISTORY_ROWS
-        in_time = int(LONGEST_RUN_S / self._last_step_s)
-        return max(1, min(count, full, room, in_time))
+        return self._lookahead.num_steps(max(1, min(count, full, room)), stop)
 
     def _read_history(self, count: int) -> list[list[float]]:
         """The rows of the last `count` steps."""

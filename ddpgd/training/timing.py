@@ -21,12 +21,16 @@ LATE_SHARE = 0.2
 
 
 class StepCosts:
-    """Sums over all steps of this process on this rank, in seconds; times of the last ones, in microseconds a step."""
+    """Sums over all steps of this process on this rank, in seconds; times of the last ones, in microseconds a step.
+
+    Compute, exchange and update are those of timed steps alone: steps whose exchange the host does not see are not timed.
+    """
 
     def __init__(self) -> None:
         self.samples = self.num_steps = 0
-        self.step_s = self.compute_s = self.update_s = 0.0
+        self.step_s = self.timed_s = self.compute_s = self.update_s = 0.0
         self.step_us = array("d")
+        self.timed_us = array("d")
         self.compute_us = array("d")
         self.exchange_us = array("d")
         self.wire_bytes = 0
@@ -36,18 +40,17 @@ class StepCosts:
     def add(self, result: StepResult) -> None:
         self.samples += result.samples
         self.step_s += result.step_s
+        self.num_steps += result.num_steps
+        self.wire_bytes += result.num_steps * result.wire_bytes
+        _keep(self.step_us, result.step_s, result.num_steps)
+        if result.exchange_s is None:
+            return
+        self.timed_s += result.step_s
         self.compute_s += result.compute_s
         self.update_s += result.step_s - result.compute_s - result.exchange_s
-        self.num_steps += result.num_steps
-        for kept, seconds in (
-            (self.step_us, result.step_s),
-            (self.compute_us, result.compute_s),
-            (self.exchange_us, result.exchange_s),
-        ):
-            kept.extend([seconds / result.num_steps * 1e6] * result.num_steps)
-            if len(kept) > 2 * KEPT:
-                del kept[:-KEPT]
-        self.wire_bytes += result.num_steps * result.wire_bytes
+        _keep(self.timed_us, result.step_s, result.num_steps)
+        _keep(self.compute_us, result.compute_s, result.num_steps)
+        _keep(self.exchange_us, result.exchange_s, result.num_steps)
 
     def samples_per_s_since_last(self) -> float:
         samples, seconds = self.samples - self._last_samples, self.step_s - self._last_s
@@ -60,8 +63,14 @@ class StepCosts:
         return min(1.0, ran_s / elapsed_s) if elapsed_s else 1.0
 
     def recent(self) -> np.ndarray:
-        """Microseconds (step, compute, exchange) of the last steps: (3, RECENT) at most."""
-        return np.array([self.step_us[-RECENT:], self.compute_us[-RECENT:], self.exchange_us[-RECENT:]])
+        """Microseconds (step, compute, exchange) of the last timed steps: (3, RECENT) at most."""
+        return np.array([self.timed_us[-RECENT:], self.compute_us[-RECENT:], self.exchange_us[-RECENT:]])
+
+
+def _keep(kept: "array[float]", seconds: float, num_steps: int) -> None:
+    kept.extend([seconds / num_steps * 1e6] * num_steps)
+    if len(kept) > 2 * KEPT:
+        del kept[:-KEPT]
 
 
 def shares(everybody: Sequence[np.ndarray]) -> dict[str, float]:

@@ -1,8 +1,10 @@
-"""NCCL between emulated GPUs of several processes: what a group asks for is done by MPI when the group ends."""
+"""NCCL between emulated GPUs of several processes: MPI does what a group asks for, in the order of the group's stream."""
 
 from typing import Any
 
 import numpy as np
+
+from .fake_stream import Stream
 
 available = True
 NCCL_UINT8, NCCL_FLOAT32, NCCL_SUM = 1, 7, 0
@@ -21,6 +23,7 @@ class _Group:
     """The calls since groupStart; None: no group is open."""
 
     calls: list[Any] | None = None
+    stream = 0
 
 
 def groupStart() -> None:  # noqa: N802
@@ -31,7 +34,8 @@ def groupEnd() -> None:  # noqa: N802
     from mpi4py import MPI
 
     calls, _Group.calls = _Group.calls or [], None
-    MPI.Request.Waitall([call() for call in calls])
+    if calls:
+        Stream.by_ptr[_Group.stream].enqueue(lambda: MPI.Request.Waitall([call() for call in calls]))
 
 
 class NcclCommunicator:
@@ -43,30 +47,31 @@ class NcclCommunicator:
         self._world_size = world_size
         self._rank = rank
 
-    def send(self, address: int, count: int, kind: int, peer: int, _stream: int) -> None:
-        self._ask("Isend", address, count, kind, peer)
+    def send(self, address: int, count: int, kind: int, peer: int, stream: int) -> None:
+        self._ask("Isend", address, count, kind, peer, stream)
 
-    def recv(self, address: int, count: int, kind: int, peer: int, _stream: int) -> None:
-        self._ask("Irecv", address, count, kind, peer)
+    def recv(self, address: int, count: int, kind: int, peer: int, stream: int) -> None:
+        self._ask("Irecv", address, count, kind, peer, stream)
 
-    def _ask(self, name: str, address: int, count: int, kind: int, peer: int) -> None:
+    def _ask(self, name: str, address: int, count: int, kind: int, peer: int, stream: int) -> None:
         from mpi4py import MPI
 
         assert kind == NCCL_UINT8
         assert peer != self._rank, "a rank sends nothing to itself"
         assert _Group.calls is not None, "outside of a group, sends and receives of all ranks can block each other"
         buffer = MPI.memory.fromaddress(address, count)
+        _Group.stream = stream
         _Group.calls.append(lambda: getattr(MPI.COMM_WORLD, name)(buffer, peer))
 
     def allReduce(  # noqa: N802
-        self, source: int, target: int, count: int, kind: int, operation: int, _stream: int
+        self, source: int, target: int, count: int, kind: int, operation: int, stream: int
     ) -> None:
         from mpi4py import MPI
 
         assert (kind, operation) == (NCCL_FLOAT32, NCCL_SUM)
         assert source == target
         values = np.frombuffer(MPI.memory.fromaddress(target, 4 * count), np.float32)
-        MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, values)
+        Stream.by_ptr[stream].enqueue(lambda: MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, values))
 
     def abort(self) -> None:
         pass

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from ddpgd.training.step import StepResult
 from ddpgd.training.timing import StepCosts, late_rank, shares
 
 
@@ -55,3 +56,15 @@ def test_a_thread_that_sleeps_has_no_core() -> None:
     costs = StepCosts()
     time.sleep(0.2)
     assert costs.run_share() < 0.5
+
+
+def test_steps_whose_exchange_nobody_saw_count_but_have_no_parts() -> None:
+    costs = StepCosts()
+    facts = {"num_steps": 4, "samples": 40, "loss_sums": [], "halted": False, "squared_norm_sum": 0.0, "stop": False}
+    facts |= {"lr": 0.1, "loss_scale": None, "grad_norm": 1.0, "wire_bytes": 7, "wire_loss": None}
+    costs.add(StepResult(**facts, step_s=8e-6, compute_s=8e-6, exchange_s=None))  # type: ignore[arg-type]
+    costs.add(StepResult(**facts | {"num_steps": 1}, step_s=10e-6, compute_s=6e-6, exchange_s=3e-6))  # type: ignore[arg-type]
+    assert (costs.num_steps, costs.wire_bytes) == (5, 35)
+    assert list(costs.step_us) == pytest.approx([2.0] * 4 + [10.0])
+    assert shares([costs.recent()]) == pytest.approx({"compute": 0.6, "wait": 0.0, "exchange": 0.3, "update": 0.1})
+    assert (costs.timed_s, costs.compute_s, costs.update_s) == pytest.approx((10e-6, 6e-6, 1e-6))

@@ -61,6 +61,7 @@ class PowerSgd:
         self._first = Exchange(transport, ops, num_first)
         self._second = Exchange(transport, ops, num_second)
         self._no_tail = ops.zeros((TAIL_WORDS,), np.float32)
+        self._zeros = ops.zeros((max([num_second, *(window.size for window in whole)]),), np.float32)
         draws = (uniforms(seed, Purpose.LOW_RANK, 0, num_second) - 0.5).astype(np.float32)
         self._spare, guess = (ops.from_host(draws.copy()) for _ in ("spare", "guess"))
         self.residuals = {"kept": ops.zeros((size,), np.float32)}
@@ -86,7 +87,7 @@ class PowerSgd:
         for whole in self._whole:
             whole.place.of(row).fill(0)
             wire.accumulate(whole.window.of(residual), 1.0, None, 0.0, whole.place.of(row))
-            whole.window.of(residual).fill(0)
+            self._copy(self._zeros[: whole.window.size], whole.window.of(residual).reshape(-1))
         self._ops.add(tail, self._no_tail, sums)
 
     def _narrow_back(self, sums: Array, _own: int, row: Array, _sums: Array) -> None:
@@ -102,13 +103,16 @@ class PowerSgd:
         """Computes P Q^T of the sums. The next guess has orthonormal columns, so that none can fade away."""
         wire, guess = self._ops.wire, self.replicated["right"]
         grads.fill(0)
-        guess.fill(0)
-        wire.accumulate(narrow, 1.0, None, 0.0, guess)
+        self._copy(narrow, guess)
         for matrix in self._matrices:
             wire.add_product(matrix.left.of(sums), matrix.right.of(narrow), batch_fraction, matrix.window.of(grads))
             wire.orthonormalise(matrix.right.of(guess), matrix.right.of(self._spare))
         for whole in self._whole:
             wire.accumulate(whole.place.of(sums), batch_fraction, None, 0.0, whole.window.of(grads))
+
+    def _copy(self, source: Array, target: Array) -> None:
+        """target = source + 0, by an op: `fill` would change, when work is captured, what a step needs from the one before."""
+        self._ops.add(source, self._zeros[: source.size], target)
 
 
 @dataclass(frozen=True)

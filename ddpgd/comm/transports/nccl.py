@@ -21,7 +21,7 @@ class Nccl:
     """
 
     name = "nccl"
-    needs_host = True
+    needs_host = False
 
     def __init__(self, world: Transport, stream: Any) -> None:
         self.rank = world.rank

@@ -1,6 +1,6 @@
 // The words of tail, control, cursor and history, numbered as in tail.py and control.py.
 
-enum Tail { LOSS_SUM, SAMPLES, CORRECT, NON_FINITE, STOP, SQUARED_NORM_SUM, TAIL_WORDS = 8 };
+enum Tail { LOSS_SUM, SAMPLES, CORRECT, NON_FINITE, STOP, SQUARED_NORM_SUM, STEP_S, TAIL_WORDS = 8 };
 enum Control { LR, SCALE, APPLY, UPDATE, LOSS_SCALE, GOOD_STEPS, HALTED, CONTROL_WORDS = 8 };
 enum Cursor { FIRST, STEP, RECORD, CURSOR_WORDS = 4 };
 enum History {
