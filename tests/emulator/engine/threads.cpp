@@ -191,7 +191,7 @@ static void check_barrier() {
 }
 
 void release_barrier() {
-    for (unsigned t = 0; threads[0].grid_state && t < num_threads; ++t) threads[t].grid_state = nullptr;
+    for (unsigned t = 0; t < num_threads; ++t) threads[t].grid_state = nullptr;
     for (unsigned w = 0; w < num_warps; ++w) {
         warps[w].runnable = warps[w].present;
         warps[w].at_barrier = 0;
