@@ -72,8 +72,8 @@ class Ops(Protocol):
     def fused(self) -> AbstractContextManager[None]:
         """A context in which ops may run together and later, at its end, with the bits that they have alone.
 
-        Only the ops of layers and losses, and `gather_normalise`, may be called in it. What one of them puts out and none
-        but others of them read need not be written.
+        Only `gather_normalise`, the ops of layers and losses, `decide` and `update` may be called in it. An output that
+        only others of them read need not be written.
         """
 
     def synchronize(self) -> None:

@@ -148,8 +148,9 @@ class Step:
         """Divides the sum over all ranks, decides whether it is finite, clips it, and updates the params."""
         grads, tail = self.exchange.result
         at, state = self._cursor, self.state
-        self._ops.decide(grads, tail, at.lrs, at.cursor, state.control, self._history, self._policy)
-        self._optimizer.update(state.params, grads, state.control, state.weights)
+        with self._ops.fused():
+            self._ops.decide(grads, tail, at.lrs, at.cursor, state.control, self._history, self._policy)
+            self._optimizer.update(state.params, grads, state.control, state.weights)
 
     def non_finite(self, step: int) -> str:
         """Computes this rank's micro-batches of `step` once more and names the first gradient that is not finite.

@@ -83,3 +83,18 @@ def test_processes_that_the_package_starts_import_nothing_from_the_working_folde
         assert not re.search(r'sys\.executable, "-(?![PI]")', path.read_text(encoding="utf-8")), path
     for path in [*(ROOT / "launch").iterdir(), *(ROOT / "scripts").glob("*.sh")]:
         assert not re.search(r'"\$PYTHON" -(m ddpgd|c)\b', path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_files_that_the_maps_name_are_there(page: str) -> None:
+    """Paths are relative to the checkout or to the package; `x.py` alone stands in a row of its folder."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w/]+/[\w.]+\.(?:py|cu|cuh|sh))`", text))
+    missing = sorted(name for name in named if not any((base / name).is_file() for base in (ROOT, ROOT / "ddpgd")))
+    assert len(named) > 10
+    assert not missing
+    alone = set(re.findall(r"`(\w+\.(?:py|cu|cuh|sh))`", text))
+    known = {
+        path.name for tree in ("ddpgd", "launch", "scripts", "tools", "tests") for path in (ROOT / tree).rglob("*.*")
+    }
+    assert not alone - known

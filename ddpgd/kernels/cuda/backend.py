@@ -12,15 +12,13 @@ from ddpgd.kernels.cuda.compress import CudaWire
 from ddpgd.kernels.cuda.dense import VALUE_DTYPES, Dense
 from ddpgd.kernels.cuda.fusion import Call, Fuser, fusable
 from ddpgd.kernels.cuda.launcher import THREADS, Launcher, by_fours, check, count_of
-from ddpgd.kernels.cuda.sums import Sums
+from ddpgd.kernels.cuda.sums import Sums, spans
+from ddpgd.kernels.cuda.updates import decision_words, update_arguments
 from ddpgd.kernels.ops import Array
-from ddpgd.kernels.words import BLOCK, HISTORY_WORDS, TAIL_WORDS, Policy
+from ddpgd.kernels.words import TAIL_WORDS, Policy
 
 LOSS_ROWS = 128
 """Rows that a thread block of a loss takes; `loss.cu` says the same."""
-
-UPDATE_VECTORS, UPDATE_FACTORS = 3, 4
-"""Vectors and hyper-parameters that the kernels of update rules take; `optimizer.cu` has the same numbers."""
 
 JOINED_ROWS = 16384
 JOINED_BYTES = 1 << 29
@@ -169,30 +167,24 @@ class Cuda:
         self._launch("reduce.cu", "tree_sum", *by_fours(out), rows, stride, groups, out, np.int64(out.size))
 
     def squared_norms(self, rows: Array, out: Array) -> None:
-        groups, num_blocks = len(rows), rows.shape[1] // BLOCK
-        partials, counters = self._sums("norms", groups, groups, num_blocks)
-        strides = np.int64(_stride(rows)), np.int32(num_blocks)
+        groups, (parts, *sizes) = len(rows), spans(rows.shape[1])
+        partials, counters = self._sums("norms", groups, groups, parts)
+        strides = np.int64(_stride(rows)), *sizes
         out_stride = np.int64(out.strides[0] // out.itemsize)
-        where = (num_blocks, groups), (THREADS,)
+        where = (parts, groups), (THREADS,)
         self._launch("reduce.cu", "squared_norms", *where, rows, *strides, partials, counters, out, out_stride)
 
+    @fusable
     def decide(
         self, grads: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
     ) -> None:
         check(grads, np.float32)
-        assert history.shape[1] == HISTORY_WORDS
-        num_blocks = grads.size // BLOCK
-        partials, counter = self._sums("decide", 1, 1, num_blocks)
-        sums = grads, np.int32(num_blocks), partials, counter
-        state = tail, lrs, cursor, control, history, np.int32(len(history))
-        rules = (
-            np.int32(policy.global_batch),
-            np.float64(policy.clip_norm),
-            np.int32(policy.growth_interval),
-            np.float64(policy.largest_loss_scale),
-        )
-        self._launch("decide.cu", "decide", (num_blocks,), (THREADS,), *sums, *state, *rules)
+        parts, *sizes = spans(grads.size)
+        sums = grads, *sizes, *self._sums("decide", 1, 1, parts)
+        words = decision_words(tail, lrs, cursor, control, history, policy)
+        self._launch("decide.cu", "decide", (parts,), (THREADS,), *sums, *words)
 
+    @fusable
     def update(
         self,
         rule: str,
@@ -204,15 +196,8 @@ class Cuda:
         hyper: Sequence[float],
         weights: Array,
     ) -> None:
-        for vector in (params, grads, *state):
-            check(vector, np.float32)
-        vectors = *state, *[None] * (UPDATE_VECTORS - len(state))
-        factors = [np.float64(value) for value in (*hyper, *[0.0] * (UPDATE_FACTORS - len(hyper)))]
-        assert len(vectors) == UPDATE_VECTORS
-        assert len(factors) == UPDATE_FACTORS
-        copy = None if weights is params else weights
-        arguments = control, np.float32(weight_decay), *factors, copy, np.int64(params.size)
-        self._launch("optimizer.cu", rule, *by_fours(params), params, grads, *vectors, *arguments)
+        arguments = update_arguments(params, grads, state, weight_decay, hyper, weights)
+        self._launch("optimizer.cu", rule, *by_fours(params), *arguments, control)
 
     def _loss(
         self, kernel: str, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array

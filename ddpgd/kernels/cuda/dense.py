@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ddpgd.kernels.cuda.cublas import Blas, address, open_blas
-from ddpgd.kernels.cuda.launcher import Launcher, count_of
+from ddpgd.kernels.cuda.launcher import NUM_SMS, Launcher, count_of
 from ddpgd.kernels.ops import Array
 
 ACTIVATIONS = {"relu": 0, "tanh": 1, "sigmoid": 2, "identity": 3}
@@ -20,7 +20,6 @@ NARROWEST = {"float32": 8, "tf32": 16, "float16": 16, "bfloat16": 16}
 LAYOUTS = {"forward": (True, False), "params": (False, False), "input": (True, True)}
 
 BLOCK = (256,)
-NUM_SMS = 132
 BLAS_FROM = 1 << 28
 """From how many multiplications of a micro-batch the library computes them, where there is one. Not yet measured."""
 

@@ -10,12 +10,15 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from ddpgd.kernels.cuda.dense import ACTIVATIONS, BLOCK, Dense, Tile
-from ddpgd.kernels.cuda.launcher import Launcher, count_of
-from ddpgd.kernels.cuda.sums import Sums
+from ddpgd.kernels.cuda.launcher import THREADS, Launcher, count_of
+from ddpgd.kernels.cuda.sums import Sums, spans
+from ddpgd.kernels.cuda.updates import decision_words, update_arguments
 from ddpgd.kernels.ops import Array
 
 HEAD_ROWS, HEAD_COLUMNS, HEAD_CLASSES = 16, 128, 16
 """Rows of a micro-batch and columns of dx that a thread block of `head` takes, and its most classes; see `fused.cu`."""
+MOST_PARTS = 2048
+"""Thread blocks that decide and update together, at most; `optimizer.cu` says the same."""
 LOSSES = ("cross_entropy", "mean_squared_error")
 
 
@@ -124,6 +127,21 @@ class Fuser:
         grid = sum(blocks), 1, groups
         return self._run(f"params_of_layers_{tile[0]}x{tile[1]}", "params", tile, grid, *arguments)
 
+    def decide_and_update(self, calls: Sequence[Call]) -> Run | None:
+        """Joins `decide` and the `update` that follows it, where all thread blocks run at once."""
+        grads, tail, lrs, cursor, control, history, policy = calls[0].arguments
+        rule, params, same_grads, state, same_control, weight_decay, hyper, weights = calls[1].arguments
+        parts, _, span = spans(grads.size)
+        kernel = f"decide_and_{rule}"
+        fitting = min(MOST_PARTS, self._launch.most_blocks("optimizer.cu", kernel, THREADS))
+        if same_grads is not grads or same_control is not control or parts > fitting:
+            return None
+        words = decision_words(tail, lrs, cursor, control, history, policy)
+        arguments = *update_arguments(params, grads, state, weight_decay, hyper, weights), *words, span
+        scratch = self._sums("decide_and_update", 1, 1, parts)
+        grid, block = (parts,), (THREADS,)
+        return lambda: self._launch("optimizer.cu", kernel, grid, block, *arguments, *scratch, cooperative=True)
+
     def _run(self, kernel: str, product: str, tile: Tile, grid: tuple[int, ...], *arguments: Any) -> Run:
         """Returns the launch of a kernel of `fused.cu`, with the shared memory that the product takes."""
         shared = self._dense.shared_bytes(product, tile)
@@ -143,6 +161,7 @@ class Fuser:
 
 
 FUSIONS = (
+    Fusion((("decide",), ("update",)), Fuser.decide_and_update),
     Fusion((("gather_normalise",), ("dense_forward",)), Fuser.gather_forward),
     Fusion((("dense_forward",), LOSSES, ("dense_backward_input",)), Fuser.head),
     *(Fusion((("dense_backward_params",),) * count, Fuser.params) for count in range(8, 1, -1)),
@@ -155,6 +174,8 @@ OUTPUTS = {
     "dense_backward_params": (3, 4),
     "dense_backward_input": (5,),
     **dict.fromkeys(LOSSES, (4, 5)),
+    "decide": (3, 4, 5),
+    "update": (1, 3, 7),
 }
 """The places of an op's outputs among its arguments."""
 

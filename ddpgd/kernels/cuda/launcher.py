@@ -14,6 +14,8 @@ Grid = tuple[int, ...]
 NULL = np.intp(0)
 THREADS = 256
 """Of a block, where a kernel has no reason for another number."""
+NUM_SMS = 132
+"""Multiprocessors that grids are cut for: those of an H100."""
 
 
 class Launcher:
@@ -24,17 +26,27 @@ class Launcher:
         self.num_launches = 0
         """Of kernels, and calls of a library: what a step's price is made of where it is small."""
         self._options = sources.options(precision)
-        self._modules: dict[str, Any] = {}
-        self._kernels: dict[tuple[str, str], Any] = {}
+        self._modules: dict[tuple[str, bool], Any] = {}
+        self._kernels: dict[tuple[str, str, bool], Any] = {}
         self._rehearsing = False
 
-    def __call__(self, file: str, kernel: str, grid: Grid, block: Grid, *arguments: Any, shared_bytes: int = 0) -> None:
+    def __call__(
+        self,
+        file: str,
+        kernel: str,
+        grid: Grid,
+        block: Grid,
+        *arguments: Any,
+        shared_bytes: int = 0,
+        cooperative: bool = False,
+    ) -> None:
         """Launches `kernel` of `file`. Arguments: device arrays, NumPy scalars of the parameters' types, None (null).
 
-        More than 48 KiB of dynamic shared memory is asked for by `shared_bytes` alone.
+        More than 48 KiB of dynamic shared memory is asked for by `shared_bytes` alone. Thread blocks of a `cooperative`
+        launch run at once; there may be `most_blocks` of them.
         """
         self.stream.use()  # another launcher may have taken the thread
-        function = self._kernels.get((file, kernel)) or self._load(file, kernel, shared_bytes)
+        function = self._function(file, kernel, shared_bytes, cooperative)
         for argument in arguments:
             assert type(argument) not in (int, float), f"{kernel}: {argument!r} has no C type"
         if not self._rehearsing:
@@ -73,14 +85,28 @@ class Launcher:
         replay.work = work  # type: ignore[attr-defined]
         return replay
 
-    def _load(self, file: str, kernel: str, shared_bytes: int) -> Any:
-        if file not in self._modules:
-            self._modules[file] = cupy.RawModule(code=sources.joined(file), options=self._options)
-        function = self._modules[file].get_function(kernel)
-        if shared_bytes > 48 * 1024:
-            function.max_dynamic_shared_size_bytes = shared_bytes
-        self._kernels[file, kernel] = function
-        return function
+    def most_blocks(self, file: str, kernel: str, threads: int) -> int:
+        """Returns how many thread blocks of so many threads a cooperative launch may have; 0: the device has none such."""
+        attributes = cupy.cuda.Device().attributes
+        if not attributes["CooperativeLaunch"]:
+            return 0
+        function = self._function(file, kernel, 0, cooperative=True)
+        at_once: int = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(function.kernel.ptr, threads, 0)
+        return at_once * int(attributes["MultiProcessorCount"])
+
+    def _function(self, file: str, kernel: str, shared_bytes: int, cooperative: bool) -> Any:
+        key = file, kernel, cooperative
+        if key not in self._kernels:
+            module = self._modules.get((file, cooperative))
+            if module is None:
+                module = cupy.RawModule(
+                    code=sources.joined(file), options=self._options, enable_cooperative_groups=cooperative
+                )
+                self._modules[file, cooperative] = module
+            function = self._kernels[key] = module.get_function(kernel)
+            if shared_bytes > 48 * 1024:
+                function.max_dynamic_shared_size_bytes = shared_bytes
+        return self._kernels[key]
 
 
 def check(array: Array, dtype: DTypeLike) -> None:

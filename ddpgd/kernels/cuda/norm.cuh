@@ -1,5 +1,6 @@
 // Sums in one fixed order, whatever finishes first: within a block, over blocks by the last one, and the squared norm.
 #include "pack.cuh"
+#include "ptx.cuh"
 
 constexpr int BLOCK = 1024;
 
@@ -49,27 +50,56 @@ __device__ __forceinline__ bool is_last(int* counter, int expected)
     __shared__ bool last;
     __syncthreads();
     if (threadIdx.x == 0) {
-        __threadfence();
+        fence_device();
         last = atomicAdd(counter, 1) == expected - 1;
         if (last) *counter = 0;
-        __threadfence();
+        fence_device();
     }
     __syncthreads();
     return last;
 }
 
-// The squared norm of values[0 : num_blocks * BLOCK] by thread blocks of 256, one for each block of 1,024, in the last
-// of them, which returns true. partials: num_blocks + ceil(num_blocks / 32) floats.
-__device__ __forceinline__ bool squared_norm(
-    const float* values, int num_blocks, float* partials, int* counter, float& squared)
+// Blocks of 1,024 whose squares a thread block sums at most.
+constexpr int MOST_SPAN = 32;
+
+// The sum of squares of blocks [first, first + span), zeros from num_blocks on, by a thread block of 256: the complete
+// binary tree over them. span is a power of two, at most MOST_SPAN.
+__device__ __forceinline__ float squares_of(const float* values, int first, int span, int num_blocks)
 {
-    const long long first = 4 * (256LL * blockIdx.x + threadIdx.x);
-    const Pack<float, 4> four = load<4>(values, first, static_cast<long long>(num_blocks) * BLOCK);
-    const float low = __fmaf_rn(four.at[0], four.at[0], __fmul_rn(four.at[1], four.at[1]));
-    const float high = __fmaf_rn(four.at[2], four.at[2], __fmul_rn(four.at[3], four.at[3]));
-    const float sum = block_sum(__fadd_rn(low, high));
+    constexpr int NUM_WARPS = 8, BATCH = 4;
+    __shared__ float of_warps[MOST_SPAN * NUM_WARPS];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    of_warps[threadIdx.x] = 0.0f;
+    __syncthreads();
+    for (int begin = 0; begin < span; begin += BATCH) {
+        Pack<float, 4> four[BATCH];
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i) {
+            const long long block = first + begin + i;
+            const bool there = begin + i < span && block < num_blocks;
+            four[i] = load<4>(values, BLOCK * (there ? block : 0) + 4 * threadIdx.x, there ? BLOCK * (block + 1) : 0);
+        }
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i) {
+            const float low = __fmaf_rn(four[i].at[0], four[i].at[0], __fmul_rn(four[i].at[1], four[i].at[1]));
+            const float high = __fmaf_rn(four[i].at[2], four[i].at[2], __fmul_rn(four[i].at[3], four[i].at[3]));
+            const float sum = warp_sum(__fadd_rn(low, high));
+            if (lane == 0 && begin + i < span) of_warps[(begin + i) * NUM_WARPS + warp] = sum;
+        }
+    }
+    __syncthreads();
+    return block_sum(of_warps[threadIdx.x]);
+}
+
+// The squared norm of values[0 : num_blocks * BLOCK] by thread blocks of 256, one for each span of blocks, in the last of
+// them, which returns true. partials: parts + ceil(parts / 32) floats for parts = ceil(num_blocks / span).
+__device__ __forceinline__ bool squared_norm(
+    const float* values, int num_blocks, int span, float* partials, int* counter, float& squared)
+{
+    const float sum = squares_of(values, span * blockIdx.x, span, num_blocks);
     if (threadIdx.x == 0) partials[blockIdx.x] = sum;
-    if (!is_last(counter, num_blocks)) return false;
-    squared = tree_over(partials, partials + num_blocks, num_blocks);
+    const int parts = (num_blocks + span - 1) / span;
+    if (!is_last(counter, parts)) return false;
+    squared = tree_over(partials, partials + parts, parts);
     return true;
 }

@@ -1,7 +1,8 @@
 // The updates: one pass over the vectors for each rule, in float32 and in the order of the contract; weights follow params.
-#include "pack.cuh"
+#include "decision.cuh"
+#include "grid.cuh"
+#include "norm.cuh"
 #include "value.cuh"
-#include "words.cuh"
 
 using Four = Pack<float, 4>;
 
@@ -37,20 +38,26 @@ struct Rule {
     __device__ explicit Rule(const Words& words) : lr(words.lr) {}
 };
 
+// The vectors of an update.
+struct Vectors {
+    float* params;
+    const float* grads;
+    float* state[VECTORS];
+    Value* weights;
+    long long size;
+};
+
+// Updates four elements from `first` on.
 template <class R>
-__device__ __forceinline__ void update(
-    float* params, const float* grads, float* const (&vectors)[VECTORS], const double* control, float weight_decay,
-    const double (&hyper)[FACTORS], Value* weights, long long n)
+__device__ __forceinline__ void update_four(
+    const R& rule, const Vectors& vectors, float scale, float weight_decay, long long first)
 {
-    if (control[APPLY] == 0) return;
-    const R rule({control[LR], control[UPDATE], {hyper[0], hyper[1], hyper[2], hyper[3]}});
-    const long long first = 4 * (256LL * blockIdx.x + threadIdx.x);
+    const long long n = vectors.size;
     if (first >= n) return;
-    const float scale = control[SCALE];
-    Four param = load<4>(params, first, n), held[VECTORS] = {};
-    const Four grad = load<4>(grads, first, n);
+    Four param = load<4>(vectors.params, first, n), held[VECTORS] = {};
+    const Four grad = load<4>(vectors.grads, first, n);
 #pragma unroll
-    for (int v = 0; v < R::NUM_VECTORS; ++v) held[v] = load<4>(vectors[v], first, n);
+    for (int v = 0; v < R::NUM_VECTORS; ++v) held[v] = load<4>(vectors.state[v], first, n);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
         const float scaled = __fmul_rn(scale, grad.at[j]);
@@ -61,20 +68,81 @@ __device__ __forceinline__ void update(
         for (int v = 0; v < R::NUM_VECTORS; ++v) held[v].at[j] = state[v];
     }
 #pragma unroll
-    for (int v = 0; v < R::NUM_VECTORS; ++v) store<4>(held[v], vectors[v], first, n);
-    store<4>(param, params, first, n);
-    store_weights(param, weights, first, n);
+    for (int v = 0; v < R::NUM_VECTORS; ++v) store<4>(held[v], vectors.state[v], first, n);
+    store<4>(param, vectors.params, first, n);
+    store_weights(param, vectors.weights, first, n);
 }
 
-// The kernel of a rule has the rule's name. Vectors that it does not have are null, hyper-parameters 0.
+template <class R>
+__device__ __forceinline__ void update(
+    const Vectors& vectors, const double* control, float weight_decay, const double (&hyper)[FACTORS])
+{
+    if (control[APPLY] == 0) return;
+    const R rule({control[LR], control[UPDATE], {hyper[0], hyper[1], hyper[2], hyper[3]}});
+    update_four(rule, vectors, control[SCALE], weight_decay, 4 * (256LL * blockIdx.x + threadIdx.x));
+}
+
+// Thread blocks of a grid that decides and updates at most; backend.py has the same number.
+constexpr int MOST_PARTS = 2048;
+
+// `decide` and the update in one cooperative grid: each thread block sums the squares of a span of blocks, all wait, each
+// finds the same decision, and updates its span. partials: a float for each thread block.
+template <class R>
+__device__ __forceinline__ void decide_and_update(
+    const Vectors& vectors, float weight_decay, const double (&hyper)[FACTORS], const Places& at, const Policy& policy,
+    int span, float* partials, unsigned* barrier)
+{
+    __shared__ float nodes[MOST_PARTS + MOST_PARTS / 32];
+    __shared__ Words words;
+    __shared__ float scale;
+    __shared__ bool applied;
+    const int num_blocks = static_cast<int>(vectors.size / BLOCK), parts = gridDim.x;
+    const Before before(at);
+    const float own = squares_of(vectors.grads, span * blockIdx.x, span, num_blocks);
+    if (threadIdx.x == 0) partials[blockIdx.x] = own;
+    grid_barrier(barrier);
+    for (int i = threadIdx.x; i < parts; i += 256) nodes[i] = *static_cast<const volatile float*>(partials + i);
+    __syncthreads();
+    const float squared = tree_over(nodes, nodes + MOST_PARTS, parts);
+    if (threadIdx.x == 0) {
+        const Decision decision(squared, before, policy);
+        if (blockIdx.x == 0) decision.write(before, policy, at);  // all blocks have read what was before
+        words = {decision.lr, decision.update, {hyper[0], hyper[1], hyper[2], hyper[3]}};
+        scale = decision.scale;
+        applied = decision.applied;
+    }
+    __syncthreads();
+    if (!applied) return;
+    const R rule(words);
+    for (int block = 0; block < span; ++block) {
+        const long long first = static_cast<long long>(span) * blockIdx.x + block;
+        update_four(rule, vectors, scale, weight_decay, BLOCK * first + 4 * threadIdx.x);
+    }
+}
+
+// The kernels of a rule have the rule's name. Vectors that it does not have are null, hyper-parameters 0.
 #define KERNEL(name, R)                                                                                               \
     extern "C" __global__ void __launch_bounds__(256) name(                                                           \
-        float* params, const float* grads, float* vector0, float* vector1, float* vector2, const double* control,     \
-        float weight_decay, double hyper0, double hyper1, double hyper2, double hyper3, Value* weights, long long n)  \
+        float* params, const float* grads, float* vector0, float* vector1, float* vector2, float weight_decay,        \
+        double hyper0, double hyper1, double hyper2, double hyper3, Value* weights, long long n,                      \
+        const double* control)                                                                                        \
     {                                                                                                                 \
-        float* const vectors[VECTORS] = {vector0, vector1, vector2};                                                  \
+        const Vectors vectors = {params, grads, {vector0, vector1, vector2}, weights, n};                             \
         const double hyper[FACTORS] = {hyper0, hyper1, hyper2, hyper3};                                               \
-        update<R>(params, grads, vectors, control, weight_decay, hyper, weights, n);                                  \
+        update<R>(vectors, control, weight_decay, hyper);                                                             \
+    }                                                                                                                 \
+    extern "C" __global__ void __launch_bounds__(256) decide_and_##name(                                              \
+        float* params, const float* grads, float* vector0, float* vector1, float* vector2, float weight_decay,        \
+        double hyper0, double hyper1, double hyper2, double hyper3, Value* weights, long long n, const float* tail,   \
+        const double* lrs, long long* cursor, double* control, double* history, int history_rows, int global_batch,   \
+        double clip_norm, int growth_interval, double largest_loss_scale, int span, float* partials, int* barrier)            \
+    {                                                                                                                 \
+        const Vectors vectors = {params, grads, {vector0, vector1, vector2}, weights, n};                             \
+        const double hyper[FACTORS] = {hyper0, hyper1, hyper2, hyper3};                                               \
+        const Places at = {tail, lrs, cursor, control, history, history_rows};                                        \
+        const Policy policy = {global_batch, clip_norm, growth_interval, largest_loss_scale};                         \
+        decide_and_update<R>(                                                                                         \
+            vectors, weight_decay, hyper, at, policy, span, partials, reinterpret_cast<unsigned*>(barrier));          \
     }
 
 struct Sgd : Rule {

@@ -17,6 +17,16 @@
 #define DDPGD_PTX(...) __trap()
 #endif
 
+// What this thread wrote is seen before what it writes after, and what it reads after is not older than what it read before.
+// Cheaper than __threadfence(), which orders all threads' fences among themselves too.
+__device__ __forceinline__ void fence_device() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 700
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+#else
+    __threadfence();
+#endif
+}
+
 // Nearest with 10 mantissa bits, ties away from zero.
 __device__ __forceinline__ unsigned to_tf32(float value) {
     unsigned bits = 0;

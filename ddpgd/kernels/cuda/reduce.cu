@@ -66,11 +66,11 @@ extern "C" __global__ void __launch_bounds__(256) tree_sum(
 }
 
 extern "C" __global__ void __launch_bounds__(256) squared_norms(
-    const float* rows, long long row_stride, int num_blocks, float* partials, int* counters, float* out,
+    const float* rows, long long row_stride, int num_blocks, int span, float* partials, int* counters, float* out,
     long long out_stride)
 {
-    const long long row = blockIdx.y, room = num_blocks + (num_blocks + 31) / 32;
+    const long long row = blockIdx.y, room = gridDim.x + (gridDim.x + 31) / 32;
     float squared;
-    if (!squared_norm(rows + row * row_stride, num_blocks, partials + row * room, counters + row, squared)) return;
+    if (!squared_norm(rows + row * row_stride, num_blocks, span, partials + row * room, counters + row, squared)) return;
     if (threadIdx.x == 0) out[row * out_stride] = squared;
 }

@@ -1,9 +1,24 @@
-"""Scratch for sums over thread blocks."""
+"""Sums over thread blocks: their scratch, and what each thread block sums of a squared norm."""
 
 import numpy as np
 
-from ddpgd.kernels.cuda.launcher import Launcher, count_of
+from ddpgd.kernels.cuda.launcher import NUM_SMS, Launcher, count_of
 from ddpgd.kernels.ops import Array
+from ddpgd.kernels.words import BLOCK
+
+MOST_SPAN = 32
+"""Blocks of 1,024 elements that a thread block sums at most; `norm.cuh` says the same."""
+
+
+def spans(size: int) -> tuple[int, np.int32, np.int32]:
+    """Returns the thread blocks of the squared norm of `size` elements, its blocks of 1,024, and those of a thread block.
+
+    The last is a power of two: no larger than makes a thread block for each multiprocessor.
+    """
+    num_blocks, span = size // BLOCK, 1
+    while span < MOST_SPAN and count_of(num_blocks, span) > NUM_SMS:
+        span *= 2
+    return count_of(num_blocks, span), np.int32(num_blocks), np.int32(span)
 
 
 class Sums:

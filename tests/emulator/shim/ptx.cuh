@@ -72,6 +72,8 @@ inline std::vector<std::vector<Copy>>& own_copies() {
 
 }  // namespace emulator_ptx
 
+inline void fence_device() { __threadfence(); }
+
 inline unsigned to_tf32(float value) {
     const unsigned bits = emulator_bits<unsigned>(value);
     if (value != value) return 0x7FFFFFFF;
