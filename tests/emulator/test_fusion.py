@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ddpgd.comm.transport import Alone
+from ddpgd.config.schema import Config, resolve
 from ddpgd.kernels.cuda import sources
 from ddpgd.kernels.words import CONTROL_WORDS, CURSOR_WORDS, TAIL_WORDS, Control, Cursor
 from ddpgd.model.layers import dense_layers
 from ddpgd.model.network import Network
 from ddpgd.params import initialise
+from ddpgd.run import build
+from runs import digits
 
 from . import fake_cupy
 from .launcher import KernelError
@@ -133,3 +137,16 @@ def test_a_planted_fault_is_found(name: str, right: str, wrong: str, monkeypatch
                 same = False
             found.append(not same)
     assert any(found), name
+
+
+@pytest.mark.parametrize(("hidden", "most"), [((128,), 4), ((512, 512), 6)])
+def test_launches_of_a_step(hidden: tuple[int, ...], most: int) -> None:
+    """A step of one micro-batch on one rank, as it is captured."""
+    config = resolve(Config(data="synthetic", hidden=hidden, global_batch=128, micro_batch=128), 1)
+    with fake_cupy.install(num_multiprocessors=132):
+        from ddpgd.kernels.cuda.backend import Cuda
+
+        ops: Any = Cuda(0, "float32")
+        step = build.sync(ops, config, digits(), Alone(), 10)
+        step.run(0, 1, False, False)
+        assert ops.num_launches == most

@@ -49,7 +49,7 @@ def takes_norms(device: Device) -> None:
     there = device.put(rows)
     for _ in range(2):
         out = device.put(np.zeros(2, np.float32))
-        sizes = np.int64(270 * BLOCK), np.int32(270)
+        sizes = np.int64(270 * BLOCK), np.int32(270), np.int32(1)
         scratch = partials, counters, out, np.int64(1)
         device.launch("reduce.cu", "squared_norms", (270, 2), (256,), there, *sizes, *scratch)
         np.testing.assert_array_equal(out.get(), (rows.astype(np.float64) ** 2).sum(axis=1))
@@ -91,7 +91,7 @@ def updates(device: Device) -> None:
             control[[Control.LR, Control.SCALE, Control.APPLY, Control.UPDATE]] = 0.5, 0.25, apply, 3
             there = [device.put(array) for array in arrays]
             vectors = *there, *[NO_POINTER] * (3 - len(rule.state))
-            others = device.put(control), np.float32(0), *factors, NO_POINTER, np.int64(size)
+            others = np.float32(0), *factors, NO_POINTER, np.int64(size), device.put(control)
             device.launch("optimizer.cu", rule.name, (1,), (256,), *vectors, *others)
             for array, before, after in zip(there, arrays, wanted, strict=True):
                 np.testing.assert_allclose(array.get(), after if apply else before, rtol=1e-5, atol=1e-6)

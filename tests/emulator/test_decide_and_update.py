@@ -1,0 +1,135 @@
+"""Decision and update in one cooperative launch: the bits of the two alone, over rules, lengths and decisions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ddpgd.kernels.cuda import sources
+from ddpgd.kernels.words import (
+    BLOCK,
+    CONTROL_WORDS,
+    CURSOR_WORDS,
+    HISTORY_WORDS,
+    TAIL_WORDS,
+    Control,
+    Cursor,
+    Policy,
+    Tail,
+)
+from ddpgd.optim.rules import RULES
+
+from . import fake_cupy
+from .launcher import KernelError
+
+Array = NDArray[Any]
+ORDERS = ("forward", "reverse", "random:3")
+DECISIONS: dict[str, dict[str, float]] = {
+    "applied": {},
+    "clipped": {"clip_norm": 0.01},
+    "idle": {"samples": 0.0},
+    "halted": {"halted": 1.0},
+    "a loss that is not finite": {"non_finite": 1.0},
+    "an overflow": {"infinite": 1.0, "growth_interval": 2},
+    "a gradient that is not finite": {"infinite": 1.0},
+    "the loss scale grows": {"growth_interval": 1},
+}
+
+
+def decided(rule: str, num_blocks: int, precision: str, fused: bool, **given: float) -> tuple[list[bytes], int]:
+    """All vectors and words after two steps, and the launches of the second."""
+    from ddpgd.kernels.cuda.backend import Cuda
+
+    ops: Any = Cuda(0, precision)
+    rng, size = np.random.default_rng(1), BLOCK * num_blocks
+    params, grads, *state = (ops.from_host(rng.standard_normal(size).astype(np.float32)) for _ in range(4))
+    state = state[: len(RULES[rule].state)]
+    if given.get("infinite"):
+        grads[size - 1] = np.inf
+    words, tail, cursor = np.zeros(CONTROL_WORDS), np.zeros(TAIL_WORDS, np.float32), np.zeros(CURSOR_WORDS, np.int64)
+    words[[Control.LOSS_SCALE, Control.HALTED]] = 8.0, given.get("halted", 0.0)
+    tail[[Tail.SAMPLES, Tail.NON_FINITE]] = given.get("samples", 32.0), given.get("non_finite", 0.0)
+    cursor[Cursor.RECORD] = 6
+    control, summed, at = (ops.from_host(array) for array in (words, tail, cursor))
+    lrs, history = ops.from_host(np.array([0.1, 0.2, 0.3])), ops.zeros((7, HISTORY_WORDS), np.float64)
+    policy = Policy(32, given.get("clip_norm", 0.0), int(given.get("growth_interval", 0)), 2.0**15)
+    weights, hyper = ops.round_weights(params), [0.5 / (number + 1) for number in range(len(RULES[rule].hyper))]
+
+    def work() -> None:
+        ops.decide(grads, summed, lrs, at, control, history, policy)
+        ops.update(rule, params, grads, state, control, 0.01, hyper, weights)
+
+    for _ in range(2):
+        before = ops.num_launches
+        if fused:
+            with ops.fused():
+                work()
+        else:
+            work()
+    arrays = params, *state, weights, control, at, history
+    return [ops.to_host(array).tobytes() for array in arrays], ops.num_launches - before
+
+
+def same(rule: str, num_blocks: int, precision: str = "float32", order: str = "forward", **given: float) -> bool:
+    with fake_cupy.install(order=order, num_multiprocessors=20):
+        alone, two = decided(rule, num_blocks, precision, False, **given)
+        fused, one = decided(rule, num_blocks, precision, True, **given)
+    assert (two, one) == (2, 1)
+    return alone == fused
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("decision", DECISIONS)
+def test_every_rule_and_decision(rule: str, decision: str) -> None:
+    assert same(rule, 3, **DECISIONS[decision])
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2, 31, 33, 133, 300])
+def test_lengths(num_blocks: int) -> None:
+    assert same("momentum", num_blocks)
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_weights_follow_in_any_order_of_the_blocks(precision: str, order: str) -> None:
+    assert same("adam", 5, precision, order)
+
+
+def test_where_not_all_blocks_run_at_once_each_is_launched_alone() -> None:
+    with fake_cupy.install(num_multiprocessors=1):
+        few, launches = decided("adam", 9, "float32", True)
+    assert launches == 2
+    with fake_cupy.install(num_multiprocessors=2):
+        many, launches = decided("adam", 9, "float32", True)
+    assert launches == 1
+    assert few == many
+
+
+FAULTS = (
+    ("no barrier of the grid", "    grid_barrier(barrier);\n", ""),
+    ("a barrier of a part of the grid", "    grid_barrier(barrier);\n", "    if (blockIdx.x) grid_barrier(barrier);\n"),
+    ("each block its own norm", "tree_over(nodes, nodes + MOST_PARTS, parts)", "own"),
+    (
+        "a block that is left out",
+        "vectors.grads, span * blockIdx.x, span, num_blocks",
+        "vectors.grads, span * blockIdx.x, span, num_blocks - 1",
+    ),
+    ("words written too early", "parts = gridDim.x;", "parts = gridDim.x;\n    at.control[LOSS_SCALE] = 4;"),
+)
+
+
+@pytest.mark.parametrize(("name", "right", "wrong"), FAULTS, ids=[name for name, *_ in FAULTS])
+def test_a_planted_fault_is_found(name: str, right: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: Callable[[str], str] = sources.joined
+    assert right in joined("optimizer.cu")
+    monkeypatch.setattr(sources, "joined", lambda file: joined(file).replace(right, wrong))
+
+    def found(order: str) -> bool:
+        try:
+            return not same("momentum", 9, order=order, clip_norm=0.01)
+        except KernelError:
+            return True
+
+    assert any(map(found, ORDERS)), name
