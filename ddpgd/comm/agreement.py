@@ -29,6 +29,15 @@ def on_root(transport: Transport, work: Callable[[], T]) -> T:
     return cast(T, value)
 
 
+def first_failure(transport: Transport, own: str) -> str:
+    """Returns the first text that is not empty of any rank, with its rank and host unless all ranks tell the same; or ""."""
+    told = transport.all_gather_objects((own, node()))
+    for rank, (text, host) in enumerate(told):
+        if text:
+            return text if all(other == text for other, _ in told) else f"{text} (on rank {rank}, host {host})"
+    return ""
+
+
 def _attempt(work: Callable[[], Any]) -> tuple[Any, DdpgdError | None]:
     try:
         return work(), None

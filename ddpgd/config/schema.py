@@ -136,7 +136,10 @@ class Config:
     )
     share_gpu: bool = _option(False, "machine", "let several ranks of a node share one GPU", bool)
     transport: Literal["auto", "alone", "threads", "mpi-host", "mpi-cuda", "nccl"] = _option(
-        "auto", "machine", "how ranks communicate", choices=("auto", *TRANSPORTS)
+        "auto",
+        "machine",
+        "how ranks communicate; auto: by NCCL if each has a GPU and it works, else host memory",
+        choices=("auto", *TRANSPORTS),
     )
     ranks: int | None = _option(None, "machine", "number of ranks of --transport threads", int)
     wire: str = _fixed(

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Transport
+from ddpgd.comm.transports.mpi_probe import why_not_cuda_aware
 from ddpgd.config.units import bytes_text, plural, time_text
 from ddpgd.doctor.checks import Everybody, Finding, examine, kinds
-from ddpgd.doctor.environment import collect, probes_cuda_aware
+from ddpgd.doctor.environment import collect
 from ddpgd.doctor.links import Pair, measure
 from ddpgd.run.device import mpi_library
 
@@ -29,9 +30,9 @@ def _probed(everybody: Everybody) -> list[str]:
     """Checks that need a trial."""
     if not everybody[0].gpu or not everybody[0].library:
         return []
-    if probes_cuda_aware():
-        return ["MPI moves arrays of GPUs here: --transport mpi-cuda will do"]
-    return ["MPI does not move arrays of GPUs here: --transport mpi-host (the default) or nccl"]
+    if why := why_not_cuda_aware():
+        return [f"MPI does not move arrays of GPUs here ({why}): --transport nccl or mpi-host, of which auto takes one"]
+    return ["MPI moves arrays of GPUs here: --transport mpi-cuda will do"]
 
 
 def report(everybody: Everybody, found: Sequence[Finding], pairs: Sequence[Pair], notes: Sequence[str]) -> list[str]:

@@ -3,8 +3,6 @@
 import hashlib
 import os
 import platform
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -22,16 +20,6 @@ PACKAGES = ("ddpgd", "numpy", "mpi4py", "cupy-cuda12x", "cupy-cuda13x", "nvmath-
 SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
 LAUNCHERS = ("mpirun", "mpiexec", "prterun", "orterun", "prted", "orted", "hydra_pmi_proxy", "mpiexec.hydra", "srun")
 """Names of the programs whose children are ranks. Slurm's slurmstepd is none: a batch script's commands are no ranks."""
-
-PROBE = """
-import cupy
-from mpi4py import MPI
-sent, received = cupy.arange(1024), cupy.zeros(1024, dtype=int)
-cupy.cuda.Device().synchronize()
-MPI.COMM_SELF.Sendrecv(sent, 0, recvbuf=received, source=0)
-assert (received == sent).all()
-"""
-PROBE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -94,20 +82,6 @@ def collect(launched: Launch, library: str, config: str | None, data: str | None
         data=digest,
         data_absence=data_absence,
     )
-
-
-def probes_cuda_aware(program: str = PROBE) -> bool:
-    """Tells whether MPI moves arrays of this process's GPU: tried in a child, which a library that cannot may kill."""
-    alone = {
-        name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "PMI", "PRTE_", "SLURM_"))
-    }
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", program], env=alone, capture_output=True, timeout=PROBE_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
 
 
 def _parent_launcher() -> str:

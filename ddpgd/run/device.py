@@ -1,32 +1,30 @@
 """Devices: the one of each rank, the backend that computes there, and the transport that reaches it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from ddpgd.comm.agreement import on_all_ranks
 from ddpgd.comm.launcher import node
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports.capabilities import refusal
-from ddpgd.comm.transports.staged import Staged
 from ddpgd.config.schema import Config
 from ddpgd.errors import InputError
 from ddpgd.kernels.cuda import device as cuda_device
 from ddpgd.kernels.cuda.device import MATRIX_CAPABILITY, Device
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.reference.backend import Reference
+from ddpgd.run.reach import Reached, reach
 
 
 @dataclass(frozen=True)
 class Machine:
     """The device of this rank: a GPU, or None, the CPU; and why it was chosen, for the first line of a run.
 
-    `num_nodes`: machines that have ranks.
+    `num_nodes`: machines that have ranks. `owns_gpu`: no two ranks share a GPU.
     """
 
     device: Device | None
     choice: str
     num_nodes: int = 1
+    owns_gpu: bool = True
 
     def transport(self, config: Config, world: Transport) -> Transport:
         """The ranks of --transport: as `world`, or started here. InputError: it cannot serve."""
@@ -45,33 +43,16 @@ class Machine:
 
         return Cuda(self.device.index, config.precision)
 
-    def reaching(self, config: Config, backend: Ops, world: Transport) -> Transport:
+    def reaching(self, config: Config, backend: Ops, world: Transport) -> Reached:
         """Returns the transport for the arrays of `backend` between the ranks of `world`.
 
         Raises:
             InputError: On all ranks, where they compute products by different libraries, or the transport cannot serve.
         """
         if self.device is None:
-            return world
+            return Reached(world)
         _check_same_products(backend.products, world)
-        if config.transport == "mpi-cuda":
-            from ddpgd.comm.transports.mpi_cuda import MpiCuda
-
-            return MpiCuda(world, backend.synchronize)
-        if config.transport == "nccl":
-            return on_all_ranks(world, _nccl)(world, backend.stream)
-        return Staged(world, backend) if world.needs_host else world
-
-
-def _nccl() -> Callable[[Transport, Any], Transport]:
-    """The transport's class. InputError: there is no NCCL."""
-    try:
-        from ddpgd.comm.transports.nccl import Nccl
-    except ImportError as error:
-        raise InputError(
-            f"--transport nccl: CuPy finds no NCCL ({error}); type pip install nvidia-nccl-cu13, or nvidia-nccl-cu12"
-        ) from None
-    return Nccl
+        return reach(config.transport, self.owns_gpu, backend, world)
 
 
 def agree(config: Config, resumed: bool, world: Transport, local_rank: int) -> Machine:
@@ -96,9 +77,10 @@ def agree(config: Config, resumed: bool, world: Transport, local_rank: int) -> M
         return Machine(None, f" (auto: {missing})" if missing else "", num_nodes)
     devices = [(host, theirs) for theirs, _, host in everybody if theirs]
     _check_capabilities([theirs for _, theirs in devices], config.precision)
-    if not config.share_gpu:
-        _check_own_gpu(devices)
-    return Machine(device, f" on {device.name}", num_nodes)
+    shared = _shared_gpu(devices)
+    if shared and not config.share_gpu:
+        raise InputError(f"{shared}: start at most one rank a GPU (mpirun -n), type --share-gpu, or --backend numpy")
+    return Machine(device, f" on {device.name}", num_nodes, owns_gpu=not shared)
 
 
 def _check_capabilities(devices: list[Device], precision: str) -> None:
@@ -122,15 +104,13 @@ def _check_same_products(own: str, world: Transport) -> None:
             )
 
 
-def _check_own_gpu(devices: list[tuple[str, Device]]) -> None:
-    """InputError: two ranks have the same GPU."""
+def _shared_gpu(devices: list[tuple[str, Device]]) -> str:
+    """Returns which two ranks share a GPU, as the beginning of a sentence; empty: none do."""
     for peer, (host, device) in enumerate(devices):
         for other in range(peer):
             if devices[other][1].identity == device.identity and devices[other][0] == host:
-                raise InputError(
-                    f"ranks {other} and {peer} share one {device.name} of {host}: start at most one rank a GPU "
-                    "(mpirun -n), type --share-gpu, or --backend numpy"
-                )
+                return f"ranks {other} and {peer} share one {device.name} of {host}"
+    return ""
 
 
 def mpi_library() -> str:

@@ -14,7 +14,6 @@ from threadpoolctl import threadpool_limits
 from ddpgd.comm.agreement import on_root
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports import threads
-from ddpgd.comm.transports.capabilities import why_auto
 from ddpgd.config.schema import Config, resolve, to_table
 from ddpgd.config.validation import validate
 from ddpgd.data.mnist import Dataset
@@ -91,7 +90,7 @@ class Run:
         self._transport = transport
         self._saved = saved
         self._ops = machine.ops(config)
-        self._reachable = machine.reaching(config, self._ops, transport)
+        self._reachable, self._why_transport = machine.reaching(config, self._ops, transport)
         first = None if saved is None else self._initial_params(saved)
         counters = Counters(**saved.counters) if saved else Counters()
         self._step = build.sync(self._ops, config, data, self._reachable, pace.total_steps, first, counters)
@@ -193,8 +192,8 @@ class Run:
         }
 
     def _introduction(self) -> list[str]:
-        config, has_gpu = self._config, self._machine.device is not None
-        why = why_auto(self._transport.world_size, has_gpu) if config.transport == "auto" else ""
+        config = self._config
+        why = f" (auto: {self._why_transport})" if self._why_transport else ""
         return report.introduction(
             config,
             world_size=self._transport.world_size,
@@ -217,6 +216,7 @@ class Run:
             world_size=self._transport.world_size,
             num_nodes=self._machine.num_nodes,
             transport=self._reachable.name,
+            transport_choice=self._why_transport,
             backend=self._ops.name,
             device=self._ops.device,
             wire=self._step.exchange.wire,

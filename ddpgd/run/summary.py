@@ -48,6 +48,7 @@ class Summary(TypedDict):
         num_params: Number of params.
         backend: "numpy" or "cupy".
         transport: How ranks communicated, as in "mpi-host".
+        transport_choice: Why `--transport auto` took it; empty where there was no choice.
         wire: Form of gradients on the wire, as in "float32".
         reduce: "ordered" or "fast".
         precision: Input type of matrix products, as in "float32".
@@ -84,6 +85,7 @@ class Summary(TypedDict):
     num_params: int
     backend: str
     transport: str
+    transport_choice: str
     wire: str
     reduce: str
     precision: str
@@ -146,6 +148,7 @@ def _checked(table: Any, run_dir: str) -> Summary:
         "warnings": [],
         "train_s_since_start": table.get("train_s"),
         "late_rank": None,
+        "transport_choice": "",
         **table,
         "run_dir": run_dir,
     }

@@ -212,7 +212,7 @@ def _fit(config: Config, flags: Mapping[str, Any], world: Transport, machine: Ma
     if seconds is None:
         raise InputError(f"--seconds: {flags['seconds']!r} is not a number above 0; type for example 4")
     backend = machine.ops(config)
-    reachable = machine.reaching(config, backend, machine.transport(config, world))
+    reachable = machine.reaching(config, backend, machine.transport(config, world)).transport
     return fit(backend, resolve(config, reachable.world_size), reachable, seconds, machine.num_nodes)
 
 

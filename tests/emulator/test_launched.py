@@ -32,6 +32,7 @@ def test_ranks_that_share_a_gpu_have_the_bits_of_one(tmp_path: Path) -> None:
         summary = json.loads((tmp_path / str(num_ranks) / "summary.json").read_text())
         assert summary["backend"] == "cupy"
         assert summary["transport"] == ("mpi-host" if num_ranks > 1 else "alone")
+        assert summary["transport_choice"] == ("NCCL wants a GPU for each rank" if num_ranks > 1 else "")
         hashes.add(summary["params_sha256"])
     assert len(hashes) == 1
 
@@ -64,7 +65,9 @@ def test_lossy_wires_over_transports_leave_the_same_weights(wire: str, tmp_path:
 def test_each_rank_takes_a_gpu_of_its_own_where_there_are_enough(tmp_path: Path) -> None:
     done = launch(2, tmp_path / "run", devices="2")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["backend"] == "cupy"
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["backend"] == "cupy"
+    assert (summary["transport"], summary["transport_choice"]) == ("nccl", "each rank has a GPU of its own")
 
 
 def test_a_gpu_of_one_rank_that_is_too_old_is_told_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from ddpgd.comm.transport import Alone
 from ddpgd.doctor import environment
 from ddpgd.doctor.checks import Finding, examine
 from ddpgd.doctor.doctor import report, run
-from ddpgd.doctor.environment import Environment, probes_cuda_aware
+from ddpgd.doctor.environment import Environment
 from ddpgd.doctor.links import Pair, measure
 from ddpgd.kernels.cuda.device import Cuda, Device
 
@@ -172,18 +172,6 @@ def test_fatal_findings_come_first_and_all_are_told() -> None:
     assert sum(line.startswith("  type: ") for line in lines) == 3
     assert "a note" in lines
     assert lines[-1] == "3 findings"
-
-
-@pytest.mark.parametrize(
-    ("program", "is_aware"), [("pass", True), ("raise SystemExit(1)", False), ("import os; os.abort()", False)]
-)
-def test_a_child_that_dies_tells_as_much_as_one_that_lives(program: str, is_aware: bool) -> None:
-    assert probes_cuda_aware(program) == is_aware
-
-
-def test_a_child_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "PROBE_S", 0.3)
-    assert not probes_cuda_aware("import time; time.sleep(60)")
 
 
 def test_this_process_is_examined(monkeypatch: pytest.MonkeyPatch) -> None:

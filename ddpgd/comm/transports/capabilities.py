@@ -31,10 +31,3 @@ def refusal(name: str, num_launched: int, has_gpu: bool, share_gpu: bool) -> str
     if share_gpu and num_launched > 1 and not can.shares_gpu:
         return "it wants a GPU for each rank, and --share-gpu was asked for; type --transport mpi-host"
     return ""
-
-
-def why_auto(num_launched: int, has_gpu: bool) -> str:
-    """Explains why `auto` takes the ranks as they came, if there is a choice: alone, or mpi-host under a launcher."""
-    if num_launched == 1 or not has_gpu:
-        return ""
-    return " (auto: any MPI moves host memory; mpi-cuda is for a CUDA-aware one, nccl for a GPU for each rank)"

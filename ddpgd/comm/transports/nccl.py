@@ -1,38 +1,42 @@
 """NCCL between GPUs, each of them one rank's: the transport of NVLink and InfiniBand. MPI starts it, and ends it."""
 
+import threading
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self
 
+import cupy
+import numpy as np
 from cupy.cuda import nccl
 
-from ddpgd.comm.agreement import on_all_ranks, on_root
+from ddpgd.comm.agreement import first_failure
 from ddpgd.comm.transport import Array, T, Transport
-from ddpgd.errors import InputError
 
 if not nccl.available:  # CuPy's module imports without the library too
     raise ImportError("cupy.cuda.nccl is not available")
+
+TRIAL_S = 60.0
+"""A trial that takes longer is given up; with many ranks it may take `TRIAL_RANK_S` longer for each."""
+TRIAL_RANK_S = 0.1
 
 
 class Nccl:
     """`Transport` for device arrays, on `stream`: calls return at once, and work follows what the stream does before.
 
-    `world` carries objects and ends the job. Arrays travel as bytes: NCCL through CuPy knows no bfloat16.
+    `world` carries objects and ends the job; `communicator` is NCCL's, of the same ranks. Arrays travel as bytes: NCCL
+    through CuPy knows no bfloat16.
     """
 
     name = "nccl"
     needs_host = False
 
-    def __init__(self, world: Transport, stream: Any) -> None:
+    def __init__(self, world: Transport, stream: Any, communicator: Any) -> None:
         self.rank = world.rank
         self.world_size = world.world_size
         self.bytes_sent = 0
         self._world = world
         self._stream = stream
-        identifier = on_root(world, lambda: _tried(nccl.get_unique_id))
-        self._nccl = on_all_ranks(
-            world, lambda: _tried(lambda: nccl.NcclCommunicator(world.world_size, identifier, world.rank))
-        )
+        self._nccl = communicator
 
     def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:
         # One group: NCCL starts all of them together, so that no order of sends and receives can block.
@@ -78,14 +82,75 @@ class Nccl:
         self._world.abort(exit_code)
 
 
-def _tried(work: Any) -> Any:
-    """work(), whose failure is told in a line and reaches all ranks."""
+def join(world: Transport, stream: Any) -> tuple[Nccl | None, str]:
+    """Starts NCCL between the ranks of `world` and tries its collectives; every rank calls it.
+
+    Returns:
+        The transport, on all ranks, or None; and the reason in one line where it is None, the same on all ranks.
+    """
+    identifier, why = _unique_id() if world.rank == 0 else (None, "")
+    identifier, why = world.all_gather_objects((identifier, why))[0]
+    if why:
+        return None, why
+    trial = _Trial(world, identifier)
+    if why := first_failure(world, trial.run(TRIAL_S + TRIAL_RANK_S * world.world_size)):
+        trial.abort()
+        return None, why
+    return Nccl(world, stream, trial.communicator), ""
+
+
+def _unique_id() -> tuple[Any, str]:
     try:
-        return work()
+        return nccl.get_unique_id(), ""
     except nccl.NcclError as error:
-        raise InputError(
-            f"--transport nccl: NCCL does not start: {error}; NCCL_DEBUG=WARN says more, --transport mpi-host does without"
-        ) from None
+        return None, _does_not_start(error)
+
+
+def _does_not_start(error: object) -> str:
+    return f"NCCL does not start: {error}; NCCL_DEBUG=WARN says more"
+
+
+class _Trial:
+    """NCCL's start and one use of each collective, in a thread, because either may hang for ever."""
+
+    def __init__(self, world: Transport, identifier: Any) -> None:
+        self.communicator: Any = None
+        self._world = world
+        self._identifier = identifier
+        self._device = cupy.cuda.Device()
+        self._why: str | None = None
+
+    def run(self, limit_s: float) -> str:
+        """Returns why it failed; empty: it did not."""
+        thread = threading.Thread(target=self._try, name="NCCL trial", daemon=True)
+        thread.start()
+        thread.join(limit_s)
+        return _does_not_start(f"no end of a trial within {limit_s:g} s") if self._why is None else self._why
+
+    def abort(self) -> None:
+        """Ends what the trial has started, as far as that lets itself be ended."""
+        if self.communicator is not None:
+            threading.Thread(target=self.communicator.abort, daemon=True).start()
+
+    def _try(self) -> None:
+        try:
+            self._device.use()
+            self.communicator = nccl.NcclCommunicator(self._world.world_size, self._identifier, self._world.rank)
+            self._why = "" if self._sums() else _does_not_start("a trial gave a wrong sum")
+        except Exception as error:  # noqa: BLE001 - told to all ranks, which go on without NCCL
+            self._why = _does_not_start(str(error).splitlines()[0] if str(error) else type(error).__name__)
+
+    def _sums(self) -> bool:
+        """True if every rank's 1 arrives at every rank, alone and in a sum."""
+        stream = cupy.cuda.Stream(non_blocking=True)  # of its own: one that hangs must not hold up the run
+        stream.use()
+        transport = Nccl(self._world, stream, self.communicator)
+        one, total = (cupy.asarray(np.ones(1, np.float32)) for _ in ("one", "total"))
+        others = [cupy.zeros((1,), np.float32) for _ in range(self._world.world_size)]
+        transport.all_reduce(total)
+        transport.all_gather([[one if rank == self._world.rank else other] for rank, other in enumerate(others)])
+        received = [float(cupy.asnumpy(other)[0]) for rank, other in enumerate(others) if rank != self._world.rank]
+        return float(cupy.asnumpy(total)[0]) == self._world.world_size == 1 + sum(received)
 
 
 def _address(array: Any) -> int:
