@@ -14,6 +14,8 @@ from compile_cache import digest
 HERE = Path(__file__).resolve().parent
 ENGINE = HERE / "engine"
 SHIM = HERE / "shim"
+INCLUDED = ("cuda.hpp", "scheduler.hpp", "math.hpp", "warp.hpp", "kernel.hpp")
+"""The headers of the engine that units see."""
 TWINS = ("ptx.cuh", "grid.cuh")
 
 FLAGS = (
@@ -75,8 +77,10 @@ def headers(folder: Path) -> list[bytes]:
 
 
 @functools.cache
-def engine_digest() -> str:
-    return digest(*machine(), *FLAGS, *CHECKS, Path(__file__).read_bytes(), *headers(ENGINE), *headers(SHIM))
+def digest_of(*files: Path) -> str:
+    """What is compiled with these, and what it is compiled by."""
+    contents = [part for file in sorted(files) for part in (file.name.encode(), file.read_bytes())]
+    return digest(*machine(), *FLAGS, *CHECKS, Path(__file__).read_bytes(), *contents)
 
 
 @functools.cache
@@ -84,7 +88,7 @@ def scheduler() -> ctypes.CDLL:
     """The scheduler, whose symbols every unit finds because it is loaded for all."""
     compile_cache.remove_unused()
     sources = list(map(str, sorted(ENGINE.glob("*.cpp"))))
-    target = compile_cache.folder() / f"scheduler-{engine_digest()}.so"
+    target = compile_cache.folder() / f"scheduler-{digest_of(*ENGINE.iterdir())}.so"
     path = keep(target, lambda made: run_gcc([*FLAGS, *sources, "-o", str(made)]))
     return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
 
@@ -99,6 +103,8 @@ def translate(options: Sequence[str]) -> tuple[list[str], list[Path]]:
         "-fmad",
         "-lineinfo",
         "--generate-line-info",
+        "-ftz",
+        "--ftz",
         "-default-device",
         "--device-as-default",
         "--ptxas-options",
@@ -163,7 +169,7 @@ def compile_unit(text: str, options: Sequence[str] = (), name: str = "unit.cu") 
     """The shared object of one unit, compiled at most once for the same text, options, headers and compiler."""
     flags, folders = translate(options)
     contents = [part for folder in folders for part in headers(folder)]
-    key = digest(engine_digest(), name, text, *flags, *contents)
+    key = digest(digest_of(*(ENGINE / file for file in INCLUDED), *SHIM.iterdir()), name, text, *flags, *contents)
 
     def make(made: Path) -> None:
         include = ["-I", str(SHIM), *(f"-I{folder}" for folder in folders), "-I", str(ENGINE)]

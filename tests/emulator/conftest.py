@@ -9,7 +9,7 @@ from emulator import fake_cupy
 from op_report import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown  # noqa: F401 - hooks
 from patience import pytest_runtest_protocol  # noqa: F401 - a hook
 
-ORDERS = ["forward", "reverse", "random:1", "random:2"]
+ORDERS = ["forward", "reverse", "random:1", "random:2", "interleaved:1"]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,13 @@ def module(name: str, **contents: Any) -> ModuleType:
     return made
 
 
-def build() -> dict[str, ModuleType]:
+def nccl_module(available: bool) -> ModuleType:
+    """`cupy.cuda.nccl`, which without the library has `available` alone."""
+    names = {name: value for name, value in vars(fake_nccl).items() if name[0] != "_"}
+    return module("cupy.cuda.nccl", **(names if available else {"available": False}))
+
+
+def build(nccl: bool) -> dict[str, ModuleType]:
     """The modules by name."""
     runtime = module(
         "cupy.cuda.runtime",
@@ -66,7 +72,7 @@ def build() -> dict[str, ModuleType]:
         driver=driver,
         compiler=compiler,
         stream=stream,
-        nccl=module("cupy.cuda.nccl", **{name: value for name, value in vars(fake_nccl).items() if name[0] != "_"}),
+        nccl=nccl_module(nccl),
     )
     cupy = module(
         "cupy",
@@ -84,8 +90,8 @@ def build() -> dict[str, ModuleType]:
 class Installed:
     """Makes `import cupy` find the fake, until `uninstall` or the end of a `with`."""
 
-    def __init__(self) -> None:
-        made = build()
+    def __init__(self, nccl: bool) -> None:
+        made = build(nccl)
         self.cupy = made["cupy"]
         self.hidden = {n: m for n, m in sys.modules.items() if n == "cupy" or n.startswith("cupy.")}
         self.uninstall_only()
@@ -108,13 +114,15 @@ class Installed:
 
 
 def install(
-    num_devices: int = 1, order: str = "forward", lazy: bool = False, num_multiprocessors: int = 4
+    num_devices: int = 1, order: str = "forward", lazy: bool = False, num_multiprocessors: int = 4, nccl: bool = True
 ) -> Installed:
-    """The fake as `cupy`, with so many devices, threads run in `order`: forward, reverse or random:SEED.
+    """The fake as `cupy`, with so many devices, threads run in `order`: forward, reverse, random:SEED or
+    interleaved:SEED.
 
     The environment's DDPGD_EMULATOR_ORDER goes before `order`. A `lazy` device runs the work of a stream only when
     something waits for it, so that a host that forgets to wait reads what was there before. A cooperative launch may have
     as many blocks as fit on `num_multiprocessors`; the environment's DDPGD_EMULATOR_MULTIPROCESSORS goes before it.
+    Without `nccl`, its module is there and says that the library is not.
     """
     fake_stream.reset(num_devices, order, lazy, num_multiprocessors)
-    return Installed()
+    return Installed(nccl)

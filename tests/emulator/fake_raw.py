@@ -14,6 +14,9 @@ from . import compiler, fake_device, launcher
 from .fake_array import ndarray
 from .fake_stream import CUDADriverError, current_device, get_current_stream, order
 
+CUPY_OPTIONS = ("-ftz=true",)
+"""What CuPy adds to every module's options: subnormal float32 operands and results count as zeros."""
+
 # NumPy has no bfloat16: bindings keep its bits in uint16.
 ELEMENTS = {"bfloat16": {"uint16"}, "float16": {"float16", "uint16"}, "uint16": {"uint16", "float16"}}
 
@@ -49,7 +52,7 @@ class RawModule:
 
     def compile(self, log_stream: Any = None) -> launcher.Unit:
         try:
-            return launcher.load(self.code, self.options)
+            return launcher.load(self.code, (*self.options, *CUPY_OPTIONS))
         except compiler.CompileError as error:
             raise CompileException(str(error), self.code, "raw_module.cu", self.options, self.backend) from None
 
@@ -145,9 +148,10 @@ def max_active_blocks(func: int, block_size: int, dynamic_bytes: int) -> int:
 def three(sizes: Any, limits: tuple[int, int, int], what: str) -> tuple[int, int, int]:
     if not isinstance(sizes, tuple) or not all(isinstance(size, int | np.integer) for size in sizes):
         raise TypeError(f"{what} must be a tuple of integers, got {sizes!r}")
-    x, y, z = (*(int(size) for size in sizes), 1, 1)[:3]
-    if any(not 1 <= size <= limit for size, limit in zip((x, y, z), limits, strict=True)):
-        raise CUDADriverError(1, f"CUDA_ERROR_INVALID_VALUE: {what}: {sizes}, each from 1 to {limits}")
+    # CuPy launches one block, or thread, where none is asked for.
+    x, y, z = (*(max(1, int(size)) for size in sizes), 1, 1)[:3]
+    if any(size > limit for size, limit in zip((x, y, z), limits, strict=True)):
+        raise CUDADriverError(1, f"CUDA_ERROR_INVALID_VALUE: {what}: {sizes}, at most {limits}")
     return x, y, z
 
 

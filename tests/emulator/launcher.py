@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from . import compiler
 
-ORDERS = {"forward": 0, "reverse": 1, "random": 2}
+ORDERS = {"forward": 0, "reverse": 1, "random": 2, "interleaved": 3}
 one_launch = threading.RLock()
 
 
@@ -37,6 +37,7 @@ class Launch(ctypes.Structure):
         ("order", ctypes.c_int),
         ("seed", ctypes.c_uint64),
         ("cooperative", ctypes.c_int),
+        ("flush_subnormals", ctypes.c_int),
         ("message", ctypes.c_char * 1024),
         ("fault_address", ctypes.c_size_t),
         ("program_counter", ctypes.c_size_t),
@@ -112,7 +113,7 @@ class Kernel:
         pointers = (ctypes.c_void_p * max(1, len(arguments)))(*(ctypes.addressof(value) for value in arguments))
         kind, _, seed = order.partition(":")
         if kind not in ORDERS:
-            raise ValueError(f"order {order!r}; forward, reverse and random:SEED are there")
+            raise ValueError(f"order {order!r}; forward, reverse, random:SEED and interleaved:SEED are there")
         launch = Launch(
             name=self.name.encode(),
             call=self.call,
@@ -124,6 +125,7 @@ class Kernel:
             order=ORDERS[kind],
             seed=int(seed or 0),
             cooperative=cooperative,
+            flush_subnormals=self.unit.flush_subnormals,
         )
         with one_launch:
             failed = compiler.scheduler().emulator_launch(ctypes.byref(launch))
@@ -139,8 +141,9 @@ class Kernel:
 class Unit:
     """A compiled unit in this process."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, flush_subnormals: bool = False) -> None:
         compiler.scheduler()
+        self.flush_subnormals = flush_subnormals
         self.path = path
         self.library = ctypes.CDLL(str(path))
         self.shared = ctypes.addressof(ctypes.c_char.in_dll(self.library, "emulator_shared"))
@@ -169,4 +172,5 @@ class Unit:
 def load(text: str, options: tuple[str, ...] = ()) -> Unit:
     """The unit of `text`; one per text and options in a process."""
     first = re.search(r'extern\s*"C"[^;{]*?\bvoid\b[^;{]*?\b(?!__launch_bounds__)(\w+)\s*\(', text)
-    return Unit(compiler.compile_unit(text, options, f"{first[1] if first else 'unit'}.cu"))
+    path = compiler.compile_unit(text, options, f"{first[1] if first else 'unit'}.cu")
+    return Unit(path, flush_subnormals="-ftz=true" in options)

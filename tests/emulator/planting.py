@@ -1,6 +1,6 @@
 """Faults planted in the text of kernels: found by a comparison with NumPy, or by the emulator itself.
 
-A barrier that is missing shows in some orders of the threads only: a fault counts as found where one order shows it.
+A barrier or a fence that is missing shows in some orders of the threads only: a fault counts as found where one order shows it.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from .launcher import KernelError
 
 Array = NDArray[Any]
 
-ORDERS = ("forward", "reverse", "random:1")
+ORDERS = ("forward", "reverse", "random:1", "interleaved:3", "interleaved:4")
 BARRIER = "    __syncthreads();\n"
 
 

@@ -54,6 +54,12 @@ extern "C" __global__ void some_threads(int* values, unsigned* state, int rounds
     if (threadIdx.x < 32) grid_barrier(state);
     else __syncthreads();
 }
+__device__ int deep(int n) {
+    volatile int room[1024];
+    room[n % 1024] = n;
+    return n == 0 ? 0 : deep(n - 1) + room[n % 1024];
+}
+extern "C" __global__ void recurses(int* values, unsigned* state, int rounds) { values[0] = deep(1000000); }
 extern "C" __global__ void writes_past(int* values, unsigned* state, int rounds) {
     extern __shared__ char bytes[];
     grid_barrier(state);
@@ -94,6 +100,8 @@ def test_a_grid_as_large_as_a_gpu(kernels: Any) -> None:
         state = cupy.zeros(1, np.uint32)
         values = values_after(cupy, kernels("passes"), state, blocks=132, threads=256)
         np.testing.assert_array_equal(values, passed_on(132, threads=256))
+        with pytest.raises(KernelError, match="stack overflow"):  # the stacks of the many are not all guarded
+            kernels("recurses")((1,), (64,), (cupy.zeros(1, np.int32), state, np.int32(0)))
     fake_stream.reset(1, "forward", False)
 
 

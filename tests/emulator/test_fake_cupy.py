@@ -53,13 +53,35 @@ def test_refused_launches(cupy: Any, kernels: Any) -> None:
     for wrong in (x.view(np.int32), cupy.empty(128, np.float64), np.zeros(128, np.float32), None, 0, np.float32(0)):
         with pytest.raises(TypeError):
             launch(wrong, out, n)
-    for shape in ({"grid": (0,)}, {"block": (256,)}, {"block": (0,)}, {"shared_mem": 50000}, {"grid": (1, 65536)}):
+    for shape in ({"block": (256,)}, {"shared_mem": 50000}, {"grid": (1, 65536)}):
         with pytest.raises(cupy.cuda.driver.CUDADriverError):
             launch(x, out, n, **shape)
     kernel.max_dynamic_shared_size_bytes = 50000
     launch(x, out, n, shared_mem=50000)
     with pytest.raises(cupy.cuda.driver.CUDADriverError):
         kernel.max_dynamic_shared_size_bytes = 100 * 1024
+
+
+def test_of_zero_blocks_or_threads_cupy_launches_one(cupy: Any) -> None:
+    """A kernel that is launched over nothing must bear it: CuPy takes the larger of 1 and each size."""
+    text = 'extern "C" __global__ void counts(unsigned* ran) { atomicAdd(ran, gridDim.x * blockDim.y); }'
+    ran, kernel = cupy.zeros(1, np.uint32), cupy.RawModule(code=text).get_function("counts")
+    for grid, block in [((0,), (1,)), ((3, 0, 2), (2, 0)), ((2,), (0,))]:
+        ran.fill(0)
+        kernel(grid, block, (ran,))
+        shape = [max(1, size) for size in (*grid, *block)]
+        assert int(ran[0]) == np.prod(shape) * shape[0]
+
+
+@pytest.mark.parametrize("available", [True, False])
+def test_nccl_may_be_missing(available: bool) -> None:
+    """CuPy's module is there without the library, and then has nothing but `available`."""
+    with fake_cupy.install(nccl=available) as cupy:
+        from cupy.cuda import nccl
+
+        assert nccl is cupy.cuda.nccl
+        assert nccl.available == available
+        assert hasattr(nccl, "get_unique_id") == hasattr(nccl, "NcclError") == available
 
 
 def test_refused_texts(cupy: Any) -> None:

@@ -79,6 +79,16 @@ def test_a_gpu_of_one_rank_that_is_too_old_is_told_to_all(tmp_path: Path, monkey
     assert "needs GPUs of compute capability 8.0, and Emulated device has 7.0" in lines[0]
 
 
+def test_nccl_that_is_not_installed_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPGD_EMULATOR_NCCL", "0")
+    done = launch(2, tmp_path / "run", "--backend", "cupy", "--transport", "nccl", devices="2")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("ddpgd: ")]
+    assert done.returncode == 2, done.stderr
+    assert len(lines) == 1
+    assert "--transport nccl: CuPy finds no NCCL" in lines[0]
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("versions", "told"),
     [

@@ -153,6 +153,18 @@ FAULTS = (
     ),
     Fault("tree_over: half of the leaves", takes_norms, "base += blockDim.x", "base += 2 * blockDim.x"),
     Fault("is_last: told before known", takes_norms, f"    }}\n{BARRIER}    return last;", "    }\n    return last;"),
+    Fault(
+        "is_last: told before written",
+        takes_norms,
+        "        __threadfence();\n        last =",
+        "        last =",
+    ),
+    Fault(
+        "is_last: read before told",
+        takes_norms,
+        "*counter = 0;\n        __threadfence();",
+        "*counter = 0;",
+    ),
     Fault("is_last: never reset", takes_norms, "if (last) *counter = 0;", ""),
     Fault("is_last: too early", takes_norms, "== expected - 1", "== expected - 2"),
     Fault("losses: a row too many", takes_losses, "if (within < samples)", "if (within <= samples)"),

@@ -11,7 +11,8 @@ namespace emulator {
 uint3 block_index;
 Block* block;
 
-static void prepare(Block& to_prepare) {
+void prepare(Block& to_prepare) {
+    to_prepare.warps.resize(num_warps);
     to_prepare.threads.resize(num_threads);
     for (unsigned t = 0; t < num_threads; ++t) {
         const uint3 index = {t % block_shape.x, t / block_shape.x % block_shape.y, t / block_shape.x / block_shape.y};
@@ -24,11 +25,11 @@ uint3 index_of_block(uint64_t number) {
     return {unsigned(number % grid.x), unsigned(number / grid.x % grid.y), unsigned(number / grid.x / grid.y)};
 }
 
-static void enter(Block& to_enter, uint64_t number) {
+void enter(Block& to_enter, uint64_t number) {
     block_index = index_of_block(number);
     block = &to_enter;
     threads = current = block->threads.data();
-    warps = block->warps;
+    warps = block->warps.data();
 }
 
 static size_t dynamic_used() { return (launch->dynamic_bytes + 15) / 16 * 16; }
@@ -39,7 +40,7 @@ void clear_shared() {
     memset(dynamic_shared, 0xFF, dynamic_used());
 }
 
-static void save_shared(std::vector<char>& to) {
+void save_shared(std::vector<char>& to) {
     to.assign(dynamic_shared, dynamic_shared + dynamic_used());
     for (size_t i = 0; i < launch->shared->count; ++i) {
         const auto& array = launch->shared->arrays[i];
@@ -48,7 +49,7 @@ static void save_shared(std::vector<char>& to) {
 }
 
 // Arrays that were found since then are fresh.
-static void load_shared(const std::vector<char>& from) {
+void load_shared(const std::vector<char>& from) {
     memcpy(dynamic_shared, from.data(), dynamic_used());
     size_t loaded = dynamic_used();
     for (size_t i = 0; i < launch->shared->count; ++i) {
@@ -61,12 +62,12 @@ static void load_shared(const std::vector<char>& from) {
     }
 }
 
-static std::vector<uint64_t>& shuffled(uint64_t num_blocks) {
+std::vector<uint64_t>& shuffled(uint64_t num_blocks) {
     static std::vector<uint64_t> numbers;  // static because a failure jumps over destructors
     numbers.resize(num_blocks);
     std::iota(numbers.begin(), numbers.end(), uint64_t{0});
     if (launch->order == REVERSE) std::reverse(numbers.begin(), numbers.end());
-    if (launch->order == RANDOM) std::shuffle(numbers.begin(), numbers.end(), randomness);
+    if (launch->order >= RANDOM) std::shuffle(numbers.begin(), numbers.end(), randomness);
     return numbers;
 }
 
@@ -81,36 +82,36 @@ void run_in_turn(uint64_t num_blocks) {
 }
 
 // All blocks wait at one barrier, or the launch fails.
-static void release_grid(std::vector<Block>& blocks) {
-    const auto waits = [](const Block& b) { return !b.exited; };
+void release_grid(std::vector<Block>& blocks) {
+    const auto waits = [](const Block& b) { return b.state == AT_GRID; };
     const auto first = std::find_if(blocks.begin(), blocks.end(), waits);
     if (first == blocks.end()) return;
     const Thread& wanted = first->threads[0];
+    const auto matches = [&](const Thread& found) {
+        return found.site == wanted.site && found.grid_state == wanted.grid_state;
+    };
     for (Block& other : blocks) {
-        const Thread& found = other.threads[0];
-        if (other.exited || !(found.site == wanted.site) || found.grid_state != wanted.grid_state) {
+        if (!waits(other) || !matches(other.threads[0])) {
             enter(*first, first - blocks.begin());
             fail_grid(other, &other - blocks.data());
         }
     }
+    View none;
+    const auto state = reinterpret_cast<uintptr_t>(wanted.grid_state);
+    begin_coherent(none, state, sizeof *wanted.grid_state);
     *wanted.grid_state ^= 0x80000000u;
+    end_coherent(none, state, sizeof *wanted.grid_state);
+    for (Block& each : blocks) each.state = AT_BARRIER;
 }
 
 void run_together(uint64_t num_blocks) {
     static std::vector<Block> blocks;
     blocks.assign(num_blocks, {});
     for (Block& each : blocks) prepare(each);
-    for (bool begun = false; !std::all_of(blocks.begin(), blocks.end(), [](const Block& b) { return b.exited; });
-         begun = true) {
+    while (!std::all_of(blocks.begin(), blocks.end(), [](const Block& b) { return b.state == EXITED; })) {
         for (const uint64_t number : shuffled(num_blocks)) {
-            if (blocks[number].exited) continue;
             enter(blocks[number], number);
-            if (begun) {
-                load_shared(block->shared);
-                release_barrier();
-            } else {
-                begin_block();
-            }
+            block->state == FRESH ? begin_block() : load_shared(block->shared);
             run_block();
             save_shared(block->shared);
         }

@@ -54,8 +54,7 @@ struct Fiber {
     size_t bytes;
 
     explicit Fiber(unsigned number) : number(number) {
-        // Only cooperative launches have more threads at once than one block.
-        const size_t mapped = (number < MAX_THREADS ? 256 : 64) * 1024;
+        const size_t mapped = (is_small() ? 64 : 256) * 1024;
         auto base = static_cast<char*>(
             mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
         if (number < NUM_GUARDED) mprotect(base, PAGE_BYTES, PROT_NONE);
@@ -63,6 +62,9 @@ struct Fiber {
         // Tops at different distances from a page, or all stacks would share a few sets of the cache.
         bytes = mapped - PAGE_BYTES - number * 320 % PAGE_BYTES;
     }
+
+    // Beyond the threads of one block, of which there are more at once in cooperative and interleaved launches alone.
+    bool is_small() const { return number >= MAX_THREADS; }
 };
 
 }  // namespace emulator

@@ -73,17 +73,35 @@ constexpr int warpSize = 32;
 using Site = emulator::Site;
 
 inline void __syncthreads(Site site = Site::here()) { emulator::barrier(site); }
-inline void __threadfence() { asm volatile("" ::: "memory"); }
+inline void __threadfence() {
+    asm volatile("" ::: "memory");
+    if (emulator::interleaved) emulator::fence();
+}
 inline void __threadfence_block() { asm volatile("" ::: "memory"); }
-inline void __threadfence_system() { asm volatile("" ::: "memory"); }
+inline void __threadfence_system() { __threadfence(); }
 [[noreturn]] inline void __trap(Site site = Site::here()) { emulator::fail(site, "__trap"); }
 #undef assert
 #define assert(holds) ((holds) ? void() : emulator::fail(Site::here(), "assertion failed: %s", #holds))
 
+namespace emulator {
+// While one lives, no other block runs, and what stands at the address is what all blocks see there.
+template <class T>
+struct Atomic {
+    T* const address;
+    explicit Atomic(T* address) : address(address) {
+        if (interleaved) begin_atomic(address, sizeof(T));
+    }
+    ~Atomic() {
+        if (interleaved) end_atomic(address, sizeof(T));
+    }
+};
+}  // namespace emulator
+
 // Integers alone: a sum of floats in the order of arrival has no place in this project.
 #define EMULATOR_ATOMIC(type, name, value)            \
     inline type atomic##name(type* to, type operand) { \
-        const type old = *to;                         \
+        const emulator::Atomic whole(to);              \
+        const type old = *to;                          \
         *to = value;                                  \
         return old;                                   \
     }
@@ -96,6 +114,7 @@ inline void __threadfence_system() { asm volatile("" ::: "memory"); }
     EMULATOR_ATOMIC(type, Or, old | operand)                   \
     EMULATOR_ATOMIC(type, Xor, old ^ operand)                  \
     inline type atomicCAS(type* to, type wanted, type value) { \
+        const emulator::Atomic whole(to);                      \
         const type old = *to;                                  \
         if (old == wanted) *to = value;                        \
         return old;                                            \

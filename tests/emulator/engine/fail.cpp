@@ -61,14 +61,13 @@ void fail_stuck() {
 
 void fail_grid(const Block& other, uint64_t number) {
     const uint3 at = index_of_block(number);
-    const Thread& thread = other.threads[0];
     char does[128];
-    if (other.exited)
+    if (other.state == EXITED)
         snprintf(does, sizeof does, "has exited");
-    else if (thread.site == current->site)
+    else if (other.threads[0].site == current->site)
         snprintf(does, sizeof does, "waits there with another state");
     else
-        snprintf(does, sizeof does, "waits in grid_barrier at line %d", thread.site.line);
+        snprintf(does, sizeof does, "waits in grid_barrier at line %d", other.threads[0].site.line);
     fail(current->site, "divergent: it waits in grid_barrier, but block (%u, %u, %u) %s", at.x, at.y, at.z, does);
 }
 
@@ -82,6 +81,7 @@ static void on_fault(int number, siginfo_t* info, [[maybe_unused]] void* context
         signal(number, SIG_DFL);
         return;
     }
+    if (interleaved && number == SIGSEGV && admit_write(block->view, reinterpret_cast<uintptr_t>(info->si_addr))) return;
     launch->fault_address = number == SIGSEGV || number == SIGBUS ? reinterpret_cast<uintptr_t>(info->si_addr) : 0;
 #if defined(__x86_64__)
     launch->program_counter = static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP];

@@ -2,7 +2,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "context.hpp"
+#include "coherence.hpp"
 
 using emulator::PAGE_BYTES;
 
@@ -17,10 +17,12 @@ EXPORT void* emulator_allocate(size_t bytes) {
     if (mapped) mprotect(first, mapped, PROT_READ | PROT_WRITE);
     char* start = first + mapped - used;
     memset(start, 0xFF, used);
+    emulator::add_region(first, mapped);
     return start;
 }
 
 EXPORT void emulator_free(char* start, size_t bytes) {
     const size_t used = (bytes + 15) / 16 * 16, mapped = (used + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    emulator::remove_region(start + used - mapped);
     munmap(start + used - mapped - PAGE_BYTES, mapped + 2 * PAGE_BYTES);
 }

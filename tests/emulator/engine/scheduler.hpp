@@ -46,7 +46,12 @@ extern EMULATOR_VARIABLE uint64_t thread_serial;  // no two threads of any launc
 extern EMULATOR_VARIABLE unsigned fiber_number;   // no two threads that have begun and not ended share it
 extern char* EMULATOR_VARIABLE dynamic_shared;
 
+extern EMULATOR_VARIABLE bool interleaved;  // whether the other blocks must be told of fences and atomics
+
 void barrier(Site site);
+void fence();
+void begin_atomic(void* address, size_t bytes);
+void end_atomic(void* address, size_t bytes);
 
 // Waits for all threads of all blocks of a cooperative launch. The highest bit of `state` flips, as on a GPU.
 void grid_barrier(unsigned* state, Site site);

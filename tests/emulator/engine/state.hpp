@@ -7,12 +7,13 @@
 #include <random>
 #include <vector>
 
+#include "coherence.hpp"
 #include "context.hpp"
 #include "scheduler.hpp"
 
 namespace emulator {
 
-enum Order : int { FORWARD, REVERSE, RANDOM };
+enum Order : int { FORWARD, REVERSE, RANDOM, INTERLEAVED };
 
 constexpr unsigned WARP = 32, SHARED_BYTES = 26 * PAGE_BYTES;
 
@@ -26,7 +27,7 @@ struct Launch {
     const Shared* shared;
     int order;
     uint64_t seed;
-    int cooperative;
+    int cooperative, flush_subnormals;
     char message[1024];
     uintptr_t fault_address, program_counter;
 };
@@ -49,11 +50,14 @@ struct Warp {
     void* posts[WARP] = {};
 };
 
-// A block between its first and its last instruction. A launch that is not cooperative has one at a time.
+enum State { FRESH, RUNNABLE, AT_BARRIER, AT_GRID, EXITED };
+
+// A block between its first and its last instruction.
 struct Block {
     std::vector<Thread> threads;
-    Warp warps[MAX_THREADS / WARP];
-    bool exited = false;
+    std::vector<Warp> warps;
+    State state = FRESH;
+    View view;
     std::vector<char> shared;  // the contents of its shared memory while another block runs
 };
 
@@ -70,14 +74,25 @@ inline Warp& warp_of(const Thread& thread) { return warps[thread.number / WARP];
 
 void forget_fibers();  // after a failure, which leaves them in the middle of things
 
+uint3 index_of_block(uint64_t number);
+std::vector<uint64_t>& shuffled(uint64_t num_blocks);  // the numbers of blocks in the order of this launch
+
+void prepare(Block& to_prepare);
+void enter(Block& to_enter, uint64_t number);
 void begin_block();
-void run_block();  // to its end, or until all its threads wait for the grid
-void release_barrier();
+void run_block();  // to its end, or until all its threads wait for the grid, or until another block goes first
+void release_grid(std::vector<Block>& blocks);
 
 void clear_shared();
-uint3 index_of_block(uint64_t number);
+void save_shared(std::vector<char>& to);
+void load_shared(const std::vector<char>& from);
+
+void yield();  // leaves the running block, perhaps
+bool other_goes_first();
+
 void run_in_turn(uint64_t num_blocks);
-void run_together(uint64_t num_blocks);
+void run_together(uint64_t num_blocks);  // of a cooperative launch
+void run_interleaved(uint64_t num_blocks);
 
 [[noreturn]] void fail_stuck();
 [[noreturn]] void fail_grid(const Block& other, uint64_t number);  // for which the current block waits in vain

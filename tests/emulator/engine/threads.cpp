@@ -15,8 +15,9 @@ Thread *threads, *current;
 Warp* warps;
 unsigned num_threads, num_warps;
 static std::deque<Fiber> fibers;
-static std::vector<Fiber*> idle;
+static std::vector<Fiber*> idle, idle_small;  // small ones are for launches that have many at once
 static unsigned round_warp, pass;  // the present round: its warp, and the lanes that it still has to run
+static bool left;            // the block for another, while some of its threads can run
 static Context main_context;
 
 // Which lane of `lanes` comes next in the order of this launch.
@@ -40,21 +41,25 @@ static void enter(Thread& thread) {
 static void fiber_body();
 
 static Fiber* take_fiber() {
-    if (idle.empty()) {
+    std::vector<Fiber*>& from = idle.empty() ? idle_small : idle;
+    if (from.empty()) {
         Fiber& made = fibers.emplace_back(unsigned(fibers.size()));
         make_context(made.context, made.stack, made.bytes, fiber_body);
         return &made;
     }
-    Fiber* fiber = idle.back();
-    idle.pop_back();
+    Fiber* fiber = from.back();
+    from.pop_back();
     return fiber;
 }
 
+static void give_back(Fiber* fiber) { (fiber->is_small() ? idle_small : idle).push_back(fiber); }
+
 void forget_fibers() {
     idle.clear();
+    idle_small.clear();
     for (auto fiber = fibers.rbegin(); fiber != fibers.rend(); ++fiber) {
         make_context(fiber->context, fiber->stack, fiber->bytes, fiber_body);
-        idle.push_back(&*fiber);
+        give_back(&*fiber);
     }
 }
 
@@ -92,7 +97,7 @@ static void fiber_body() {
         Warp& warp = warp_of(*current);
         warp.exited |= 1u << lane_number;
         warp.runnable &= ~(1u << lane_number);
-        idle.push_back(current->fiber);
+        give_back(current->fiber);
         leave(current->fiber);
     }
 }
@@ -104,6 +109,13 @@ static void wait(const char* name, Site site) {
     warp_of(thread).runnable &= ~(1u << lane_number);
     leave(thread.fiber);
     thread.waits_in = nullptr;
+}
+
+void yield() {
+    if (!other_goes_first()) return;
+    left = true;
+    pass = 0;
+    switch_context(current->fiber->context, main_context);
 }
 
 void barrier(Site site) {
@@ -166,14 +178,15 @@ static void run_warp(unsigned number) {
 
 // Each warp runs as far ahead of the others as it can, because that is where a missing barrier shows.
 static void run_until_all_wait() {
-    if (launch->order == RANDOM) {
-        for (;;) {
+    if (launch->order >= RANDOM) {
+        while (!left) {
             unsigned ready[MAX_THREADS / WARP], num_ready = 0;
             for (unsigned w = 0; w < num_warps; ++w)
                 if (warps[w].runnable) ready[num_ready++] = w;
             if (!num_ready) return;
             run_warp(ready[randomness() % num_ready]);
         }
+        return;
     }
     for (unsigned i = 0; i < num_warps; ++i) {
         const unsigned w = launch->order == FORWARD ? i : num_warps - 1 - i;
@@ -190,7 +203,8 @@ static void check_barrier() {
     }
 }
 
-void release_barrier() {
+static void release_barrier() {
+    block->state = RUNNABLE;
     for (unsigned t = 0; t < num_threads; ++t) threads[t].grid_state = nullptr;
     for (unsigned w = 0; w < num_warps; ++w) {
         warps[w].runnable = warps[w].present;
@@ -205,21 +219,26 @@ void begin_block() {
         const unsigned all = lanes == WARP ? ~0u : (1u << lanes) - 1;
         warps[w] = Warp{all, all, all};
     }
+    block->state = RUNNABLE;
 }
 
 static void end_block() {
-    block->exited = true;
+    block->state = EXITED;
     const char* slack = dynamic_shared + launch->dynamic_bytes;
     for (; reinterpret_cast<uintptr_t>(slack) % 16; ++slack)
         if (*slack != '\xFF') fail({}, "a thread of this block wrote past the end of dynamic shared memory");
 }
 
 void run_block() {
+    left = false;
+    if (block->state == AT_BARRIER) release_barrier();
     for (;;) {
         run_until_all_wait();
+        if (left) return;
         if (std::all_of(warps, warps + num_warps, [](const Warp& w) { return w.exited == w.present; })) break;
         check_barrier();
-        if (threads[0].grid_state) return;
+        block->state = threads[0].grid_state ? AT_GRID : AT_BARRIER;
+        if (block->state == AT_GRID || other_goes_first()) return;
         release_barrier();
     }
     end_block();

@@ -21,6 +21,7 @@ fake_device.COMPUTE_CAPABILITY = own("DDPGD_EMULATOR_CAPABILITIES", fake_device.
 fake_cupy.install(
     num_devices=int(os.environ.get("DDPGD_EMULATOR_DEVICES", "1")),
     lazy=os.environ.get("DDPGD_EMULATOR_LAZY") == "1",
+    nccl=os.environ.get("DDPGD_EMULATOR_NCCL") != "0",
 )
 # A version of cuBLAS, as in 130002; 0: there is none.
 if version := int(own("DDPGD_EMULATOR_CUBLAS", "0")):
