@@ -78,7 +78,7 @@ def headers(folder: Path) -> list[bytes]:
 
 @functools.cache
 def digest_of(*files: Path) -> str:
-    """What is compiled with these, and what it is compiled by."""
+    """Name for what is compiled with these files, by this compiler and this module."""
     contents = [part for file in sorted(files) for part in (file.name.encode(), file.read_bytes())]
     return digest(*machine(), *FLAGS, *CHECKS, Path(__file__).read_bytes(), *contents)
 

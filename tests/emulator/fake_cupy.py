@@ -116,13 +116,17 @@ class Installed:
 def install(
     num_devices: int = 1, order: str = "forward", lazy: bool = False, num_multiprocessors: int = 4, nccl: bool = True
 ) -> Installed:
-    """The fake as `cupy`, with so many devices, threads run in `order`: forward, reverse, random:SEED or
-    interleaved:SEED.
+    """Puts the fake where `import cupy` finds it.
 
-    The environment's DDPGD_EMULATOR_ORDER goes before `order`. A `lazy` device runs the work of a stream only when
-    something waits for it, so that a host that forgets to wait reads what was there before. A cooperative launch may have
-    as many blocks as fit on `num_multiprocessors`; the environment's DDPGD_EMULATOR_MULTIPROCESSORS goes before it.
-    Without `nccl`, its module is there and says that the library is not.
+    Args:
+        num_devices: Number of GPUs, all alike.
+        order: Order of threads and blocks: forward, reverse, random:SEED or interleaved:SEED. The environment's
+            DDPGD_EMULATOR_ORDER overrides it.
+        lazy: Run the work of a stream only when something waits for it, so that a host that forgets to wait reads what
+            was there before.
+        num_multiprocessors: Of each GPU; a cooperative launch may have as many blocks as fit on them. The environment's
+            DDPGD_EMULATOR_MULTIPROCESSORS overrides it.
+        nccl: Provide NCCL. Without, `cupy.cuda.nccl` is there and says that the library is not.
     """
     fake_stream.reset(num_devices, order, lazy, num_multiprocessors)
     return Installed(nccl)

@@ -54,10 +54,13 @@ void protect_memory() {
 
 void unprotect_memory() {
     const std::lock_guard lock(registering);
+    std::erase_if(guarded, [](const auto& region) { return !regions.count(region.first); });  // freed meanwhile
     for (const auto& [start, bytes] : guarded)
-        if (bytes && regions.count(start)) mprotect(memory(start), bytes, PROT_READ | PROT_WRITE);
-    for (const auto& [page, bytes] : published) memcpy(memory(page), bytes.data(), PAGE_BYTES);
-    for (const auto& [to, byte] : unpublished) *to = byte;
+        if (bytes) mprotect(memory(start), bytes, PROT_READ | PROT_WRITE);
+    for (const auto& [page, bytes] : published)
+        if (is_guarded(page)) memcpy(memory(page), bytes.data(), PAGE_BYTES);
+    for (const auto& [to, byte] : unpublished)
+        if (is_guarded(reinterpret_cast<uintptr_t>(to))) *to = byte;
     published.clear();
     unpublished.clear();
     guarded.clear();
