@@ -53,8 +53,8 @@ def run(compare: Compare, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
         compare(Device(cupy))
 
 
-def orders_that_show(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Those in which the fault is found."""
+def order_that_shows(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    """The first in which the fault is found; None: in none of them."""
     right, planted = sources.joined, []
 
     def joined(file: str) -> str:
@@ -63,12 +63,13 @@ def orders_that_show(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> list[str]
         return text.replace(fault.right, fault.wrong)
 
     monkeypatch.setattr(sources, "joined", joined)
-    found = []
+    found = None
     for order in ORDERS:
         try:
             run(fault.compare, order, monkeypatch)
         except (AssertionError, KernelError):
-            found.append(order)
+            found = order
+            break
     assert planted
     assert all(planted), "the text to be changed is no longer there"
     return found

@@ -11,7 +11,8 @@ from ddpgd.kernels.cuda import sources
 from emulator import fake_cupy, fake_stream
 from emulator.conftest import ORDERS
 from emulator.launcher import KernelError
-from tools.compile_kernels import Job, compiled, uses
+from tools.compile_kernels import uses
+from tools.nvrtc import Job, compiled
 
 HEADER = (sources.FOLDER / "grid.cuh").read_text()
 TEXT = (
@@ -176,8 +177,8 @@ def test_graphs_hold_cooperative_launches(cupy: Any, kernels: Any) -> None:
 
 def test_nvrtc_takes_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "joined", lambda _: TEXT)
-    for arch in (75, 90, 120):
-        found = uses(compiled(Job("planted.cu", "float32", arch)))
+    for arch in ("75", "90", "120"):
+        found = uses(compiled(Job("planted.cu", "float32", arch)).log)
         assert found["passes"].spills == 0
 
 

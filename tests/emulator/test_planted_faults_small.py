@@ -14,7 +14,7 @@ from ddpgd.optim.rules import RULES
 from op_laws import hyper_of, vectors_of, wanted_update
 from oracles import bits, tree_fold, uneven
 
-from .planting import BARRIER, ORDERS, Compare, Device, Fault, orders_that_show, run
+from .planting import BARRIER, ORDERS, Compare, Device, Fault, order_that_shows, run
 
 Array = NDArray[Any]
 
@@ -198,4 +198,4 @@ def test_the_text_as_it_is_passes(compare: Compare, order: str, monkeypatch: pyt
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_planted_fault_is_found(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert orders_that_show(fault, monkeypatch)
+    assert order_that_shows(fault, monkeypatch)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ddpgd.kernels.reference import low_rank, sparse
 from oracles import bits, uneven
 
-from .planting import BARRIER, ORDERS, Compare, Device, Fault, orders_that_show, run
+from .planting import BARRIER, ORDERS, Compare, Device, Fault, order_that_shows, run
 
 Array = NDArray[Any]
 
@@ -156,4 +156,4 @@ def test_the_text_as_it_is_passes(compare: Compare, order: str, monkeypatch: pyt
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_planted_fault_is_found(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert orders_that_show(fault, monkeypatch)
+    assert order_that_shows(fault, monkeypatch)
