@@ -59,7 +59,7 @@ FAULTS = (
         "for (int i = 0; i < walk.count(); ++i)",
         "for (int i = 1; i < walk.count(); ++i)",
     ),
-    Fault("sums of columns by no block", "blockIdx.x == 0, store", "blockIdx.x == 99, store"),
+    Fault("sums of columns by no block", "tile_row == 0, store", "tile_row == 99, store"),
     Fault("a slice lost", "for (int slice = 1; slice < num_slices", "for (int slice = 2; slice < num_slices"),
     Fault("slices in another order", "sum += slices[slice * SIZE", "sum += slices[(num_slices - slice) * SIZE"),
     Fault(
