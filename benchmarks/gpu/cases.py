@@ -66,6 +66,16 @@ HEADLINES = (
 )
 
 
+CASES = ("all", "headlines", "compiled")
+"""What --cases chooses from: every case, those that targets are about, those where torch.compile competes."""
+
+
+def chosen(cases: list[Case], choice: str) -> list[Case]:
+    """Returns those of `cases` that `choice`, of CASES, names, in the same order; all if none is among them."""
+    wanted = {"headlines": HEADLINES, "compiled": COMPILED}.get(choice, cases)
+    return [case for case in cases if case in wanted] or cases
+
+
 def ordered(networks: Iterable[tuple[int, ...]], rows: Iterable[int], precisions: Iterable[str]) -> list[Case]:
     """All that is asked for, most important first."""
     asked = [Case(sizes, count, precision) for count, sizes, precision in product(rows, networks, precisions)]

@@ -8,6 +8,7 @@ import cupy
 from benchmarks.gpu.cases import LR, MOMENTUM, Case
 from benchmarks.gpu.clock import Clock
 from benchmarks.gpu.limits import counts
+from benchmarks.gpu.peaks import by_ddpgd
 from ddpgd.comm.transport import Alone
 from ddpgd.config.schema import Config, resolve
 from ddpgd.data.mnist import Dataset
@@ -133,10 +134,7 @@ def copy_bandwidth(clock: Clock, num_bytes: int) -> float:
 
 
 def matrix_peak(clock: Clock, precision: str, side: int) -> float | None:
-    """FLOP a second of a large product by cuBLAS (and the sums of its columns); None: it is not installed."""
-    if open_blas(Launcher(precision), precision) is None:
-        return None
-    ops = Machine(DEVICE, "").ops(Config(precision=_precision(precision)))
-    x, dout = (ops.zeros((side, side), ops.activation_dtype) for _ in range(2))
-    dweight, dbias = ops.zeros((1, side, side), "float32"), ops.zeros((1, side), "float32")
-    return 2 * side**3 / clock(lambda: ops.dense_backward_params(x, dout, side, dweight, dbias), ops.synchronize)
+    """FLOP a second of a large product of random operands by cuBLAS; None: it is not installed."""
+    found = by_ddpgd(precision, side, clock)
+    rate: float = found["flop_per_s"]
+    return None if found["products"] == "own kernels" else rate

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.cases import LIBRARIES, NETWORKS, PRECISIONS, ROWS, Case, ordered
+from benchmarks.gpu.cases import CASES, LIBRARIES, NETWORKS, PRECISIONS, ROWS, Case, chosen, ordered
 from benchmarks.gpu.epoch import measure as measure_epochs
 from benchmarks.gpu.facts import conditions, libraries
 from benchmarks.gpu.limits import limits
@@ -143,7 +143,7 @@ def bench(asked: argparse.Namespace, arguments: list[str]) -> int:
                 "absent": absent,
             }
             running = Bench(asked, workers, found)
-            running.run(ordered(asked.networks, asked.rows, asked.precisions))
+            running.run(chosen(ordered(asked.networks, asked.rows, asked.precisions), asked.cases))
         finally:
             for worker in workers.values():
                 worker.stop()
@@ -186,6 +186,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--networks", metavar="A-B-C,...", type=listed(network), default=list(NETWORKS))
     add("--rows", metavar="N,...", type=listed(positive(int)), default=list(ROWS))
     add("--precisions", metavar="NAMES", type=listed(str, PRECISIONS), default=list(PRECISIONS))
+    add("--cases", choices=CASES, default="all", help="default: all")
     add("--libraries", metavar="NAMES", type=listed(str, tuple(LIBRARIES)), default=list(LIBRARIES))
     add("--parts", metavar="NAMES", type=listed(str, PARTS), default=list(PARTS), help=f"default: {','.join(PARTS)}")
     add("--python", metavar="LIBRARY=PATH", type=named_python, action="append", default=[])

@@ -66,6 +66,7 @@ def build(nccl: bool) -> dict[str, ModuleType]:
         Graph=fake_stream.Graph,
         Device=fake_device.Device,
         alloc_pinned_memory=fake_device.alloc_pinned_memory,
+        set_allocator=lambda _allocator: None,
         is_available=lambda: fake_stream.settings.num_devices > 0,
         get_local_runtime_version=lambda: 13000,
         runtime=runtime,

@@ -39,7 +39,7 @@ def groupEnd() -> None:  # noqa: N802
 
 
 class NcclCommunicator:
-    """All ranks of MPI's world. One rank alone needs no MPI."""
+    """All ranks of MPI's world."""
 
     def __init__(self, world_size: int, identifier: tuple[Any, ...], rank: int) -> None:
         if identifier != UNIQUE_ID:
@@ -57,7 +57,7 @@ class NcclCommunicator:
         from mpi4py import MPI
 
         assert kind == NCCL_UINT8
-        assert peer != self._rank, "a rank sends nothing to itself"
+        assert peer != self._rank or self._world_size == 1, "a rank among others sends nothing to itself"
         assert _Group.calls is not None, "outside of a group, sends and receives of all ranks can block each other"
         buffer = MPI.memory.fromaddress(address, count)
         _Group.stream = stream

@@ -115,6 +115,6 @@ def install(version: int = 130002) -> Iterator[Library]:
     finally:
         for name, module in hidden.items():
             if module is None:
-                del sys.modules[name]
+                sys.modules.pop(name, None)
             else:
                 sys.modules[name] = module

@@ -1,86 +1,30 @@
-"""Whole runs on a GPU: near the NumPy backend, and the same bits however they are cut, captured, shared or resumed."""
+"""Whole runs on a GPU: near the NumPy backend, and the same bits for ranks that share the GPU and after a resume."""
 
-import json
 import os
 import shlex
 import shutil
 import subprocess
-import sys
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import ddpgd
-from ddpgd.kernels.cuda.sources import PRECISIONS
+from .whole_runs import (
+    CHECKPOINT,
+    RUN_S,
+    Runs,
+    losses,
+    options_of,
+    over_networks,
+    over_precisions,
+    run,
+    summary,
+    train_command,
+)
 
 MPIRUN = shlex.split(os.environ.get("DDPGD_MPIRUN", "mpirun --oversubscribe"))
-RUN_S = 120
-CHECKPOINT = 6
-NETWORKS = {
-    "small": {"hidden": "16", "global_batch": "90", "micro_batch": "16", "steps": "12"},
-    "large": {"hidden": "512,512", "global_batch": "1000", "micro_batch": "128", "optimizer": "adam", "lr": "0.001"}
-    | {"steps": "60"},
-    "library": {"hidden": "512,512", "global_batch": "4096", "micro_batch": "1024", "steps": "20"},
-}
 TOLERANCES = {"float32": (1e-5, 1e-3), "tf32": (5e-3, 0.1), "float16": (5e-3, 0.1), "bfloat16": (1e-2, 0.1)}
 """Of mean training losses, relative: the first, over three steps, and all; runs that begin alike part with time."""
 TOLERANCES_OF_ACCURACY = {"float32": 0.005, "tf32": 0.03, "float16": 0.03, "bfloat16": 0.03}
-
-over_networks = pytest.mark.parametrize("network", NETWORKS)
-over_precisions = pytest.mark.parametrize("precision", PRECISIONS)
-
-
-def train_command(folder: Path, **options: str) -> list[str]:
-    flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
-    return [sys.executable, "-m", "ddpgd", "train", *flags, "--quiet", "--run-dir", str(folder)]
-
-
-def run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_S, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def summary(folder: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return loaded
-
-
-def losses(folder: Path) -> list[float]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["train_loss_mean"] for line in lines if "train_loss_mean" in line]
-
-
-class Runs:
-    """Runs on drawn digits that several tests look at; each is run once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.gpu = cache(self._gpu)
-        self.cpu = cache(self._cpu)
-
-    def _gpu(self, network: str, precision: str) -> Path:
-        """One rank on a GPU, with a checkpoint after CHECKPOINT steps."""
-        return self._run(f"{network}-{precision}", network, "cupy", precision)
-
-    def _cpu(self, network: str) -> Path:
-        return self._run(f"{network}-cpu", network, "numpy", "float32")
-
-    def _run(self, name: str, network: str, backend: str, precision: str) -> Path:
-        options = options_of(network, backend, precision) | {"checkpoint_every": str(CHECKPOINT)}
-        run(train_command(self._folder / name, **options))
-        return self._folder / name
-
-
-def options_of(network: str, backend: str, precision: str) -> dict[str, str]:
-    common = {"data": "synthetic", "log_every": "4", "backend": backend, "precision": precision}
-    return NETWORKS[network] | common
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return Runs(tmp_path_factory.mktemp("runs"))
 
 
 @over_precisions
@@ -125,13 +69,3 @@ def test_resumed_is_as_never_stopped(tmp_path: Path, runs: Runs, network: str, p
     checkpoint = whole / "checkpoints" / f"step-{CHECKPOINT:08}.safetensors"
     run(train_command(tmp_path / "resumed", resume=str(checkpoint), backend="cupy"))
     assert summary(tmp_path / "resumed")["params_sha256"] == summary(whole)["params_sha256"]
-
-
-@over_precisions
-@over_networks
-def test_a_graph_computes_what_its_work_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Runs, network: str, precision: str
-) -> None:
-    monkeypatch.setattr("ddpgd.kernels.cuda.backend.launcher.Launcher.capture", lambda _self, work: work)
-    config = ddpgd.Config(**options_of(network, "cupy", precision), quiet=True, run_dir=str(tmp_path / "no graph"))
-    assert ddpgd.train(config)["params_sha256"] == summary(runs.gpu(network, precision))["params_sha256"]
