@@ -107,6 +107,7 @@ extern "C" __global__ void last_block(unsigned long long* total, int* last) {
     atomicAdd(total, 1ull << 33);
     __threadfence();
     __shared__ bool is_last;
+    __syncthreads();
     if (threadIdx.x == 0) is_last = atomicInc(&arrived, gridDim.x - 1) == gridDim.x - 1;
     __syncthreads();
     __threadfence();

@@ -156,13 +156,13 @@ FAULTS = (
     Fault(
         "is_last: told before written",
         takes_norms,
-        "        __threadfence();\n        last =",
+        "        fence_device();\n        last =",
         "        last =",
     ),
     Fault(
         "is_last: read before told",
         takes_norms,
-        "*counter = 0;\n        __threadfence();",
+        "*counter = 0;\n        fence_device();",
         "*counter = 0;",
     ),
     Fault("is_last: never reset", takes_norms, "if (last) *counter = 0;", ""),
