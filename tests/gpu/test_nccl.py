@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from ddpgd.comm.transport import Alone
-from ddpgd.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +20,12 @@ def stream() -> Any:
 def nccl(stream: Any) -> Any:
     """The transport of one rank; where there is none, tests are skipped."""
     try:
-        from ddpgd.comm.transports.nccl import Nccl
-
-        return Nccl(Alone(), stream)
-    except (ImportError, InputError) as error:
-        pytest.skip(f"NCCL cannot be used ({error}): pip install nvidia-nccl-cu13, or nvidia-nccl-cu12")
+        from ddpgd.comm.transports.nccl import join
+    except ImportError as error:
+        pytest.skip(f"NCCL cannot be loaded ({error}): pip install nvidia-nccl-cu13, or nvidia-nccl-cu12")
+    transport, why = join(Alone(), stream)
+    assert transport is not None, why
+    return transport
 
 
 def sends_to_itself(nccl: Any, source: Any, target: Any) -> Callable[[], None]:
