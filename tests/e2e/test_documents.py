@@ -88,6 +88,7 @@ def test_documents_name_only_flags_that_exist() -> None:
     known = set(re.findall(r"--[a-z-]+", "".join(helps)))
     known |= {"--oversubscribe", "--map-by", "--help", "--mca", "--bind-to", "--quiet"}  # of mpirun
     known |= {"--logdir"}  # of TensorBoard
+    known |= {"--write"}  # of tools.ptx_report
     known |= {"--nodes", "--ntasks", "--ntasks-per-node", "--gpus-per-node", "--signal", "--wait", "--time"}  # of Slurm
     for document in (*DOCUMENTS, "CONTRIBUTING.md", "DECISIONS.md"):
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", (ROOT / document).read_text()))
