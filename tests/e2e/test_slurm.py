@@ -33,6 +33,11 @@ now() { sleep 1; until scontrol update JobId="$1" StartTime=now; do sleep 1; don
 """
 
 
+@pytest.fixture(autouse=True)
+def folder_of_mpirun() -> None:
+    """Leaves TMPDIR as it is, since preempted jobs do not come back with one of a test's own."""
+
+
 def in_slurm(out: Path, script: str, num_nodes: int = 1) -> str:
     """Output of the script, in a Slurm of its own, of this machine or of hosts of a lab."""
     started = [LAB] if num_nodes == 1 else in_lab([LAB, "--nodes", "host0,host1"])
