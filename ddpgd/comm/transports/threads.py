@@ -1,4 +1,4 @@
-"""Ranks as threads of one process: for tests at any world size, and for class-rooms without MPI."""
+"""Ranks as threads of one process: for tests at any world size, and for classrooms without MPI."""
 
 import threading
 from collections.abc import Callable, Sequence
