@@ -73,7 +73,7 @@ def _map(path: str) -> mmap.mmap | None:
 
 
 class Counted:
-    """A `Transport` that counts the collectives that this rank enters and leaves, all duplicates together."""
+    """A `Transport` that counts the collectives that this rank enters and leaves, of all duplicates and groups together."""
 
     def __init__(self, transport: Transport, phase: memoryview) -> None:
         """
@@ -120,6 +120,12 @@ class Counted:
 
     def duplicate(self) -> Self:
         return type(self)(self._transport.duplicate(), self._phase)
+
+    def split(self, color: int) -> Self:
+        self._phase[0] += 1
+        group = self._transport.split(color)
+        self._phase[0] += 1
+        return type(self)(group, self._phase)
 
     def close(self) -> None:
         self._transport.close()

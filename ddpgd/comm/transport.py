@@ -45,8 +45,18 @@ class Transport(Protocol):
     def duplicate(self) -> Self:
         """The same group, whose messages never meet those of this one, and which counts its own bytes."""
 
+    def split(self, color: int) -> Self:
+        """Returns the group of the ranks that give the same `color`, in rank order, which counts its own bytes.
+
+        Every rank calls it, and belongs to one group. Where a group calls fewer collectives than another, its ranks look late
+        to a watchdog that counts them.
+
+        Args:
+            color: At least 0.
+        """
+
     def close(self) -> None:
-        """Frees this group and all its duplicates, which nobody uses any more. Every rank calls it."""
+        """Frees this group, its duplicates and all groups split off, which nobody uses any more. Every rank calls it."""
 
     def abort(self, exit_code: int) -> None:
         """Ends the whole job at once because this rank failed; where that cannot be done, frees ranks that wait."""
@@ -77,6 +87,9 @@ class Alone:
         pass
 
     def duplicate(self) -> Self:
+        return self
+
+    def split(self, color: int) -> Self:  # noqa: ARG002
         return self
 
     def close(self) -> None:

@@ -131,7 +131,9 @@ class Watchdog(Unwatched):
         return f"at step {self.num_steps() + 1} for {waited_s:.0f} s"
 
     def _line(self, row: int, seen: np.ndarray, waited_s: float, is_silent: bool) -> str:
-        why = "it does not run: stopped, or its memory is swapped out" if is_silent else "it computes, writes, or hangs"
+        why = "it waits in an earlier collective" if seen[row, PHASE] % 2 else "it computes, writes, or hangs"
+        if is_silent:
+            why = "it does not run: stopped, or its memory is swapped out"
         name = f"rank {self._board.ranks[row]} (process {seen[row, PID]} on {node()})"
         return f"{name} has not arrived {self._where(waited_s)}: {why}"
 

@@ -1,5 +1,6 @@
 """NCCL between emulated GPUs of several processes: MPI does what a group asks for, in the order of the group's stream."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -8,15 +9,40 @@ from .fake_stream import Stream
 
 available = True
 NCCL_UINT8, NCCL_FLOAT32, NCCL_SUM = 1, 7, 0
-UNIQUE_ID = ("the", "same", "on", "every", "rank")
+TAG = 1 << 10
+"""Of the messages in which a communicator is made; the number of its unique id is added."""
 
 
 class NcclError(RuntimeError):
     """The error that NCCL's calls raise."""
 
 
-def get_unique_id() -> tuple[Any, ...]:
-    return UNIQUE_ID
+def get_unique_id() -> tuple[int, int]:
+    """Returns an id that is this process's and no communicator's yet."""
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD.rank, next(_ids)
+
+
+_ids = itertools.count()
+
+
+def _members(world_size: int, identifier: tuple[int, int], rank: int) -> Any:
+    """Returns MPI's communicator of the processes that start NCCL with this id."""
+    from mpi4py import MPI
+
+    world, (root, tag) = MPI.COMM_WORLD, (identifier[0], TAG + identifier[1])
+    if rank == 0:
+        if root != world.rank:
+            raise NcclError("NCCL_ERROR_INVALID_ARGUMENT: the id of another process")
+        others = dict(world.recv(tag=tag) for _ in range(world_size - 1))
+        members = [root, *(others[rank] for rank in range(1, world_size))]
+        for member in members[1:]:
+            world.send(members, member, tag)
+    else:
+        world.send((rank, world.rank), root, tag)
+        members = world.recv(source=root, tag=tag)
+    return world.Create_group(world.group.Incl(members), tag)
 
 
 class _Group:
@@ -39,11 +65,10 @@ def groupEnd() -> None:  # noqa: N802
 
 
 class NcclCommunicator:
-    """All ranks of MPI's world."""
+    """The ranks that have the same unique id."""
 
-    def __init__(self, world_size: int, identifier: tuple[Any, ...], rank: int) -> None:
-        if identifier != UNIQUE_ID:
-            raise NcclError("NCCL_ERROR_INVALID_ARGUMENT: another unique id")
+    def __init__(self, world_size: int, identifier: tuple[int, int], rank: int) -> None:
+        self._comm = _members(world_size, identifier, rank)
         self._world_size = world_size
         self._rank = rank
 
@@ -61,7 +86,7 @@ class NcclCommunicator:
         assert _Group.calls is not None, "outside of a group, sends and receives of all ranks can block each other"
         buffer = MPI.memory.fromaddress(address, count)
         _Group.stream = stream
-        _Group.calls.append(lambda: getattr(MPI.COMM_WORLD, name)(buffer, peer))
+        _Group.calls.append(lambda: getattr(self._comm, name)(buffer, peer))
 
     def allReduce(  # noqa: N802
         self, source: int, target: int, count: int, kind: int, operation: int, stream: int
@@ -71,7 +96,7 @@ class NcclCommunicator:
         assert (kind, operation) == (NCCL_FLOAT32, NCCL_SUM)
         assert source == target
         values = np.frombuffer(MPI.memory.fromaddress(target, 4 * count), np.float32)
-        Stream.by_ptr[stream].enqueue(lambda: MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, values))
+        Stream.by_ptr[stream].enqueue(lambda: self._comm.Allreduce(MPI.IN_PLACE, values))
 
     def abort(self) -> None:
         pass

@@ -34,14 +34,20 @@ HALTS: dict[str, Record] = {
 
 def run(num_ranks: int, folder: Path, cases: dict[str, Record]) -> dict[str, list[dict[str, Any]]]:
     """The reports of all ranks by case."""
+    found: dict[str, list[dict[str, Any]]] = json.loads(
+        printed(num_ranks, "nccl_worker", str(folder), json.dumps(cases))
+    )
+    return found
+
+
+def printed(num_ranks: int, worker: str, *arguments: str) -> str:
+    """The standard output of a module of this folder on so many ranks."""
     path = os.pathsep.join([str(SITE), str(TESTS), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "DDPGD_EMULATOR_DEVICES": str(num_ranks)}
-    worker = [sys.executable, "-m", "emulator.nccl_worker", str(folder), json.dumps(cases)]
-    command = [*MPIRUN, "-n", str(num_ranks), *worker]
+    command = [*MPIRUN, "-n", str(num_ranks), sys.executable, "-m", f"emulator.{worker}", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)
-    return found
+    return done.stdout
 
 
 def checkpoints(folder: Path) -> dict[str, bytes]:
@@ -84,6 +90,11 @@ def the_host_looks_once_for_many_steps(looks: list[Any]) -> None:
             calls.get("upload", 0) <= 4
         )  # the requests; at the start of an epoch its order, learning rates and cursor
         assert calls.keys() <= {"to_host", "upload"}
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3, 4])
+def test_groups_have_communicators_of_their_own(num_ranks: int) -> None:
+    assert printed(num_ranks, "split_worker") == f"{num_ranks}\n"
 
 
 @pytest.mark.parametrize("num_ranks", [2, 3])

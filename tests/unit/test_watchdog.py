@@ -58,6 +58,15 @@ def test_a_rank_behind_is_named_once_and_then_at_twice_the_time() -> None:
     assert [line.count("for 60 s") for line in ranks.said] == [0, 1]
 
 
+def test_a_rank_that_waits_itself_is_told_from_one_that_does_not() -> None:
+    """As in groups: ranks 0 and 1 wait for rank 2, and rank 3 for rank 0."""
+    ranks = Ranks(own=3, ranks=(0, 1, 2, 3))
+    ranks.watchdog._speaks = lambda _missing: True  # type: ignore[method-assign]
+    ranks.pass_by(31, (101, 101, 100, 103))
+    whys = [line.partition(": ")[2] for line in ranks.said]
+    assert whys == ["it waits in an earlier collective"] * 2 + ["it computes, writes, or hangs"]
+
+
 def test_a_rank_that_arrives_is_told() -> None:
     ranks = Ranks()
     ranks.pass_by(40, (101, 100, 101))

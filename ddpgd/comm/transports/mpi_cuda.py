@@ -47,6 +47,9 @@ class MpiCuda:
     def duplicate(self) -> Self:
         return type(self)(self._mpi.duplicate(), self._synchronize)
 
+    def split(self, color: int) -> Self:
+        return type(self)(self._mpi.split(color), self._synchronize)
+
     def close(self) -> None:
         self._mpi.close()
 

@@ -11,7 +11,7 @@ from ddpgd.comm.transport import Array, T
 class MpiHost:
     """`Transport` over a duplicate of an MPI communicator, for arrays in host memory.
 
-    `family`: the communicators of the transport that this one is a duplicate of, and of all its duplicates.
+    `family`: the communicators of the transport that this one is made from, and of all that are made from that.
     """
 
     name = "mpi-host"
@@ -52,6 +52,12 @@ class MpiHost:
 
     def duplicate(self) -> Self:
         return type(self)(self._comm, self._family)
+
+    def split(self, color: int) -> Self:
+        part = MPI.Intracomm(self._comm.Split(color, self.rank))
+        group = type(self)(part, self._family)
+        part.Free()
+        return group
 
     def close(self) -> None:
         while self._family:

@@ -24,19 +24,21 @@ class Nccl:
     """`Transport` for device arrays, on `stream`: calls return at once, and work follows what the stream does before.
 
     `world` carries objects and ends the job; `communicator` is NCCL's, of the same ranks. Arrays travel as bytes: NCCL
-    through CuPy knows no bfloat16.
+    through CuPy knows no bfloat16. `family`: the communicators of all groups that were split off the same ranks.
     """
 
     name = "nccl"
     needs_host = False
 
-    def __init__(self, world: Transport, stream: Any, communicator: Any) -> None:
+    def __init__(self, world: Transport, stream: Any, communicator: Any, family: list[Any] | None = None) -> None:
         self.rank = world.rank
         self.world_size = world.world_size
         self.bytes_sent = 0
         self._world = world
         self._stream = stream
         self._nccl = communicator
+        self._family = [] if family is None else family
+        self._family.append(communicator)
 
     def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:
         # One group: NCCL starts all of them together, so that no order of sends and receives can block.
@@ -74,11 +76,19 @@ class Nccl:
         twin.bytes_sent = 0
         return twin
 
+    def split(self, color: int) -> Self:
+        group = self._world.split(color)
+        identifier = nccl.get_unique_id() if group.rank == 0 else None
+        identifier = group.all_gather_objects(identifier)[0]
+        communicator = nccl.NcclCommunicator(group.world_size, identifier, group.rank)
+        return type(self)(group, self._stream, communicator, self._family)
+
     def close(self) -> None:
         self._world.close()
 
     def abort(self, exit_code: int) -> None:
-        self._nccl.abort()
+        for communicator in self._family:
+            communicator.abort()
         self._world.abort(exit_code)
 
 

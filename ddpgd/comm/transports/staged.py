@@ -64,6 +64,9 @@ class Staged:
     def duplicate(self) -> Self:
         return type(self)(self._transport.duplicate(), self._staging)
 
+    def split(self, color: int) -> Self:
+        return type(self)(self._transport.split(color), self._staging)
+
     def close(self) -> None:
         self._transport.close()
 

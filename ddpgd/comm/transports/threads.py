@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -13,18 +13,35 @@ class PeerFailed(Exception):
     """Another rank failed while this one waited for it; that rank tells why."""
 
 
+class Meeting(NamedTuple):
+    """A group's `board`, with a place for each rank, and the `gate` that nobody passes before all have come to it."""
+
+    board: list[Any]
+    gate: threading.Barrier
+
+
+def _meet(world_size: int, family: list[Meeting]) -> Meeting:
+    meeting = Meeting([None] * world_size, threading.Barrier(world_size))
+    family.append(meeting)
+    return meeting
+
+
 class Threads:
-    """`Transport` between threads. Each rank posts references on a common board between two barriers."""
+    """`Transport` between threads. Each rank posts references on a common board between two barriers.
+
+    `family`: the meetings of all groups of one call of `run`.
+    """
 
     name = "threads"
     needs_host = True
 
-    def __init__(self, rank: int, world_size: int, board: list[Any], gate: threading.Barrier) -> None:
+    def __init__(self, rank: int, meeting: Meeting, family: list[Meeting]) -> None:
         self.rank = rank
-        self.world_size = world_size
+        self.world_size = len(meeting.board)
         self.bytes_sent = 0
-        self._board = board
-        self._gate = gate
+        self._meeting = meeting
+        self._board = meeting.board
+        self._family = family
 
     def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:
         self._board[self.rank] = sends
@@ -62,19 +79,29 @@ class Threads:
 
     def barrier(self) -> None:
         try:
-            self._gate.wait()
+            self._meeting.gate.wait()
         except threading.BrokenBarrierError:
             raise PeerFailed from None
 
     def duplicate(self) -> Self:
         """Messages meet at a barrier, in the order of all calls; what is another's is the count of bytes."""
-        return type(self)(self.rank, self.world_size, self._board, self._gate)
+        return type(self)(self.rank, self._meeting, self._family)
+
+    def split(self, color: int) -> Self:
+        colors = self.all_gather_objects(color)
+        ranks = [rank for rank, other in enumerate(colors) if other == color]
+        # An abort finds either this meeting or, later than it, that of all ranks, which the next line waits at.
+        own = _meet(len(ranks), self._family) if self.rank == ranks[0] else None
+        meeting = self.all_gather_objects(own)[ranks[0]]
+        assert meeting is not None, "the lowest rank of a group makes its meeting"
+        return type(self)(ranks.index(self.rank), meeting, self._family)
 
     def close(self) -> None:
         pass
 
     def abort(self, exit_code: int) -> None:  # noqa: ARG002
-        self._gate.abort()
+        for meeting in self._family:
+            meeting.gate.abort()
 
 
 def run(world_size: int, work: Callable[[Threads], T]) -> list[T]:
@@ -82,13 +109,13 @@ def run(world_size: int, work: Callable[[Threads], T]) -> list[T]:
 
     The first rank that raises frees the others, and its exception is raised here.
     """
-    board: list[Any] = [None] * world_size
-    gate = threading.Barrier(world_size)
+    family: list[Meeting] = []
+    world = _meet(world_size, family)
     results: list[Any] = [None] * world_size
     failures: list[BaseException] = []
 
     def body(rank: int) -> None:
-        transport = Threads(rank, world_size, board, gate)
+        transport = Threads(rank, world, family)
         try:
             results[rank] = work(transport)
         except PeerFailed:

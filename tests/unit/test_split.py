@@ -1,0 +1,89 @@
+"""Groups that are split off: over threads, staged, counted, and alone."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from ddpgd.comm.arrivals import Counted
+from ddpgd.comm.transport import Alone, Transport
+from ddpgd.comm.transports import threads
+from ddpgd.comm.transports.staged import Staged
+from ddpgd.comm.transports.threads import Threads
+from ddpgd.kernels.reference.backend import Reference
+from split_laws import COLORINGS, check_split
+
+AROUND = {
+    "threads": lambda world: world,
+    "staged": lambda world: Staged(world, Reference()),
+    "counted": lambda world: Counted(world, memoryview(np.zeros(1, np.int64))),
+}
+
+
+@pytest.mark.parametrize("coloring", COLORINGS)
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("around", AROUND)
+def test_groups(around: str, world_size: int, coloring: str) -> None:
+    threads.run(world_size, lambda world: check_split(AROUND[around](world), coloring))
+
+
+def test_one_rank_is_its_own_group() -> None:
+    check_split(Alone(), "in turn")
+
+
+def test_the_collectives_of_groups_are_counted_with_those_of_the_whole() -> None:
+    def work(world: Threads) -> int:
+        words = np.zeros(1, np.int64)
+        whole = Counted(world, memoryview(words))
+        group = whole.split(world.rank % 2)
+        group.barrier()
+        group.duplicate().barrier()
+        whole.barrier()
+        return int(words[0])
+
+    assert threads.run(3, work) == [8, 8, 8]
+
+
+def test_a_rank_that_waits_in_its_group_is_counted_inside_of_a_collective() -> None:
+    waits = threading.Event()
+
+    def work(world: Threads) -> None:
+        words = np.zeros(1, np.int64)
+        group = Counted(world, memoryview(words)).split(0)
+        if world.rank == 0:
+            waits.wait(60)
+        else:
+            threading.Timer(0.05, lambda: words[0] % 2 == 1 and waits.set()).start()
+        group.barrier()
+        assert words[0] == 4
+
+    threads.run(2, work)
+    assert waits.is_set()
+
+
+class Odd(Exception):
+    pass
+
+
+@pytest.mark.parametrize("failing", range(4))
+@pytest.mark.parametrize("where", ["in its group", "in another", "before it splits", "after it was split twice"])
+def test_a_rank_that_fails_frees_all_that_wait_in_groups(failing: int, where: str) -> None:
+    came_through = []
+
+    def work(world: Threads) -> None:
+        if where == "before it splits" and world.rank == failing:
+            raise Odd
+        group: Transport = world.split(world.rank % 2)
+        if where == "after it was split twice":
+            group = group.split(0)
+        if world.rank == failing:
+            raise Odd
+        waits_for_it = world.rank % 2 == failing % 2
+        (group if waits_for_it or where != "in another" else world).barrier()
+        if waits_for_it:
+            came_through.append(world.rank)
+        world.barrier()
+
+    with pytest.raises(Odd):
+        threads.run(4, work)
+    assert not came_through
