@@ -1,17 +1,15 @@
 """Counts each rank's collectives in memory that the ranks of a node share, so that any of them sees who is behind."""
 
-import mmap
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpgd.comm.launcher import node
+from ddpgd.comm.shared_memory import share_memory
 from ddpgd.comm.transport import Array, T, Transport
 
 PHASE, PID, BEAT_MS = range(3)
@@ -35,41 +33,13 @@ def shared_board(world: Transport) -> Iterator[Board | None]:
     Args:
         world: the ranks of the run, which may be on several nodes.
     """
-    hosts = world.all_gather_objects(node())
-    ranks = [rank for rank, host in enumerate(hosts) if host == hosts[world.rank]]
-    path = _make(8 * NUM_WORDS * len(ranks)) if world.rank == ranks[0] else ""
-    path = world.all_gather_objects(path)[ranks[0]]
-    memory = _map(path)
-    is_whole = world.all_gather_objects(memory is not None)
-    if world.rank == ranks[0]:
-        with suppress(OSError):
-            os.unlink(path)
-    if memory is None or not all(is_whole[rank] for rank in ranks):
+    memory = share_memory(world, 8 * NUM_WORDS)
+    if memory is None:
         yield None
         return
-    words = np.frombuffer(memory, np.int64).reshape(len(ranks), NUM_WORDS)
-    board = Board(words, ranks, ranks.index(world.rank))
-    words[board.own, PID] = os.getpid()
+    board = Board(memory.rows.view(np.int64), memory.ranks, memory.own)
+    board.words[board.own, PID] = os.getpid()
     yield board
-
-
-def _make(num_bytes: int) -> str:
-    """Makes a file of zeros; returns its path, or "" where that fails."""
-    try:
-        number, path = tempfile.mkstemp(prefix="ddpgd-arrivals-")
-        with os.fdopen(number, "wb") as file:
-            file.write(bytes(num_bytes))
-    except OSError:
-        return ""
-    return path
-
-
-def _map(path: str) -> mmap.mmap | None:
-    try:
-        with open(path, "r+b") as file:
-            return mmap.mmap(file.fileno(), 0)
-    except (OSError, ValueError):
-        return None
 
 
 class Counted:
@@ -96,6 +66,18 @@ class Counted:
         self._phase[0] += 1
         self._transport.all_to_all(sends, receives)
         self._phase[0] += 1
+
+    def all_to_all_init(
+        self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]
+    ) -> Callable[[], None]:
+        work = self._transport.all_to_all_init(sends, receives)
+
+        def run() -> None:
+            self._phase[0] += 1
+            work()
+            self._phase[0] += 1
+
+        return run
 
     def all_gather(self, parts: Sequence[Sequence[Array]]) -> None:
         self._phase[0] += 1

@@ -12,7 +12,7 @@ import numpy as np
 
 from ddpgd.comm.codec import Array, Codec, Coded, Float32
 from ddpgd.comm.traffic import Window, windows
-from ddpgd.comm.transport import Transport
+from ddpgd.comm.transport import Transport, gathering
 from ddpgd.comm.tree import Fold, Node
 from ddpgd.kernels.ops import Ops
 
@@ -85,15 +85,16 @@ class MessagePlan:
         """All that this rank sends to owners; after `reduce_scatter` its values are not needed any more."""
         self._received = _flat(self._incoming)
         self._summed = _flat(self._gathered)
-        self._sends = _wires(self._outgoing)
-        self._receives = _wires(self._incoming)
-        self._parts = [] if one_shot else _wires(self._gathered)
+        self._scatter = transport.all_to_all_init(_wires(self._outgoing), _wires(self._incoming))
+        self._gather = None
+        if not one_shot:
+            self._gather = transport.all_to_all_init(*gathering(_wires(self._gathered), transport.rank))
 
     def reduce_scatter(self) -> None:
         """Hands each owner all pieces of its segment, and adds those of this rank's own segment in tree order."""
         for coded in self.sent:
             coded.encode(self._keys[0])
-        self._transport.all_to_all(self._sends, self._receives)
+        self._scatter()
         for coded in self._received:
             coded.decode()
         for left, right, out in self._additions:
@@ -101,11 +102,11 @@ class MessagePlan:
 
     def all_gather(self) -> None:
         """Hands every rank all segments' sums; nothing to do after one shot, where all ranks have them."""
-        if not self._parts:
+        if self._gather is None:
             return
         for coded in self._gathered[self._transport.rank]:
             coded.encode(self._keys[1])
-        self._transport.all_gather(self._parts)
+        self._gather()
         for coded in self._summed:
             coded.decode()
 

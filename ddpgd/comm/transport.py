@@ -1,6 +1,7 @@
 """The contract of a transport: how bytes travel between ranks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
 from numpy.typing import NDArray
@@ -29,6 +30,11 @@ class Transport(Protocol):
 
         One list a rank; this rank's own lists are empty. Arrays are C-contiguous; lengths must agree pairwise.
         """
+
+    def all_to_all_init(
+        self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]
+    ) -> Callable[[], None]:
+        """Makes `all_to_all` of the same arrays ready for many calls; returns what does it. Every rank calls it."""
 
     def all_gather(self, parts: Sequence[Sequence[Array]]) -> None:
         """Hands the arrays of parts[rank] to every other rank and fills parts[r] from rank r. Lengths as above."""
@@ -62,6 +68,14 @@ class Transport(Protocol):
         """Ends the whole job at once because this rank failed; where that cannot be done, frees ranks that wait."""
 
 
+def gathering(parts: Sequence[Sequence[Array]], rank: int) -> tuple[list[Sequence[Array]], list[Sequence[Array]]]:
+    """Returns the sends and receives of an `all_to_all` that does what `all_gather` of `parts` does on `rank`."""
+    others = [peer != rank for peer in range(len(parts))]
+    sends = [parts[rank] if is_other else () for is_other in others]
+    receives = [arrays if is_other else () for arrays, is_other in zip(parts, others, strict=True)]
+    return sends, receives
+
+
 class Alone:
     """`Transport` for world size 1."""
 
@@ -73,6 +87,11 @@ class Alone:
 
     def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:
         pass
+
+    def all_to_all_init(
+        self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]
+    ) -> Callable[[], None]:
+        return partial(self.all_to_all, sends, receives)
 
     def all_gather(self, parts: Sequence[Sequence[Array]]) -> None:
         pass

@@ -1,6 +1,7 @@
 """MPI over device memory, for MPI libraries that are CUDA-aware. One that is not crashes: only the user can name it."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Self
 
 from ddpgd.comm.transport import Array, T, Transport
@@ -29,6 +30,11 @@ class MpiCuda:
     def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:
         self._synchronize()
         self._mpi.all_to_all(sends, receives)
+
+    def all_to_all_init(
+        self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]
+    ) -> Callable[[], None]:
+        return partial(self.all_to_all, sends, receives)
 
     def all_gather(self, parts: Sequence[Sequence[Array]]) -> None:
         self._synchronize()

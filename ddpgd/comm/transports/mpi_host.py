@@ -1,23 +1,25 @@
 """MPI over host memory: the transport of `mpirun`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from mpi4py import MPI
 
-from ddpgd.comm.transport import Array, T
+from ddpgd.comm.transport import Array, T, gathering
+from ddpgd.comm.transports.shared_all_to_all import shared_all_to_all
 
 
 class MpiHost:
     """`Transport` over a duplicate of an MPI communicator, for arrays in host memory.
 
-    `family`: the communicators of the transport that this one is made from, and of all that are made from that.
+    `family`: the communicators, and their persistent requests, of the transport that this one is made from, and of all
+    that are made from that.
     """
 
     name = "mpi-host"
     needs_host = True
 
-    def __init__(self, comm: MPI.Intracomm, family: list[MPI.Intracomm] | None = None) -> None:
+    def __init__(self, comm: MPI.Intracomm, family: list[MPI.Intracomm | MPI.Prequest] | None = None) -> None:
         self._comm = comm.Dup()
         self._family = [] if family is None else family
         self._family.append(self._comm)
@@ -34,9 +36,21 @@ class MpiHost:
                 self.bytes_sent += array.nbytes
         MPI.Request.Waitall(requests)
 
+    def all_to_all_init(
+        self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]
+    ) -> Callable[[], None]:
+        """As `Transport`: through memory that all ranks share, where that pays, else by persistent requests."""
+        work = shared_all_to_all(self, sends, receives) or self._persistent(sends, receives)
+        num_bytes = sum(array.nbytes for arrays in sends for array in arrays)
+
+        def run() -> None:
+            work()
+            self.bytes_sent += num_bytes
+
+        return run
+
     def all_gather(self, parts: Sequence[Sequence[Array]]) -> None:
-        sends = [parts[self.rank]] * self.world_size
-        self.all_to_all(_without(sends, self.rank), _without(parts, self.rank))
+        self.all_to_all(*gathering(parts, self.rank))
 
     def all_reduce(self, buffer: Array) -> None:
         """As `Transport`; the bytes counted are those of a ring, because the library does not tell."""
@@ -66,9 +80,17 @@ class MpiHost:
     def abort(self, exit_code: int) -> None:
         self._comm.Abort(exit_code)
 
+    def _persistent(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> Callable[[], None]:
+        comm = self._comm
+        requests = [comm.Recv_init(array, peer) for peer, arrays in enumerate(receives) for array in arrays]
+        requests += [comm.Send_init(array, peer) for peer, arrays in enumerate(sends) for array in arrays]
+        self._family += requests
 
-def _without(parts: Sequence[Sequence[Array]], rank: int) -> list[Sequence[Array]]:
-    return [() if peer == rank else arrays for peer, arrays in enumerate(parts)]
+        def run() -> None:
+            MPI.Prequest.Startall(requests)
+            MPI.Request.Waitall(requests)
+
+        return run
 
 
 def world() -> MpiHost:

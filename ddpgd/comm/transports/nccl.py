@@ -1,8 +1,9 @@
 """NCCL between GPUs, each of them one rank's: the transport of NVLink and InfiniBand. MPI starts it, and ends it."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
+from functools import partial
 from typing import Any, Self
 
 import cupy
@@ -10,7 +11,7 @@ import numpy as np
 from cupy.cuda import nccl
 
 from ddpgd.comm.agreement import first_failure
-from ddpgd.comm.transport import Array, T, Transport
+from ddpgd.comm.transport import Array, T, Transport, gathering
 
 if not nccl.available:  # CuPy's module imports without the library too
     raise ImportError("cupy.cuda.nccl is not available")
@@ -51,11 +52,13 @@ class Nccl:
                 self._nccl.recv(_address(array), array.nbytes, nccl.NCCL_UINT8, peer, self._stream.ptr)
         nccl.groupEnd()
 
+    def all_to_all_init(
+        self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]
+    ) -> Callable[[], None]:
+        return partial(self.all_to_all, sends, receives)
+
     def all_gather(self, parts: Sequence[Sequence[Array]]) -> None:
-        others = [peer for peer in range(self.world_size) if peer != self.rank]
-        sends = [parts[self.rank] if peer in others else () for peer in range(self.world_size)]
-        receives = [parts[peer] if peer in others else () for peer in range(self.world_size)]
-        self.all_to_all(sends, receives)
+        self.all_to_all(*gathering(parts, self.rank))
 
     def all_reduce(self, buffer: Array) -> None:
         """As `Transport`; the bytes counted are those of a ring, because the library does not tell."""

@@ -1,6 +1,6 @@
 """Host transports for device arrays: what travels goes through pinned host memory, there and back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
 
 from numpy.typing import DTypeLike, NDArray
@@ -42,6 +42,20 @@ class Staged:
         incoming = self._hosts(receives)
         self._transport.all_to_all(outgoing, incoming)
         self._upload(incoming, receives)
+
+    def all_to_all_init(
+        self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]
+    ) -> Callable[[], None]:
+        hosts = self._hosts(receives)
+        distinct = list({id(array): array for arrays in sends for array in arrays}.values())
+        work = self._transport.all_to_all_init(self._hosts(sends), hosts)
+
+        def run() -> None:
+            self._downloaded([distinct])
+            work()
+            self._upload(hosts, receives)
+
+        return run
 
     def all_gather(self, parts: Sequence[Sequence[Array]]) -> None:
         own = [parts[rank] if rank == self.rank else () for rank in range(self.world_size)]

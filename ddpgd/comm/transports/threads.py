@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -51,6 +52,11 @@ class Threads:
                 np.copyto(target, source)
         self.bytes_sent += sum(array.nbytes for arrays in sends for array in arrays)
         self.barrier()
+
+    def all_to_all_init(
+        self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]
+    ) -> Callable[[], None]:
+        return partial(self.all_to_all, sends, receives)
 
     def all_gather(self, parts: Sequence[Sequence[Array]]) -> None:
         self._board[self.rank] = parts[self.rank]

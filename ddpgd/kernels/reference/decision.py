@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike
 
 from ddpgd.kernels.ops import Array
 from ddpgd.kernels.reference.scratch import Scratch
-from ddpgd.kernels.words import BLOCK, TAIL_WORDS, Control, Cursor, History, Policy, Tail
+from ddpgd.kernels.words import BLOCK, HISTORY_WORDS, TAIL_WORDS, Control, Cursor, History, Policy, Tail
 
 
 def squared_norm(scratch: Scratch, x: Array) -> float:
@@ -30,8 +30,8 @@ def decide(
     history: Array,
     policy: Policy,
 ) -> None:
-    words, (first, step, record, _) = tail.tolist(), cursor.tolist()
-    loss_scale, halted = float(control[Control.LOSS_SCALE]), bool(control[Control.HALTED])
+    words, now, (first, step, record, _) = tail.tolist(), control.tolist(), cursor.tolist()
+    loss_scale, halted = now[Control.LOSS_SCALE], bool(now[Control.HALTED])
     idle = words[Tail.SAMPLES] == 0
     scale = 0.0 if idle else 1.0 / (words[Tail.SAMPLES] * loss_scale)
     norm = math.sqrt(squared_norm(scratch, grads)) * scale
@@ -40,23 +40,22 @@ def decide(
     refused = finite_loss and not finite and not halted and not idle
     overflowed = refused and loss_scale > 1 and policy.growth_interval > 0
     lr = float(lrs[step])
-    control[Control.LR] = lr
-    control[Control.SCALE] = scale * (policy.clip_norm / norm) if 0.0 < policy.clip_norm < norm else scale
-    control[Control.APPLY] = applied
-    control[Control.UPDATE] += applied
-    control[Control.HALTED] = halted if idle else not (applied or overflowed)
+    now[Control.LR] = lr
+    now[Control.SCALE] = scale * (policy.clip_norm / norm) if 0.0 < policy.clip_norm < norm else scale
+    now[Control.APPLY] = applied
+    now[Control.UPDATE] += applied
+    now[Control.HALTED] = halted if idle else not (applied or overflowed)
     if policy.growth_interval:
-        _adapt_loss_scale(control, applied, overflowed, policy)
-    row = history[record % len(history)]
-    row[:TAIL_WORDS] = tail
+        _adapt_loss_scale(now, applied, overflowed, policy)
+    control[:] = now
+    row = words + [0.0] * (HISTORY_WORDS - TAIL_WORDS)
     row[History.LR] = lr
     row[History.GRAD_NORM] = norm
     row[History.APPLIED] = applied
     row[History.OVERFLOWED] = overflowed
     row[History.LOSS_SCALE] = loss_scale
-    cursor[Cursor.FIRST] = first + policy.global_batch
-    cursor[Cursor.STEP] = step + 1
-    cursor[Cursor.RECORD] = record + 1
+    history[record % len(history)] = row
+    cursor[: Cursor.RECORD + 1] = first + policy.global_batch, step + 1, record + 1
 
 
 def _block_tree(num_blocks: int, dtype: DTypeLike) -> list[Array]:
@@ -65,7 +64,7 @@ def _block_tree(num_blocks: int, dtype: DTypeLike) -> list[Array]:
     return [np.zeros(1 << level, dtype) for level in range(depth, -1, -1)]
 
 
-def _adapt_loss_scale(control: Array, applied: bool, overflowed: bool, policy: Policy) -> None:
+def _adapt_loss_scale(control: list[float], applied: bool, overflowed: bool, policy: Policy) -> None:
     if overflowed:
         control[Control.LOSS_SCALE] /= 2
         control[Control.GOOD_STEPS] = 0

@@ -1,4 +1,7 @@
-"""The losses of the reference, for one micro-batch. Contracts: `ops.Ops`."""
+"""The losses of the reference, for one micro-batch. Contracts: `ops.Ops`.
+
+Arguments by place and words written at once: for so few values, a step pays for the calls.
+"""
 
 import math
 
@@ -7,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from ddpgd.kernels.ops import Array
 from ddpgd.kernels.reference.scratch import Scratch
-from ddpgd.kernels.words import Tail
+from ddpgd.kernels.words import TAIL_WORDS, Tail
 
 
 class _Work:
@@ -27,46 +30,48 @@ class _Work:
 def cross_entropy(scratch: Scratch, logits: Array, labels: Array, dlogits: Array, tail: Array) -> None:
     work = scratch.keep(_Work, *logits.shape, logits.dtype)
     column, flat = work.column, dlogits.reshape(-1)
-    _count_correct(work, logits, labels, tail)
-    logits.reshape(-1).take(work.largest_at, out=work.flat_column, mode="clip")
-    np.subtract(logits, column, out=dlogits)
-    flat.take(work.at_labels, out=work.label_values, mode="clip")
-    np.exp(dlogits, out=dlogits)
-    np.add.reduce(dlogits, axis=1, keepdims=True, out=column)
-    np.divide(dlogits, column, out=dlogits)
-    np.log(column, out=column)
-    np.subtract(work.flat_column, work.label_values, out=work.label_values)
-    _set_loss(tail, np.add.reduce(work.label_values))
+    num_correct = _num_correct(work, logits, labels)
+    logits.reshape(-1).take(work.largest_at, None, work.flat_column, "clip")
+    np.subtract(logits, column, dlogits)
+    flat.take(work.at_labels, None, work.label_values, "clip")
+    np.exp(dlogits, dlogits)
+    np.add.reduce(dlogits, 1, None, column, keepdims=True)
+    np.divide(dlogits, column, dlogits)
+    np.log(column, column)
+    np.subtract(work.flat_column, work.label_values, work.label_values)
+    _set_tail(tail, np.add.reduce(work.label_values), len(labels), num_correct)
     _subtract_one_at_labels(work, flat)
 
 
 def mean_squared_error(scratch: Scratch, logits: Array, labels: Array, dlogits: Array, tail: Array) -> None:
     work, num_classes = scratch.keep(_Work, *logits.shape, logits.dtype), logits.shape[1]
-    _count_correct(work, logits, labels, tail)
+    num_correct = _num_correct(work, logits, labels)
     np.copyto(dlogits, logits)
     _subtract_one_at_labels(work, dlogits.reshape(-1))
-    np.multiply(dlogits, dlogits, out=work.squares)
-    _set_loss(tail, np.add.reduce(work.squares, axis=None) / num_classes)
-    np.multiply(dlogits, 2.0 / num_classes, out=dlogits)
+    np.multiply(dlogits, dlogits, work.squares)
+    _set_tail(tail, np.add.reduce(work.squares, None) / num_classes, len(labels), num_correct)
+    np.multiply(dlogits, 2.0 / num_classes, dlogits)
 
 
-def _set_loss(tail: Array, loss_sum: float) -> None:
-    tail[Tail.LOSS_SUM] = loss_sum
-    tail[Tail.NON_FINITE] = not math.isfinite(loss_sum)
+def _set_tail(tail: Array, loss_sum: float, num_samples: int, num_correct: int) -> None:
+    words = [0.0] * TAIL_WORDS
+    words[Tail.LOSS_SUM] = loss_sum
+    words[Tail.SAMPLES] = num_samples
+    words[Tail.CORRECT] = num_correct
+    words[Tail.NON_FINITE] = not math.isfinite(loss_sum)
+    tail[:] = words
 
 
-def _count_correct(work: _Work, logits: Array, labels: Array, tail: Array) -> None:
-    """Sets CORRECT and SAMPLES and clears the rest; `work` gets the flat positions of the first largest logits and labels."""
-    np.argmax(logits, axis=1, out=work.largest_at)
-    np.equal(work.largest_at, labels, out=work.hits)
-    tail.fill(0)
-    tail[Tail.CORRECT] = np.count_nonzero(work.hits)
-    tail[Tail.SAMPLES] = labels.shape[0]
-    np.add(work.row_starts, labels, out=work.at_labels)
-    np.add(work.row_starts, work.largest_at, out=work.largest_at)
+def _num_correct(work: _Work, logits: Array, labels: Array) -> int:
+    """Returns how many first largest logits are at the labels; `work` gets the flat positions of both."""
+    logits.argmax(1, work.largest_at)
+    np.equal(work.largest_at, labels, work.hits)
+    np.add(work.row_starts, labels, work.at_labels)
+    np.add(work.row_starts, work.largest_at, work.largest_at)
+    return int(np.count_nonzero(work.hits))
 
 
 def _subtract_one_at_labels(work: _Work, flat: Array) -> None:
-    flat.take(work.at_labels, out=work.label_values, mode="clip")
-    np.subtract(work.label_values, 1, out=work.label_values)
-    flat.put(work.at_labels, work.label_values, mode="clip")
+    flat.take(work.at_labels, None, work.label_values, "clip")
+    np.subtract(work.label_values, 1, work.label_values)
+    flat.put(work.at_labels, work.label_values, "clip")

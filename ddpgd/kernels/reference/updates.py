@@ -9,8 +9,8 @@ import numpy as np
 from ddpgd.kernels.ops import Array
 from ddpgd.kernels.words import Control
 
-PART = 1 << 16
-"""Elements of each vector that are updated at once, 256 KiB in float32. With fewer, the calls take longer than the
+PART = 1 << 17
+"""Elements of each vector that are updated at once, 512 KiB in float32. With fewer, the calls take longer than the
 arithmetic; with more, every pass over a vector reads it from memory."""
 
 MOST_KEPT = 4
