@@ -82,6 +82,11 @@ def dynamic_shared(kernel: str, precision: str) -> int:
 
     Puts an empty module in the place of CuPy where that is not installed: for a process of this tool alone.
     """
+    if kernel == "persistent":
+        phases = re.findall(
+            r"phase::(\w+)<(\d*)(?:, )?(\d*)>", sources.joined("persistent.cu").partition("#define PHASES")[2]
+        )
+        return max(dynamic_shared(f"{name}_{rows}x{columns}", precision) for name, rows, columns in phases)
     found = re.search(r"(forward|params|input)\w*?_(\d+)x(\d+)$", kernel)
     if found is None and not kernel.startswith("head_"):
         return 0
@@ -113,7 +118,7 @@ def _facts(cubin: bytes) -> list[tuple[str, int, InnerLoop | None, Memory]]:
     def make() -> bytes:
         facts = [
             (kernel.name, kernel.threads, sass_costs.inner_loop(kernel.flow), sass_costs.memory(kernel.flow))
-            for kernel in sass.kernels(_disassembled(cubin))
+            for kernel in sass.kernels(disassembled(cubin))
         ]
         return json.dumps(facts).encode()
 
@@ -124,7 +129,8 @@ def _facts(cubin: bytes) -> list[tuple[str, int, InnerLoop | None, Memory]]:
     ]
 
 
-def _disassembled(cubin: bytes) -> str:
+def disassembled(cubin: bytes) -> str:
+    """Returns the text of the machine code."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()

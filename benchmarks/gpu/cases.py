@@ -35,6 +35,7 @@ NAMES = {
     "captured": "ddpgd",
     "captured-4": "ddpgd, 4 micro-batches",
     "captured-16": "ddpgd, 16 micro-batches",
+    "persistent": "ddpgd, persistent kernel",
     "uncaptured": "ddpgd, no graph",
     "torch-eager": "PyTorch eager",
     "torch-graph": "PyTorch, CUDA graph",
@@ -44,7 +45,7 @@ NAMES = {
 }
 OTHERS = ("torch-eager", "torch-graph", "compiled", "compiled-graph", "jax")
 LIBRARIES = {
-    "ddpgd": ("captured", "uncaptured", "captured-4", "captured-16"),
+    "ddpgd": ("captured", "persistent", "uncaptured", "captured-4", "captured-16"),
     "torch": ("torch-eager", "torch-graph"),
     "compiled": ("compiled",),
     "autotuned": ("compiled-graph",),

@@ -43,7 +43,7 @@ def _precision(name: str) -> Literal["float32", "tf32", "float16", "bfloat16"]:
     return cast(Literal["float32", "tf32", "float16", "bfloat16"], name)
 
 
-def configuration(case: Case, num_micro_batches: int) -> Config:
+def configuration(case: Case, num_micro_batches: int, replay: Literal["graph", "persistent"] = "graph") -> Config:
     asked = Config(
         hidden=case.sizes[1:-1],
         global_batch=case.rows,
@@ -55,6 +55,7 @@ def configuration(case: Case, num_micro_batches: int) -> Config:
         weight_decay=0.0,
         precision=_precision(case.precision),
         backend="cupy",
+        replay=replay,
     )
     return resolve(asked, 1)
 
@@ -68,9 +69,14 @@ def make_step(ops: Ops, config: Config, images: Array, labels: Array) -> Step:
     return step
 
 
-def as_it_is(work: Callable[[], None]) -> Callable[[], None]:
-    """Stands in for `Ops.capture` where no graph is wanted."""
-    return work
+def uncaptured(work: Callable[[], None], ops_alone: bool) -> Callable[[int], None]:  # noqa: ARG001
+    """Stands in for `Ops.capture_loop` where no graph is wanted."""
+
+    def loop(count: int) -> None:
+        for _ in range(count):
+            work()
+
+    return loop
 
 
 class Ours:
@@ -81,16 +87,25 @@ class Ours:
 
     def __init__(self, key: str, case: Case, images: Array, labels: Array) -> None:
         name, _, number = key.partition("-")
-        config = configuration(case, int(number or 1))
+        config = configuration(case, int(number or 1), "persistent" if name == "persistent" else "graph")
         self.ops = ops = Machine(DEVICE, "").ops(config)
         self._stream = cupy.cuda.get_current_stream()
         if name == "uncaptured":
-            cast(Any, ops).capture = as_it_is
+            cast(Any, ops).capture_loop = uncaptured
         self._rows = case.rows
         self._step = make_step(ops, config, images, labels)
         self._at = 0
         self.run(1)
         self.first_loss = self.loss()
+        if name == "persistent":
+            self._refuse_graphs()
+
+    def _refuse_graphs(self) -> None:
+        """RuntimeError: the steps are no small ones, and run as graphs, whose replays are no launches."""
+        launched = cast(Any, self.ops).num_launches
+        self.run(1)
+        if cast(Any, self.ops).num_launches == launched:
+            raise RuntimeError("not a small network, which graphs run")
 
     def run(self, steps: int) -> None:
         self._stream.use()  # a contestant made later took its place: launches go where the thread's current stream is

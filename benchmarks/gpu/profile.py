@@ -7,14 +7,25 @@ from typing import Any, cast
 
 from benchmarks.gpu.cases import Case
 from benchmarks.gpu.clock import Clock
-from benchmarks.gpu.ours import DEVICE, as_it_is, configuration, make_step
+from benchmarks.gpu.ours import DEVICE, configuration, make_step, uncaptured
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.run.device import Machine
 
 REPEAT = 20
 MOST_STEPS = 1 << 20
 """`decide` moves the run on at each call, so that it is given learning rates for very many steps."""
-OF_THE_HOST = ("empty", "zeros", "pinned", "from_host", "to_host", "upload", "download", "capture", "synchronize")
+OF_THE_HOST = (
+    "empty",
+    "zeros",
+    "pinned",
+    "from_host",
+    "to_host",
+    "upload",
+    "download",
+    "capture",
+    "capture_loop",
+    "synchronize",
+)
 
 
 class Recorded:
@@ -40,8 +51,7 @@ def profile(case: Case, images: Array, labels: Array, clock: Clock) -> list[dict
     """Each op with its shapes, calls a step and microseconds of a call, most expensive first."""
     config = configuration(case, 1)
     ops = Machine(DEVICE, "").ops(config)
-    capture = ops.capture
-    cast(Any, ops).capture = as_it_is
+    cast(Any, ops).capture_loop = uncaptured
     recorded = Recorded(ops)
     step = make_step(cast(Ops, recorded), config, images, labels)
     step.run(0, 1, False, False)
@@ -52,7 +62,7 @@ def profile(case: Case, images: Array, labels: Array, clock: Clock) -> list[dict
         if name == "decide":
             grads, tail, _, cursor, *rest = arguments
             arguments = grads, tail, ops.zeros((MOST_STEPS,), "float64"), ops.zeros(cursor.shape, "int64"), *rest
-        many = capture(partial(_times, REPEAT, partial(getattr(ops, name), *arguments)))
+        many = ops.capture(partial(_times, REPEAT, partial(getattr(ops, name), *arguments)))
         label = f"update {arguments[0]}" if name == "update" else name
         times_us[label, _shapes(arguments)].append(1e6 * clock(many, ops.synchronize) / REPEAT)
     rows = [

@@ -164,6 +164,11 @@ class Exchange:
         return self.transport.needs_host or self.codec.random
 
     @property
+    def calls_ops_alone(self) -> bool:
+        """True if `fold` and `combine` call ops and nothing else: no transport, and no `fill` of arrays."""
+        return self.transport.world_size == 1 and self.compressor is None
+
+    @property
     def has_peers(self) -> bool:
         """True if other ranks add to the sums."""
         return self.transport.world_size > 1 and not isinstance(self.compressor, NoExchange)

@@ -13,6 +13,7 @@ from ddpgd.comm.transports.capabilities import TRANSPORTS
 from ddpgd.comm.wires import WIRES
 from ddpgd.config.parsing import coerce, did_you_mean
 from ddpgd.errors import InputError, shown
+from ddpgd.kernels.ops import REPLAYS
 from ddpgd.model.layers import ACTIVATIONS
 from ddpgd.model.network import LOSSES
 from ddpgd.optim.rules import RULES
@@ -133,6 +134,12 @@ class Config:
         "machine",
         "input type of matrix products, whose sums are float32; all but float32 need a GPU",
         choices=("float32", "tf32", "float16", "bfloat16"),
+    )
+    replay: Literal["graph", "persistent"] = _option(
+        "graph",
+        "machine",
+        "how a GPU runs steps that need no host work: as CUDA graphs, or, those of a small network on one rank, in one kernel",
+        choices=REPLAYS,
     )
     share_gpu: bool = _option(False, "machine", "let several ranks of a node share one GPU", bool)
     transport: Literal["auto", "alone", "threads", "mpi-host", "mpi-cuda", "nccl"] = _option(

@@ -10,7 +10,7 @@ from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag
 from ddpgd.errors import InputError
 from ddpgd.optim.rules import RULES
 
-PER_LAUNCH = ("resume", "max_time", "quiet", "backend", "share_gpu", "transport", "ranks")
+PER_LAUNCH = ("resume", "max_time", "quiet", "backend", "replay", "share_gpu", "transport", "ranks")
 """Options that say how one start goes, not what the run is: a resume begins with their defaults."""
 
 _REQUIRES = {

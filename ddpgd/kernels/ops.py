@@ -23,6 +23,9 @@ from ddpgd.kernels.words import Policy
 
 Array = NDArray[Any]
 
+REPLAYS = ("graph", "persistent")
+"""Forms in which a GPU runs many steps without the host: CUDA graphs, or, where the network is small, one kernel."""
+
 
 class Ops(Protocol):
     """Everything a backend does. `name` is what `--backend` and the summary call it; `device`, what it computes on."""
@@ -36,8 +39,8 @@ class Ops(Protocol):
     vector_dtype: np.dtype[Any]
     activation_dtype: np.dtype[Any]
     """As stored: bfloat16, which NumPy does not know, as uint16."""
-    steps_per_replay: int
-    """How many steps may run before the host looks, where no transport needs it: 1 on a CPU."""
+    runs_ahead: bool
+    """True if steps may run before the host looks, where no transport needs it."""
 
     @property
     def wire(self) -> WireOps:
@@ -68,6 +71,9 @@ class Ops(Protocol):
         """A function that does what `work` does, as fast as can be. `work` calls ops, always the same ones, collectives of
         transports that do without the host, and the `fill` of arrays; no transfer, and nothing that waits. Fills and
         collectives may happen once more than asked for: arrays that they change hold nothing that is needed afterwards."""
+
+    def capture_loop(self, work: Callable[[], None], ops_alone: bool) -> Callable[[int], None]:
+        """A function that does what `work` does as often as it is told; see `capture`. `ops_alone`: `work` only calls ops."""
 
     def fused(self) -> AbstractContextManager[None]:
         """A context in which ops may run together and later, at its end, with the bits that they have alone.

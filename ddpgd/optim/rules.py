@@ -12,7 +12,7 @@ class Rule:
 
     Attributes:
         name: The value of `--optimizer`, and the name of the rule's formula in `kernels/reference/updates.py` and
-            `kernels/cuda/optimizer.cu`.
+            `kernels/cuda/rules.cuh`.
         formula: The published formula as Python statements that assign `change`. They read g, lr, the number t of the
             update (from 1), the vectors and the hyper-parameters. Tests hold the NumPy and CUDA formulas against it.
         source: The publication.

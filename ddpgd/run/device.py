@@ -41,7 +41,7 @@ class Machine:
             return Reference()
         from ddpgd.kernels.cuda.backend import Cuda
 
-        return Cuda(self.device.index, config.precision)
+        return Cuda(self.device.index, config.precision, config.replay)
 
     def reaching(self, config: Config, backend: Ops, world: Transport) -> Reached:
         """Returns the transport for the arrays of `backend` between the ranks of `world`.

@@ -66,7 +66,7 @@ class HostReplay:
 
 
 class DeviceReplay:
-    """Whole steps as graphs, exchange included, up to `steps_per_replay` in one replay.
+    """Whole steps, exchange included, of which the backend runs many without the host.
 
     `requests`: this rank's, added to the tail of every step; None where no other rank reads it.
     """
@@ -89,24 +89,12 @@ class DeviceReplay:
         self._wire_bytes = 0
 
     def run(self, count: int, stop: bool) -> Cost:  # noqa: ARG002 - `requests` says it
-        several, single = divmod(count, self._ops.steps_per_replay)
-        for _ in range(several):
-            self._several()
-        for _ in range(single):
-            self._one()
+        self._steps(count)
         return Cost(None, 0.0 if self._requests is None else None, count * self._wire_bytes)
 
     @cached_property
-    def _one(self) -> Work:
-        return self._ops.capture(self._step)
-
-    @cached_property
-    def _several(self) -> Work:
-        def work() -> None:
-            for _ in range(self._ops.steps_per_replay):
-                self._step()
-
-        return self._ops.capture(work)
+    def _steps(self) -> Callable[[int], None]:
+        return self._ops.capture_loop(self._step, self._exchange.calls_ops_alone)
 
     def _step(self) -> None:
         """A step to be captured. The exchange's round stays where it is: one capture stands for all rounds of its shape."""

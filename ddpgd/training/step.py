@@ -85,7 +85,7 @@ class Step:
         self._num_decided = 0
         # Steps that follow a halt before the host sees it would change what the wire keeps back.
         keeps_back = goes_on_after_halt and bool(exchange.residuals)
-        runs_ahead = not exchange.needs_host and ops.steps_per_replay > 1 and not keeps_back
+        runs_ahead = not exchange.needs_host and ops.runs_ahead and not keeps_back
         self._most_steps = HISTORY_ROWS if runs_ahead else 1
         self._lookahead = Lookahead(ops, exchange)
         self._replays: dict[StepShape, Replay] = {}

@@ -14,9 +14,9 @@ from emulator.launcher import KernelError
 from tools.compile_kernels import uses
 from tools.nvrtc import Job, compiled
 
-HEADER = (sources.FOLDER / "grid.cuh").read_text()
+HEADER = sources.joined("grid.cuh")
 TEXT = (
-    f'#line 1 "grid.cuh"\n{HEADER}'
+    HEADER
     + r"""
 #line 1 "planted.cu"
 // Each block passes its value on to the next, as often as `rounds` says; shared memory and a barrier of its own between.
@@ -185,6 +185,9 @@ def test_nvrtc_takes_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_twin_has_the_functions_of_the_text() -> None:
     found = [
         set(re.findall(r"^(?:inline|__device__ __forceinline__) \w+ (\w+)\(", text, re.MULTILINE))
-        for text in (HEADER, (Path(__file__).parent / "shim" / "grid.cuh").read_text())
+        for text in (
+            (sources.FOLDER / "grid.cuh").read_text(),
+            (Path(__file__).parent / "shim" / "grid.cuh").read_text(),
+        )
     ]
     assert found[0] == found[1] == {"grid_barrier"}

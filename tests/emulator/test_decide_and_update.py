@@ -108,15 +108,15 @@ def test_where_not_all_blocks_run_at_once_each_is_launched_alone() -> None:
 
 
 FAULTS = (
-    ("no barrier of the grid", "    grid_barrier(barrier);\n", ""),
-    ("a barrier of a part of the grid", "    grid_barrier(barrier);\n", "    if (blockIdx.x) grid_barrier(barrier);\n"),
-    ("each block its own norm", "tree_over(nodes, nodes + MOST_PARTS, parts)", "own"),
+    ("no barrier of the grid", "    grid_barrier(reinterpret_cast<unsigned*>(barrier));\n", ""),
+    ("a barrier of a part of the grid", "    grid_barrier(rein", "    if (blockIdx.x) grid_barrier(rein"),
+    ("each block its own norm", "tree_over(nodes, nodes + MOST_PARTS, parts)", "nodes[blockIdx.x]"),
     (
         "a block that is left out",
-        "vectors.grads, span * blockIdx.x, span, num_blocks",
-        "vectors.grads, span * blockIdx.x, span, num_blocks - 1",
+        "grads, span * part, span, num_blocks",
+        "grads, span * part, span, num_blocks - 1",
     ),
-    ("words written too early", "parts = gridDim.x;", "parts = gridDim.x;\n    at.control[LOSS_SCALE] = 4;"),
+    ("words written too early", "step = gridDim.x;", "step = gridDim.x;\n    at.control[LOSS_SCALE] = 4;"),
 )
 
 

@@ -109,7 +109,7 @@ def test_an_error_within_runs_nothing() -> None:
 
 FAULTS = (
     ("the order of samples", "rows.samples[row] * rows.pitch : 0", "row * rows.pitch : 0"),
-    ("x is written", "blockIdx.y == 0 ? values : nullptr", "nullptr"),
+    ("x is written", "is_first ? x : nullptr", "nullptr"),
     ("labels", "y[row] = labels[samples[row]]", "y[row] = labels[row]"),
     (
         "a barrier after the logits",
@@ -118,7 +118,7 @@ FAULTS = (
     ),
     ("a micro-batch's last rows", "min(first_row + ROWS, begin + samples)", "first_row + ROWS"),
     ("the slope", "multiplier.sums[i] * slope(", "multiplier.sums[i] + 0 * slope("),
-    ("the layer of a block", "while (blockIdx.x < layers[at].first_block) --at;", "at = 0;"),
+    ("the layer of a block", "while (place.x < layers[at].first_block) --at;", "at = 0;"),
 )
 
 

@@ -73,11 +73,11 @@ def test_steps_that_run_without_the_host_have_the_bits_of_single_ones(given: Rec
 
 
 def test_a_captured_step_has_the_bits_of_one_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddpgd.kernels.cuda.backend import Cuda
+    from ddpgd.kernels.cuda.launcher import Launcher
 
     captured = gpu(tmp_path / "captured", log_every=100)
     captures = []
-    monkeypatch.setattr(Cuda, "capture", lambda _ops, work: captures.append(work) or work)
+    monkeypatch.setattr(Launcher, "capture", lambda _launch, work: captures.append(work) or work)
     assert gpu(tmp_path / "plain", log_every=100)["params_sha256"] == captured["params_sha256"]
     assert captures
 

@@ -46,6 +46,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "non_finite": ("skip", "skip"),
     "backend": ("numpy", "numpy"),
     "precision": ("bfloat16", "bfloat16"),
+    "replay": ("persistent", "persistent"),
     "share_gpu": (True, None),
     "transport": ("threads", "threads"),
     "ranks": (4, "4"),
@@ -329,9 +330,9 @@ def test_a_resumed_run_may_be_longer(
     validate(config)
 
 
-@pytest.mark.parametrize("name", ["max_time", "transport", "ranks", "backend", "share_gpu"])
+@pytest.mark.parametrize("name", ["max_time", "transport", "ranks", "backend", "replay", "share_gpu"])
 def test_how_a_start_went_is_not_how_the_next_one_goes(name: str) -> None:
-    saved = resolve(Config(max_time=5.0, transport="threads", ranks=4, backend="numpy"), 4)
+    saved = resolve(Config(max_time=5.0, transport="threads", ranks=4, backend="numpy", replay="persistent"), 4)
     config = continued(saved, {}, 1)
     validate(config)
     assert getattr(config, name) == OPTIONS[name].default

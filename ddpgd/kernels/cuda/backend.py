@@ -11,7 +11,8 @@ from numpy.typing import DTypeLike
 from ddpgd.kernels.cuda.compress import CudaWire
 from ddpgd.kernels.cuda.dense import VALUE_DTYPES, Dense
 from ddpgd.kernels.cuda.fusion import Call, Fuser, fusable
-from ddpgd.kernels.cuda.launcher import THREADS, Launcher, by_fours, check, count_of
+from ddpgd.kernels.cuda.launcher import THREADS, GraphLoop, Launcher, by_fours, check, count_of
+from ddpgd.kernels.cuda.persistent import Persistent
 from ddpgd.kernels.cuda.sums import Sums, spans
 from ddpgd.kernels.cuda.updates import decision_words, update_arguments
 from ddpgd.kernels.ops import Array
@@ -29,9 +30,10 @@ class Cuda:
     """`Ops` in CUDA, on one device and one stream, for the thread that made it."""
 
     name = "cupy"
-    steps_per_replay = 8
+    runs_ahead = True
 
-    def __init__(self, device: int, precision: str) -> None:
+    def __init__(self, device: int, precision: str, replay: str = "graph") -> None:
+        """`replay`: a value of `REPLAYS`."""
         cupy.cuda.Device(device).use()
         self.vector_dtype = np.dtype(np.float32)
         self.activation_dtype = np.dtype(VALUE_DTYPES[precision])
@@ -44,6 +46,7 @@ class Cuda:
         self.device = f"{name}, CUDA {cupy.cuda.runtime.runtimeGetVersion()}, CuPy {cupy.__version__}, {self.products}"
         self._sums = Sums(self._launch)
         self._fuser = Fuser(self._launch, self._dense, self._sums)
+        self._persistent = Persistent(self._launch) if replay == "persistent" else None
         self.recorded: list[Call] | None = None
 
     @property
@@ -81,6 +84,10 @@ class Cuda:
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         return self._launch.capture(work)
+
+    def capture_loop(self, work: Callable[[], None], ops_alone: bool) -> Callable[[int], None]:
+        loop = self._persistent.loop(self._launch.rehearse(work)) if self._persistent and ops_alone else None
+        return loop or GraphLoop(self._launch, work)
 
     @contextmanager
     def fused(self) -> Iterator[None]:

@@ -8,9 +8,8 @@
     extern "C" __global__ void __launch_bounds__(__VA_ARGS__) forward_##ROWS##x##COLUMNS(                              \
         const Value* x, const Value* weight, const float* bias, void* out, int num_rows, int num_inputs,               \
         int num_outputs, int activation) {                                                                             \
-        const Matrix inputs{x, num_inputs};                                                                            \
-        forward<Multiplier<ROWS, COLUMNS, true, false>>(                                                               \
-            inputs, weight, bias, out, num_rows, num_inputs, num_outputs, activation);                                 \
+        forward_matrix<Multiplier<ROWS, COLUMNS, true, false>>(                                                        \
+            place_in_grid(), x, weight, bias, out, num_rows, num_inputs, num_outputs, activation);                     \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(__VA_ARGS__) params_##ROWS##x##COLUMNS(                               \
         const Value* x, const Value* dout, float* dweight, float* dbias, int num_rows, int micro_batch,                \
@@ -23,15 +22,9 @@
         const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows, int num_inputs,               \
         int num_outputs, int activation) {                                                                             \
         input<Multiplier<ROWS, COLUMNS, true, true>>(                                                                  \
-            dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);                                       \
+            place_in_grid(), dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);                      \
     }
 
-#if defined(PRECISION_FLOAT32)
-KERNELS(16, 8, NUM_THREADS, 1)
-#endif
-KERNELS(16, 16, NUM_THREADS, 1)
-KERNELS(32, 32, NUM_THREADS, 1)
-KERNELS(64, 64, NUM_THREADS, 1)
-KERNELS(128, 128, NUM_THREADS)
+#include "tiles.cuh"
 
 #endif

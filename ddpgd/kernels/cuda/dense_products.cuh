@@ -1,6 +1,7 @@
-// The three products of a dense layer, for anything that multiplies tiles. Rows in blockIdx.x, columns in y, micro-batches in z.
+// The three products of a dense layer, for anything that multiplies tiles. Rows in the place's x, columns in y, micro-batches in z.
 #include "activation.cuh"
 #include "dense_tile.cuh"
+#include "place.cuh"
 
 // The inputs of a layer as they lie in memory (R, K).
 struct Matrix {
@@ -12,10 +13,10 @@ struct Matrix {
 
 // out = activation(x weight + bias); logits, which have no activation, are float32 whatever Value is.
 template <class Multiplier, class Inputs>
-__device__ __forceinline__ void forward(const Inputs& x, const Value* weight, const float* bias, void* out, int num_rows,
-                                        int num_inputs, int num_outputs, int activation) {
+__device__ __forceinline__ void forward(const Place& place, const Inputs& x, const Value* weight, const float* bias,
+                                        void* out, int num_rows, int num_inputs, int num_outputs, int activation) {
     using Tile = typename Multiplier::Tile;
-    const int first_row = blockIdx.x * Tile::ROWS, first_column = blockIdx.y * Tile::COLUMNS;
+    const int first_row = place.x * Tile::ROWS, first_column = place.y * Tile::COLUMNS;
     const Factor right{weight, num_outputs, first_column, num_outputs};
     auto store = [&](int row, int column, float sum) {
         row += first_row;
@@ -30,6 +31,15 @@ __device__ __forceinline__ void forward(const Inputs& x, const Value* weight, co
         }
     };
     product<Multiplier, false>(x.rows(first_row, num_rows), right, num_inputs, false, store, [](int, float) {});
+}
+
+// The same of inputs as they lie in memory.
+template <class Multiplier>
+__device__ __forceinline__ void forward_matrix(const Place& place, const Value* x, const Value* weight, const float* bias,
+                                               void* out, int num_rows, int num_inputs, int num_outputs,
+                                               int activation) {
+    const Matrix inputs{x, num_inputs};
+    forward<Multiplier>(place, inputs, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
 }
 
 // dweight[g] = x_g^T dout_g, dbias[g] = the sum of dout_g's rows, which the first row of tiles adds up.
@@ -59,10 +69,10 @@ __device__ __forceinline__ void params_tile(int tile_row, int tile_column, int g
 
 // dx = (dout weight^T) * slope(x), x being what the activation put out.
 template <class Multiplier>
-__device__ __forceinline__ void input(const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows,
-                                      int num_inputs, int num_outputs, int activation) {
+__device__ __forceinline__ void input(const Place& place, const Value* dout, const Value* weight, const Value* x,
+                                      Value* dx, int num_rows, int num_inputs, int num_outputs, int activation) {
     using Tile = typename Multiplier::Tile;
-    const int first_row = blockIdx.x * Tile::ROWS, first_column = blockIdx.y * Tile::COLUMNS;
+    const int first_row = place.x * Tile::ROWS, first_column = place.y * Tile::COLUMNS;
     const Factor left{dout, num_outputs, first_row, num_rows}, right{weight, num_outputs, first_column, num_inputs};
     auto store = [&](int row, int column, float sum) {
         row += first_row;

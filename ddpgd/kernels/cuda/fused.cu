@@ -1,48 +1,7 @@
-// Small steps in few launches: neighbouring ops of a step in one kernel each, with the bits that they have alone.
-#include "losses.cuh"
-#include "pixels.cuh"
-#include "dense_products.cuh"
-#include "multiplier.cuh"
+// Neighbouring ops of a step in one kernel each.
+#include "fused.cuh"
 
 #if defined(DDPGD_HAS_PRODUCTS)
-
-// gather_normalise and the first layer's dense_forward.
-template <class Multiplier>
-__device__ __forceinline__ void gather_forward(
-    const unsigned char* images, const unsigned char* labels, const long long* order, const long long* cursor,
-    long long offset, float factor, float shift, Value* x, long long* y, const Value* weight, const float* bias, void* out,
-    int num_rows, int num_inputs, int num_outputs, int activation)
-{
-    const long long* const samples = order + cursor[FIRST] + offset;
-    const int row = blockIdx.x * Multiplier::Tile::ROWS + threadIdx.x;
-    if (blockIdx.y == 0 && threadIdx.x < Multiplier::Tile::ROWS && row < num_rows) y[row] = labels[samples[row]];
-    const Pixels inputs{images, samples, factor, shift, x, num_inputs};
-    forward<Multiplier>(inputs, weight, bias, out, num_rows, num_inputs, num_outputs, activation);
-}
-
-// The place of a layer's tensors, and its first thread block.
-struct LayerParams {
-    const Value* x;
-    const Value* dout;
-    float* dweight;
-    float* dbias;
-    long long dweight_stride, dbias_stride, num_inputs, num_outputs, first_block;
-};
-
-// dense_backward_params of several layers: a thread block for each tile of each, micro-batches in z.
-template <class Multiplier>
-__device__ __forceinline__ void params_of_layers(const LayerParams* layers, int num_layers, int num_rows, int micro_batch)
-{
-    int at = num_layers - 1;
-    while (blockIdx.x < layers[at].first_block) --at;
-    const LayerParams layer = layers[at];
-    const int num_inputs = static_cast<int>(layer.num_inputs), num_outputs = static_cast<int>(layer.num_outputs);
-    const int block = blockIdx.x - static_cast<int>(layer.first_block);
-    const int tiles_down = (num_inputs + Multiplier::Tile::ROWS - 1) / Multiplier::Tile::ROWS;
-    params_tile<Multiplier>(
-        block % tiles_down, block / tiles_down, blockIdx.z, layer.x, layer.dout, layer.dweight, layer.dbias, num_rows,
-        micro_batch, num_inputs, num_outputs, layer.dweight_stride, layer.dbias_stride);
-}
 
 // clang-format off
 #define KERNELS(ROWS, COLUMNS, ...)                                                                                    \
@@ -51,85 +10,17 @@ __device__ __forceinline__ void params_of_layers(const LayerParams* layers, int 
         long long offset, float factor, float shift, Value* x, long long* y, const Value* weight, const float* bias,   \
         void* out, int num_rows, int num_inputs, int num_outputs, int activation) {                                    \
         gather_forward<Multiplier<ROWS, COLUMNS, true, false>>(                                                        \
-            images, labels, order, cursor, offset, factor, shift, x, y, weight, bias, out, num_rows, num_inputs,       \
-            num_outputs, activation);                                                                                  \
+            place_in_grid(), images, labels, order, cursor, offset, factor, shift, x, y, weight, bias, out, num_rows,  \
+            num_inputs, num_outputs, activation);                                                                      \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(__VA_ARGS__) params_of_layers_##ROWS##x##COLUMNS(                     \
         const LayerParams* layers, int num_layers, int num_rows, int micro_batch) {                                    \
-        params_of_layers<Multiplier<ROWS, COLUMNS, false, false>>(layers, num_layers, num_rows, micro_batch);          \
+        params_of_layers<Multiplier<ROWS, COLUMNS, false, false>>(                                                     \
+            place_in_grid(), layers, num_layers, num_rows, micro_batch);                                               \
     }
 // clang-format on
 
-#if defined(PRECISION_FLOAT32)
-KERNELS(16, 8, NUM_THREADS, 1)
-#endif
-KERNELS(16, 16, NUM_THREADS, 1)
-KERNELS(32, 32, NUM_THREADS, 1)
-KERNELS(64, 64, NUM_THREADS, 1)
-KERNELS(128, 128, NUM_THREADS)
-
-// The last layer's dense_forward, the loss, and its dense_backward_input: 16 rows of a micro-batch and 128 columns of dx a
-// thread block. Those of the first columns alone write dlogits and tails; logits stay where they are made.
-template <class Loss>
-__device__ __forceinline__ void head(
-    const Value* x, const Value* weight, const float* bias, const long long* labels, int num_rows, int num_inputs,
-    int num_classes, int micro_batch, int activation, const double* control, Value* dlogits, Value* dx, float* tails,
-    long long tail_stride, float* partials, int* counters)
-{
-    constexpr int ROWS = 16, CLASSES = 16;
-    using Forward = Multiplier<ROWS, CLASSES, true, false>;
-    using Input = Multiplier<ROWS, 16, true, true>;
-    using Tile = typename Input::Tile;
-    extern __shared__ __align__(16) unsigned char shared_bytes[];
-    __shared__ float logits[ROWS][CLASSES];
-    __shared__ __align__(16) Value slopes[ROWS * Tile::LEFT_PITCH];
-    const int g = blockIdx.z, begin = g * micro_batch;
-    const int samples = min(micro_batch, num_rows - begin);
-    const int chunks = (samples + ROWS - 1) / ROWS, chunk = blockIdx.x;
-    if (chunk >= chunks) return;
-    const int first_row = begin + chunk * ROWS, end_row = min(first_row + ROWS, begin + samples);
-    const Matrix inputs{x, num_inputs};
-    const Factor classes{weight, num_classes, 0, num_classes};
-    auto store_logit = [&](int row, int column, float sum) {
-        if (column < num_classes) logits[row][column] = sum + bias[column];
-    };
-    product<Forward, false>(inputs.rows(first_row, end_row), classes, num_inputs, false, store_logit, [](int, float) {});
-    for (int i = threadIdx.x; i < ROWS * Tile::LEFT_PITCH; i += NUM_THREADS) slopes[i] = to_value(0.0f);
-    __syncthreads();
-    RowLoss own = {0.0f, false};
-    const int own_row = first_row + threadIdx.x;
-    if (own_row < end_row) {
-        Value* const slope_of_row = slopes + threadIdx.x * Tile::LEFT_PITCH;
-        const float scale = static_cast<float>(control[LOSS_SCALE]);
-        own = Loss::row(logits[threadIdx.x], labels[own_row], num_classes, scale, slope_of_row);
-        for (int c = 0; c < num_classes && blockIdx.y == 0; ++c) dlogits[own_row * num_classes + c] = slope_of_row[c];
-    }
-    __syncthreads();
-
-    // A sum of at most 16 terms is one slice: each warp has columns of its own.
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int first_column = (blockIdx.y * (NUM_THREADS / 32) + warp) * Tile::COLUMNS;
-    Value* const right = reinterpret_cast<Value*>(shared_bytes) + warp * Tile::RIGHT_PITCH * Tile::COLUMNS;
-    const Factor columns{weight, num_classes, first_column, max(first_column, num_inputs)};
-    const Copier<true, Tile::COLUMNS, Tile::DEPTH, Tile::RIGHT_PITCH, 32> copier(columns, lane);
-    copier.copy(right, 0, num_classes);
-    commit_pieces();
-    wait_for_pieces<0>();
-    __syncwarp();
-    Input multiplier(lane);
-    multiplier.add(slopes, right, num_classes);
-#pragma unroll
-    for (int i = 0; i < Input::NUM_SUMS; ++i) {
-        const int row = first_row + multiplier.row(i), column = first_column + multiplier.column(i);
-        if (row >= end_row || column >= num_inputs) continue;
-        const size_t at = static_cast<size_t>(row) * num_inputs + column;
-        dx[at] = to_value(multiplier.sums[i] * slope(to_float(x[at]), activation));
-    }
-    if (blockIdx.y != 0) return;
-    const float loss_sum = block_sum(own.loss), correct = block_sum(own.correct ? 1.0f : 0.0f);
-    add_chunks(
-        loss_sum, correct, samples, g, chunk, chunks, room_for(gridDim.x), tails + g * tail_stride, partials, counters);
-}
+#include "tiles.cuh"
 
 #define HEAD(name, Loss)                                                                                               \
     extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) head_##name(                                          \
@@ -137,8 +28,8 @@ __device__ __forceinline__ void head(
         int num_classes, int micro_batch, int activation, const double* control, Value* dlogits, Value* dx,            \
         float* tails, long long tail_stride, float* partials, int* counters) {                                         \
         head<Loss>(                                                                                                    \
-            x, weight, bias, labels, num_rows, num_inputs, num_classes, micro_batch, activation, control, dlogits, dx, \
-            tails, tail_stride, partials, counters);                                                                   \
+            place_in_grid(), x, weight, bias, labels, num_rows, num_inputs, num_classes, micro_batch, activation,      \
+            control, dlogits, dx, tails, tail_stride, partials, counters);                                             \
     }
 HEAD(cross_entropy, CrossEntropy)
 HEAD(mean_squared_error, MeanSquaredError)

@@ -16,9 +16,9 @@ from ddpgd.kernels.cuda.updates import decision_words, update_arguments
 from ddpgd.kernels.ops import Array
 
 HEAD_ROWS, HEAD_COLUMNS, HEAD_CLASSES = 16, 128, 16
-"""Rows of a micro-batch and columns of dx that a thread block of `head` takes, and its most classes; see `fused.cu`."""
+"""Rows of a micro-batch and columns of dx that a thread block of `head` takes, and its most classes; see `fused.cuh`."""
 MOST_PARTS = 2048
-"""Thread blocks that decide and update together, at most; `optimizer.cu` says the same."""
+"""Thread blocks that decide and update together, at most; `update.cuh` says the same."""
 LOSSES = ("cross_entropy", "mean_squared_error")
 
 
@@ -113,7 +113,7 @@ class Fuser:
         return self._run(f"head_{calls[1].op}", "forward", tile, grid, *arguments)
 
     def params(self, calls: Sequence[Call]) -> Run | None:
-        """Joins `dense_backward_params` of two layers or more."""
+        """Joins `dense_backward_params` of all layers."""
         layers = [call.arguments for call in calls]
         num_rows, micro_batch = layers[0][0].shape[0], layers[0][2]
         shapes = [(x.shape[1], dout.shape[1]) for x, dout, *_ in layers]
@@ -137,7 +137,7 @@ class Fuser:
         if same_grads is not grads or same_control is not control or parts > fitting:
             return None
         words = decision_words(tail, lrs, cursor, control, history, policy)
-        arguments = *update_arguments(params, grads, state, weight_decay, hyper, weights), *words, span
+        arguments = *update_arguments(params, grads, state, weight_decay, hyper, weights), *words, span, np.int32(parts)
         scratch = self._sums("decide_and_update", 1, 1, parts)
         grid, block = (parts,), (THREADS,)
         return lambda: self._launch("optimizer.cu", kernel, grid, block, *arguments, *scratch, cooperative=True)
@@ -148,7 +148,7 @@ class Fuser:
         return lambda: self._launch("fused.cu", kernel, grid, BLOCK, *arguments, shared_bytes=shared)
 
     def _table(self, layers: Sequence[tuple[Any, ...]], blocks: list[int]) -> Array:
-        """Returns the rows of `LayerParams` in `fused.cu`; made once for the same arrays, in a rehearsal at the latest."""
+        """Returns the rows of `LayerParams` in `fused.cuh`; made once for the same arrays, in a rehearsal at the latest."""
         words, first = [], 0
         for (x, dout, _, dweight, dbias), count in zip(layers, blocks, strict=True):
             words += [array.data.ptr for array in (x, dout, dweight, dbias)]
@@ -164,7 +164,7 @@ FUSIONS = (
     Fusion((("decide",), ("update",)), Fuser.decide_and_update),
     Fusion((("gather_normalise",), ("dense_forward",)), Fuser.gather_forward),
     Fusion((("dense_forward",), LOSSES, ("dense_backward_input",)), Fuser.head),
-    *(Fusion((("dense_backward_params",),) * count, Fuser.params) for count in range(8, 1, -1)),
+    *(Fusion((("dense_backward_params",),) * count, Fuser.params) for count in range(8, 0, -1)),
 )
 """Fusions, those that are tried first before others."""
 

@@ -1,6 +1,7 @@
 // A barrier over all thread blocks of a grid, for kernels that are launched cooperatively.
 #ifndef DDPGD_GRID_CUH
 #define DDPGD_GRID_CUH
+#include "ptx.cuh"
 
 // Waits until all threads of all blocks have called it; each then sees what any of them wrote before.
 //
@@ -14,11 +15,11 @@ __device__ __forceinline__ void grid_barrier(unsigned* state)
     if (threadIdx.x == 0 && threadIdx.y == 0 && threadIdx.z == 0) {
         const unsigned num_blocks = gridDim.x * gridDim.y * gridDim.z;
         const bool first = blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0;
-        __threadfence();  // what this block wrote, before it counts as arrived
+        fence_device();  // what this block wrote, before it counts as arrived
         const unsigned before = atomicAdd(state, first ? FLIP - (num_blocks - 1) : 1);
         const volatile unsigned* const now = state;
         while (((before ^ *now) & FLIP) == 0) {}
-        __threadfence();  // no read of this block comes earlier
+        fence_device();  // no read of this block comes earlier
     }
     __syncthreads();
 }

@@ -1,7 +1,9 @@
 """Launches of CUDA kernels on one stream: compiled at first use, checked, and rehearsed before they are captured."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
@@ -11,11 +13,29 @@ from ddpgd.kernels.cuda import sources
 from ddpgd.kernels.ops import Array
 
 Grid = tuple[int, ...]
+Options = tuple[str, ...]
 NULL = np.intp(0)
 THREADS = 256
 """Of a block, where a kernel has no reason for another number."""
 NUM_SMS = 132
 """Multiprocessors that grids are cut for: those of an H100."""
+GRAPH_REPEATS = 8
+"""Repeats of the same work in one CUDA graph."""
+Work = Callable[[], None]
+
+
+class Launch(NamedTuple):
+    """A launch that was rehearsed; see `Launcher.__call__`."""
+
+    kernel: str
+    grid: Grid
+    arguments: tuple[Any, ...]
+    shared_bytes: int
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of thread blocks."""
+        return math.prod(self.grid)
 
 
 class Launcher:
@@ -26,9 +46,9 @@ class Launcher:
         self.num_launches = 0
         """Of kernels, and calls of a library: what a step's price is made of where it is small."""
         self._options = sources.options(precision)
-        self._modules: dict[tuple[str, bool], Any] = {}
-        self._kernels: dict[tuple[str, str, bool], Any] = {}
-        self._rehearsing = False
+        self._modules: dict[tuple[str, bool, Options], Any] = {}
+        self._kernels: dict[tuple[str, str, bool, Options], Any] = {}
+        self._rehearsed: list[Launch] | None = None
 
     def __call__(
         self,
@@ -39,20 +59,23 @@ class Launcher:
         *arguments: Any,
         shared_bytes: int = 0,
         cooperative: bool = False,
+        defines: Options = (),
     ) -> None:
         """Launches `kernel` of `file`. Arguments: device arrays, NumPy scalars of the parameters' types, None (null).
 
         More than 48 KiB of dynamic shared memory is asked for by `shared_bytes` alone. Thread blocks of a `cooperative`
-        launch run at once; there may be `most_blocks` of them.
+        launch run at once; there may be `most_blocks` of them. `defines`: options of the compiler, beside the precision's.
         """
         self.stream.use()  # another launcher may have taken the thread
-        function = self._function(file, kernel, shared_bytes, cooperative)
+        function = self._function(file, kernel, shared_bytes, cooperative, defines)
         for argument in arguments:
             assert type(argument) not in (int, float), f"{kernel}: {argument!r} has no C type"
-        if not self._rehearsing:
-            self.num_launches += 1
-            pointers = tuple(NULL if argument is None else argument for argument in arguments)
-            function(grid, block, pointers, shared_mem=shared_bytes)
+        if self._rehearsed is not None:
+            self._rehearsed.append(Launch(kernel, grid, arguments, shared_bytes))
+            return
+        self.num_launches += 1
+        pointers = tuple(NULL if argument is None else argument for argument in arguments)
+        function(grid, block, pointers, shared_mem=shared_bytes)
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """An array of zeros on the device."""
@@ -64,14 +87,19 @@ class Launcher:
         self.stream.use()
         return cupy.asarray(values)  # type: ignore[no-any-return]
 
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """`work` as a CUDA graph. A rehearsal before loads all kernels and makes all scratch, which a capture forbids."""
+    def rehearse(self, work: Work) -> list[Launch]:
+        """Returns the launches of `work`, which loads their kernels and makes all scratch, but launches nothing."""
         self.stream.use()
-        self._rehearsing = True
+        rehearsed = self._rehearsed = []
         try:
             work()
         finally:
-            self._rehearsing = False
+            self._rehearsed = None
+        return rehearsed
+
+    def capture(self, work: Work) -> Work:
+        """`work` as a CUDA graph, after a rehearsal: a capture forbids to load kernels and to make scratch."""
+        self.rehearse(work)
         self.stream.begin_capture()
         try:
             work()
@@ -85,28 +113,66 @@ class Launcher:
         replay.work = work  # type: ignore[attr-defined]
         return replay
 
-    def most_blocks(self, file: str, kernel: str, threads: int) -> int:
-        """Returns how many thread blocks of so many threads a cooperative launch may have; 0: the device has none such."""
-        attributes = cupy.cuda.Device().attributes
-        if not attributes["CooperativeLaunch"]:
-            return 0
-        function = self._function(file, kernel, 0, cooperative=True)
-        at_once: int = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(function.kernel.ptr, threads, 0)
-        return at_once * int(attributes["MultiProcessorCount"])
+    @property
+    def num_multiprocessors(self) -> int:
+        """Multiprocessors of the device."""
+        return int(cupy.cuda.Device().attributes["MultiProcessorCount"])
 
-    def _function(self, file: str, kernel: str, shared_bytes: int, cooperative: bool) -> Any:
-        key = file, kernel, cooperative
+    def most_blocks(self, file: str, kernel: str, threads: int, shared_bytes: int = 0, defines: Options = ()) -> int:
+        """Returns how many thread blocks a cooperative launch may have; 0: it cannot run on this device."""
+        driver = cupy.cuda.driver
+        if not cupy.cuda.Device().attributes["CooperativeLaunch"]:
+            return 0
+        try:
+            function = self._function(file, kernel, shared_bytes, True, defines)
+        except driver.CUDADriverError:  # not so much shared memory
+            return 0
+        at_once: int = driver.occupancyMaxActiveBlocksPerMultiprocessor(function.kernel.ptr, threads, shared_bytes)
+        return at_once * self.num_multiprocessors
+
+    def _function(self, file: str, kernel: str, shared_bytes: int, cooperative: bool, defines: Options) -> Any:
+        key = file, kernel, cooperative, defines
         if key not in self._kernels:
-            module = self._modules.get((file, cooperative))
+            module = self._modules.get((file, cooperative, defines))
             if module is None:
                 module = cupy.RawModule(
-                    code=sources.joined(file), options=self._options, enable_cooperative_groups=cooperative
+                    code=sources.joined(file),
+                    options=(*self._options, *defines),
+                    enable_cooperative_groups=cooperative,
                 )
-                self._modules[file, cooperative] = module
-            function = self._kernels[key] = module.get_function(kernel)
+                self._modules[file, cooperative, defines] = module
+            function = module.get_function(kernel)
             if shared_bytes > 48 * 1024:
                 function.max_dynamic_shared_size_bytes = shared_bytes
+            self._kernels[key] = function
         return self._kernels[key]
+
+
+class GraphLoop:
+    """Repeats of `work` as CUDA graphs, of one and of `GRAPH_REPEATS` each, which are captured when first needed."""
+
+    def __init__(self, launch: Launcher, work: Work) -> None:
+        self._launch = launch
+        self._work = work
+
+    def __call__(self, count: int) -> None:
+        several, single = divmod(count, GRAPH_REPEATS)
+        for _ in range(several):
+            self._several()
+        for _ in range(single):
+            self._one()
+
+    @cached_property
+    def _one(self) -> Work:
+        return self._launch.capture(self._work)
+
+    @cached_property
+    def _several(self) -> Work:
+        def work() -> None:
+            for _ in range(GRAPH_REPEATS):
+                self._work()
+
+        return self._launch.capture(work)
 
 
 def check(array: Array, dtype: DTypeLike) -> None:

@@ -90,7 +90,7 @@ struct PixelRows::Copier {
     }
 };
 
-// The inputs of a network (R, K): `values` is where they go, in the thread blocks of the first columns.
+// The inputs of a network (R, K). values: where they go too; null: nowhere.
 struct Pixels {
     const unsigned char* images;
     const long long* samples;
@@ -100,6 +100,6 @@ struct Pixels {
 
     __device__ __forceinline__ PixelRows rows(int first, int end) const
     {
-        return {images, samples, factor, shift, blockIdx.y == 0 ? values : nullptr, num_columns, first, end};
+        return {images, samples, factor, shift, values, num_columns, first, end};
     }
 };

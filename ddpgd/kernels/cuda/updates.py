@@ -1,4 +1,4 @@
-"""Arguments of the kernels that decide and update, in the order of `decide.cu` and `optimizer.cu`."""
+"""Arguments of the kernels that decide and update, in the order of `decide.cu` and `update.cuh`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from ddpgd.kernels.ops import Array
 from ddpgd.kernels.words import HISTORY_WORDS, Policy
 
 UPDATE_VECTORS, UPDATE_FACTORS = 3, 4
-"""Vectors and hyper-parameters that the kernels of update rules take; `optimizer.cu` has the same numbers."""
+"""Vectors and hyper-parameters that the kernels of update rules take; `update.cuh` has the same numbers."""
 
 
 def decision_words(

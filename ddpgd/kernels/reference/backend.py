@@ -21,7 +21,7 @@ class Reference:
     name = "numpy"
     device = "CPU"
     products = "NumPy"
-    steps_per_replay = 1
+    runs_ahead = False
     stream = None
 
     def __init__(self, dtype: DTypeLike = np.float32) -> None:
@@ -55,6 +55,13 @@ class Reference:
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         return work
+
+    def capture_loop(self, work: Callable[[], None], ops_alone: bool) -> Callable[[int], None]:  # noqa: ARG002
+        def loop(count: int) -> None:
+            for _ in range(count):
+                work()
+
+        return loop
 
     def fused(self) -> AbstractContextManager[None]:
         return self._nothing
