@@ -134,7 +134,13 @@ PARTS = (
         f"{TESTS} tests/gpu/test_train.py",
         "-k 'small and bfloat16'",
     ),
-    Part("graph", "steps with and without CUDA graphs", TESTED, f"{TESTS} tests/gpu/test_graph.py", "-k small-float32"),
+    Part(
+        "graph",
+        "steps with and without CUDA graphs, and in one kernel",
+        TESTED,
+        f"{TESTS} tests/gpu/test_graph.py",
+        "-k small-float32",
+    ),
     Part("nccl", "NCCL with one rank", TESTED, f"{TESTS} tests/gpu/test_nccl.py", "-k 1000-"),
     Part(
         "mpi-cuda",

@@ -1,13 +1,11 @@
 """Decision and update in one cooperative launch: the bits of the two alone, over rules, lengths and decisions."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ddpgd.kernels.cuda import sources
 from ddpgd.kernels.words import (
     BLOCK,
     CONTROL_WORDS,
@@ -22,7 +20,7 @@ from ddpgd.kernels.words import (
 from ddpgd.optim.rules import RULES
 
 from . import fake_cupy
-from .launcher import KernelError
+from .planting import Device, Fault, order_that_shows
 
 Array = NDArray[Any]
 ORDERS = ("forward", "reverse", "random:3")
@@ -107,29 +105,27 @@ def test_where_not_all_blocks_run_at_once_each_is_launched_alone() -> None:
     assert few == many
 
 
+def compare(_: Device) -> None:
+    fused, alone = (decided("momentum", 9, "float32", fused, clip_norm=0.01)[0] for fused in (True, False))
+    assert fused == alone
+
+
 FAULTS = (
-    ("no barrier of the grid", "    grid_barrier(reinterpret_cast<unsigned*>(barrier));\n", ""),
-    ("a barrier of a part of the grid", "    grid_barrier(rein", "    if (blockIdx.x) grid_barrier(rein"),
-    ("each block its own norm", "tree_over(nodes, nodes + MOST_PARTS, parts)", "nodes[blockIdx.x]"),
-    (
+    Fault("no barrier of the grid", compare, "    grid_barrier(reinterpret_cast<unsigned*>(barrier));\n", ""),
+    Fault("a barrier of a part of the grid", compare, "    grid_barrier(rein", "    if (blockIdx.x) grid_barrier(rein"),
+    Fault("each block its own norm", compare, "tree_over(nodes, nodes + MOST_PARTS, parts)", "nodes[blockIdx.x]"),
+    Fault(
         "a block that is left out",
+        compare,
         "grads, span * part, span, num_blocks",
         "grads, span * part, span, num_blocks - 1",
     ),
-    ("words written too early", "step = gridDim.x;", "step = gridDim.x;\n    at.control[LOSS_SCALE] = 4;"),
+    Fault(
+        "words written too early", compare, "step = gridDim.x;", "step = gridDim.x;\n    at.control[LOSS_SCALE] = 4;"
+    ),
 )
 
 
-@pytest.mark.parametrize(("name", "right", "wrong"), FAULTS, ids=[name for name, *_ in FAULTS])
-def test_a_planted_fault_is_found(name: str, right: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    joined: Callable[[str], str] = sources.joined
-    assert right in joined("optimizer.cu")
-    monkeypatch.setattr(sources, "joined", lambda file: joined(file).replace(right, wrong))
-
-    def found(order: str) -> bool:
-        try:
-            return not same("momentum", 9, order=order, clip_norm=0.01)
-        except KernelError:
-            return True
-
-    assert any(map(found, ORDERS)), name
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_planted_fault_is_found(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert order_that_shows(fault, monkeypatch), "in no order"

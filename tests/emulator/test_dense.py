@@ -137,6 +137,7 @@ def test_large_and_small_shapes_get_large_and_small_tiles(modules: SimpleNamespa
     assert pick("float32", [(784, 128)]) == (32, 32)
     assert pick("float32", [(60000, 10)]) == (16, 16)
     assert pick("tf32", [(16384, 128)]) == (128, 128)
+    assert pick("float32", [(128, 2500)]) == (64, 64), "80 thread blocks in one wave, not 316 in three"
 
 
 @pytest.mark.parametrize(("precision", "tile"), KERNELS)

@@ -27,13 +27,14 @@ BLAS_FROM = 1 << 28
 def pick_tile(precision: str, shapes: Sequence[tuple[int, int]], num_products: int = 1) -> Tile:
     """The tile that should be fastest for products of such rows and columns; no bit of the result depends on it.
 
-    A block's cost grows with its outputs and with what it reads, which small tiles share less: not yet measured.
+    A block's cost grows with its outputs and with what it reads, which small tiles share less, and the multiprocessor with
+    the most blocks is the last to finish: not yet measured.
     """
 
-    def cost(tile: Tile) -> float:
+    def cost(tile: Tile) -> int:
         rows, columns = tile
         num_blocks = num_products * sum(count_of(m, rows) * count_of(n, columns) for m, n in shapes)
-        return max(1.0, num_blocks / NUM_SMS) * (rows * columns + 32 * (rows + columns))
+        return count_of(num_blocks, NUM_SMS) * (rows * columns + 32 * (rows + columns))
 
     return min((tile for tile in TILES if tile[1] >= NARROWEST[precision]), key=cost)
 
