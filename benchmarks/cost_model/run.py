@@ -22,10 +22,11 @@ from benchmarks.lib.arguments import new_file
 from benchmarks.lib.common import NUM_RANKS, SHARED_MEMORY, typed
 from benchmarks.lib.program import Program, make_parser, show
 from benchmarks.lib.results import spread, write
+from ddpgd.comm.cluster import Cluster, Link
 from ddpgd.run.records import read_records
 from ddpgd.scaling.arguments import positive, some_of
 from ddpgd.scaling.conditions import MPI_PACKAGES, measured_by, versions_text
-from ddpgd.scaling.cost_model import Cluster, Coding, Costs, Link, Prediction, Work, predict
+from ddpgd.scaling.cost_model import Coding, Costs, Prediction, Work, predict
 from ddpgd.scaling.processes import ONE_THREAD, RunFailed, run_for
 from tools.netlab.main import Lab
 

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable
 from typing import Any, NoReturn
 
 from ddpgd.config.parsing import coerce, did_you_mean, path
-from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, flag, read_toml
+from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, flag
+from ddpgd.config.toml_file import read_toml
 from ddpgd.config.validation import check_rule_has
 from ddpgd.errors import DdpgdError, InputError
 from ddpgd.run.report import VERSION

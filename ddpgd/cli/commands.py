@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Transport
-from ddpgd.config.schema import Config, flag, read_toml
+from ddpgd.config.schema import Config, flag
+from ddpgd.config.toml_file import read_toml
 from ddpgd.data import picture
 from ddpgd.doctor import doctor
 from ddpgd.errors import DdpgdError, InputError, one_line

@@ -15,7 +15,9 @@ import numpy as np
 from ddpgd.comm import traffic, tree
 from ddpgd.comm.codec import Array, Codec, Float32, WireLoss, measure
 from ddpgd.comm.compressor import Compressor, NoExchange
-from ddpgd.comm.message_plan import MessagePlan, Pieces, Residuals
+from ddpgd.comm.forms import Flat, Form, Messages, TwoLevel
+from ddpgd.comm.levels import Levels
+from ddpgd.comm.message_plan import Residuals, Sending
 from ddpgd.comm.requests import Requests
 from ddpgd.comm.rows import Group, RowPool, Rows
 from ddpgd.comm.transport import Transport
@@ -37,7 +39,7 @@ class _Plan(NamedTuple):
     groups: list[Group]
     extra: list[Array]
     tail_row: Rows
-    messages: MessagePlan | None
+    messages: Messages | None
 
 
 class Exchange:
@@ -53,6 +55,7 @@ class Exchange:
         error_feedback: Add what a codec lost to what it encodes next.
         seed: For codecs that round stochastically.
         compressor: Sums in the codec's stead.
+        levels: The groups of a sum inside nodes and then between them; the exchange owns duplicates. None: it is flat.
     """
 
     def __init__(
@@ -66,9 +69,12 @@ class Exchange:
         error_feedback: bool = False,
         seed: int = 0,
         compressor: Compressor | None = None,
+        levels: Levels | None = None,
     ) -> None:
         if reduce not in ("ordered", "fast"):
             raise ValueError(f"reduce is {reduce!r}; it must be 'ordered' or 'fast'")
+        if levels and (compressor or reduce == "fast"):
+            raise ValueError("only ordered sums by a codec have two levels")
         self.transport = transport.duplicate()
         self.codec = codec or Float32()
         self.reduce = reduce
@@ -83,6 +89,8 @@ class Exchange:
         self._seed = seed
         self._keys = (ops.zeros((3,), np.uint64), ops.zeros((3,), np.uint64))
         self._ops = ops
+        sending = Sending(ops, self.codec, size, self._keys, self._residuals)
+        self.form: Form = TwoLevel(levels.duplicate(), sending) if levels else Flat(self.transport, sending)
         self._rows = RowPool(ops, size, join)
         self._plans: dict[int, _Plan] = {}
         self._first = self._rows.slot(0)
@@ -159,9 +167,7 @@ class Exchange:
     @property
     def needs_host(self) -> bool:
         """True if the host must take part in `combine`."""
-        if self.compressor:
-            return self.compressor.needs_host
-        return self.transport.needs_host or self.codec.random
+        return self.compressor.needs_host if self.compressor else self.form.needs_host or self.codec.random
 
     @property
     def calls_ops_alone(self) -> bool:
@@ -181,7 +187,7 @@ class Exchange:
     @property
     def bytes_sent(self) -> int:
         """By this rank, in all calls of `combine` so far; the replays of a captured call are not counted here."""
-        return self.transport.bytes_sent + (self.compressor.bytes_sent if self.compressor else 0)
+        return self.form.bytes_sent + (self.compressor.bytes_sent if self.compressor else 0)
 
     @property
     def residuals(self) -> dict[str, Array]:
@@ -237,18 +243,7 @@ class Exchange:
         groups, piece_slots = self._rows.groups(num_micro_batches, own)
         tail_row = self._rows.slot(0 if groups or self._sums_whole else 1)
         extra = [self._rows.slot(slot).row for slot in piece_slots[1:]] if self._folds_whole else []
-        messages = None
-        if not self._sums_whole:
-            pieces, rows = self._pieces(num_micro_batches, piece_slots), self._rows.all_rows()
-            one_shot = traffic.is_one_shot(self.size, self.num_pieces(num_micro_batches), self.codec.exact)
-            sending = self.transport, self._ops, self.codec, self.size, pieces, rows, self._keys, self._residuals
-            messages = MessagePlan(*sending, one_shot)
+        sent_slots = piece_slots[:1] if self._folds_whole else piece_slots
+        rows = self._rows.all_rows()
+        messages = None if self._sums_whole else self.form.plan(num_micro_batches, rows, sent_slots)
         return _Plan(groups, extra, tail_row, messages)
-
-    def _pieces(self, num_micro_batches: int, own_slots: list[int]) -> Pieces:
-        world = tree.ranges(num_micro_batches, self.transport.world_size)
-        if not self._folds_whole:
-            return Pieces(num_micro_batches, [tree.pieces(num_micro_batches, own) for own in world], own_slots)
-        with_work = [rank for rank, own in enumerate(world) if own]
-        nodes = [[tree.Node(0, with_work.index(rank))] if own else [] for rank, own in enumerate(world)]
-        return Pieces(len(with_work), nodes, own_slots[:1])

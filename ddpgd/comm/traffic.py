@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
 from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 from ddpgd.comm import tree
@@ -22,6 +24,14 @@ class Window(NamedTuple):
     is_tail: bool = False
 
 
+class Level(Enum):
+    """The ranks between which a sum travels: all, those of a node, or one of each node."""
+
+    WHOLE = auto()
+    INSIDE = auto()
+    BETWEEN = auto()
+
+
 class Traffic(NamedTuple):
     """One sum over ranks.
 
@@ -29,13 +39,19 @@ class Traffic(NamedTuple):
         rounds: Messages that must follow each other.
         num_bytes: Bytes that each rank sends, by rank.
         num_messages: Arrays that each rank sends, by rank.
+        num_peers: The most ranks to which a rank sends in a round.
         is_ring: True if ranks send to neighbours only. The library's own sum is counted as one.
+        level: The ranks between which it travels.
+        nodes: The number of ranks of each node, for a sum of two levels.
     """
 
     rounds: float
     num_bytes: tuple[int, ...]
     num_messages: tuple[int, ...]
+    num_peers: int
     is_ring: bool = False
+    level: Level = Level.WHOLE
+    nodes: tuple[int, ...] = ()
 
 
 def segments(size: int, world_size: int) -> list[slice]:
@@ -45,23 +61,42 @@ def segments(size: int, world_size: int) -> list[slice]:
     return [slice(bounds[rank], bounds[rank + 1]) for rank in range(world_size)]
 
 
-def windows(size: int, world_size: int, joined: bool) -> list[Window]:
-    """Returns the segments that are not empty, and the tail: `joined` to the last segment, or apart."""
-    spans = segments(size, world_size)
-    tail = slice(size, size + TAIL_WORDS)
-    if joined:
+def windows(size: int, num_owners: int, joined: bool, channel: int = 0, num_channels: int = 1) -> list[Window]:
+    """Returns the segments that are not empty, and the tail: `joined` to the last segment, or apart.
+
+    Args:
+        size: Elements of the gradient.
+        num_owners: Ranks, each of which owns a segment.
+        joined: True if the tail belongs to the last segment.
+        channel: The one of `num_channels` segments of the gradient that is cut. The last has the tail that is joined, the
+            first the one apart.
+        num_channels: Segments that are cut separately.
+    """
+    whole, tail = segments(size, num_channels)[channel], slice(size, size + TAIL_WORDS)
+    parts = segments(whole.stop - whole.start, num_owners)
+    spans = [slice(whole.start + part.start, whole.start + part.stop) for part in parts]
+    if joined and channel == num_channels - 1:
         spans[-1] = slice(spans[-1].start, tail.stop)
     found = [Window(rank, span) for rank, span in enumerate(spans) if span.start < span.stop]
-    return found if joined else [*found, Window(0, tail, is_tail=True)]
+    return found if joined or channel > 0 else [*found, Window(0, tail, is_tail=True)]
 
 
 @lru_cache(maxsize=64)
 def num_pieces(num_micro_batches: int, world_size: int, folds_whole: bool) -> tuple[int, ...]:
     """Returns how many pieces each rank sends; with `folds_whole` one, or none if it has no micro-batch."""
-    world = tree.ranges(num_micro_batches, world_size)
+    return _counts(num_micro_batches, tree.ranges(num_micro_batches, world_size), folds_whole)
+
+
+@lru_cache(maxsize=64)
+def num_node_pieces(num_micro_batches: int, nodes: tuple[int, ...], folds_whole: bool) -> tuple[int, ...]:
+    """Returns how many pieces each node, of so many ranks, sends to the others; as `num_pieces`."""
+    return _counts(num_micro_batches, tree.node_ranges(num_micro_batches, nodes), folds_whole)
+
+
+def _counts(num_micro_batches: int, parts: list[range], folds_whole: bool) -> tuple[int, ...]:
     if folds_whole:
-        return tuple(min(1, len(own)) for own in world)
-    return tuple(len(tree.pieces(num_micro_batches, own)) for own in world)
+        return tuple(min(1, len(own)) for own in parts)
+    return tuple(len(tree.pieces(num_micro_batches, own)) for own in parts)
 
 
 def is_one_shot(size: int, most_pieces: int, exact: bool) -> bool:
@@ -81,11 +116,67 @@ def ordered(size: int, pieces: Sequence[int], coded_bytes: Callable[[int], int],
     world_size = len(pieces)
     one_shot = is_one_shot(size, max(pieces), exact)
     cut = windows(size, 1 if one_shot else world_size, exact and all(pieces))
+    sent = _sent(_in_one_shot if one_shot else _in_segments, pieces, cut, coded_bytes)
+    return _traffic(1 if one_shot else 2, sent, world_size - 1)
+
+
+def two_level(
+    size: int,
+    num_micro_batches: int,
+    nodes: tuple[int, ...],
+    coded_bytes: Callable[[int], int],
+    exact: bool,
+) -> list[Traffic]:
+    """Returns the traffic of an ordered sum inside nodes, of float32, and of that between them, of coded values.
+
+    Args:
+        size: Elements of the gradient.
+        num_micro_batches: Micro-batches, over all ranks.
+        nodes: The number of ranks of each node; its ranks follow each other.
+        coded_bytes: The bytes in which so many values travel between nodes.
+        exact: True if the codec loses nothing.
+    """
+    pieces = num_pieces(num_micro_batches, sum(nodes), not exact)
+    node_pieces = num_node_pieces(num_micro_batches, nodes, not exact)
+    joined, num_channels = exact and all(pieces), min(nodes)
+    cut = windows(size, num_channels, joined)
+    channels = [
+        _sent(_in_segments, node_pieces, windows(size, len(nodes), joined, channel, num_channels), coded_bytes)
+        for channel in range(num_channels)
+    ]
+    parts = [pieces[end - count : end] for count, end in zip(nodes, accumulate(nodes), strict=True)]
+    # Most nodes are like another.
+    of_parts = {part: _sent(_in_segments, part, cut, lambda n: 4 * n) for part in set(parts)}
+    inside = [own for part in parts for own in of_parts[part]]
+    nothing = [(0, 0)]
+    between = [
+        own
+        for node, count in enumerate(nodes)
+        for own in [of_nodes[node] for of_nodes in channels] + nothing * (count - num_channels)
+    ]
+    return [
+        _traffic(2, inside, max(nodes) - 1, Level.INSIDE, nodes),
+        _traffic(2, between, len(nodes) - 1, Level.BETWEEN, nodes),
+    ]
+
+
+def _traffic(
+    rounds: float, sent: list[tuple[int, int]], num_peers: int, level: Level = Level.WHOLE, nodes: tuple[int, ...] = ()
+) -> Traffic:
+    num_bytes, num_messages = zip(*sent, strict=True)
+    return Traffic(rounds, num_bytes, num_messages, num_peers, level=level, nodes=nodes)
+
+
+def _sent(
+    send: Callable[[Sequence[int], list[Window], list[int]], tuple[int, ...]],
+    pieces: Sequence[int],
+    cut: list[Window],
+    coded_bytes: Callable[[int], int],
+) -> list[tuple[int, int]]:
+    """Returns the bytes and the messages that each rank sends."""
     lengths = [span.stop - span.start for _, span, _ in cut]
     num_bytes = [4 * n if window.is_tail else coded_bytes(n) for n, window in zip(lengths, cut, strict=True)]
-    send = _in_one_shot if one_shot else _in_segments
-    sent_bytes, sent_messages = send(pieces, cut, num_bytes), send(pieces, cut, [1] * len(cut))
-    return Traffic(1 if one_shot else 2, sent_bytes, sent_messages)
+    return list(zip(send(pieces, cut, num_bytes), send(pieces, cut, [1] * len(cut)), strict=True))
 
 
 def _in_one_shot(pieces: Sequence[int], cut: list[Window], weights: list[int]) -> tuple[int, ...]:
@@ -110,10 +201,10 @@ def _in_segments(pieces: Sequence[int], cut: list[Window], weights: list[int]) -
 def reduced(size: int, world_size: int) -> Traffic:
     """Returns the traffic of the transport's own sum, counted as that of a ring; rounds of halving and doubling."""
     num_bytes = 2 * (4 * size + TAIL_BYTES) * (world_size - 1) // world_size
-    return Traffic(2 * math.log2(world_size), (num_bytes,) * world_size, (1,) * world_size, is_ring=True)
+    return Traffic(2 * math.log2(world_size), (num_bytes,) * world_size, (1,) * world_size, 1, is_ring=True)
 
 
 def gathered(message_bytes: int, world_size: int) -> Traffic:
     """Returns the traffic of ranks that each send every other one message."""
     others = world_size - 1
-    return Traffic(1, (others * message_bytes,) * world_size, (others,) * world_size)
+    return Traffic(1, (others * message_bytes,) * world_size, (others,) * world_size, others)

@@ -4,9 +4,9 @@ The order is the complete binary tree over micro-batch indices. Node `index` of 
 [index 2^level, (index + 1) 2^level); a node whose right half lies beyond the last micro-batch is its left half.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -43,6 +43,13 @@ def ranges(num_micro_batches: int, world_size: int) -> list[range]:
         highest = min(bounds[-1] + largest, num_micro_batches)
         bounds.append(_most_aligned(lowest, highest) if lowest <= highest else num_micro_batches)
     return [range(first, end) for first, end in pairwise(bounds)]
+
+
+def node_ranges(num_micro_batches: int, nodes: Sequence[int]) -> list[range]:
+    """The contiguous micro-batches of each node, of which `nodes` gives the number of ranks: those of its ranks together."""
+    world = ranges(num_micro_batches, sum(nodes))
+    bounds = [0, *accumulate(nodes)]
+    return [range(world[first].start, world[end - 1].stop) for first, end in pairwise(bounds)]
 
 
 class Fold(Generic[Item]):

@@ -33,6 +33,7 @@ class Load(NamedTuple):
         density: Share of the elements that `--wire topk` sends.
         narrow: Elements of the two sums of `--wire powersgd`.
         reduce: "ordered" or "fast".
+        nodes: The number of ranks of each node, where the sum has two levels; empty: it is flat.
     """
 
     size: int
@@ -41,6 +42,7 @@ class Load(NamedTuple):
     density: float = 1.0
     narrow: tuple[int, int] = (0, 0)
     reduce: str = "ordered"
+    nodes: tuple[int, ...] = ()
 
     @property
     def pieces(self) -> tuple[int, ...]:
@@ -93,10 +95,11 @@ class Wire:
             return self.sums(load)
         if load.reduce == "fast":
             return [traffic.reduced(load.size, load.world_size)]
-        if self.format is None:
-            return [traffic.ordered(load.size, load.pieces, Float32().num_bytes, exact=True)]
-        pieces = traffic.num_pieces(load.num_micro_batches, load.world_size, folds_whole=True)
-        return [traffic.ordered(load.size, pieces, self.format.num_bytes, exact=False)]
+        exact, coded_bytes = self.format is None, (self.format or Float32()).num_bytes
+        if load.nodes:
+            return traffic.two_level(load.size, load.num_micro_batches, load.nodes, coded_bytes, exact)
+        pieces = traffic.num_pieces(load.num_micro_batches, load.world_size, folds_whole=not exact)
+        return [traffic.ordered(load.size, pieces, coded_bytes, exact)]
 
     def num_pieces(self, load: Load) -> int:
         """Returns the largest number of pieces that any rank sends."""

@@ -3,7 +3,6 @@
 `parsing.coerce` converts a single value, `validation.validate` checks values together, `resolve` fills in defaults.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Literal
 
 from ddpgd.comm.transports.capabilities import TRANSPORTS
 from ddpgd.comm.wires import WIRES
-from ddpgd.config.parsing import coerce, did_you_mean
+from ddpgd.config.parsing import coerce
 from ddpgd.errors import InputError, shown
 from ddpgd.kernels.ops import REPLAYS
 from ddpgd.model.layers import ACTIVATIONS
@@ -168,6 +167,12 @@ class Config:
         "order of the sum: canonical, with the same bits on any number of ranks, or the transport's own",
         choices=("ordered", "fast"),
     )
+    exchange: Literal["auto", "flat", "two-level"] = _option(
+        "auto",
+        "exchange",
+        "form of the ordered sum: between all ranks, or inside nodes first; auto: what is faster, for --wire float32",
+        choices=("auto", "flat", "two-level"),
+    )
     sync: Literal["every-step", "local"] = _fixed(
         "every-step",
         "exchange",
@@ -199,31 +204,6 @@ Config.__doc__ = f"{Config.__doc__}\n    Attributes:\n{''.join(map(_field_doc, O
 
 def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-_LARGEST_FILE = 1_000_000
-
-
-def read_toml(path: str) -> dict[str, Any]:
-    """The options in a TOML file, each coerced. InputError: unreadable, not TOML, unknown name, or wrong value."""
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-        table = tomllib.loads(content.decode("utf-8"))
-    except OSError as error:
-        raise InputError(f"--config {path}: cannot read it: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        why = error if isinstance(error, ValueError) else "nested too deeply"
-        raise InputError(f"--config {path}: not TOML: {why}") from None
-    if len(content) > _LARGEST_FILE:
-        raise InputError(f"--config {path}: longer than {_LARGEST_FILE} bytes; name a file with the options of a run")
-    for name in table:
-        if name not in OPTIONS:
-            near = did_you_mean(name, tuple(OPTIONS))
-            raise InputError(
-                f"--config {path}: there is no option {shown(name)}{near}; `ddpgd train --help` lists them"
-            )
-    return {name: coerce(OPTIONS[name], value, f"--config {path}: {name}") for name, value in table.items()}
 
 
 def to_table(config: Config) -> dict[str, Any]:

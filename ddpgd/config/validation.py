@@ -63,7 +63,9 @@ def continued(saved: Config, given: Mapping[str, Any], world_size: int) -> Confi
             )
     for name, value in given.items():
         before = getattr(saved, name)
-        if OPTIONS[name].metadata["fixed"] and value != before:
+        if value != before and (
+            OPTIONS[name].metadata["fixed"] or (name == "exchange" and _rounds_apart(saved, value))
+        ):
             raise InputError(
                 f"{flag(name)} {_text(value)}: the checkpoint was trained with {_text(before)}, and going on keeps that; "
                 "drop the flag, or start a new run without --resume"
@@ -109,6 +111,17 @@ def validate(config: Config) -> None:
         raise InputError("--transport threads needs a number of ranks; type for example --ranks 4")
 
 
+def form(config: Config) -> str:
+    """Returns the value of --exchange that counts: "auto" only for sums whose bits are the same in every form."""
+    has_forms = WIRES[config.wire].kind is Kind.EXACT and config.reduce == "ordered"
+    return "flat" if config.exchange == "auto" and not has_forms else config.exchange
+
+
+def _rounds_apart(saved: Config, exchange: str) -> bool:
+    """True if the wire of a run rounds other values in the form of another `exchange` than in its own."""
+    return WIRES[saved.wire].kind is Kind.BLOCK_SCALED and "two-level" in (saved.exchange, exchange)
+
+
 def check_rule_has(optimizer: str, names: Iterable[str]) -> None:
     """Raises InputError for the first of `names` that is a hyper-parameter of other update rules alone."""
     for name in names:
@@ -131,6 +144,9 @@ def _validate_exchange(config: Config) -> None:
         for other in belonging:
             if getattr(config, name) != wanted and getattr(config, other) != OPTIONS[other].default:
                 raise InputError(f"{flag(other)} is for {flag(name)} {wanted}; type that as well, or drop it")
+    if config.exchange == "two-level" and (config.reduce == "fast" or WIRES[config.wire].kind is Kind.COMPRESSOR):
+        who = "--reduce fast" if config.reduce == "fast" else f"--wire {config.wire}"
+        raise InputError(f"--exchange two-level: {who} sums whole vectors of all ranks at once; type --exchange flat")
     keeps = WIRES[config.wire].keeps_residuals
     if keeps and config.error_feedback:
         raise InputError(f"--error-feedback: --wire {config.wire} keeps residuals in any case; drop the flag")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ddpgd.comm.compressor import NoExchange
 from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.levels import Levels
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.wires import WIRES
 from ddpgd.config.schema import Config
@@ -58,13 +59,17 @@ def sync(
     total_steps: int,
     initial_params: NDArray[np.float32] | None = None,
     counters: Counters | None = None,
+    levels: Levels | None = None,
 ) -> Sync:
-    """One rank's steps, as --sync asks for; from `initial_params` on the host and `counters`, or from the beginning."""
+    """One rank's steps, as --sync asks for; from `initial_params` on the host and `counters`, or from the beginning.
+
+    With `levels`, sums over ranks have two of them.
+    """
     cut, tensors = batches(config, data), layout(config, data.image_shape)
     join = _batched_micro_batches(
         backend, config.micro_batch, tensors.size, cut.num_micro_batches(0), transport.world_size
     )
-    exchange = build_exchange.of_gradients(backend, config, transport, tensors, cut, join)
+    exchange = build_exchange.of_gradients(backend, config, transport, tensors, cut, join, levels)
     counters = counters or Counters()
     cut.prepare(cut.epoch(counters.step))
     vector = initialise(tensors, config.init, config.seed) if initial_params is None else initial_params
@@ -89,7 +94,7 @@ def sync(
         state.per_rank = _named("residual.", exchange.residuals)
         return synced_step
     alone = Exchange(transport, backend, tensors.size, join=join, compressor=NoExchange())
-    changes = build_exchange.of_changes(backend, config, transport, tensors, cut)
+    changes = build_exchange.of_changes(backend, config, transport, tensors, cut, levels)
     return _local_sgd(backend, config, synced_step, step_through(exchange=alone), changes, total_steps)
 
 

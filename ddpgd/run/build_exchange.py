@@ -6,6 +6,7 @@ from collections.abc import Callable
 from ddpgd.comm.codec import Codec
 from ddpgd.comm.compressor import Setup, Window
 from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.levels import Levels
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.wires import WIRES
 from ddpgd.config.schema import Config
@@ -20,21 +21,34 @@ def codec(wire: str, backend: Ops) -> Codec:
 
 
 def of_gradients(
-    backend: Ops, config: Config, transport: Transport, layout: Layout, batches: Batches, join: int
+    backend: Ops,
+    config: Config,
+    transport: Transport,
+    layout: Layout,
+    batches: Batches,
+    join: int,
+    levels: Levels | None = None,
 ) -> Exchange:
-    """Returns the exchange that sums gradients, every step."""
+    """Returns the exchange that sums gradients, every step; of two levels if its groups are given."""
 
     def batch_fraction(step: int) -> float:
         return batches.samples(step) / batches.global_batch
 
     clip_norm = config.clip_norm * batches.global_batch / math.sqrt(transport.world_size)
     setup = _setup(backend, config, transport, layout, batches, batch_fraction)
-    return _exchange(config, setup._replace(momentum=momentum_of_wire(config), clip_norm=clip_norm), join)
+    return _exchange(config, setup._replace(momentum=momentum_of_wire(config), clip_norm=clip_norm), join, levels)
 
 
-def of_changes(backend: Ops, config: Config, transport: Transport, layout: Layout, batches: Batches) -> Exchange:
+def of_changes(
+    backend: Ops,
+    config: Config,
+    transport: Transport,
+    layout: Layout,
+    batches: Batches,
+    levels: Levels | None = None,
+) -> Exchange:
     """Returns the exchange that sums the changes which each rank made to its params."""
-    return _exchange(config, _setup(backend, config, transport, layout, batches, lambda _step: 1.0), 1)
+    return _exchange(config, _setup(backend, config, transport, layout, batches, lambda _step: 1.0), 1, levels)
 
 
 def momentum_of_wire(config: Config) -> float:
@@ -62,7 +76,7 @@ def _setup(
     )
 
 
-def _exchange(config: Config, setup: Setup, join: int) -> Exchange:
+def _exchange(config: Config, setup: Setup, join: int, levels: Levels | None) -> Exchange:
     wire = WIRES[config.wire]
     return Exchange(
         setup.transport,
@@ -74,4 +88,5 @@ def _exchange(config: Config, setup: Setup, join: int) -> Exchange:
         error_feedback=config.error_feedback,
         seed=config.seed,
         compressor=wire.make(setup) if wire.make else None,
+        levels=levels,
     )

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpgd.config.schema import OPTIONS, read_toml
+from ddpgd.config.schema import OPTIONS
+from ddpgd.config.toml_file import read_toml
 from ddpgd.errors import InputError
 from ddpgd.run.records import read_records
 from ddpgd.training.counters import Record

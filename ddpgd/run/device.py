@@ -11,7 +11,7 @@ from ddpgd.kernels.cuda import device as cuda_device
 from ddpgd.kernels.cuda.device import MATRIX_CAPABILITY, Device
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.reference.backend import Reference
-from ddpgd.run.reach import Reached, reach
+from ddpgd.run.reach import Reached, reach, reach_inside
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,12 @@ class Machine:
             return Reached(world)
         _check_same_products(backend.products, world)
         return reach(config.transport, self.owns_gpu, backend, world)
+
+    def inside(self, config: Config, backend: Ops, transport: Transport, group: Transport) -> Transport | None:
+        """Returns a faster transport for the ranks of a node, `group`, than that of all ranks; None: there is none."""
+        if self.device is None or not self.owns_gpu or config.transport != "auto" or not transport.needs_host:
+            return None
+        return reach_inside(backend, transport, group)
 
 
 def agree(config: Config, resumed: bool, world: Transport, local_rank: int) -> Machine:

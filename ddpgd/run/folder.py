@@ -13,7 +13,8 @@ from typing import Any, Self
 
 import tomli_w
 
-from ddpgd.config.schema import Config, flag, from_table, read_toml, to_table
+from ddpgd.config.schema import Config, flag, from_table, to_table
+from ddpgd.config.toml_file import read_toml
 from ddpgd.config.validation import PER_LAUNCH
 from ddpgd.errors import InputError, shown
 from ddpgd.run import checkpoint

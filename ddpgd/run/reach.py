@@ -52,6 +52,12 @@ def reach(name: str, owns_gpu: bool, backend: Ops, world: Transport) -> Reached:
     return Reached(staged, why) if transport is None else Reached(transport, "each rank has a GPU of its own")
 
 
+def reach_inside(backend: Ops, world: Transport, group: Transport) -> Transport | None:
+    """Returns NCCL between the ranks of each node, of which `group` joins this rank's; None: a node cannot have it."""
+    transport, why = _nccl(backend, group)
+    return None if first_failure(world, why) else transport
+
+
 def _nccl(backend: Ops, world: Transport) -> tuple[Transport | None, str]:
     """Returns the transport, or None and why, on all ranks alike."""
     try:

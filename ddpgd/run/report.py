@@ -40,8 +40,9 @@ def introduction(
     data: Dataset,
     folder: str,
     pace: tuple[int, int],
+    form: str = "",
 ) -> list[str]:
-    """Returns the first lines of a run. `pace`: steps done and steps in all."""
+    """Returns the first lines of a run. `form`: what there is to say of that of the exchange. `pace`: steps done and in all."""
     assert config.global_batch is not None, "resolve() was not called"
     assert config.lr is not None, "resolve() was not called"
     feedback = " with error feedback" if config.error_feedback else ""
@@ -53,7 +54,7 @@ def introduction(
         f"data: {data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples",
         f"network {'-'.join(map(str, sizes))}: {num_params:,} params; {config.activation}, {config.loss}, {config.precision}",
         f"{algebra}; {config.optimizer}, lr {config.lr:g}{scaled}",
-        f"exchange: {config.reduce}, {config.wire}{feedback}, at most {plural(num_pieces, 'piece')} a rank",
+        f"exchange: {config.reduce}, {config.wire}{feedback}{form}, at most {plural(num_pieces, 'piece')} a rank",
         f"run folder: {folder}",
     ]
     idle = world_size - algebra.num_micro_batches
@@ -78,6 +79,7 @@ def summary(
     num_nodes: int,
     transport: str,
     transport_choice: str,
+    exchange_choice: str,
     backend: str,
     device: str,
     wire: str,
@@ -99,6 +101,7 @@ def summary(
         "backend": backend,
         "transport": transport,
         "transport_choice": transport_choice,
+        "exchange_choice": exchange_choice,
         "wire": wire,
         "reduce": config.reduce,
         "precision": config.precision,

@@ -17,7 +17,7 @@ from ddpgd.comm.transports import threads
 from ddpgd.config.schema import Config, resolve, to_table
 from ddpgd.config.validation import validate
 from ddpgd.data.mnist import Dataset
-from ddpgd.run import build, checkpoint, failures, report, resharding, watchdog
+from ddpgd.run import build, checkpoint, exchange_form, failures, report, resharding, watchdog
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import Machine
 from ddpgd.run.folder import RunFolder
@@ -93,7 +93,9 @@ class Run:
         self._reachable, self._why_transport = machine.reaching(config, self._ops, transport)
         first = None if saved is None else self._initial_params(saved)
         counters = Counters(**saved.counters) if saved else Counters()
-        self._step = build.sync(self._ops, config, data, self._reachable, pace.total_steps, first, counters)
+        self._form = exchange_form.choose(config, machine, self._ops, self._reachable, data)
+        given = first, counters, self._form.levels
+        self._step = build.sync(self._ops, config, data, self._reachable, pace.total_steps, *given)
         self._state = self._step.state
         if saved:
             resharding.restore(self._ops, transport, self._state, saved.arrays, saved.facts["world_size"])
@@ -202,6 +204,7 @@ class Run:
             backend=f"{self._ops.name}{self._machine.choice}",
             sizes=build.sizes(config, self._data.image_shape),
             num_params=self._step.model.layout.num_params,
+            form=self._form.text,
             num_pieces=self._step.exchange.num_pieces(self._step.batches.num_micro_batches(0)),
             data=self._data,
             folder=str(self._folder.path),
@@ -217,6 +220,7 @@ class Run:
             num_nodes=self._machine.num_nodes,
             transport=self._reachable.name,
             transport_choice=self._why_transport,
+            exchange_choice=self._form.why,
             backend=self._ops.name,
             device=self._ops.device,
             wire=self._step.exchange.wire,

@@ -42,6 +42,8 @@ class Summary(TypedDict):
         late_rank: The rank that the others wait for, from 20 % of the time on: "rank", "share" (of the time), "run_share" (of
             the time, with a core) and "run_share_most" (the largest of any rank); else None.
         wire_bytes_per_step: Bytes that the busiest rank sends in a step.
+        between_bytes_per_step: Bytes that the busiest rank sends to other nodes in a step of two levels; 0 where the exchange
+            is flat, which does not count them apart.
         wire_compression: Bytes of a float32 ring exchange divided by those sent; None where nothing is sent.
         one_rank_s_estimate: Seconds that one rank alone would have needed for `train_s`.
         params_sha256: SHA-256 of all params, as 64 hexadecimal digits.
@@ -49,6 +51,8 @@ class Summary(TypedDict):
         backend: "numpy" or "cupy".
         transport: How ranks communicated, as in "mpi-host".
         transport_choice: Why `--transport auto` took it; empty where there was no choice.
+        exchange: "flat", between all ranks, or "two-level", inside nodes first.
+        exchange_choice: Why `--exchange` led to it, where there was a choice; else empty.
         wire: Form of gradients on the wire, as in "float32".
         reduce: "ordered" or "fast".
         precision: Input type of matrix products, as in "float32".
@@ -79,6 +83,7 @@ class Summary(TypedDict):
     step_shares: dict[str, float]
     late_rank: dict[str, float] | None
     wire_bytes_per_step: int
+    between_bytes_per_step: int
     wire_compression: float | None
     one_rank_s_estimate: float
     params_sha256: str
@@ -86,6 +91,8 @@ class Summary(TypedDict):
     backend: str
     transport: str
     transport_choice: str
+    exchange: str
+    exchange_choice: str
     wire: str
     reduce: str
     precision: str
@@ -149,6 +156,9 @@ def _checked(table: Any, run_dir: str) -> Summary:
         "train_s_since_start": table.get("train_s"),
         "late_rank": None,
         "transport_choice": "",
+        "exchange": "flat",
+        "exchange_choice": "",
+        "between_bytes_per_step": 0,
         **table,
         "run_dir": run_dir,
     }

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from ddpgd.scaling.cost_model import Cluster, Costs, Prediction, Work, predict
+from ddpgd.comm.cluster import Cluster
+from ddpgd.comm.wires import WIRES, Kind
+from ddpgd.scaling.cost_model import Costs, Prediction, Work, predict
 
 WANTED = 0.9
 """Efficiency from which on no advice is given."""
@@ -69,10 +71,12 @@ def _changes(
 ) -> Iterator[tuple[str, Work, Costs]]:
     """Lists the changes that a user could make, those that alter the result least first."""
     if work.reduce == "ordered" and work.wire == "float32":
-        yield "--reduce fast", replace(work, reduce="fast"), costs
+        yield "--reduce fast", replace(work, reduce="fast", exchange="flat"), costs
+    if work.reduce == "ordered" and work.exchange == "flat" and WIRES[work.wire].kind is not Kind.COMPRESSOR:
+        yield "--exchange two-level", replace(work, exchange="two-level"), costs
     lossy = {name: own for name, own in codings.items() if name != work.wire and work.wire == "float32"}
     for name, own in lossy.items():
-        yield f"--wire {name}", replace(work, wire=name, reduce="ordered"), own
+        yield f"--wire {name}", replace(work, wire=name, reduce="ordered", exchange="flat"), own
     times = 2
     while times <= HIGHEST_ACCUMULATE and work.global_batch * times <= largest_batch:
         larger = replace(work, global_batch=work.global_batch * times)

@@ -1,35 +1,16 @@
 """Cost model: the time of a step on any number of ranks, from a few constants that are measured (`fit.py`) or stated.
 
-Hockney, "The communication challenge for MPP", 1994: a message takes a latency and its bytes over a rate; collectives after
-Thakur, Rabenseifner, Gropp, "Optimization of collective communication operations in MPICH", 2005. Seconds throughout.
+Links as in `comm/cluster.py`; collectives after Thakur, Rabenseifner, Gropp, "Optimization of collective communication
+operations in MPICH", 2005. Seconds throughout.
 """
 
 import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ddpgd.comm.traffic import Traffic
+from ddpgd.comm.cluster import Cluster, latency_s, seconds, transfer_s
+from ddpgd.comm.traffic import Level, Traffic
 from ddpgd.comm.wires import WIRES, Kind, Load
-
-MESSAGE_SHARE = 0.1
-"""What a rank's second and further messages of a round take, over the latency of the first: their start-up overlaps."""
-
-
-@dataclass(frozen=True)
-class Link:
-    """`latency_s`: what a message of no bytes takes; `bytes_per_s`: each way at once."""
-
-    latency_s: float
-    bytes_per_s: float
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """`inside`: from each rank to others of its node. `between`: from each node to all others, shared by its ranks."""
-
-    ranks_per_node: int
-    inside: Link
-    between: Link
 
 
 class Coding(NamedTuple):
@@ -63,7 +44,8 @@ class Work:
 
     `density`: of topk, what a rank sends. `narrow`: of powersgd, the elements of its two sums, instead of num_params.
     `overlap`: the share of computing during which bytes may travel: 0 for ddpgd, whose exchange begins when all gradients
-    are there; the backward pass, 2/3, for those that send the last layers' first.
+    are there; the backward pass, 2/3, for those that send the last layers' first. `exchange`: "flat", "two-level", or "auto",
+    the faster of them.
     """
 
     num_params: int
@@ -75,10 +57,13 @@ class Work:
     density: float = 1.0
     narrow: tuple[int, int] = (0, 0)
     overlap: float = 0.0
+    exchange: str = "flat"
 
 
 class Prediction(NamedTuple):
     """A step's parts, means over steps; `wire_bytes` are those of the rank that sends most, `efficiency` 1 is perfect.
+
+    `between_bytes`: of a sum of two levels, what the rank that sends most sends to other nodes; 0 for others.
 
     `compute_s` includes `update_s`, which every rank makes as a whole.
     """
@@ -86,7 +71,9 @@ class Prediction(NamedTuple):
     world_size: int
     global_batch: int
     num_pieces: int
+    exchange: str
     wire_bytes: float
+    between_bytes: float
     compute_s: float
     update_s: float
     wait_s: float
@@ -110,21 +97,22 @@ def predict(work: Work, costs: Costs, cluster: Cluster, world_size: int) -> Pred
     num_micro_batches = math.ceil(work.global_batch / work.micro_batch)
     compute_s = _compute_s(work, costs, num_micro_batches, world_size)
     one_rank_s = _compute_s(work, costs, num_micro_batches, 1)
-    load = _load(work, num_micro_batches, world_size)
+    load = _load(work, num_micro_batches, cluster, world_size)
     num_pieces = WIRES[work.wire].num_pieces(load)
     sums = _sums(work, load)
     wait_s = costs.jitter * compute_s * waits(world_size) / math.sqrt(work.local_steps)
-    latency_s = sum(one.latency_s(cluster) for one in sums)
-    transfer_s = sum(one.transfer_s(cluster) for one in sums)
     coding_s = _coding_s(work, costs, load, num_pieces) if sums else 0.0
-    parts = [part / work.local_steps for part in (latency_s, transfer_s, coding_s)]
+    links_s = [sum(part_s(one, cluster) for one in sums) for part_s in (latency_s, transfer_s)]
+    parts = [part / work.local_steps for part in (*links_s, coding_s)]
     hidden_s = min(sum(parts), work.overlap * compute_s)
     step_s = compute_s + wait_s + sum(parts) - hidden_s
     return Prediction(
         world_size=world_size,
         global_batch=work.global_batch,
         num_pieces=num_pieces,
-        wire_bytes=sum(one.wire_bytes for one in sums) / work.local_steps,
+        exchange="two-level" if load.nodes else "flat",
+        wire_bytes=_busiest(sums) / work.local_steps,
+        between_bytes=_busiest([one for one in sums if one.level is Level.BETWEEN]) / work.local_steps,
         compute_s=compute_s,
         update_s=costs.update_s,
         wait_s=wait_s,
@@ -156,63 +144,41 @@ def _compute_s(work: Work, costs: Costs, num_micro_batches: int, world_size: int
     return own * costs.micro_batch_s + rows * costs.sample_s + costs.update_s
 
 
-def _load(work: Work, num_micro_batches: int, world_size: int) -> Load:
-    """Returns the sum: of a step's micro-batches, or of one change of params a rank."""
+def _load(work: Work, num_micro_batches: int, cluster: Cluster, world_size: int) -> Load:
+    """Returns the sum: of a step's micro-batches, or of one change of params a rank; in the form that is asked for."""
     count = world_size if work.local_steps > 1 else num_micro_batches
-    return Load(work.num_params, count, world_size, work.density, work.narrow, work.reduce)
+    flat = Load(work.num_params, count, world_size, work.density, work.narrow, work.reduce)
+    levels = flat._replace(nodes=cluster.nodes(world_size))
+    either = [flat, levels] if cluster.ranks_per_node > 1 else [flat]
+    forms = {"flat": [flat], "two-level": [levels], "auto": either}[work.exchange]
+    return min(forms, key=lambda load: seconds(WIRES[work.wire].traffic(load), cluster))
 
 
-@dataclass(frozen=True)
-class _Sum:
-    """One sum over ranks: rounds one after the other, in each of which a rank sends `num_messages`, and bytes in all.
-
-    `is_ring`: only neighbours talk, so what a node sends is what one of its ranks does.
-    """
-
-    world_size: int
-    rounds: float
-    num_messages: int
-    wire_bytes: float
-    is_ring: bool = False
-
-    def latency_s(self, cluster: Cluster) -> float:
-        is_spread = self.world_size > cluster.ranks_per_node
-        slowest = cluster.between if is_spread else cluster.inside
-        return self.rounds * slowest.latency_s * (1 + MESSAGE_SHARE * (self.num_messages - 1))
-
-    def transfer_s(self, cluster: Cluster) -> float:
-        """Through nodes and between them at the same time."""
-        local = min(self.world_size, cluster.ranks_per_node)
-        if local == self.world_size:
-            return self.wire_bytes / cluster.inside.bytes_per_s
-        if self.is_ring:
-            inside_bytes, between_bytes = (self.wire_bytes if local > 1 else 0.0), self.wire_bytes
-        else:
-            share = (self.world_size - local) / (self.world_size - 1)
-            inside_bytes, between_bytes = self.wire_bytes * (1 - share), local * self.wire_bytes * share
-        return max(inside_bytes / cluster.inside.bytes_per_s, between_bytes / cluster.between.bytes_per_s)
+def _busiest(sums: list[Traffic]) -> int:
+    """Returns the bytes of the rank that sends most."""
+    return max((sum(own) for own in zip(*(one.num_bytes for one in sums), strict=True)), default=0)
 
 
-def _sums(work: Work, load: Load) -> list[_Sum]:
-    """Returns what ranks do together in an exchange, as the rank that sends most does it."""
-    if load.world_size == 1:
-        return []
-    sums = WIRES[work.wire].traffic(load)
-    return [_Sum(load.world_size, one.rounds, _messages(one), max(one.num_bytes), one.is_ring) for one in sums]
-
-
-def _messages(one: Traffic) -> int:
-    """Returns the messages of a round: a sum's neighbour, or all other ranks."""
-    return 1 if one.is_ring else len(one.num_bytes) - 1
+def _sums(work: Work, load: Load) -> list[Traffic]:
+    """Returns what ranks do together in an exchange."""
+    return [] if load.world_size == 1 else WIRES[work.wire].traffic(load)
 
 
 def _coding_s(work: Work, costs: Costs, load: Load, num_pieces: int) -> float:
     """Additions of all pieces of a segment by its owner; encodings and decodings of what travels."""
-    world_size = load.world_size
     size, kind = work.num_params, WIRES[work.wire].kind
     if kind is Kind.COMPRESSOR:
         return size * costs.coding.encode_s + WIRES[work.wire].num_decoded(load) * costs.coding.decode_s
-    added_s = size / world_size * (world_size * num_pieces - 1) * costs.add_s
+    # A sum of two levels adds inside nodes, and codes and adds what is left of each node.
+    num_owners = min(load.nodes) if load.nodes else load.world_size
+    num_peers = max(load.nodes) if load.nodes else load.world_size
+    added = (num_peers * num_pieces - 1) / num_owners
+    coded_share = 1 / num_owners if load.nodes else 1.0
+    num_nodes = len(load.nodes) or load.world_size
+    if load.nodes:
+        added += coded_share * (num_nodes - 1) / num_nodes
+    added_s = size * added * costs.add_s
     if kind is Kind.EXACT:
         return added_s
-    return added_s + size * ((1 + 1 / world_size) * costs.coding.encode_s + 2 * costs.coding.decode_s)
+    coding = costs.coding
+    return added_s + size * coded_share * ((1 + 1 / num_nodes) * coding.encode_s + 2 * coding.decode_s)

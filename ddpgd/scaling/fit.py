@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ddpgd.comm.cluster import Link
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Alone, Transport
 from ddpgd.comm.wires import FORMATS, WIRES, Kind
@@ -21,7 +22,7 @@ from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.philox import Purpose, uniforms
 from ddpgd.params import Layout
 from ddpgd.run import build, build_exchange
-from ddpgd.scaling.cost_model import Coding, Costs, Link, waits
+from ddpgd.scaling.cost_model import Coding, Costs, waits
 from ddpgd.training.step import Step
 
 SLOW_LR = 1e-6

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpgd.comm.agreement import on_root
+from ddpgd.comm.cluster import Cluster, Link
 from ddpgd.comm.compressor import Window
 from ddpgd.comm.compressors.power_sgd import num_narrow
 from ddpgd.comm.transport import Transport
@@ -16,12 +17,12 @@ from ddpgd.comm.wires import WIRES
 from ddpgd.config.parsing import path
 from ddpgd.config.schema import Config, resolve
 from ddpgd.config.units import bytes_text, parse_count, parse_duration, parse_rate, positive, time_text
-from ddpgd.config.validation import validate
+from ddpgd.config.validation import form, validate
 from ddpgd.errors import InputError
 from ddpgd.run import build
 from ddpgd.run.device import Machine, agree
 from ddpgd.scaling.advice import advise, percent
-from ddpgd.scaling.cost_model import Cluster, Coding, Costs, Link, Prediction, Work, predict
+from ddpgd.scaling.cost_model import Coding, Costs, Prediction, Work, predict
 from ddpgd.scaling.fit import Fit, fit
 from ddpgd.scaling.plot_plan import draw_predictions
 
@@ -53,7 +54,7 @@ FLAGS: dict[str, tuple[str, str]] = {
 }
 
 WORK_OPTIONS = ("hidden", "global_batch", "micro_batch", "accumulate", "optimizer", "wire", "topk_density", "powersgd_rank",
-                "reduce", "sync", "local_steps", "backend", "precision", "share_gpu", "transport")  # fmt: skip
+                "reduce", "exchange", "sync", "local_steps", "backend", "precision", "share_gpu", "transport")  # fmt: skip
 """Options of `train` that `plan` has as well."""
 
 
@@ -95,6 +96,7 @@ class Plan:
             density=config.topk_density,
             narrow=narrow,
             overlap=_share(flags.get("overlap", "0")),
+            exchange=form(config),
         )
 
     def work(self, world_size: int) -> Work:

@@ -76,9 +76,11 @@ class Bookkeeping:
     def figures(self, transport: Transport) -> Record:
         """The figures of the whole run for its summary; every rank calls it."""
         counters, own = self._counters, self._costs
-        everybody = transport.all_gather_objects((own.compute_s, own.wire_bytes, own.recent(), own.run_share()))
+        everybody = transport.all_gather_objects(
+            (own.compute_s, (own.wire_bytes, own.between_bytes), own.recent(), own.run_share())
+        )
         compute_s, sent, recent, run_shares = zip(*everybody, strict=True)
-        wire_bytes = round(max(sent) / max(1, own.num_steps))
+        wire_bytes, between_bytes = (round(max(kind) / max(1, own.num_steps)) for kind in zip(*sent, strict=True))
         one_rank_share = (sum(compute_s) + own.update_s) / own.timed_s if own.timed_s else 1.0
         return {
             "steps": counters.step,
@@ -96,6 +98,8 @@ class Bookkeeping:
             "step_shares": shares(recent),
             "late_rank": late_rank(recent, run_shares),
             "wire_bytes_per_step": wire_bytes,
+            "between_bytes_per_step": between_bytes,
+            "exchange": self._exchange.form.name,
             "wire_compression": self._exchange.ring_bytes / wire_bytes if wire_bytes else None,
             "one_rank_s_estimate": one_rank_share * counters.train_s,
         }

@@ -68,7 +68,8 @@ class LocalSgd:
         """As `Step.run` before `local_after`; then a round, whatever `count` is."""
         if step < self._local_after:
             return self._synced_step.run(step, min(count, self._local_after - step), stop, observe)
-        bytes_before, started = self.exchange.bytes_sent, time.perf_counter()
+        bytes_before, between_before = self.exchange.bytes_sent, self.exchange.form.bytes_between
+        started = time.perf_counter()
         parts, num_steps = self._update_alone(step), self._end(step) - step
         updated = time.perf_counter()
         if missed := num_steps - sum(len(part.loss_sums) for part in parts):
@@ -96,6 +97,7 @@ class LocalSgd:
             wire_loss=self.exchange.wire_loss,
             residual_norm=self.exchange.residual_norm() if observe else None,
             drift=drift,
+            between_bytes=(self.exchange.form.bytes_between - between_before) // num_steps,
         )
 
     def _end(self, step: int) -> int:

@@ -27,11 +27,13 @@ class Cost(NamedTuple):
         compute_s: Seconds of computing gradients; None where the host does not see them end.
         exchange_s: Seconds of the exchange, those of waiting for other ranks included; None where the host does not see it.
         wire_bytes: Bytes that this rank sent.
+        between_bytes: Of them, those to other nodes, where they are counted apart.
     """
 
     compute_s: float | None
     exchange_s: float | None
     wire_bytes: int
+    between_bytes: int
 
 
 class Replay(Protocol):
@@ -55,14 +57,16 @@ class HostReplay:
 
     def run(self, count: int, stop: bool) -> Cost:
         assert count == 1
-        bytes_before, started = self._exchange.bytes_sent, time.perf_counter()
+        exchange, form = self._exchange, self._exchange.form
+        bytes_before, between_before, started = exchange.bytes_sent, form.bytes_between, time.perf_counter()
         self._compute_gradients()
         self._synchronize()
         computed = time.perf_counter()
-        self._exchange.combine(self._shape.num_micro_batches, stop, measure_error=self._shape.observe)
+        exchange.combine(self._shape.num_micro_batches, stop, measure_error=self._shape.observe)
         exchanged = time.perf_counter()
         self._decide_and_update()
-        return Cost(computed - started, exchanged - computed, self._exchange.bytes_sent - bytes_before)
+        sent = exchange.bytes_sent - bytes_before, form.bytes_between - between_before
+        return Cost(computed - started, exchanged - computed, *sent)
 
 
 class DeviceReplay:
@@ -86,11 +90,12 @@ class DeviceReplay:
         self._compute_gradients = compute_gradients
         self._decide_and_update = decide_and_update
         self._requests = requests
-        self._wire_bytes = 0
+        self._wire_bytes = self._between_bytes = 0
 
     def run(self, count: int, stop: bool) -> Cost:  # noqa: ARG002 - `requests` says it
         self._steps(count)
-        return Cost(None, 0.0 if self._requests is None else None, count * self._wire_bytes)
+        exchange_s = 0.0 if self._requests is None else None
+        return Cost(None, exchange_s, count * self._wire_bytes, count * self._between_bytes)
 
     @cached_property
     def _steps(self) -> Callable[[int], None]:
@@ -99,8 +104,9 @@ class DeviceReplay:
     def _step(self) -> None:
         """A step to be captured. The exchange's round stays where it is: one capture stands for all rounds of its shape."""
         exchange = self._exchange
-        bytes_before, round = exchange.bytes_sent, exchange.round
+        bytes_before, between_before, round = exchange.bytes_sent, exchange.form.bytes_between, exchange.round
         self._compute_gradients()
         exchange.combine(self._shape.num_micro_batches, requests=self._requests)
         self._decide_and_update()
         self._wire_bytes, exchange.round = exchange.bytes_sent - bytes_before, round
+        self._between_bytes = exchange.form.bytes_between - between_before

@@ -34,7 +34,8 @@ class StepResult(NamedTuple):
     were from their mean before they combined params, over how far that mean had moved.
     `halted`: the gradient of the last of them was not finite. `loss_sums` are those of the updates that were applied;
     `loss_scale` is None where it is fixed; it, `stop`, `lr`, `grad_norm` and `squared_norm_sum` are those of the last step.
-    `exchange_s` is None where the host did not see the exchange.
+    `exchange_s` is None where the host did not see the exchange. `between_bytes`: of `wire_bytes`, those to other nodes, where
+    they are counted apart.
     """
 
     num_steps: int
@@ -53,6 +54,7 @@ class StepResult(NamedTuple):
     wire_loss: WireLoss | None
     residual_norm: float | None = None
     drift: float | None = None
+    between_bytes: int = 0
 
 
 class Step:
@@ -129,6 +131,7 @@ class Step:
             wire_bytes=cost.wire_bytes // count,
             wire_loss=self.exchange.wire_loss,
             residual_norm=self._residual_norm() if observe else None,
+            between_bytes=cost.between_bytes // count,
         )
 
     def time_parts(self) -> None:

@@ -33,7 +33,7 @@ class StepCosts:
         self.timed_us = array("d")
         self.compute_us = array("d")
         self.exchange_us = array("d")
-        self.wire_bytes = 0
+        self.wire_bytes = self.between_bytes = 0
         self._last_samples, self._last_s = 0, 0.0
         self._began = time.perf_counter(), time.thread_time()
 
@@ -42,6 +42,7 @@ class StepCosts:
         self.step_s += result.step_s
         self.num_steps += result.num_steps
         self.wire_bytes += result.num_steps * result.wire_bytes
+        self.between_bytes += result.num_steps * result.between_bytes
         _keep(self.step_us, result.step_s, result.num_steps)
         if result.exchange_s is None:
             return

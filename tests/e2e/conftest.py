@@ -111,7 +111,7 @@ def folder_of_mpirun(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-LABS = {"test_netlab", "test_cluster", "test_slurm", "test_scaling_efficiency"}
+LABS = {"test_two_level", "test_netlab", "test_cluster", "test_slurm", "test_scaling_efficiency"}
 """Files with labs, of which one removes what another that was killed has left."""
 
 

@@ -11,6 +11,7 @@ import pytest
 from conftest import DDPGD, run_ddpgd, summary, under_mpirun
 from processes import ranks_of
 
+from ddpgd.comm.levels import RANKS_PER_NODE
 from patience import slowness
 from runs import records
 
@@ -108,6 +109,23 @@ def test_kill_9_at_steps_of_a_run(tmp_path: Path, whole: Path) -> None:
         resume = ["--resume"]
     done = run_ddpgd(2, *TRAIN, "--run-dir", "run", "--resume", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert_equal(tmp_path, whole)
+
+
+def test_kill_9_of_two_levels_and_another_split_each_time(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resume: list[str] = []
+    for step, split in ((150, "1,2"), (650, "2")):
+        monkeypatch.setenv(RANKS_PER_NODE, split)
+        process = start(tmp_path, 3, "--exchange", "two-level", *resume)
+        wait_for_step(tmp_path, step, process)
+        kill(process)
+        resume = ["--resume"]
+    monkeypatch.setenv(RANKS_PER_NODE, "1,1")
+    done = run_ddpgd(2, *TRAIN, "--run-dir", "run", "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert summary(tmp_path / "run")["exchange"] == "two-level"
     assert_equal(tmp_path, whole)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ddpgd.comm.levels import RANKS_PER_NODE
 from runs import Record, records
 
 from .test_launched import MPIRUN, SITE
@@ -95,6 +96,23 @@ def the_host_looks_once_for_many_steps(looks: list[Any]) -> None:
 @pytest.mark.parametrize("num_ranks", [2, 3, 4])
 def test_groups_have_communicators_of_their_own(num_ranks: int) -> None:
     assert printed(num_ranks, "split_worker") == f"{num_ranks}\n"
+
+
+@pytest.mark.parametrize("nodes", ["2,2", "1,3", "2,1"])
+def test_two_levels_have_the_canonical_sum_by_nccl_and_by_nccl_inside_nodes_alone(nodes: str) -> None:
+    num_ranks = sum(map(int, nodes.split(",")))
+    assert printed(num_ranks, "two_level_worker", nodes) == f"{num_ranks}\n"
+
+
+def test_whole_steps_of_two_levels_are_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RANKS_PER_NODE, "2")
+    found = both(4, tmp_path, {"two-level": {"exchange": "two-level"}, "flat": {"exchange": "flat"}})
+    assert len({rank["ended"]["params_sha256"] for forms in found.values() for ranks in forms for rank in ranks}) == 1
+    for single, ahead in found.values():
+        between = single[0]["ended"]["between_bytes_per_step"]
+        assert between == ahead[0]["ended"]["between_bytes_per_step"]
+        assert (between > 0) == (single[0]["ended"]["exchange"] == "two-level")
+    assert max(look[0] for look in found["two-level"][1][0]["looks"]) >= 9
 
 
 @pytest.mark.parametrize("num_ranks", [2, 3])

@@ -13,6 +13,7 @@ from mpi4py import MPI
 
 from ddpgd.comm import bulk
 from ddpgd.comm.launcher import Launch
+from ddpgd.comm.levels import RANKS_PER_NODE
 from ddpgd.comm.transport import Alone, Transport
 from ddpgd.comm.transports.mpi_host import MpiHost
 from ddpgd.data import synthetic
@@ -108,6 +109,30 @@ def test_a_stop_that_one_rank_asks_for_ends_all_and_resumes_alone(
     assert checkpoint.find(folder / "cut", print)[1].counters["step"] == 5
     resumed = train(folder / "cut", alone=True, resume="")
     assert resumed["params_sha256"] == whole["params_sha256"]
+
+
+SPLITS = {1: ["1"], 2: ["1", "1,1"], 3: ["1,2", "2"], 4: ["1,3", "2", "3,1"]}
+"""Ways in which ranks may lie on nodes, by the number of ranks."""
+
+
+def test_a_run_of_two_levels_is_stopped_and_goes_on_in_another_split(
+    comm: MPI.Intracomm, train: Callable[..., Record], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(folder / "whole", alone=True, steps=12)
+    splits = SPLITS.get(comm.size, ["2"])
+    steps = iter(range(100))
+    with monkeypatch.context() as patched:
+        patched.setenv(RANKS_PER_NODE, splits[0])
+        patched.setattr(StopRequest, "__bool__", lambda _: next(steps) == 4 and comm.rank == comm.size - 1)
+        with pytest.raises(Interrupted, match="stopped after step 5 of 12"):
+            train(folder / "cut", steps=12, exchange="two-level")
+    for number, split in enumerate([*splits, ""]):
+        monkeypatch.setenv(RANKS_PER_NODE, split)
+        comm.Barrier()
+        checkpoints = str(folder / "cut" / "checkpoints" / "step-00000005.safetensors")
+        resumed = train(folder / str(number), resume=checkpoints)
+        assert resumed["params_sha256"] == whole["params_sha256"]
+        assert (resumed["exchange"], resumed["transport"]) == ("two-level", "mpi-host")
 
 
 def test_a_run_of_one_rank_goes_on_on_all(train: Callable[..., Record], folder: Path) -> None:

@@ -10,7 +10,8 @@ import tomli_w
 from ddpgd.cli import arguments as command_line
 from ddpgd.comm.wires import WIRES, Kind, Wire
 from ddpgd.config.parsing import coerce
-from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag, from_table, read_toml, resolve, to_table
+from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag, from_table, resolve, to_table
+from ddpgd.config.toml_file import read_toml
 from ddpgd.config.validation import continued, validate
 from ddpgd.errors import InputError
 
@@ -58,6 +59,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "topk_masking": (True, ""),
     "powersgd_rank": (3, "3"),
     "reduce": ("fast", "fast"),
+    "exchange": ("two-level", "two-level"),
     "sync": ("local", "local"),
     "local_steps": (9, "9"),
     "local_after": (4, "4"),

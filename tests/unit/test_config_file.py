@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from ddpgd.config.schema import Config, from_table, read_toml, to_table
+from ddpgd.config.schema import Config, from_table, to_table
+from ddpgd.config.toml_file import read_toml
 from ddpgd.config.validation import validate
 from ddpgd.errors import InputError
 from mutations import mutated, mutated_table

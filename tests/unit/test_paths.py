@@ -10,7 +10,8 @@ import tomli_w
 import ddpgd
 from ddpgd.api import runs
 from ddpgd.cli.arguments import make_parser, parse
-from ddpgd.config.schema import OPTIONS, read_toml
+from ddpgd.config.schema import OPTIONS
+from ddpgd.config.toml_file import read_toml
 
 POSITIONAL = {"evaluate": 1, "predict": 2, "compare": 2, "plot": 1}
 """Number of arguments without a flag that a command needs."""

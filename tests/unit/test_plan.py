@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ddpgd.cli.main import main
+from ddpgd.comm.cluster import Link
 from ddpgd.comm.transport import Alone
 from ddpgd.comm.transports import threads
 from ddpgd.comm.wires import FORMATS, WIRES
@@ -16,7 +17,6 @@ from ddpgd.config.units import bytes_text, parse_count, parse_duration, parse_ra
 from ddpgd.errors import InputError
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.scaling import fit, plan
-from ddpgd.scaling.cost_model import Link
 from ddpgd.training.step import Step, StepResult
 
 STATED = ("plan", "--parameters", "25.6M", "--compute-time", "120ms", "--micro-batch", "32", "--link", "25Gbit")

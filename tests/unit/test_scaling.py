@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ddpgd.comm.cluster import Cluster, Link
 from ddpgd.comm.compressors.power_sgd import num_narrow
 from ddpgd.comm.transports import threads
-from ddpgd.comm.wires import WIRES
+from ddpgd.comm.wires import FORMATS, WIRES
 from ddpgd.scaling.advice import advise
-from ddpgd.scaling.cost_model import Cluster, Coding, Costs, Link, Work, predict
+from ddpgd.scaling.cost_model import Coding, Costs, Work, predict
+from two_level_laws import counted
 from wire_cases import SIZE, WINDOWS, count_bytes
 
 Array = NDArray[Any]
@@ -47,6 +49,39 @@ def test_small_sums_travel_in_one_shot(world_size: int) -> None:
     found = predict(Work(1024, 256, 64), COSTS, ALONE, world_size)
     assert found.wire_bytes == num_bytes
     assert found.latency_s < predict(WORK, COSTS, ALONE, world_size).latency_s
+
+
+@pytest.mark.parametrize("wire", ["float32", *FORMATS])
+@pytest.mark.parametrize(("ranks_per_node", "world_size"), [(2, 4), (3, 4), (2, 5), (4, 4), (1, 3)])
+@pytest.mark.parametrize("num_micro_batches", [4, 7, 13])
+def test_predicted_bytes_of_two_levels_are_counted_ones(
+    wire: str, ranks_per_node: int, world_size: int, num_micro_batches: int
+) -> None:
+    cluster = replace(ALONE, ranks_per_node=ranks_per_node)
+    nodes = cluster.nodes(world_size)
+    found = predict(Work(SIZE, 64 * num_micro_batches, 64, wire, exchange="two-level"), COSTS, cluster, world_size)
+    sent = threads.run(world_size, lambda own: counted(own, nodes, SIZE, wire, num_micro_batches))
+    assert found.exchange == "two-level"
+    assert found.wire_bytes == max(inside + between for inside, between in sent)
+    assert found.between_bytes == max(between for _, between in sent)
+
+
+def test_two_levels_by_hand() -> None:
+    """Two nodes of four ranks: three quarters of the vector twice inside, half of it out of each node twice."""
+    costs, cluster = replace(COSTS, add_s=1e-9), Cluster(4, Link(1e-6, 1e9), Link(1e-4, 1e8))
+    work = Work(SIZE, 8 * 64, 64, exchange="two-level")
+    found = predict(work, costs, cluster, 8)
+    assert found.latency_s == pytest.approx(2 * 1e-6 * 1.2 + 2 * 1e-4)
+    inside, between, tail = 2 * 0.75 * 4 * SIZE, 4 * SIZE, 32
+    assert found.transfer_s == pytest.approx((inside + 3 * tail) / 1e9 + (between + tail) / 1e8)
+    assert found.coding_s == pytest.approx(SIZE * (3 / 4 + 1 / 8) * 1e-9)
+    lossy = predict(replace(work, wire="float16"), replace(costs, add_s=0.0, coding=Coding(1e-8, 1e-9)), cluster, 8)
+    assert lossy.coding_s == pytest.approx(SIZE / 4 * (1.5e-8 + 2e-9))
+    flat = replace(work, exchange="flat")
+    assert predict(replace(work, exchange="auto"), costs, cluster, 8) == found
+    assert found.step_s < predict(flat, costs, cluster, 8).step_s
+    fast = replace(cluster, between=Link(1e-9, 1e15))
+    assert predict(replace(work, exchange="auto"), costs, fast, 8) == predict(flat, costs, fast, 8)
 
 
 def test_one_rank_is_its_own_measure() -> None:
