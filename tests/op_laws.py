@@ -415,10 +415,16 @@ class Decision:
         places = ops.from_host(cursor)
         lrs = ops.from_host(np.array([9, 8, 7, 0.3]))
         grads = bench.vector(np.full(BLOCK, fill))
+        copies = [ops.from_host(np.array(ops.to_host(array))) for array in (places, there, history)]
         ops.decide(grads, bench.vector(words_of_tail), lrs, places, there, history, policy)
         self.control = np.array(ops.to_host(there))
         self.cursor = np.array(ops.to_host(places))
         rows = np.array(ops.to_host(history))
+        norms = bench.vector(np.zeros(1))
+        ops.squared_norms(grads.reshape(1, BLOCK), norms)
+        ops.decide_by_norms(norms, bench.vector(words_of_tail), lrs, *copies, policy)
+        for array, found in zip(copies, (self.cursor, self.control, rows), strict=True):
+            np.testing.assert_array_equal(np.array(ops.to_host(array)), found)
         assert np.isnan(np.delete(rows, 2, axis=0)).all()
         self.row = rows[2]
 
@@ -438,6 +444,27 @@ def test_decide_on_a_good_step(bench: Bench) -> None:
     wanted = {History.LR: 0.3, History.GRAD_NORM: norm, History.APPLIED: 1, History.OVERFLOWED: 0}
     assert {word: done.row[word] for word in wanted} == pytest.approx(wanted)
     assert done.row[History.LOSS_SCALE] == 1
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2, 3, 31, 32, 33, 100, 257, 1025])
+def test_the_norms_of_blocks_make_the_norm_of_the_vector(bench: Bench, num_blocks: int) -> None:
+    ops = bench.ops
+    grads = bench.vector(np.random.default_rng(num_blocks).standard_normal(num_blocks * BLOCK))
+    words_of_tail = np.zeros(TAIL_WORDS)
+    words_of_tail[Tail.SAMPLES] = 8
+    found = []
+    for by_norms in (False, True):
+        cursor, control = ops.zeros((CURSOR_WORDS,), np.int64), bench.control()
+        history = ops.zeros((4, HISTORY_WORDS), np.float64)
+        words = bench.vector(words_of_tail), ops.zeros((4,), np.float64), cursor, control, history, POLICY
+        if by_norms:
+            norms = bench.vector(np.zeros(num_blocks))
+            ops.squared_norms(grads.reshape(num_blocks, BLOCK), norms)
+            ops.decide_by_norms(norms, *words)
+        else:
+            ops.decide(grads, *words)
+        found.append(float(np.array(ops.to_host(history))[0, History.GRAD_NORM]))
+    assert found[0] == found[1] > 0
 
 
 def test_decide_clips(bench: Bench) -> None:

@@ -17,13 +17,15 @@ WINDOWS = [Window(0, (96, 64)), Window(6144, (96, 64))]
 SIZE = 12 * 1024
 
 
-def make_exchange(transport: Transport, wire: str, reduce: str = "ordered", size: int = SIZE) -> Exchange:
+def make_exchange(
+    transport: Transport, wire: str, reduce: str = "ordered", size: int = SIZE, sharded: bool = False
+) -> Exchange:
     """Returns an exchange by `wire`, whose options have their defaults."""
     ops, row = Reference(), WIRES[wire]
     options = {name: OPTIONS[name].default for name in row.options}
     setup = Setup(transport, ops, size, WINDOWS, lambda _: 1.0, lambda _: 0, seed=0, options=options)
     compressor = row.make(setup) if row.make else None
-    return Exchange(transport, ops, size, row.codec(ops), reduce=reduce, compressor=compressor)
+    return Exchange(transport, ops, size, row.codec(ops), reduce=reduce, compressor=compressor, sharded=sharded)
 
 
 def count_bytes(transport: Transport, num_micro_batches: int, wire: str, reduce: str, size: int) -> tuple[int, int]:

@@ -50,6 +50,26 @@ def gather(transport: Transport, array: Array) -> list[Array]:
     return gathered if transport.rank == 0 else []
 
 
+def gather_parts(transport: Transport, part: Array, spans: Sequence[slice]) -> Array:
+    """Returns, on rank 0, the whole vector, of which each rank has the `part` of its span; elsewhere an empty one."""
+    padded = np.zeros(max(span.stop - span.start for span in spans), part.dtype)
+    padded[: len(part)] = part
+    gathered = gather(transport, padded)
+    parts = [own[: span.stop - span.start] for own, span in zip(gathered, spans, strict=False)]
+    return np.concatenate(parts) if parts else np.empty(0, part.dtype)
+
+
+def scatter_parts(transport: Transport, vector: Array | None, spans: Sequence[slice]) -> Array:
+    """Returns this rank's part, float32, of rank 0's `vector`, which is not read elsewhere."""
+    longest, own = max(span.stop - span.start for span in spans), spans[transport.rank]
+    parts = []
+    if vector is not None:
+        parts = [np.resize(vector[span], longest) if span.start < span.stop else vector[:longest] for span in spans]
+    padded = np.empty(longest, np.float32)
+    scatter(transport, parts, padded)
+    return padded[: own.stop - own.start]
+
+
 def _flat(array: Array) -> Array:
     assert array.flags.c_contiguous, "buffers are contiguous"
     return array.reshape(-1)

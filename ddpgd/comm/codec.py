@@ -73,6 +73,21 @@ class Plain:
         pass
 
 
+class BlockNorms:
+    """A segment of which others get the squared norms of its blocks alone: values (n, 1024), wire float32 (n,)."""
+
+    def __init__(self, ops: Ops, values: Array, wire: Array) -> None:
+        self.values, self.wire = values, wire
+        self.residual: Array | None = None
+        self._ops = ops
+
+    def encode(self, key: Array) -> None:  # noqa: ARG002
+        self._ops.squared_norms(self.values, self.wire)
+
+    def decode(self) -> None:
+        pass
+
+
 class Float32:
     """`Codec` of the values themselves: nothing is copied, nothing is lost."""
 

@@ -1,9 +1,9 @@
 """The exchange: the sum of a step's micro-batch gradients, equal on every rank, bit for bit.
 
 Ordered form: each rank folds its micro-batches into the maximal subtrees that it covers (pieces); all_to_all hands every
-rank all pieces of the segment that it owns; it adds them in tree order; all_gather gives every rank all segments.
-Fast form: each rank folds all its pieces into one, and the transport's own all_reduce adds those in an order of its own.
-Compressed form: the same, and a compressor sums those approximately.
+rank all pieces of the segment that it owns; it adds them in tree order; all_gather gives every rank all segments, or, of
+a sharded optimizer, the norms of their blocks.
+Fast form: each rank folds all its pieces into one, and the transport's own all_reduce, or a compressor, adds those.
 """
 
 import math
@@ -23,7 +23,7 @@ from ddpgd.comm.rows import Group, RowPool, Rows
 from ddpgd.comm.transport import Transport
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.philox import Purpose
-from ddpgd.kernels.words import Tail
+from ddpgd.kernels.words import BLOCK, Tail
 
 GradientFn = Callable[[int, Array, Array], None]
 """gradient(m, grads, tail) puts the sums over micro-batch m's samples into grads, which still holds older values, and into
@@ -56,6 +56,7 @@ class Exchange:
         seed: For codecs that round stochastically.
         compressor: Sums in the codec's stead.
         levels: The groups of a sum inside nodes and then between them; the exchange owns duplicates. None: it is flat.
+        sharded: Where ranks sum segments, and lose nothing, each keeps the sum of its own; see `block_norms`.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Exchange:
         seed: int = 0,
         compressor: Compressor | None = None,
         levels: Levels | None = None,
+        sharded: bool = False,
     ) -> None:
         if reduce not in ("ordered", "fast"):
             raise ValueError(f"reduce is {reduce!r}; it must be 'ordered' or 'fast'")
@@ -83,13 +85,14 @@ class Exchange:
         """Number of sums so far, of which the random keys are made; set by whoever resumes from a checkpoint."""
         self.wire_loss: WireLoss | None = None
         self.compressor = compressor
-        self._residuals: Residuals | None = None
-        if error_feedback and not self.codec.exact:
-            self._residuals = Residuals(*(ops.zeros((size,), np.float32) for _ in ("sent", "owned")))
+        keeps = error_feedback and not self.codec.exact
+        self._residuals = Residuals(*(ops.zeros((size,), np.float32) for _ in range(2))) if keeps else None
+        self.block_norms = ops.zeros((size // BLOCK,), np.float32) if sharded and not self._folds_whole else None
+        """Squared norms of the sum's blocks, float32 (size / 1024,), where `combine` leaves a rank its own segment alone."""
         self._seed = seed
         self._keys = (ops.zeros((3,), np.uint64), ops.zeros((3,), np.uint64))
         self._ops = ops
-        sending = Sending(ops, self.codec, size, self._keys, self._residuals)
+        sending = Sending(ops, self.codec, size, self._keys, self._residuals, self.block_norms)
         self.form: Form = TwoLevel(levels.duplicate(), sending) if levels else Flat(self.transport, sending)
         self._rows = RowPool(ops, size, join)
         self._plans: dict[int, _Plan] = {}
@@ -187,7 +190,7 @@ class Exchange:
     @property
     def bytes_sent(self) -> int:
         """By this rank, in all calls of `combine` so far; the replays of a captured call are not counted here."""
-        return self.form.bytes_sent + (self.compressor.bytes_sent if self.compressor else 0)
+        return self.transport.bytes_sent + self.form.bytes_sent + (self.compressor.bytes_sent if self.compressor else 0)
 
     @property
     def residuals(self) -> dict[str, Array]:
@@ -239,8 +242,7 @@ class Exchange:
         return plan
 
     def _make_plan(self, num_micro_batches: int) -> _Plan:
-        own = self.micro_batches(num_micro_batches)
-        groups, piece_slots = self._rows.groups(num_micro_batches, own)
+        groups, piece_slots = self._rows.groups(num_micro_batches, self.micro_batches(num_micro_batches))
         tail_row = self._rows.slot(0 if groups or self._sums_whole else 1)
         extra = [self._rows.slot(slot).row for slot in piece_slots[1:]] if self._folds_whole else []
         sent_slots = piece_slots[:1] if self._folds_whole else piece_slots

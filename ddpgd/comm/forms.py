@@ -35,7 +35,7 @@ class Form(Protocol):
 
     @property
     def bytes_sent(self) -> int:
-        """The bytes that this rank has sent so far."""
+        """The bytes that this rank has sent so far in groups of the form's own."""
 
     @property
     def bytes_between(self) -> int:
@@ -67,7 +67,7 @@ class Flat:
 
     @property
     def bytes_sent(self) -> int:
-        return self._transport.bytes_sent
+        return 0
 
     @property
     def bytes_between(self) -> int:
@@ -76,7 +76,9 @@ class Flat:
     def plan(self, num_micro_batches: int, rows: Sequence[Array], slots: list[int]) -> MessagePlan:
         size, exact, world_size = self._sending.size, self._sending.codec.exact, self._transport.world_size
         pieces = _pieces(num_micro_batches, tree.ranges(num_micro_batches, world_size), exact)
-        one_shot = traffic.is_one_shot(size, max(map(len, pieces.of_ranks)), exact)
+        one_shot = (
+            traffic.is_one_shot(size, max(map(len, pieces.of_ranks)), exact) and self._sending.block_norms is None
+        )
         # A tail that travels as its gradient does needs no message of its own.
         windows = traffic.windows(size, 1 if one_shot else world_size, exact and all(pieces.of_ranks))
         values = _of_rows(rows, slots)

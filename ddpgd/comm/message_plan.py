@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpgd.comm.codec import Array, Codec, Coded, Float32
+from ddpgd.comm.codec import Array, BlockNorms, Codec, Coded, Float32, Plain
 from ddpgd.comm.traffic import Window
 from ddpgd.comm.transport import Transport, gathering
 from ddpgd.comm.tree import Fold, Node
 from ddpgd.kernels.ops import Ops
+from ddpgd.kernels.words import BLOCK
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Sending(NamedTuple):
         size: Elements of the gradient.
         keys: Random keys, uint64 (3,), of the two encodings: of pieces on the way to their owner, and of its sum.
         residuals: What encodings have lost so far; None: nothing is kept.
+        block_norms: float32 (size / 1024,): `all_gather` hands every rank the squared norms of the blocks of the sum, and
+            its tail, in place of the sum; not in one shot. None: the sum.
     """
 
     ops: Ops
@@ -55,6 +58,7 @@ class Sending(NamedTuple):
     size: int
     keys: tuple[Array, Array]
     residuals: Residuals | None
+    block_norms: Array | None = None
 
 
 class MessagePlan:
@@ -135,7 +139,19 @@ class MessagePlan:
         else:
             self._send(window, window.owner)
         owned = residuals.owned if residuals and window.owner == rank else None
-        self._gathered[window.owner].append(self._coded(window, self._row[window.span], owned))
+        self._gathered[window.owner] += self._shown(window, owned)
+
+    def _shown(self, window: Window, residual: Array | None) -> list[Coded]:
+        """The forms of a window's sum that its owner hands to all."""
+        size, block_norms = self._sending.size, self._sending.block_norms
+        row, start, stop = self._row, window.span.start, min(window.span.stop, size)
+        if block_norms is None:
+            return [self._coded(window, row[window.span], residual)]
+        shown: list[Coded] = [Plain(row[size : window.span.stop])] if window.span.stop > size else []
+        if start < stop:
+            norms = block_norms[start // BLOCK : stop // BLOCK]
+            shown.append(BlockNorms(self._sending.ops, row[start:stop].reshape(-1, BLOCK), norms))
+        return shown
 
     def _lay_one_shot(self, window: Window) -> None:
         self._receive_and_add(window)

@@ -104,7 +104,9 @@ def is_one_shot(size: int, most_pieces: int, exact: bool) -> bool:
     return exact and (4 * size + TAIL_BYTES) * most_pieces <= ONE_SHOT_BYTES
 
 
-def ordered(size: int, pieces: Sequence[int], coded_bytes: Callable[[int], int], exact: bool) -> Traffic:
+def ordered(
+    size: int, pieces: Sequence[int], coded_bytes: Callable[[int], int], exact: bool, sharded: bool = False
+) -> Traffic:
     """Returns the traffic of an ordered sum of rows.
 
     Args:
@@ -112,12 +114,27 @@ def ordered(size: int, pieces: Sequence[int], coded_bytes: Callable[[int], int],
         pieces: The number of pieces of each rank; see `num_pieces`.
         coded_bytes: The bytes in which so many values travel.
         exact: True if the codec loses nothing, so that a tail can travel with its gradient.
+        sharded: True if owners keep their sums, and hand others the squared norms of blocks and the tail.
     """
     world_size = len(pieces)
-    one_shot = is_one_shot(size, max(pieces), exact)
+    one_shot = is_one_shot(size, max(pieces), exact) and not sharded
     cut = windows(size, 1 if one_shot else world_size, exact and all(pieces))
-    sent = _sent(_in_one_shot if one_shot else _in_segments, pieces, cut, coded_bytes)
+    sent = _sent(_in_one_shot if one_shot else _in_segments, pieces, cut, coded_bytes, size if sharded else None)
     return _traffic(1 if one_shot else 2, sent, world_size - 1)
+
+
+def shared_params(size: int, world_size: int) -> Traffic:
+    """Returns the traffic of ranks that each hand all others their segment of a vector."""
+    own, others = [span.stop - span.start for span in segments(size, world_size)], world_size - 1
+    num_bytes, num_messages = [others * 4 * n for n in own], [others * (n > 0) for n in own]
+    return Traffic(1, tuple(num_bytes), tuple(num_messages), others)
+
+
+def _norms(window: Window, size: int) -> tuple[int, int]:
+    """Returns the bytes and the number of the messages in which an owner hands others the norms of a window, and a tail."""
+    num_values = max(0, min(window.span.stop, size) - window.span.start)
+    has_tail = window.span.stop > size
+    return 4 * -(-num_values // BLOCK) + TAIL_BYTES * has_tail, (num_values > 0) + has_tail
 
 
 def two_level(
@@ -168,33 +185,46 @@ def _traffic(
 
 
 def _sent(
-    send: Callable[[Sequence[int], list[Window], list[int]], tuple[int, ...]],
+    send: Callable[[Sequence[int], list[Window], list[int], list[int]], tuple[int, ...]],
     pieces: Sequence[int],
     cut: list[Window],
     coded_bytes: Callable[[int], int],
+    size_of_norms: int | None = None,
 ) -> list[tuple[int, int]]:
-    """Returns the bytes and the messages that each rank sends."""
+    """Returns the bytes and the messages that each rank sends; of a vector of `size_of_norms`, norms in place of sums."""
     lengths = [span.stop - span.start for _, span, _ in cut]
     num_bytes = [4 * n if window.is_tail else coded_bytes(n) for n, window in zip(lengths, cut, strict=True)]
-    return list(zip(send(pieces, cut, num_bytes), send(pieces, cut, [1] * len(cut)), strict=True))
+    counts = [1] * len(cut)
+    shown = list(zip(num_bytes, counts, strict=True))
+    if size_of_norms is not None:
+        shown = [_norms(window, size_of_norms) for window in cut]
+    shown_bytes, shown_counts = ([one[place] for one in shown] for place in (0, 1))
+    return list(zip(send(pieces, cut, num_bytes, shown_bytes), send(pieces, cut, counts, shown_counts), strict=True))
 
 
-def _in_one_shot(pieces: Sequence[int], cut: list[Window], weights: list[int]) -> tuple[int, ...]:
+def _in_one_shot(
+    pieces: Sequence[int],
+    cut: list[Window],
+    weights: list[int],
+    shown: list[int],  # noqa: ARG001 - nothing is handed out
+) -> tuple[int, ...]:
     """Sums, by rank, the weights of what it sends. A rank without pieces sends its tail."""
     gradient = sum(weight for weight, window in zip(weights, cut, strict=True) if not window.is_tail)
     tail = sum(weights) - gradient
     return tuple((len(pieces) - 1) * (own * gradient + max(1, own) * tail) for own in pieces)
 
 
-def _in_segments(pieces: Sequence[int], cut: list[Window], weights: list[int]) -> tuple[int, ...]:
-    """Sums the same: pieces to the owners of the windows, and to all others the sums of the windows that it owns."""
+def _in_segments(pieces: Sequence[int], cut: list[Window], weights: list[int], shown: list[int]) -> tuple[int, ...]:
+    """Sums the same: pieces to the owners of the windows, and to all others what is `shown` of the windows that it owns."""
     owned = {False: [0] * len(pieces), True: [0] * len(pieces)}
-    for weight, window in zip(weights, cut, strict=True):
+    handed_out = [0] * len(pieces)
+    for weight, of_sum, window in zip(weights, shown, cut, strict=True):
         owned[window.is_tail][window.owner] += weight
+        handed_out[window.owner] += of_sum
     gradient, tail = sum(owned[False]), sum(owned[True])
     return tuple(
-        own * (gradient - of_gradient) + max(1, own) * (tail - of_tail) + (len(pieces) - 1) * (of_gradient + of_tail)
-        for own, of_gradient, of_tail in zip(pieces, owned[False], owned[True], strict=True)
+        own * (gradient - of_gradient) + max(1, own) * (tail - of_tail) + (len(pieces) - 1) * of_sums
+        for own, of_gradient, of_tail, of_sums in zip(pieces, owned[False], owned[True], handed_out, strict=True)
     )
 
 

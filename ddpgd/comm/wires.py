@@ -34,6 +34,7 @@ class Load(NamedTuple):
         narrow: Elements of the two sums of `--wire powersgd`.
         reduce: "ordered" or "fast".
         nodes: The number of ranks of each node, where the sum has two levels; empty: it is flat.
+        sharded: True if each rank updates its segment of the params and hands it to the others.
     """
 
     size: int
@@ -43,6 +44,7 @@ class Load(NamedTuple):
     narrow: tuple[int, int] = (0, 0)
     reduce: str = "ordered"
     nodes: tuple[int, ...] = ()
+    sharded: bool = False
 
     @property
     def pieces(self) -> tuple[int, ...]:
@@ -90,7 +92,11 @@ class Wire:
         return Float32() if self.format is None else BlockScaled(ops, self.name, self.format)
 
     def traffic(self, load: Load) -> list[Traffic]:
-        """Returns what ranks send in an exchange, as one or more sums after each other."""
+        """Returns what ranks send in a step, as one or more sums after each other."""
+        params = [traffic.shared_params(load.size, load.world_size)] if load.sharded else []
+        return [*self._traffic_of_gradients(load), *params]
+
+    def _traffic_of_gradients(self, load: Load) -> list[Traffic]:
         if self.sums is not None:
             return self.sums(load)
         if load.reduce == "fast":
@@ -99,7 +105,7 @@ class Wire:
         if load.nodes:
             return traffic.two_level(load.size, load.num_micro_batches, load.nodes, coded_bytes, exact)
         pieces = traffic.num_pieces(load.num_micro_batches, load.world_size, folds_whole=not exact)
-        return [traffic.ordered(load.size, pieces, coded_bytes, exact)]
+        return [traffic.ordered(load.size, pieces, coded_bytes, exact, load.sharded and exact)]
 
     def num_pieces(self, load: Load) -> int:
         """Returns the largest number of pieces that any rank sends."""

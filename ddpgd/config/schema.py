@@ -173,6 +173,13 @@ class Config:
         "form of the ordered sum: between all ranks, or inside nodes first; auto: what is faster, for --wire float32",
         choices=("auto", "flat", "two-level"),
     )
+    shard_optimizer: Literal["auto", "on", "off"] = _option(
+        "auto",
+        "exchange",
+        "let each rank hold and update its part of the optimizer, with the same bits; auto: on CPUs, where it is faster",
+        choices=("auto", "on", "off"),
+        bare="on",
+    )
     sync: Literal["every-step", "local"] = _fixed(
         "every-step",
         "exchange",

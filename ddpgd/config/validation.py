@@ -10,7 +10,10 @@ from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag
 from ddpgd.errors import InputError
 from ddpgd.optim.rules import RULES
 
-PER_LAUNCH = ("resume", "max_time", "quiet", "backend", "replay", "share_gpu", "transport", "ranks")
+PER_LAUNCH = (
+    *("resume", "max_time", "quiet", "backend", "replay", "share_gpu", "transport", "ranks"),
+    "shard_optimizer",
+)
 """Options that say how one start goes, not what the run is: a resume begins with their defaults."""
 
 _REQUIRES = {
@@ -144,6 +147,10 @@ def _validate_exchange(config: Config) -> None:
         for other in belonging:
             if getattr(config, name) != wanted and getattr(config, other) != OPTIONS[other].default:
                 raise InputError(f"{flag(other)} is for {flag(name)} {wanted}; type that as well, or drop it")
+    if config.shard_optimizer == "on" and config.sync == "local":
+        raise InputError(
+            "--shard-optimizer: with --sync local each rank updates all params by itself; drop one of the two"
+        )
     if config.exchange == "two-level" and (config.reduce == "fast" or WIRES[config.wire].kind is Kind.COMPRESSOR):
         who = "--reduce fast" if config.reduce == "fast" else f"--wire {config.wire}"
         raise InputError(f"--exchange two-level: {who} sums whole vectors of all ranks at once; type --exchange flat")

@@ -174,6 +174,11 @@ class Ops(Protocol):
         control float64 (CONTROL_WORDS,), history float64 (rows, HISTORY_WORDS), whose other words are left as they are.
         """
 
+    def decide_by_norms(
+        self, block_norms: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
+    ) -> None:
+        """Decides as `decide`, from the squared norms of grads' blocks of 1,024: float32 (n / 1024,), overwritten."""
+
     def update(
         self,
         rule: str,

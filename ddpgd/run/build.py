@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ddpgd.comm.compressor import NoExchange
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.levels import Levels
+from ddpgd.comm.sharding import Replicated, Sharded
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.wires import WIRES
 from ddpgd.config.schema import Config
@@ -69,13 +70,16 @@ def sync(
     join = _batched_micro_batches(
         backend, config.micro_batch, tensors.size, cut.num_micro_batches(0), transport.world_size
     )
-    exchange = build_exchange.of_gradients(backend, config, transport, tensors, cut, join, levels)
+    is_flat, on_cpu = levels is None, backend.name == "numpy"
+    is_sharded = build_exchange.is_sharded(config, tensors.size, transport.world_size, is_flat and on_cpu)
+    exchange = build_exchange.of_gradients(backend, config, transport, tensors, cut, join, is_sharded, levels)
+    shares = (Sharded if is_sharded else Replicated)(exchange.transport, tensors.size)
     counters = counters or Counters()
     cut.prepare(cut.epoch(counters.step))
     vector = initialise(tensors, config.init, config.seed) if initial_params is None else initial_params
-    rule = optimizer(backend, config, tensors.size)
+    rule = optimizer(backend, config, shares.own.stop - shares.own.start)
     loss_scale = INITIAL_LOSS_SCALE if config.precision == "float16" else 1.0
-    state = TrainState.create(backend, vector, counters, rule.state, loss_scale)
+    state = TrainState.create(backend, vector, counters, shares, rule.state, loss_scale)
     step_through = partial(
         Step,
         backend,
@@ -90,7 +94,8 @@ def sync(
     )
     synced_step = step_through(exchange=exchange)
     if config.sync == "every-step":
-        state.replicated = _wire_state("wire.", exchange) | _named("optimizer.", state.optimizer)
+        state.replicated = _wire_state("wire.", exchange)
+        (state.sharded if is_sharded else state.replicated).update(_named("optimizer.", state.optimizer))
         state.per_rank = _named("residual.", exchange.residuals)
         return synced_step
     alone = Exchange(transport, backend, tensors.size, join=join, compressor=NoExchange())

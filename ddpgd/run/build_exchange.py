@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable
 
+from ddpgd.comm import traffic
 from ddpgd.comm.codec import Codec
 from ddpgd.comm.compressor import Setup, Window
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.levels import Levels
 from ddpgd.comm.transport import Transport
-from ddpgd.comm.wires import WIRES
+from ddpgd.comm.wires import WIRES, Kind
 from ddpgd.config.schema import Config
 from ddpgd.data.batches import Batches
 from ddpgd.kernels.ops import Ops
@@ -20,6 +21,19 @@ def codec(wire: str, backend: Ops) -> Codec:
     return WIRES[wire].codec(backend)
 
 
+def is_sharded(config: Config, size: int, world_size: int, on_cpu: bool) -> bool:
+    """Returns whether each rank holds and updates a part of the optimizer of `size` elements.
+
+    "auto": where ranks sum segments in any case, on CPUs. On GPUs it is not yet measured.
+    """
+    if config.shard_optimizer != "auto":
+        return config.shard_optimizer == "on"
+    in_segments = (
+        config.reduce == "ordered" and WIRES[config.wire].kind is Kind.EXACT and not traffic.is_one_shot(size, 1, True)
+    )
+    return in_segments and config.sync == "every-step" and on_cpu and world_size > 1
+
+
 def of_gradients(
     backend: Ops,
     config: Config,
@@ -27,6 +41,7 @@ def of_gradients(
     layout: Layout,
     batches: Batches,
     join: int,
+    sharded: bool = False,
     levels: Levels | None = None,
 ) -> Exchange:
     """Returns the exchange that sums gradients, every step; of two levels if its groups are given."""
@@ -36,7 +51,9 @@ def of_gradients(
 
     clip_norm = config.clip_norm * batches.global_batch / math.sqrt(transport.world_size)
     setup = _setup(backend, config, transport, layout, batches, batch_fraction)
-    return _exchange(config, setup._replace(momentum=momentum_of_wire(config), clip_norm=clip_norm), join, levels)
+    return _exchange(
+        config, setup._replace(momentum=momentum_of_wire(config), clip_norm=clip_norm), join, sharded, levels
+    )
 
 
 def of_changes(
@@ -48,7 +65,7 @@ def of_changes(
     levels: Levels | None = None,
 ) -> Exchange:
     """Returns the exchange that sums the changes which each rank made to its params."""
-    return _exchange(config, _setup(backend, config, transport, layout, batches, lambda _step: 1.0), 1, levels)
+    return _exchange(config, _setup(backend, config, transport, layout, batches, lambda _step: 1.0), 1, False, levels)
 
 
 def momentum_of_wire(config: Config) -> float:
@@ -76,7 +93,7 @@ def _setup(
     )
 
 
-def _exchange(config: Config, setup: Setup, join: int, levels: Levels | None) -> Exchange:
+def _exchange(config: Config, setup: Setup, join: int, sharded: bool, levels: Levels | None) -> Exchange:
     wire = WIRES[config.wire]
     return Exchange(
         setup.transport,
@@ -89,4 +106,5 @@ def _exchange(config: Config, setup: Setup, join: int, levels: Levels | None) ->
         seed=config.seed,
         compressor=wire.make(setup) if wire.make else None,
         levels=levels,
+        sharded=sharded and levels is None,
     )

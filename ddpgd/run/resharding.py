@@ -28,6 +28,8 @@ def gather(backend: Ops, transport: Transport, layout: Layout, state: TrainState
     for name, vector in state.per_rank.items():
         gathered = bulk.gather(transport, backend.to_host(vector))
         arrays |= {f"{name}.{rank}": array for rank, array in enumerate(gathered)}
+    for name, part in state.sharded.items():
+        arrays[name] = bulk.gather_parts(transport, backend.to_host(part), state.shares.spans)
     if transport.rank > 0:
         return {}
     host = backend.to_host(state.params)
@@ -57,6 +59,9 @@ def restore(backend: Ops, transport: Transport, state: TrainState, arrays: Array
     on_root(transport, lambda: _check(state, arrays, world_size))
     for name, vector in state.replicated.items():
         backend.upload(_broadcast(transport, vector, partial(_array, name, arrays)), vector)
+    for name, part in state.sharded.items():
+        whole = _array(name, arrays) if transport.rank == 0 else None
+        backend.upload(bulk.scatter_parts(transport, whole, state.shares.spans), part)
     if world_size == transport.world_size:
         mine = {name: _own(transport, vector, name, arrays) for name, vector in state.per_rank.items()}
     else:
@@ -82,6 +87,7 @@ def describe_resharding(state: TrainState) -> list[str]:
 def _check(state: TrainState, arrays: Arrays, world_size: int) -> None:
     """Raises InputError if the arrays beside params are not exactly those that `state` has."""
     wanted = {name: vector.shape for name, vector in state.replicated.items()}
+    wanted |= dict.fromkeys(state.sharded, (state.shares.spans[-1].stop,))
     wanted |= {f"{name}.{rank}": vector.shape for name, vector in state.per_rank.items() for rank in range(world_size)}
     found = {name: array for name, array in arrays.items() if not name.startswith("params.")}
     for name in sorted(wanted.keys() ^ found.keys()):

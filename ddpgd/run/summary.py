@@ -41,6 +41,7 @@ class Summary(TypedDict):
         step_shares: Fractions of a step: "compute", "wait", "exchange" and "update"; they add up to 1.
         late_rank: The rank that the others wait for, from 20 % of the time on: "rank", "share" (of the time), "run_share" (of
             the time, with a core) and "run_share_most" (the largest of any rank); else None.
+        optimizer_bytes: Bytes of the optimizer's vectors on the rank that holds most; None in earlier versions.
         wire_bytes_per_step: Bytes that the busiest rank sends in a step.
         between_bytes_per_step: Bytes that the busiest rank sends to other nodes in a step of two levels; 0 where the exchange
             is flat, which does not count them apart.
@@ -82,6 +83,7 @@ class Summary(TypedDict):
     exchange_us_median: float | None
     step_shares: dict[str, float]
     late_rank: dict[str, float] | None
+    optimizer_bytes: int | None
     wire_bytes_per_step: int
     between_bytes_per_step: int
     wire_compression: float | None
@@ -155,6 +157,7 @@ def _checked(table: Any, run_dir: str) -> Summary:
         "warnings": [],
         "train_s_since_start": table.get("train_s"),
         "late_rank": None,
+        "optimizer_bytes": None,
         "transport_choice": "",
         "exchange": "flat",
         "exchange_choice": "",

@@ -53,14 +53,13 @@ def _sentence(
 
 def bound(now: Prediction) -> str:
     """Names the largest loss of a step."""
-    repeated_s = now.update_s * (1 - 1 / now.world_size)
     losses = {
         "the start-up of messages costs most (latency-bound)": now.latency_s,
         "the link's rate costs most (bandwidth-bound)": max(0.0, now.transfer_s - now.hidden_s),
         "encoding costs most": now.coding_s,
         "waiting for the slowest rank costs most": now.wait_s,
-        "the update, which every rank computes in full, costs most": repeated_s,
-        "ranks have unequal numbers of micro-batches": now.compute_s - now.one_rank_s / now.world_size - repeated_s,
+        "the update, which every rank computes in full, costs most": now.repeated_s,
+        "ranks have unequal numbers of micro-batches": now.compute_s - now.one_rank_s / now.world_size - now.repeated_s,
     }
     largest = max(losses, key=losses.__getitem__)
     return largest if losses[largest] > 0.02 * now.step_s else "computing is nearly all of a step"

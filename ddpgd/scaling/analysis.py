@@ -121,6 +121,7 @@ def _row(found: Found, case: Case, base: Case, runs: Runs, num_slots: int, isola
     shares = _mean_shares(own)
     step_ms = 1000 * statistics.median(run["step_s"] for run in own)
     perfect_ms = 1000 * case.global_batch / (case.num_ranks * statistics.median(run["samples_per_s"] for run in alone))
+    alone_update_ms = 1000 * _mean_shares(alone)["update"] * statistics.median(run["step_s"] for run in alone)
     times = [one["train_s"] for one in found["targets"] if one["case"] == case.name]
     reached = [taken for taken in times if taken is not None]
     everything = [run for run in found["runs"] if run["case"] == case.name]
@@ -137,7 +138,7 @@ def _row(found: Found, case: Case, base: Case, runs: Runs, num_slots: int, isola
         perfect_ms=perfect_ms,
         wire_bytes=statistics.median(run["wire_bytes"] for run in own),
         shares=shares,
-        lost_ms=_lost_ms(case, shares, step_ms, perfect_ms),
+        lost_ms=_lost_ms(case, shares, step_ms, perfect_ms, alone_update_ms),
         target_s=Figure.of(reached) if reached and len(reached) == len(times) else None,
         num_reached=len(reached),
         num_tried=len(times),
@@ -146,10 +147,15 @@ def _row(found: Found, case: Case, base: Case, runs: Runs, num_slots: int, isola
     )
 
 
-def _lost_ms(case: Case, shares: dict[str, float], step_ms: float, perfect_ms: float) -> dict[str, float]:
-    """Returns time by cause; together, what a step takes longer than a perfect one, which neither waits nor exchanges."""
+def _lost_ms(
+    case: Case, shares: dict[str, float], step_ms: float, perfect_ms: float, alone_update_ms: float
+) -> dict[str, float]:
+    """Returns time by cause; together, what a step takes longer than a perfect one, which neither waits nor exchanges.
+
+    An update that ranks share takes, on each, its part of the update of one rank alone, `alone_update_ms`.
+    """
     own_ms = {part: step_ms * share for part, share in shares.items()}
-    repeated_ms = own_ms["update"] * (1 - 1 / case.num_ranks) if case.mode == STRONG else 0.0
+    repeated_ms = max(0.0, own_ms["update"] - alone_update_ms / case.num_ranks) if case.mode == STRONG else 0.0
     return {
         "computing": own_ms["compute"] + own_ms["update"] - perfect_ms - repeated_ms,
         "update": repeated_ms,

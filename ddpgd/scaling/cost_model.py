@@ -45,7 +45,7 @@ class Work:
     `density`: of topk, what a rank sends. `narrow`: of powersgd, the elements of its two sums, instead of num_params.
     `overlap`: the share of computing during which bytes may travel: 0 for ddpgd, whose exchange begins when all gradients
     are there; the backward pass, 2/3, for those that send the last layers' first. `exchange`: "flat", "two-level", or "auto",
-    the faster of them.
+    the faster of them. `sharded`: each rank updates its part.
     """
 
     num_params: int
@@ -58,6 +58,7 @@ class Work:
     narrow: tuple[int, int] = (0, 0)
     overlap: float = 0.0
     exchange: str = "flat"
+    sharded: bool = False
 
 
 class Prediction(NamedTuple):
@@ -65,7 +66,7 @@ class Prediction(NamedTuple):
 
     `between_bytes`: of a sum of two levels, what the rank that sends most sends to other nodes; 0 for others.
 
-    `compute_s` includes `update_s`, which every rank makes as a whole.
+    `compute_s` includes `update_s`, of which `repeated_s` is what other ranks compute as well.
     """
 
     world_size: int
@@ -76,6 +77,7 @@ class Prediction(NamedTuple):
     between_bytes: float
     compute_s: float
     update_s: float
+    repeated_s: float
     wait_s: float
     latency_s: float
     transfer_s: float
@@ -95,6 +97,7 @@ class Prediction(NamedTuple):
 def predict(work: Work, costs: Costs, cluster: Cluster, world_size: int) -> Prediction:
     """A step of `work` by `world_size` ranks, filled node by node."""
     num_micro_batches = math.ceil(work.global_batch / work.micro_batch)
+    update_s = _update_s(work, costs, world_size)
     compute_s = _compute_s(work, costs, num_micro_batches, world_size)
     one_rank_s = _compute_s(work, costs, num_micro_batches, 1)
     load = _load(work, num_micro_batches, cluster, world_size)
@@ -114,7 +117,8 @@ def predict(work: Work, costs: Costs, cluster: Cluster, world_size: int) -> Pred
         wire_bytes=_busiest(sums) / work.local_steps,
         between_bytes=_busiest([one for one in sums if one.level is Level.BETWEEN]) / work.local_steps,
         compute_s=compute_s,
-        update_s=costs.update_s,
+        update_s=update_s,
+        repeated_s=update_s - costs.update_s / world_size,
         wait_s=wait_s,
         latency_s=parts[0],
         transfer_s=parts[1],
@@ -141,13 +145,17 @@ def _compute_s(work: Work, costs: Costs, num_micro_batches: int, world_size: int
     """Returns the number of the rank that has most."""
     own = math.ceil(num_micro_batches / world_size)
     rows = min(own * work.micro_batch, work.global_batch)
-    return own * costs.micro_batch_s + rows * costs.sample_s + costs.update_s
+    return own * costs.micro_batch_s + rows * costs.sample_s + _update_s(work, costs, world_size)
+
+
+def _update_s(work: Work, costs: Costs, world_size: int) -> float:
+    return costs.update_s / world_size if work.sharded else costs.update_s
 
 
 def _load(work: Work, num_micro_batches: int, cluster: Cluster, world_size: int) -> Load:
     """Returns the sum: of a step's micro-batches, or of one change of params a rank; in the form that is asked for."""
     count = world_size if work.local_steps > 1 else num_micro_batches
-    flat = Load(work.num_params, count, world_size, work.density, work.narrow, work.reduce)
+    flat = Load(work.num_params, count, world_size, work.density, work.narrow, work.reduce, sharded=work.sharded)
     levels = flat._replace(nodes=cluster.nodes(world_size))
     either = [flat, levels] if cluster.ranks_per_node > 1 else [flat]
     forms = {"flat": [flat], "two-level": [levels], "auto": either}[work.exchange]

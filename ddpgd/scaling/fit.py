@@ -88,11 +88,12 @@ def fit(ops: Ops, config: Config, transport: Transport, seconds: float, num_node
 
 
 def _run(ops: Ops, config: Config, data: Dataset, transport: Transport, seconds: float) -> _Run:
-    """Steps of float32, ordered: the parts of each are timed, and the steps are the same on all ranks.
+    """Steps of float32, ordered, with whole updates: the parts of each are timed, and the steps are the same on all ranks.
 
     They learn so slowly that no network diverges: a step whose gradient is not finite would update nothing.
     """
     plain = replace(config, wire="float32", reduce="ordered", error_feedback=False, sync="every-step", lr=SLOW_LR)
+    plain = replace(plain, shard_optimizer="off")
     step = build.sync(ops, plain, data, transport, total_steps=10**9)
     assert isinstance(step, Step), "every step is synced"
     step.time_parts()
@@ -166,7 +167,7 @@ def _codings(ops: Ops, size: int) -> dict[str, Coding]:
 def _compressing(ops: Ops, config: Config, layout: Layout, batches: Batches) -> Coding:
     """Measures the coding costs of topk or powersgd: all that a rank does alone."""
     every_step = replace(config, sync="every-step")
-    exchange = build_exchange.of_gradients(ops, every_step, Alone(), layout, batches, 1)
+    exchange = build_exchange.of_gradients(ops, every_step, Alone(), layout, batches, 1, sharded=False)
     grads, tail = exchange.result
     draws = uniforms(0, Purpose.SYNTHETIC, 0, layout.size).astype(np.float32)
 

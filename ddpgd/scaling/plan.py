@@ -20,6 +20,7 @@ from ddpgd.config.units import bytes_text, parse_count, parse_duration, parse_ra
 from ddpgd.config.validation import form, validate
 from ddpgd.errors import InputError
 from ddpgd.run import build
+from ddpgd.run.build_exchange import is_sharded
 from ddpgd.run.device import Machine, agree
 from ddpgd.scaling.advice import advise, percent
 from ddpgd.scaling.cost_model import Coding, Costs, Prediction, Work, predict
@@ -54,7 +55,8 @@ FLAGS: dict[str, tuple[str, str]] = {
 }
 
 WORK_OPTIONS = ("hidden", "global_batch", "micro_batch", "accumulate", "optimizer", "wire", "topk_density", "powersgd_rank",
-                "reduce", "exchange", "sync", "local_steps", "backend", "precision", "share_gpu", "transport")  # fmt: skip
+                "reduce", "exchange", "sync", "local_steps", "shard_optimizer", "backend", "precision", "share_gpu",
+                "transport")  # fmt: skip
 """Options of `train` that `plan` has as well."""
 
 
@@ -78,8 +80,9 @@ class Plan:
         num_params: int,
         narrow: tuple[int, int],
         samples: int = 60_000,
+        on_cpu: bool = False,
     ) -> None:
-        """`flags`: those of FLAGS, as typed. `narrow`: what powersgd sums, in elements."""
+        """`flags`: those of FLAGS, as typed. `narrow`: what powersgd sums, in elements. `on_cpu`: ranks have no GPUs."""
         self.fitted = fitted
         self.samples = samples
         self.ranks = sorted({parse_count(part, "ranks") for part in flags.get("ranks", FLAGS["ranks"][0]).split(",")})
@@ -97,6 +100,7 @@ class Plan:
             narrow=narrow,
             overlap=_share(flags.get("overlap", "0")),
             exchange=form(config),
+            sharded=is_sharded(config, num_params, max(self.ranks), on_cpu),
         )
 
     def work(self, world_size: int) -> Work:
@@ -203,7 +207,8 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, 
     # What is wrong is told before anything is measured.
     Plan(config, flags, unmeasured if is_measured else None, num_params, narrow, samples)
     fitted = _fit(config, flags, world, machine) if is_measured else None
-    plan = Plan(config, flags, fitted, num_params, narrow, samples)
+    on_cpu = machine.ops(config).name == "numpy" if is_measured else config.backend == "numpy"
+    plan = Plan(config, flags, fitted, num_params, narrow, samples, on_cpu)
     if "plot" in flags:
         on_root(world, lambda: draw_predictions(plan.predictions, Path(flags["plot"])))
     return [as_json(plan, samples)] if flags.get("json") else [*table(plan, samples), "", *plan.advice]

@@ -1,12 +1,14 @@
 """Figures of a run: what steps add to its counters, a record of the last steps, and the summary of all."""
 
 import math
+import statistics
 import time
 
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
 from ddpgd.data.batches import Batches
-from ddpgd.training.counters import Counters, Record
+from ddpgd.training.counters import Record
+from ddpgd.training.state import TrainState
 from ddpgd.training.step import StepResult
 from ddpgd.training.timing import StepCosts, late_rank, median_us, shares
 
@@ -14,8 +16,9 @@ from ddpgd.training.timing import StepCosts, late_rank, median_us, shares
 class Bookkeeping:
     """Counts steps in `counters`, and what they cost on this rank."""
 
-    def __init__(self, counters: Counters, batches: Batches, exchange: Exchange) -> None:
-        self._counters = counters
+    def __init__(self, state: TrainState, batches: Batches, exchange: Exchange) -> None:
+        self._counters = state.counters
+        self._state = state
         self._batches = batches
         self._exchange = exchange
         self._costs = StepCosts()
@@ -76,12 +79,13 @@ class Bookkeeping:
     def figures(self, transport: Transport) -> Record:
         """The figures of the whole run for its summary; every rank calls it."""
         counters, own = self._counters, self._costs
-        everybody = transport.all_gather_objects(
-            (own.compute_s, (own.wire_bytes, own.between_bytes), own.recent(), own.run_share())
-        )
-        compute_s, sent, recent, run_shares = zip(*everybody, strict=True)
+        held = sum(vector.nbytes for vector in self._state.optimizer.values())
+        costs = own.compute_s, own.update_s, (own.wire_bytes, own.between_bytes), held
+        everybody = transport.all_gather_objects((*costs, own.recent(), own.run_share()))
+        compute_s, update_s, sent, optimizer_bytes, recent, run_shares = zip(*everybody, strict=True)
         wire_bytes, between_bytes = (round(max(kind) / max(1, own.num_steps)) for kind in zip(*sent, strict=True))
-        one_rank_share = (sum(compute_s) + own.update_s) / own.timed_s if own.timed_s else 1.0
+        update_of_one_s = statistics.fmean(update_s) * self._state.shares.num_parts
+        one_rank_share = (sum(compute_s) + update_of_one_s) / own.timed_s if own.timed_s else 1.0
         return {
             "steps": counters.step,
             "epochs": counters.step / self._batches.steps_per_epoch,
@@ -97,6 +101,7 @@ class Bookkeeping:
             "exchange_us_median": median_us(own.exchange_us),
             "step_shares": shares(recent),
             "late_rank": late_rank(recent, run_shares),
+            "optimizer_bytes": max(optimizer_bytes),
             "wire_bytes_per_step": wire_bytes,
             "between_bytes_per_step": between_bytes,
             "exchange": self._exchange.form.name,

@@ -47,13 +47,20 @@ class HostReplay:
     """Steps whose exchange needs the host, or whose backend has no graphs: one at a time, each part timed."""
 
     def __init__(
-        self, ops: Ops, exchange: Exchange, shape: StepShape, compute_gradients: Work, decide_and_update: Work
+        self,
+        ops: Ops,
+        exchange: Exchange,
+        shape: StepShape,
+        compute_gradients: Work,
+        decide_and_update: Work,
+        share_params: Work,
     ) -> None:
         self._synchronize = ops.synchronize
         self._exchange = exchange
         self._shape = shape
         self._compute_gradients = ops.capture(compute_gradients)
         self._decide_and_update = ops.capture(decide_and_update)
+        self._share_params = share_params
 
     def run(self, count: int, stop: bool) -> Cost:
         assert count == 1
@@ -65,8 +72,11 @@ class HostReplay:
         exchange.combine(self._shape.num_micro_batches, stop, measure_error=self._shape.observe)
         exchanged = time.perf_counter()
         self._decide_and_update()
+        updated = time.perf_counter()
+        self._share_params()
+        exchange_s = exchanged - computed + time.perf_counter() - updated
         sent = exchange.bytes_sent - bytes_before, form.bytes_between - between_before
-        return Cost(computed - started, exchanged - computed, *sent)
+        return Cost(computed - started, exchange_s, *sent)
 
 
 class DeviceReplay:
@@ -82,6 +92,7 @@ class DeviceReplay:
         shape: StepShape,
         compute_gradients: Work,
         decide_and_update: Work,
+        share_params: Work,
         requests: Requests | None,
     ) -> None:
         self._ops = ops
@@ -89,6 +100,7 @@ class DeviceReplay:
         self._shape = shape
         self._compute_gradients = compute_gradients
         self._decide_and_update = decide_and_update
+        self._share_params = share_params
         self._requests = requests
         self._wire_bytes = self._between_bytes = 0
 
@@ -108,5 +120,6 @@ class DeviceReplay:
         self._compute_gradients()
         exchange.combine(self._shape.num_micro_batches, requests=self._requests)
         self._decide_and_update()
+        self._share_params()
         self._wire_bytes, exchange.round = exchange.bytes_sent - bytes_before, round
         self._between_bytes = exchange.form.bytes_between - between_before

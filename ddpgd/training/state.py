@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpgd.comm.sharding import Shares
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import CONTROL_WORDS, Control
 from ddpgd.training.counters import Counters
@@ -20,18 +21,22 @@ class TrainState:
         weights: What `Ops.round_weights` made of params: the inputs of products, updated with params.
         control: Float64 (CONTROL_WORDS,), see `Control`: the last decision, the update's number, the loss scale.
         counters: The state of the run in numbers, on the host.
-        optimizer: The optimizer's vectors by name, float32 (n,).
+        optimizer: The optimizer's vectors by name, float32: this rank's part of (n,).
         replicated: Vectors by their names in checkpoints, params aside, that are equal on all ranks.
         per_rank: The same: vectors of which each rank has its own.
+        sharded: The same: vectors of which each rank has the part that `shares` names.
+        shares: The part of params that this rank updates.
     """
 
     params: Array
     weights: Array
     control: Array
     counters: Counters
+    shares: Shares
     optimizer: dict[str, Array] = field(default_factory=dict)
     replicated: dict[str, Array] = field(default_factory=dict)
     per_rank: dict[str, Array] = field(default_factory=dict)
+    sharded: dict[str, Array] = field(default_factory=dict)
 
     @classmethod
     def create(
@@ -39,6 +44,7 @@ class TrainState:
         ops: Ops,
         params: NDArray[np.float32],
         counters: Counters,
+        shares: Shares,
         optimizer: dict[str, Array],
         initial_loss_scale: float,
     ) -> Self:
@@ -48,7 +54,7 @@ class TrainState:
         control[Control.UPDATE] = counters.updates
         control[Control.LOSS_SCALE] = counters.loss_scale or initial_loss_scale
         control[Control.GOOD_STEPS] = counters.good_steps
-        return cls(vector, ops.round_weights(vector), ops.from_host(control), counters, optimizer)
+        return cls(vector, ops.round_weights(vector), ops.from_host(control), counters, shares, optimizer)
 
     def read_loss_scale(self, ops: Ops) -> None:
         """Notes the loss scale, and the number of steps that it has held, in `counters`."""

@@ -148,12 +148,20 @@ class Step:
             self.exchange.fold(group)
 
     def decide_and_update(self) -> None:
-        """Divides the sum over all ranks, decides whether it is finite, clips it, and updates the params."""
+        """Divides the sum over all ranks, decides whether it is finite, clips it, and updates this rank's part of params."""
         grads, tail = self.exchange.result
-        at, state = self._cursor, self.state
-        with self._ops.fused():
-            self._ops.decide(grads, tail, at.lrs, at.cursor, state.control, self._history, self._policy)
-            self._optimizer.update(state.params, grads, state.control, state.weights)
+        ops, at, state, norms = self._ops, self._cursor, self.state, self.exchange.block_norms
+        decide, summed = (ops.decide, grads) if norms is None else (ops.decide_by_norms, norms)
+        with ops.fused():
+            decide(summed, tail, at.lrs, at.cursor, state.control, self._history, self._policy)
+            self._optimizer.update(*self._own_parts, state.control, self._own_weights)
+
+    def share_params(self) -> None:
+        """Hands every rank the params that others have updated."""
+        state = self.state
+        state.shares.all_gather(state.params)
+        if state.weights is not state.params:
+            state.shares.all_gather(state.weights)
 
     def non_finite(self, step: int) -> str:
         """Computes this rank's micro-batches of `step` once more and names the first gradient that is not finite.
@@ -179,6 +187,17 @@ class Step:
             model.gradient(state.params, state.weights, num_rows, micro_batch, state.control, grads, tails)
 
     @cached_property
+    def _own_parts(self) -> tuple[Array, Array]:
+        """The params that this rank updates, and their gradient: always the same arrays."""
+        part = self.state.shares.part
+        return part(self.state.params), part(self.exchange.result[0])
+
+    @cached_property
+    def _own_weights(self) -> Array:
+        state = self.state
+        return self._own_parts[0] if state.weights is state.params else state.shares.part(state.weights)
+
+    @cached_property
     def _spare_rows(self) -> tuple[Array, Array]:
         """Grads (1, layout.size) and tails (1, TAIL_WORDS) for `non_finite`: the network keeps views of what it is given."""
         zeros = self._ops.zeros
@@ -192,11 +211,11 @@ class Step:
 
     def _make_replay(self, shape: StepShape) -> Replay:
         """Whole steps without the host, where they can; observed ones that have an exchange are timed part by part."""
-        parts = self._ops, self.exchange, shape, partial(self.compute_gradients, shape), self.decide_and_update
+        work = partial(self.compute_gradients, shape), self.decide_and_update, self.share_params
         requests = self._lookahead.requests
         if self._most_steps == 1 or (shape.observe and requests is not None):
-            return HostReplay(*parts)
-        return DeviceReplay(*parts, requests)
+            return HostReplay(self._ops, self.exchange, shape, *work)
+        return DeviceReplay(self._ops, self.exchange, shape, *work, requests)
 
     def _steps_without_host(self, step: int, count: int, stop: bool) -> int:
         """Number of `count` steps that may run without the host: full ones of one epoch, or a last, short one."""

@@ -84,7 +84,7 @@ class Trainer:
         self._save = save
         self._observer = observer
         self._skip_non_finite = skip_non_finite
-        self._books = Bookkeeping(step.state.counters, batches, step.exchange)
+        self._books = Bookkeeping(step.state, batches, step.exchange)
         self._saved_at = -1
         self._skipped_in_a_row = 0
 

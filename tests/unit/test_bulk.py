@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ddpgd.comm import bulk
+from ddpgd.comm.traffic import segments
 from ddpgd.comm.transports import threads
 from ddpgd.comm.transports.threads import Threads
 
@@ -50,3 +51,16 @@ def test_every_rank_gets_what_is_meant_for_it(
 
     threads.run(world_size, work)
     assert Noting.longest <= 64
+
+
+@pytest.mark.parametrize(("size", "world_size"), [(0, 3), (1024, 3), (5000, 1), (5000, 4), (4096, 5)])
+def test_parts_become_a_vector_and_back(size: int, world_size: int) -> None:
+    spans, vector = segments(size, world_size), values(0, (size,))
+
+    def work(transport: Threads) -> None:
+        part = bulk.scatter_parts(transport, vector if transport.rank == 0 else None, spans)
+        np.testing.assert_array_equal(part, vector[spans[transport.rank]])
+        whole = bulk.gather_parts(transport, part, spans)
+        np.testing.assert_array_equal(whole, vector if transport.rank == 0 else np.empty(0))
+
+    threads.run(world_size, work)

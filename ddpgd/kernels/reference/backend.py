@@ -12,7 +12,7 @@ from ddpgd.kernels.reference import decision, losses
 from ddpgd.kernels.reference.compress import ReferenceWire
 from ddpgd.kernels.reference.scratch import Scratch
 from ddpgd.kernels.reference.updates import Updates
-from ddpgd.kernels.words import Control, Cursor, Policy
+from ddpgd.kernels.words import BLOCK, Control, Cursor, Policy
 
 
 class Reference:
@@ -162,13 +162,23 @@ class Reference:
         np.copyto(out, rows[0])
 
     def squared_norms(self, rows: Array, out: Array) -> None:
+        if rows.shape[1] == BLOCK:
+            np.vecdot(rows, rows, out=out)
+            return
         for number, row in enumerate(rows):
             out[number] = decision.squared_norm(self._scratch, row)
 
     def decide(
         self, grads: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
     ) -> None:
-        decision.decide(self._scratch, grads, tail, lrs, cursor, control, history, policy)
+        squared = decision.squared_norm(self._scratch, grads)
+        decision.decide(squared, tail, lrs, cursor, control, history, policy)
+
+    def decide_by_norms(
+        self, block_norms: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
+    ) -> None:
+        squared = decision.squared_norm_of_blocks(self._scratch, block_norms)
+        decision.decide(squared, tail, lrs, cursor, control, history, policy)
 
     def update(
         self,

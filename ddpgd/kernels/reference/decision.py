@@ -8,21 +8,24 @@ from numpy.typing import DTypeLike
 
 from ddpgd.kernels.ops import Array
 from ddpgd.kernels.reference.scratch import Scratch
-from ddpgd.kernels.words import BLOCK, HISTORY_WORDS, TAIL_WORDS, Control, Cursor, History, Policy, Tail
+from ddpgd.kernels.words import BLOCK, TAIL_WORDS, Control, Cursor, History, Policy, Tail
 
 
 def squared_norm(scratch: Scratch, x: Array) -> float:
     blocks = x.reshape(-1, BLOCK)
     levels = scratch.keep(_block_tree, blocks.shape[0], x.dtype)
     np.vecdot(blocks, blocks, out=levels[0][: blocks.shape[0]])
-    for nodes, parents in pairwise(levels):
-        np.add(nodes[::2], nodes[1::2], out=parents)
-    return float(levels[-1][0])
+    return _root(levels)
+
+
+def squared_norm_of_blocks(scratch: Scratch, block_norms: Array) -> float:
+    levels = scratch.keep(_block_tree, block_norms.shape[0], block_norms.dtype)
+    np.copyto(levels[0][: block_norms.shape[0]], block_norms)
+    return _root(levels)
 
 
 def decide(
-    scratch: Scratch,
-    grads: Array,
+    squared: float,
     tail: Array,
     lrs: Array,
     cursor: Array,
@@ -34,7 +37,7 @@ def decide(
     loss_scale, halted = now[Control.LOSS_SCALE], bool(now[Control.HALTED])
     idle = words[Tail.SAMPLES] == 0
     scale = 0.0 if idle else 1.0 / (words[Tail.SAMPLES] * loss_scale)
-    norm = math.sqrt(squared_norm(scratch, grads)) * scale
+    norm = math.sqrt(squared) * scale
     finite, finite_loss = math.isfinite(norm), words[Tail.NON_FINITE] == 0
     applied = finite_loss and finite and not halted and not idle
     refused = finite_loss and not finite and not halted and not idle
@@ -48,14 +51,20 @@ def decide(
     if policy.growth_interval:
         _adapt_loss_scale(now, applied, overflowed, policy)
     control[:] = now
-    row = words + [0.0] * (HISTORY_WORDS - TAIL_WORDS)
+    row = words + [0.0] * (History.LOSS_SCALE + 1 - TAIL_WORDS)
     row[History.LR] = lr
     row[History.GRAD_NORM] = norm
     row[History.APPLIED] = applied
     row[History.OVERFLOWED] = overflowed
     row[History.LOSS_SCALE] = loss_scale
-    history[record % len(history)] = row
+    history[record % len(history), : len(row)] = row
     cursor[: Cursor.RECORD + 1] = first + policy.global_batch, step + 1, record + 1
+
+
+def _root(levels: list[Array]) -> float:
+    for nodes, parents in pairwise(levels):
+        np.add(nodes[::2], nodes[1::2], out=parents)
+    return float(levels[-1][0])
 
 
 def _block_tree(num_blocks: int, dtype: DTypeLike) -> list[Array]:
