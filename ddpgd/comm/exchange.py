@@ -1,8 +1,7 @@
 """The exchange: the sum of a step's micro-batch gradients, equal on every rank, bit for bit.
 
 Ordered form: each rank folds its micro-batches into the maximal subtrees that it covers (pieces); all_to_all hands every
-rank all pieces of the segment that it owns; it adds them in tree order; all_gather gives every rank all segments, or, of
-a sharded optimizer, the norms of their blocks.
+rank all pieces of the segment that it owns; it adds them in tree order; all_gather gives every rank all segments, or norms.
 Fast form: each rank folds all its pieces into one, and the transport's own all_reduce, or a compressor, adds those.
 """
 

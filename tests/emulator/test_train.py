@@ -183,3 +183,16 @@ def test_wires_that_keep_most_back_and_local_updates_leave_equal_replicas(
 def test_fast_is_near(tmp_path: Path) -> None:
     ordered, fast = gpu(tmp_path / "1"), gpu(tmp_path / "3", 3, reduce="fast")
     assert fast["test_loss_mean"] == pytest.approx(ordered["test_loss_mean"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"precision": "bfloat16", "hidden": (12, 9)}, {"precision": "float16", "optimizer": "adam"}]
+)
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_a_sharded_optimizer_has_the_bits_of_a_replicated_one(given: Record, world_size: int, tmp_path: Path) -> None:
+    given |= {"clip_norm": 0.3}
+    whole = gpu(tmp_path / "off", world_size, **given)
+    parts = gpu(tmp_path / "on", world_size, shard_optimizer="on", **given)
+    assert parts["params_sha256"] == whole["params_sha256"]
+    assert records(tmp_path / "on") == records(tmp_path / "off")
+    assert parts["optimizer_bytes"] < 0.7 * whole["optimizer_bytes"]

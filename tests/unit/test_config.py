@@ -60,6 +60,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "powersgd_rank": (3, "3"),
     "reduce": ("fast", "fast"),
     "exchange": ("two-level", "two-level"),
+    "shard_optimizer": ("on", ""),
     "sync": ("local", "local"),
     "local_steps": (9, "9"),
     "local_after": (4, "4"),
@@ -332,9 +333,12 @@ def test_a_resumed_run_may_be_longer(
     validate(config)
 
 
-@pytest.mark.parametrize("name", ["max_time", "transport", "ranks", "backend", "replay", "share_gpu"])
+@pytest.mark.parametrize(
+    "name", ["max_time", "transport", "ranks", "backend", "replay", "share_gpu", "shard_optimizer"]
+)
 def test_how_a_start_went_is_not_how_the_next_one_goes(name: str) -> None:
-    saved = resolve(Config(max_time=5.0, transport="threads", ranks=4, backend="numpy", replay="persistent"), 4)
+    this_start = {"max_time": 5.0, "transport": "threads", "ranks": 4, "backend": "numpy", "replay": "persistent"}
+    saved = resolve(Config(**this_start, shard_optimizer="off"), 4)
     config = continued(saved, {}, 1)
     validate(config)
     assert getattr(config, name) == OPTIONS[name].default

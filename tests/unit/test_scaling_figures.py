@@ -91,10 +91,18 @@ def test_ranks_on_several_machines_are_told() -> None:
 def test_what_is_lost_adds_up_to_what_a_step_takes_longer(mode: str) -> None:
     one, two = of(mode, 1), of(mode, 2)
     parts = {"compute": 0.6, "update": 0.1, "wait": 0.1, "exchange": 0.2}
-    (_, row) = rows(found(run(one, 1000), run(two, 1500, **parts)), ALL, 2)
+    alone = run(one, 1000, compute=0.95, update=0.05)
+    (_, row) = rows(found(alone, run(two, 1500, **parts)), ALL, 2)
     assert sum(row.lost_ms.values()) == pytest.approx(row.step_ms - row.perfect_ms)
     assert row.lost_ms["exchange"] == pytest.approx(0.2 * row.step_ms)
-    assert row.lost_ms["update"] == pytest.approx((0.05 if mode == STRONG else 0) * row.step_ms)
+    repeated_ms = 0.1 * row.step_ms - 0.05 * 1000 * alone["step_s"] / 2
+    assert row.lost_ms["update"] == pytest.approx(repeated_ms if mode == STRONG else 0)
+
+
+def test_an_update_that_ranks_share_is_not_lost() -> None:
+    one, two = of(STRONG, 1), of(STRONG, 2)
+    (_, row) = rows(found(run(one, 1000, compute=0.9, update=0.1), run(two, 2000, compute=0.9, update=0.1)), ALL, 2)
+    assert row.lost_ms["update"] == 0
 
 
 def test_the_sentence_names_the_largest_loss_first_and_what_side_by_side_runs_reach() -> None:

@@ -25,5 +25,6 @@ extern "C" __global__ void __launch_bounds__(256) decide_by_norms(
     const Policy policy = {global_batch, clip_norm, growth_interval, largest_loss_scale};
     const Before before(at);
     const float squared = tree_over(block_norms, spare, num_blocks);
+    __syncthreads();  // all threads have read what was before
     if (threadIdx.x == 0) Decision(squared, before, policy).write(before, policy, at);
 }
