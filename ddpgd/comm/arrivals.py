@@ -70,7 +70,9 @@ class Counted:
     def all_to_all_init(
         self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]
     ) -> Callable[[], None]:
+        self._phase[0] += 1
         work = self._transport.all_to_all_init(sends, receives)
+        self._phase[0] += 1
 
         def run() -> None:
             self._phase[0] += 1

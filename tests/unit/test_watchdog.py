@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ddpgd.comm.arrivals import BEAT_MS, NUM_WORDS, PHASE, Board, Counted, shared_board
-from ddpgd.comm.transport import Alone
+from ddpgd.comm.transport import Alone, gathering
 from ddpgd.comm.transports import threads
 from ddpgd.run.watchdog import HANG_CODE, Watchdog, watching
 from ddpgd.training.stopping import StopRequest
@@ -143,10 +143,12 @@ def test_ranks_share_a_board_and_count_their_collectives() -> None:
             for transport in (counted, counted.duplicate()):
                 transport.all_reduce(buffer)
             counted.barrier()
+            parts = [[np.full(2, peer)] for peer in range(3)]
+            counted.all_to_all_init(*gathering(parts, world.rank))()
             world.barrier()
             return board.words[:, PHASE].tolist()
 
-    assert threads.run(3, rank) == [[6, 6, 6]] * 3
+    assert threads.run(3, rank) == [[10, 10, 10]] * 3
 
 
 def test_its_thread_ends_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
