@@ -20,6 +20,12 @@ ORDERS = ("forward", "reverse", "random:1", "interleaved:3", "interleaved:4")
 BARRIER = "    __syncthreads();\n"
 
 
+def agree(one: object, other: object) -> None:
+    """Raises AssertionError if the two differ. A bare assert would look for all differences in their bytes, for minutes."""
+    if one != other:
+        raise AssertionError("they differ")
+
+
 class Device:
     """The kernels of one text, and arrays for them."""
 
