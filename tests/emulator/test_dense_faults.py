@@ -27,7 +27,7 @@ class Fault(NamedTuple):
 
 
 Plant = Callable[[SimpleNamespace, Fault], None]
-BOUNDS = "if (row >= num_rows || column >= num_outputs) return;"
+ROW_BOUND = "if (first_row + row >= num_rows) return;\n        const size_t begin"
 FAULTS = (
     Fault("no barrier before a stage is read", "synchronize_group<Tile::GROUP>();", "", 64),
     Fault("no barrier of a warp before a stage is read", "synchronize_group<Tile::GROUP>();", "", 16),
@@ -51,15 +51,20 @@ FAULTS = (
         "at + static_cast<size_t>(i)",
         128,
     ),
-    Fault("a row written behind the last", BOUNDS, "if (column >= num_outputs) return;", 64),
-    Fault("a column written behind the last", BOUNDS, "if (row >= num_rows) return;", 16),
+    Fault("a row written behind the last", ROW_BOUND, "const size_t begin", 64),
+    Fault(
+        "a column written behind the last",
+        "+ begin, first_column + column, num_outputs",
+        "+ begin, first_column + column, num_outputs + 1",
+        16,
+    ),
     Fault("the last micro-batch as long as others", "min(micro_batch, num_rows - first_sample)", "micro_batch"),
     Fault(
         "a row missing in sums of columns",
         "for (int i = 0; i < walk.count(); ++i)",
         "for (int i = 1; i < walk.count(); ++i)",
     ),
-    Fault("sums of columns by no block", "tile_row == 0, store", "tile_row == 99, store"),
+    Fault("sums of columns by no block", "tile_row == 0, epilogue", "tile_row == 99, epilogue"),
     Fault("a slice lost", "for (int slice = 1; slice < num_slices", "for (int slice = 2; slice < num_slices"),
     Fault("slices in another order", "sum += slices[slice * SIZE", "sum += slices[(num_slices - slice) * SIZE"),
     Fault(
@@ -68,7 +73,7 @@ FAULTS = (
         "a[k][i / NUM_COLUMNS] * b[k][i % NUM_COLUMNS] + sums[i]",
     ),
     Fault("sums carried into the next slice", "multiplier.sums[i] = 0.0f;\n            }", "}", 64),
-    Fault("no slope", "slope(to_float(x[at]), activation)", "1.0f"),
+    Fault("no slope", "slope(to_float(values.at[j]), activation)", "1.0f"),
     Fault(
         "terms of a fragment exchanged", "pair[0] = to_tf32(line[t]);", "pair[0] = to_tf32(line[t + 1]);", 16, "tf32"
     ),

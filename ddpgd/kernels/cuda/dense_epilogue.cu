@@ -9,7 +9,9 @@ extern "C" __global__ void __launch_bounds__(256) activate_sums(const float* sum
                                                                 long long size, int num_outputs, int activation) {
     const long long i = static_cast<long long>(blockIdx.x) * NUM_THREADS + threadIdx.x;
     if (i >= size) return;
-    const float value = activate(sums[i] + bias[i % num_outputs], activation);
+    // i % num_outputs in 32 bits, which hold it for layers of up to 2^24 units.
+    const unsigned width = num_outputs, first_column = blockIdx.x % width * NUM_THREADS % width;
+    const float value = activate(sums[i] + bias[(first_column + threadIdx.x) % width], activation);
     if (activation == IDENTITY) {
         static_cast<float*>(out)[i] = value;
     } else {

@@ -16,6 +16,8 @@ struct FloatMultiplier {
     static constexpr int NUM_ROWS = ROWS / THREAD_ROWS;
     static constexpr int NUM_COLUMNS = COLUMNS / THREAD_COLUMNS;
     static constexpr int NUM_SUMS = NUM_ROWS * NUM_COLUMNS;
+    // Sums that are neighbours in a row.
+    static constexpr int NEIGHBOURS = RIGHT_ALONG || NUM_COLUMNS < 4 ? 1 : 4;
     float sums[NUM_SUMS];
     int thread_row, thread_column;
 
@@ -41,6 +43,9 @@ struct FloatMultiplier {
     __device__ __forceinline__ int column(int i) const {
         return place<RIGHT_ALONG, NUM_COLUMNS, THREAD_COLUMNS>(i % NUM_COLUMNS, thread_column);
     }
+
+    // The sum at place j of a run of neighbours.
+    static __device__ __forceinline__ int neighbour(int run, int j) { return run * NEIGHBOURS + j; }
 
     template <bool ALONG, int COUNT, int NUM_LANES, int PITCH>
     static __device__ __forceinline__ void load(float (&values)[4][COUNT], const float* tile, int term, int lane) {

@@ -63,6 +63,8 @@ struct MatrixMultiplier {
     static constexpr int SQUARES_DOWN = WARP_ROWS / 16, SQUARES_ACROSS = WARP_COLUMNS / 16;
     static constexpr int NUM_FRAGMENTS = SQUARES_DOWN * SQUARES_ACROSS * 2;
     static constexpr int NUM_SUMS = NUM_FRAGMENTS * 4;
+    // Sums that are neighbours in a row: of both fragments of a square, or of one.
+    static constexpr int NEIGHBOURS = RIGHT_ALONG ? 2 : 4;
     float sums[NUM_SUMS];
     int first_row, first_column, g, t;
 
@@ -84,6 +86,11 @@ struct MatrixMultiplier {
     __device__ __forceinline__ int column(int i) const {
         const int square = i / 8 % SQUARES_ACROSS, second = i / 4 % 2, odd = i % 2;
         return first_column + square * 16 + (RIGHT_ALONG ? 8 * second + 2 * t + odd : 4 * t + 2 * odd + second);
+    }
+
+    // The sum at place j of a run of neighbours.
+    static __device__ __forceinline__ int neighbour(int run, int j) {
+        return RIGHT_ALONG ? run * 2 + j : run / 2 * 8 + run % 2 * 2 + j % 2 * 4 + j / 2;
     }
 
     // Two fragments' lines of a square: along the sum g and g + 8, across it 2g and 2g + 1.

@@ -11,6 +11,83 @@ struct Matrix {
     __device__ __forceinline__ Factor rows(int first, int end) const { return {values, num_columns, first, end}; }
 };
 
+// Of forward: a row's bias and activation. Rows and columns count from the tile's first.
+struct ForwardEpilogue {
+    const float* bias;
+    void* out;
+    int first_row, first_column, num_rows, num_outputs, activation;
+
+    template <int N>
+    __device__ __forceinline__ Pack<float, N> beside(int, int column) const {
+        return load<N>(bias, first_column + column, num_outputs);
+    }
+
+    template <int N>
+    __device__ __forceinline__ void store(int row, int column, const Pack<float, N>& sums,
+                                          const Pack<float, N>& biases) const {
+        if (first_row + row >= num_rows) return;
+        const size_t begin = static_cast<size_t>(first_row + row) * num_outputs;
+        Pack<float, N> values;
+        Pack<Value, N> rounded;
+#pragma unroll
+        for (int j = 0; j < N; ++j) {
+            values.at[j] = activate(sums.at[j] + biases.at[j], activation);
+            rounded.at[j] = to_value(values.at[j]);
+        }
+        if (activation == IDENTITY) {
+            ::store<N>(values, static_cast<float*>(out) + begin, first_column + column, num_outputs);
+        } else {
+            ::store<N>(rounded, static_cast<Value*>(out) + begin, first_column + column, num_outputs);
+        }
+    }
+};
+
+// Of dweight.
+struct ParamsEpilogue {
+    float* out;
+    int first_row, first_column, num_rows, num_columns;
+
+    template <int N>
+    __device__ __forceinline__ Pack<float, N> beside(int, int) const {
+        return {};
+    }
+
+    template <int N>
+    __device__ __forceinline__ void store(int row, int column, const Pack<float, N>& sums, const Pack<float, N>&) const {
+        if (first_row + row >= num_rows) return;
+        float* const begin = out + static_cast<size_t>(first_row + row) * num_columns;
+        ::store<N>(sums, begin, first_column + column, num_columns);
+    }
+};
+
+// Of dx: the slope where x is what the activation put out.
+struct InputEpilogue {
+    const Value* x;
+    Value* dx;
+    int first_row, first_column, num_rows, num_inputs, activation;
+
+    template <int N>
+    __device__ __forceinline__ Pack<float, N> beside(int row, int column) const {
+        const bool there = first_row + row < num_rows;
+        const Value* const begin = x + static_cast<size_t>(there ? first_row + row : 0) * num_inputs;
+        const Pack<Value, N> values = load<N>(begin, first_column + column, there ? num_inputs : 0);
+        Pack<float, N> slopes;
+#pragma unroll
+        for (int j = 0; j < N; ++j) slopes.at[j] = slope(to_float(values.at[j]), activation);
+        return slopes;
+    }
+
+    template <int N>
+    __device__ __forceinline__ void store(int row, int column, const Pack<float, N>& sums,
+                                          const Pack<float, N>& slopes) const {
+        if (first_row + row >= num_rows) return;
+        Pack<Value, N> values;
+#pragma unroll
+        for (int j = 0; j < N; ++j) values.at[j] = to_value(sums.at[j] * slopes.at[j]);
+        ::store<N>(values, dx + static_cast<size_t>(first_row + row) * num_inputs, first_column + column, num_inputs);
+    }
+};
+
 // out = activation(x weight + bias); logits, which have no activation, are float32 whatever Value is.
 template <class Multiplier, class Inputs>
 __device__ __forceinline__ void forward(const Place& place, const Inputs& x, const Value* weight, const float* bias,
@@ -18,19 +95,8 @@ __device__ __forceinline__ void forward(const Place& place, const Inputs& x, con
     using Tile = typename Multiplier::Tile;
     const int first_row = place.x * Tile::ROWS, first_column = place.y * Tile::COLUMNS;
     const Factor right{weight, num_outputs, first_column, num_outputs};
-    auto store = [&](int row, int column, float sum) {
-        row += first_row;
-        column += first_column;
-        if (row >= num_rows || column >= num_outputs) return;
-        const size_t at = static_cast<size_t>(row) * num_outputs + column;
-        const float value = activate(sum + bias[column], activation);
-        if (activation == IDENTITY) {
-            static_cast<float*>(out)[at] = value;
-        } else {
-            static_cast<Value*>(out)[at] = to_value(value);
-        }
-    };
-    product<Multiplier, false>(x.rows(first_row, num_rows), right, num_inputs, false, store, [](int, float) {});
+    const ForwardEpilogue epilogue{bias, out, first_row, first_column, num_rows, num_outputs, activation};
+    product<Multiplier, false>(x.rows(first_row, num_rows), right, num_inputs, false, epilogue, [](int, float) {});
 }
 
 // The same of inputs as they lie in memory.
@@ -55,16 +121,12 @@ __device__ __forceinline__ void params_tile(int tile_row, int tile_column, int g
     const Factor right{dout + static_cast<size_t>(first_sample) * num_outputs, num_outputs, first_column, num_outputs};
     float* const dweight_out = dweight + g * dweight_stride;
     float* const dbias_out = dbias + g * dbias_stride;
-    auto store = [&](int row, int column, float sum) {
-        row += first_row;
-        column += first_column;
-        if (row < num_inputs && column < num_outputs) dweight_out[static_cast<size_t>(row) * num_outputs + column] = sum;
-    };
+    const ParamsEpilogue epilogue{dweight_out, first_row, first_column, num_inputs, num_outputs};
     auto store_column = [&](int column, float sum) {
         column += first_column;
         if (column < num_outputs) dbias_out[column] = sum;
     };
-    product<Multiplier, true>(left, right, num_samples, tile_row == 0, store, store_column);
+    product<Multiplier, true>(left, right, num_samples, tile_row == 0, epilogue, store_column);
 }
 
 // dx = (dout weight^T) * slope(x), x being what the activation put out.
@@ -74,12 +136,6 @@ __device__ __forceinline__ void input(const Place& place, const Value* dout, con
     using Tile = typename Multiplier::Tile;
     const int first_row = place.x * Tile::ROWS, first_column = place.y * Tile::COLUMNS;
     const Factor left{dout, num_outputs, first_row, num_rows}, right{weight, num_outputs, first_column, num_inputs};
-    auto store = [&](int row, int column, float sum) {
-        row += first_row;
-        column += first_column;
-        if (row >= num_rows || column >= num_inputs) return;
-        const size_t at = static_cast<size_t>(row) * num_inputs + column;
-        dx[at] = to_value(sum * slope(to_float(x[at]), activation));
-    };
-    product<Multiplier, false>(left, right, num_outputs, false, store, [](int, float) {});
+    const InputEpilogue epilogue{x, dx, first_row, first_column, num_rows, num_inputs, activation};
+    product<Multiplier, false>(left, right, num_outputs, false, epilogue, [](int, float) {});
 }

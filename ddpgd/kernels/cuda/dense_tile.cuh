@@ -3,6 +3,7 @@
 // The law of the bits: a sum of `length` terms is cut into slices of slice_length(length) terms. Each slice is summed on its
 // own, terms ascending, from +0; then slices are added, ascending. Tile, grid and the rows beside do not enter.
 #include "dense_copy.cuh"
+#include "pack.cuh"
 
 constexpr int NUM_THREADS = 256;
 constexpr int NUM_SLICES = 8;
@@ -63,9 +64,9 @@ __device__ __forceinline__ void synchronize_group() {
 }
 
 // What becomes of the sums of slices that different warps hold: they meet in shared memory.
-template <class Tile, class Multiplier, bool WITH_COLUMNS, class Store, class StoreColumn>
-__device__ __forceinline__ void add_slices(const Multiplier& multiplier, float column_sum, int num_slices, Store store,
-                                           StoreColumn store_column) {
+template <class Tile, class Multiplier, bool WITH_COLUMNS, class Epilogue, class StoreColumn>
+__device__ __forceinline__ void add_slices(const Multiplier& multiplier, float column_sum, int num_slices,
+                                           const Epilogue& epilogue, StoreColumn store_column) {
     extern __shared__ __align__(16) unsigned char shared_bytes[];
     constexpr int SIZE = Tile::ROWS * Tile::COLUMNS;
     float* const slices = reinterpret_cast<float*>(shared_bytes);
@@ -81,7 +82,8 @@ __device__ __forceinline__ void add_slices(const Multiplier& multiplier, float c
     for (int i = threadIdx.x; i < SIZE; i += NUM_THREADS) {
         float sum = slices[i];
         for (int slice = 1; slice < num_slices; ++slice) sum += slices[slice * SIZE + i];
-        store(i / Tile::COLUMNS, i % Tile::COLUMNS, sum);
+        const int row = i / Tile::COLUMNS, column = i % Tile::COLUMNS;
+        epilogue.store(row, column, Pack<float, 1>{{sum}}, epilogue.template beside<1>(row, column));
     }
     if (WITH_COLUMNS && threadIdx.x < Tile::COLUMNS) {
         float sum = column_slices[threadIdx.x];
@@ -90,10 +92,38 @@ __device__ __forceinline__ void add_slices(const Multiplier& multiplier, float c
     }
 }
 
-// Calls store(row, column, sum) for every place of the tile once, and store_column(column, sum of the right factor's terms).
-template <class Multiplier, bool WITH_COLUMNS, class Left, class Store, class StoreColumn>
-__device__ __forceinline__ void product(const Left& left, const Factor& right, int length, bool with_columns, Store store,
-                                        StoreColumn store_column) {
+// Stores the sums of a thread, neighbours of a row together. What lies beside a batch of them is read before any is stored,
+// since a store might, for all the compiler knows, change it.
+template <class Multiplier, class Epilogue>
+__device__ __forceinline__ void store_sums(const Multiplier& multiplier, const float (&sums)[Multiplier::NUM_SUMS],
+                                           const Epilogue& epilogue) {
+    constexpr int N = Multiplier::NEIGHBOURS, NUM_RUNS = Multiplier::NUM_SUMS / N;
+    constexpr int BATCH = NUM_RUNS * N < 16 ? NUM_RUNS : 16 / N;
+    static_assert(NUM_RUNS % BATCH == 0, "whole batches");
+#pragma unroll
+    for (int begin = 0; begin < NUM_RUNS; begin += BATCH) {
+        Pack<float, N> beside[BATCH];
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i) {
+            const int first = Multiplier::neighbour(begin + i, 0);
+            beside[i] = epilogue.template beside<N>(multiplier.row(first), multiplier.column(first));
+        }
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i) {
+            const int first = Multiplier::neighbour(begin + i, 0);
+            Pack<float, N> run;
+#pragma unroll
+            for (int j = 0; j < N; ++j) run.at[j] = sums[Multiplier::neighbour(begin + i, j)];
+            epilogue.store(multiplier.row(first), multiplier.column(first), run, beside[i]);
+        }
+    }
+}
+
+// Calls epilogue.store(row, column, sums, beside) for neighbouring sums of a row, each place of the tile once; beside is what
+// epilogue.beside(row, column) has read. Calls store_column(column, sum of the right factor's terms).
+template <class Multiplier, bool WITH_COLUMNS, class Left, class Epilogue, class StoreColumn>
+__device__ __forceinline__ void product(const Left& left, const Factor& right, int length, bool with_columns,
+                                        const Epilogue& epilogue, StoreColumn store_column) {
     using Tile = typename Multiplier::Tile;
     extern __shared__ __align__(16) unsigned char shared_bytes[];
     constexpr bool SPLIT = Tile::NUM_GROUPS > 1;
@@ -155,13 +185,12 @@ __device__ __forceinline__ void product(const Left& left, const Factor& right, i
     }
 
     if constexpr (SPLIT) {
-        add_slices<Tile, Multiplier, WITH_COLUMNS>(multiplier, column_sum, (length + slice - 1) / slice, store,
+        add_slices<Tile, Multiplier, WITH_COLUMNS>(multiplier, column_sum, (length + slice - 1) / slice, epilogue,
                                                    [&](int column, float sum) {
                                                        if (with_columns) store_column(column, sum);
                                                    });
     } else {
-#pragma unroll
-        for (int i = 0; i < Multiplier::NUM_SUMS; ++i) store(multiplier.row(i), multiplier.column(i), totals[i]);
+        store_sums(multiplier, totals, epilogue);
         if (WITH_COLUMNS && with_columns && thread < Tile::COLUMNS) store_column(thread, column_total);
     }
 }

@@ -46,6 +46,24 @@ __device__ __forceinline__ void params_of_layers(
         micro_batch, num_inputs, num_outputs, layer.dweight_stride, layer.dbias_stride);
 }
 
+// Of logits that stay in shared memory.
+template <int CLASSES>
+struct LogitsEpilogue {
+    const float* bias;
+    float (*logits)[CLASSES];
+    int num_classes;
+
+    template <int N>
+    __device__ __forceinline__ Pack<float, N> beside(int, int column) const {
+        return load<N>(bias, column, num_classes);
+    }
+
+    __device__ __forceinline__ void store(int row, int column, const Pack<float, 1>& sum, const Pack<float, 1>& bias) const
+    {
+        if (column < num_classes) logits[row][column] = sum.at[0] + bias.at[0];
+    }
+};
+
 // The last layer's dense_forward, the loss, and its dense_backward_input: 16 rows of a micro-batch and 128 columns of dx a
 // thread block. Those of the first columns alone write dlogits and tails; logits stay where they are made.
 template <class Loss>
@@ -68,10 +86,8 @@ __device__ __forceinline__ void head(
     const int first_row = begin + chunk * ROWS, end_row = min(first_row + ROWS, begin + samples);
     const Matrix inputs{x, num_inputs};
     const Factor classes{weight, num_classes, 0, num_classes};
-    auto store_logit = [&](int row, int column, float sum) {
-        if (column < num_classes) logits[row][column] = sum + bias[column];
-    };
-    product<Forward, false>(inputs.rows(first_row, end_row), classes, num_inputs, false, store_logit, [](int, float) {});
+    const LogitsEpilogue<CLASSES> epilogue{bias, logits, num_classes};
+    product<Forward, false>(inputs.rows(first_row, end_row), classes, num_inputs, false, epilogue, [](int, float) {});
     for (int i = threadIdx.x; i < ROWS * Tile::LEFT_PITCH; i += NUM_THREADS) slopes[i] = to_value(0.0f);
     __syncthreads();
     RowLoss own = {0.0f, false};
