@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
+from operator import itemgetter
 from typing import NamedTuple
 
 _SECTION = re.compile(r"^\t\.section\t\.text\.(\w+),", re.MULTILINE)
@@ -139,13 +140,30 @@ class Flow(list[Block]):
                         waiting += self.predecessors[block]
         return found
 
-    def own_code(self) -> Iterator[list[Instruction]]:
-        """Yields the instructions of each loop that are not in a loop inside it."""
+    def own_blocks(self) -> Iterator[tuple[int, set[int]]]:
+        """Yields the first block of each loop, and the blocks of it that are not in a loop inside it."""
         for first, body in self.loops.items():
-            inner = set[int]().union(
-                *(other for start, other in self.loops.items() if start in body and start != first)
-            )
-            yield [instruction for number in sorted(body - inner) for instruction in self[number].instructions]
+            inner = (other for start, other in self.loops.items() if start in body and start != first)
+            yield first, body - set[int]().union(*inner)
+
+    def code(self, blocks: set[int]) -> list[Instruction]:
+        """Returns the instructions of `blocks`."""
+        return [instruction for number in sorted(blocks) for instruction in self[number].instructions]
+
+    def best_way(self, first: int, own: set[int], value: Callable[[Instruction], int]) -> list[Instruction]:
+        """Returns the instructions on the way round a loop whose values sum to most; only those of its `own` blocks count."""
+        places = {number: place for place, number in enumerate(self.order)}
+        values = {number: sum(map(value, self[number].instructions)) if number in own else 0 for number in self.order}
+        best = {first: (values[first], frozenset({first}))}
+        for number in sorted(self.loops[first] - {first}, key=places.__getitem__):
+            before = [
+                best[peer] for peer in self.predecessors[number] if peer in best and places[peer] < places[number]
+            ]
+            if before:
+                total, way = max(before, key=itemgetter(0))
+                best[number] = total + values[number], way | {number}
+        ends = [found for number, found in best.items() if first in self[number].successors]
+        return self.code(set(max(ends, key=itemgetter(0))[1]) & own)
 
     @cached_property
     def _dominators(self) -> dict[int, set[int]]:

@@ -71,6 +71,30 @@ def test_a_matrix_product_outweighs_many_multiply_adds() -> None:
     assert found == InnerLoop(3, "HMMA", 0.333, 0.0, 0.333)
 
 
+def test_of_two_ways_round_a_loop_the_one_that_copies_by_16_bytes_counts() -> None:
+    found = sass_costs.inner_loop(
+        flow("""
+            .L_x_0:
+            @P1 BRA `(.L_x_1)
+            LDGSTS.E.64 [R75], [R72.64], !P1
+            LDGSTS.E.64 [R75+0x80], [R72.64], !P1
+            BRA `(.L_x_2)
+            .L_x_1:
+            LDGSTS.E.BYPASS.128 [R75], [R72.64], !P1
+            .L_x_2:
+            @P2 BRA `(.L_x_3)
+            HMMA.16816.F32.BF16 R4, R8, R10, R4
+            .L_x_3:
+            @P3 BRA `(.L_x_4)
+            FADD R3, R3, R1
+            .L_x_4:
+            @P0 BRA `(.L_x_0)
+            EXIT
+        """)
+    )
+    assert found == InnerLoop(6, "HMMA", 0.167, 0.0, 0.167)
+
+
 def test_ways_that_come_back_from_the_kernels_end_are_no_loops() -> None:
     """Code for warps whose threads have parted, and rare cases, stand at the end and jump back."""
     parted = flow("""
