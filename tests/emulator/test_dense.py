@@ -14,7 +14,7 @@ from emulator.dense_cases import Case, Data, Results, compile_ahead, data, devic
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 TILES = ((16, 8), (16, 16), (32, 32), (64, 64), (128, 128))
 KERNELS = [(p, tile) for p in PRECISIONS for tile in TILES if p == "float32" or tile[1] > 8]
-# Rows, micro-batch, inputs, outputs: ones, a tile and one less or more, several slices, pitches with and without 16 bytes.
+# Rows, micro-batch, inputs, outputs: ones, a tile and one less or more, several slices, pitches of whole 16, 8, 4 and 2 bytes.
 CASES = (
     Case(1, 1, 1, 1, "relu"),
     Case(1, 1, 784, 10, "identity"),
@@ -25,6 +25,7 @@ CASES = (
     Case(128, 128, 128, 10, "relu"),
     Case(129, 128, 48, 128, "sigmoid"),
     Case(33, 33, 784, 33, "relu"),
+    Case(33, 32, 20, 12, "relu"),
     Case(1000, 1000, 10, 17, "identity"),
     Case(1000, 129, 32, 16, "tanh"),
 )
@@ -104,6 +105,7 @@ def test_float32_sums_are_slices_of_fused_multiply_adds_in_ascending_order(
 ) -> None:
     case = Case(75, 40, 137, 21, "identity")
     given = uneven(case, "float32")
+    given.x[:40, 0], given.dout[:40, 0] = 1e-30, -1e-30  # whose products add up to -0
     got = run(modules.cupy, dense_of("float32"), case, given)
     assert got.out.tobytes() == (sliced_sum(given.x, given.weight) + given.bias).tobytes()
     assert got.dx.tobytes() == sliced_sum(given.dout, given.weight.T).tobytes()

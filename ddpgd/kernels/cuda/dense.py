@@ -45,7 +45,7 @@ def shared_bytes(product: str, tile: Tile, precision: str) -> int:
     if precision == "float32":
         depth, spread, budget = 8 if tile[0] == 32 else 16, 0, 64 * 1024
     else:
-        depth, spread, budget = 64 // itemsize, 8, 96 * 1024
+        depth, spread, budget = (4 if tile[0] == 64 else 2) * 32 // itemsize, 8, 96 * 1024
     sides = zip(tile, LAYOUTS[product], strict=True)
     sizes = ((depth + 16 // itemsize) * side if along else depth * (side + spread) for side, along in sides)
     stage = sum(sizes) * itemsize * (8 if tile[0] <= 32 else 1)

@@ -67,23 +67,21 @@ struct InputEpilogue {
     int first_row, first_column, num_rows, num_inputs, activation;
 
     template <int N>
-    __device__ __forceinline__ Pack<float, N> beside(int row, int column) const {
+    __device__ __forceinline__ Pack<Value, N> beside(int row, int column) const {
         const bool there = first_row + row < num_rows;
         const Value* const begin = x + static_cast<size_t>(there ? first_row + row : 0) * num_inputs;
-        const Pack<Value, N> values = load<N>(begin, first_column + column, there ? num_inputs : 0);
-        Pack<float, N> slopes;
-#pragma unroll
-        for (int j = 0; j < N; ++j) slopes.at[j] = slope(to_float(values.at[j]), activation);
-        return slopes;
+        return load<N>(begin, first_column + column, there ? num_inputs : 0);
     }
 
     template <int N>
     __device__ __forceinline__ void store(int row, int column, const Pack<float, N>& sums,
-                                          const Pack<float, N>& slopes) const {
+                                          const Pack<Value, N>& outputs) const {
         if (first_row + row >= num_rows) return;
         Pack<Value, N> values;
 #pragma unroll
-        for (int j = 0; j < N; ++j) values.at[j] = to_value(sums.at[j] * slopes.at[j]);
+        for (int j = 0; j < N; ++j) {
+            values.at[j] = to_value(sums.at[j] * slope(to_float(outputs.at[j]), activation));
+        }
         ::store<N>(values, dx + static_cast<size_t>(first_row + row) * num_inputs, first_column + column, num_inputs);
     }
 };

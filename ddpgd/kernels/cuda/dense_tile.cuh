@@ -4,11 +4,14 @@
 // own, terms ascending, from +0; then slices are added, ascending. Tile, grid and the rows beside do not enter.
 #include "dense_copy.cuh"
 #include "pack.cuh"
+#include "place.cuh"
 
 constexpr int NUM_THREADS = 256;
 constexpr int NUM_SLICES = 8;
 constexpr int SLICE_UNIT = 16;
 constexpr int MOST_STAGES = 4;
+// Added to anything it changes nothing, unlike +0, which makes +0 of -0.
+constexpr float NO_SLICES = -0.0f;
 
 __device__ __forceinline__ int slice_length(int length) {
     constexpr int UNITS = NUM_SLICES * SLICE_UNIT;
@@ -71,7 +74,7 @@ __device__ __forceinline__ void add_slices(const Multiplier& multiplier, float c
     constexpr int SIZE = Tile::ROWS * Tile::COLUMNS;
     float* const slices = reinterpret_cast<float*>(shared_bytes);
     float* const column_slices = slices + NUM_SLICES * SIZE;
-    const int group = threadIdx.x / Tile::GROUP, thread = threadIdx.x % Tile::GROUP;
+    const int number = thread_of_block(), group = number / Tile::GROUP, thread = number % Tile::GROUP;
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < Multiplier::NUM_SUMS; ++i) {
@@ -79,16 +82,16 @@ __device__ __forceinline__ void add_slices(const Multiplier& multiplier, float c
     }
     if (WITH_COLUMNS && thread < Tile::COLUMNS) column_slices[group * Tile::COLUMNS + thread] = column_sum;
     __syncthreads();
-    for (int i = threadIdx.x; i < SIZE; i += NUM_THREADS) {
-        float sum = slices[i];
-        for (int slice = 1; slice < num_slices; ++slice) sum += slices[slice * SIZE + i];
+    for (int i = number; i < SIZE; i += NUM_THREADS) {
+        float sum = NO_SLICES;
+        for (int slice = 0; slice < num_slices; ++slice) sum += slices[slice * SIZE + i];
         const int row = i / Tile::COLUMNS, column = i % Tile::COLUMNS;
         epilogue.store(row, column, Pack<float, 1>{{sum}}, epilogue.template beside<1>(row, column));
     }
-    if (WITH_COLUMNS && threadIdx.x < Tile::COLUMNS) {
-        float sum = column_slices[threadIdx.x];
-        for (int slice = 1; slice < num_slices; ++slice) sum += column_slices[slice * Tile::COLUMNS + threadIdx.x];
-        store_column(threadIdx.x, sum);
+    if (WITH_COLUMNS && number < Tile::COLUMNS) {
+        float sum = NO_SLICES;
+        for (int slice = 0; slice < num_slices; ++slice) sum += column_slices[slice * Tile::COLUMNS + number];
+        store_column(number, sum);
     }
 }
 
@@ -102,7 +105,7 @@ __device__ __forceinline__ void store_sums(const Multiplier& multiplier, const f
     static_assert(NUM_RUNS % BATCH == 0, "whole batches");
 #pragma unroll
     for (int begin = 0; begin < NUM_RUNS; begin += BATCH) {
-        Pack<float, N> beside[BATCH];
+        decltype(epilogue.template beside<N>(0, 0)) beside[BATCH];
 #pragma unroll
         for (int i = 0; i < BATCH; ++i) {
             const int first = Multiplier::neighbour(begin + i, 0);
@@ -127,7 +130,7 @@ __device__ __forceinline__ void product(const Left& left, const Factor& right, i
     using Tile = typename Multiplier::Tile;
     extern __shared__ __align__(16) unsigned char shared_bytes[];
     constexpr bool SPLIT = Tile::NUM_GROUPS > 1;
-    const int group = threadIdx.x / Tile::GROUP, thread = threadIdx.x % Tile::GROUP;
+    const int number = thread_of_block(), group = number / Tile::GROUP, thread = number % Tile::GROUP;
     Value* const buffers = reinterpret_cast<Value*>(shared_bytes) + group * Tile::STAGES * Tile::STAGE_SIZE;
     const int slice = slice_length(length);
     const int first = min(group * slice, length);
@@ -150,7 +153,9 @@ __device__ __forceinline__ void product(const Left& left, const Factor& right, i
 
     Multiplier multiplier(thread);
     float totals[SPLIT ? 1 : Multiplier::NUM_SUMS];
-    float column_sum = 0.0f, column_total = 0.0f;
+    float column_sum = 0.0f, column_total = NO_SLICES;
+#pragma unroll
+    for (int i = 0; i < (SPLIT ? 1 : Multiplier::NUM_SUMS); ++i) totals[i] = NO_SLICES;
     int stage = 0, free_stage = 0;
     Walk<Tile::DEPTH> walk(first, last, slice);
     // The copies are STAGES - 1 steps ahead. A barrier lies between the last use of a stage and the copy into it.
@@ -171,13 +176,12 @@ __device__ __forceinline__ void product(const Left& left, const Factor& right, i
             for (int i = 0; i < walk.count(); ++i) column_sum += to_float(right_tile[i * Tile::RIGHT_PITCH + thread]);
         }
         if (!SPLIT && walk.ends_slice()) {
-            const bool is_first = walk.slice_end <= slice;
 #pragma unroll
             for (int i = 0; i < (SPLIT ? 1 : Multiplier::NUM_SUMS); ++i) {
-                totals[i] = is_first ? multiplier.sums[i] : totals[i] + multiplier.sums[i];
+                totals[i] += multiplier.sums[i];
                 multiplier.sums[i] = 0.0f;
             }
-            column_total = is_first ? column_sum : column_total + column_sum;
+            column_total += column_sum;
             column_sum = 0.0f;
         }
         stage = stage + 1 == Tile::STAGES ? 0 : stage + 1;

@@ -79,6 +79,7 @@ __device__ __forceinline__ void head(
     extern __shared__ __align__(16) unsigned char shared_bytes[];
     __shared__ float logits[ROWS][CLASSES];
     __shared__ __align__(16) Value slopes[ROWS * Tile::LEFT_PITCH];
+    const int thread = thread_of_block();
     const int g = place.z, begin = g * micro_batch;
     const int samples = min(micro_batch, num_rows - begin);
     const int chunks = (samples + ROWS - 1) / ROWS, chunk = place.x;
@@ -88,20 +89,20 @@ __device__ __forceinline__ void head(
     const Factor classes{weight, num_classes, 0, num_classes};
     const LogitsEpilogue<CLASSES> epilogue{bias, logits, num_classes};
     product<Forward, false>(inputs.rows(first_row, end_row), classes, num_inputs, false, epilogue, [](int, float) {});
-    for (int i = threadIdx.x; i < ROWS * Tile::LEFT_PITCH; i += NUM_THREADS) slopes[i] = to_value(0.0f);
+    for (int i = thread; i < ROWS * Tile::LEFT_PITCH; i += NUM_THREADS) slopes[i] = to_value(0.0f);
     __syncthreads();
     RowLoss own = {0.0f, false};
-    const int own_row = first_row + threadIdx.x;
+    const int own_row = first_row + thread;
     if (own_row < end_row) {
-        Value* const slope_of_row = slopes + threadIdx.x * Tile::LEFT_PITCH;
+        Value* const slope_of_row = slopes + thread * Tile::LEFT_PITCH;
         const float scale = static_cast<float>(control[LOSS_SCALE]);
-        own = Loss::row(logits[threadIdx.x], labels[own_row], num_classes, scale, slope_of_row);
+        own = Loss::row(logits[thread], labels[own_row], num_classes, scale, slope_of_row);
         for (int c = 0; c < num_classes && place.y == 0; ++c) dlogits[own_row * num_classes + c] = slope_of_row[c];
     }
     __syncthreads();
 
     // A sum of at most 16 terms is one slice: each warp has columns of its own.
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int warp = thread / 32, lane = thread % 32;
     const int first_column = (place.y * (NUM_THREADS / 32) + warp) * Tile::COLUMNS;
     Value* const right = reinterpret_cast<Value*>(shared_bytes) + warp * Tile::RIGHT_PITCH * Tile::COLUMNS;
     const Factor columns{weight, num_classes, first_column, max(first_column, num_inputs)};

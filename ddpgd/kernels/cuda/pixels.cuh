@@ -51,7 +51,7 @@ struct PixelRows::Copier {
 #pragma unroll
         for (int i = 0; i < NUM_PIECES; ++i) {
             const bool valid = has(i) && term + place < term_end;
-            copy_bytes(to + i * LINE_STEP * PITCH, lines[i] + term + place, valid);
+            copy_piece<PIECE>(to + i * LINE_STEP * PITCH, lines[i] + term + place, valid);
         }
     }
 
@@ -77,16 +77,6 @@ struct PixelRows::Copier {
             const long long row = rows.first + line + i * LINE_STEP;
             store<PIECE>(values, rows.values + row * rows.pitch, term + place, term + place + min(count, PIECE));
         }
-    }
-
-    static __device__ __forceinline__ void copy_bytes(Value* to, const unsigned char* from, bool valid)
-    {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-        using Bytes = Pack<unsigned char, PIECE>;
-        *reinterpret_cast<Bytes*>(to) = valid ? *reinterpret_cast<const Bytes*>(from) : Bytes{};
-#else
-        copy_async_small<PIECE>(to, from, valid);
-#endif
     }
 };
 

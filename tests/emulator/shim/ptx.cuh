@@ -41,12 +41,37 @@ void multiply(void** posts, unsigned) {
     }
 }
 
-inline void warp_multiply(const char* name, emulator::Execute execute, float* d, const unsigned* a, const unsigned* b,
-                          Site site) {
+inline void whole_warp(const char* name, emulator::Execute execute, void* post, Site site) {
     if (blockDim.x * blockDim.y * blockDim.z < (emulator::thread_number / 32 + 1) * 32)
         emulator::fail(site, "%s in a warp of fewer than 32 threads", name);
+    emulator::collective(name, execute, 0xFFFFFFFF, post, site);
+}
+
+inline void warp_multiply(const char* name, emulator::Execute execute, float* d, const unsigned* a, const unsigned* b,
+                          Site site) {
     Product post{d, a, b};
-    emulator::collective(name, execute, 0xFFFFFFFF, &post, site);
+    whole_warp(name, execute, &post, site);
+}
+
+// What a lane of a load names and gets.
+struct Row {
+    unsigned* registers;
+    const void* values;
+};
+
+// Of register r: matrix r, whose row i lane 8 r + i names.
+template <bool TRANSPOSED>
+void load_matrices(void** posts, unsigned) {
+    for (int r = 0; r < 4; ++r) {
+        unsigned short matrix[8][8];
+        for (int i = 0; i < 8; ++i) memcpy(matrix[i], static_cast<Row*>(posts[8 * r + i])->values, 16);
+        for (int lane = 0; lane < 32; ++lane) {
+            const int group = lane / 4, first = lane % 4 * 2;
+            const unsigned low = TRANSPOSED ? matrix[first][group] : matrix[group][first];
+            const unsigned high = TRANSPOSED ? matrix[first + 1][group] : matrix[group][first + 1];
+            static_cast<Row*>(posts[lane])->registers[r] = low | high << 16;
+        }
+    }
 }
 
 struct Copy {
@@ -73,6 +98,8 @@ inline std::vector<std::vector<Copy>>& own_copies() {
 }  // namespace emulator_ptx
 
 inline void fence_device() { __threadfence(); }
+template <class T>
+inline void keep_in_register(T&) {}
 
 inline unsigned to_tf32(float value) {
     const unsigned bits = emulator_bits<unsigned>(value);
@@ -95,15 +122,17 @@ inline void mma_m16n8k16_bfloat16(float (&d)[4], const unsigned (&a)[4], const u
     warp_multiply("mma_m16n8k16_bfloat16", multiply<2, from_bfloat16>, d, a, b, site);
 }
 
-inline void copy_async_16(void* shared, const void* global, bool valid, Site site = Site::here()) {
-    if (reinterpret_cast<uintptr_t>(shared) % 16 || (valid && reinterpret_cast<uintptr_t>(global) % 16))
-        emulator::fail(site, "copy_async_16 of addresses that are not multiples of 16");
-    emulator_ptx::own_copies().back().push_back({shared, global, 16, valid});
+template <bool TRANSPOSED>
+inline void load_matrices(unsigned (&registers)[4], const void* row, Site site = Site::here()) {
+    if (reinterpret_cast<uintptr_t>(row) % 16)
+        emulator::fail(site, "load_matrices of an address that is no multiple of 16");
+    emulator_ptx::Row post{registers, row};
+    emulator_ptx::whole_warp("load_matrices", emulator_ptx::load_matrices<TRANSPOSED>, &post, site);
 }
 template <int BYTES>
-inline void copy_async_small(void* shared, const void* global, bool valid, Site site = Site::here()) {
+inline void copy_async(void* shared, const void* global, bool valid, Site site = Site::here()) {
     if (reinterpret_cast<uintptr_t>(shared) % BYTES || (valid && reinterpret_cast<uintptr_t>(global) % BYTES))
-        emulator::fail(site, "copy_async_small of addresses that are not multiples of %d", BYTES);
+        emulator::fail(site, "copy_async of addresses that are not multiples of %d", BYTES);
     emulator_ptx::own_copies().back().push_back({shared, global, BYTES, valid});
 }
 inline void copy_async_commit() { emulator_ptx::own_copies().emplace_back(); }
