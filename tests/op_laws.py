@@ -244,6 +244,77 @@ def test_dense_backward_input(
             np.testing.assert_array_equal(bench.values(dx)[part], bench.values(alone))
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS[:-1])
+@over_rows
+def test_activation_backward(
+    bench: Bench, rng: np.random.Generator, micro_batch: int, rows: int, activation: str
+) -> None:
+    """Windows of columns are filled; the columns beside them stay as they are."""
+    del micro_batch
+    x = bench.rounded(FORWARD[activation](rng.standard_normal((rows, 12))))
+    dout = rng.standard_normal((rows, 7)).astype(bench.ops.vector_dtype).astype(np.float64)
+    dx = bench.nans((rows, 9), bench.ops.activation_dtype)
+    window = dx[:, 1:8]
+    bench.ops.activation_backward(bench.vector(dout), bench.activations(x)[:, 3:10], activation, window)
+    wanted = dout * SLOPE_OF_OUTPUT[activation](x[:, 3:10])
+    held = bench.values(dx)
+    assert np.isnan(held[:, [0, 8]]).all()
+    bench.check("activation_backward", bench.activations(held[:, 1:8]), wanted, eps=bench.activation_eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+@pytest.mark.parametrize("shape", [(1, 1), (33, 50), (1000, 7)])
+def test_copies_of_windows(bench: Bench, shape: tuple[int, int], dtype: type) -> None:
+    ops, (num_rows, width) = bench.ops, shape
+    values = np.arange(num_rows * (width + 5)).reshape(num_rows, -1).astype(dtype)
+    out = ops.zeros((num_rows, width + 3), dtype)
+    ops.copy(ops.from_host(values)[:, 2 : 2 + width], out[:, 1 : 1 + width])
+    held = np.array(ops.to_host(out))
+    np.testing.assert_array_equal(held[:, 1 : 1 + width], values[:, 2 : 2 + width])
+    assert not held[:, 0].any()
+    assert not held[:, 1 + width :].any()
+    ops.copy(ops.from_host(values[0]), out.reshape(-1)[: width + 5] if num_rows > 1 else ops.zeros((width + 5,), dtype))
+    assert num_rows == 1 or (np.array(ops.to_host(out)).reshape(-1)[: width + 5] == values[0]).all()
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_layers_take_windows_of_columns_with_the_same_bits(
+    bench: Bench, rng: np.random.Generator, activation: str
+) -> None:
+    """Those that own shards of a layer are written, others not."""
+    rows, num_inputs, num_outputs, ops = 50, 24, 12, bench.ops
+    x = bench.rounded(FORWARD[activation](rng.standard_normal((rows, num_inputs))))
+    dout = bench.rounded(rng.standard_normal((rows, num_outputs)))
+    weight = bench.rounded(rng.standard_normal((num_inputs, num_outputs)))
+    bias = rng.standard_normal(num_outputs).astype(ops.vector_dtype)
+    wide_x, wide_dout = np.zeros((rows, num_inputs + 9)), np.zeros((rows, num_outputs + 4))
+    wide_x[:, 5 : 5 + num_inputs], wide_dout[:, 2 : 2 + num_outputs] = x, dout
+    there_x, there_dout = (
+        bench.activations(wide_x)[:, 5 : 5 + num_inputs],
+        bench.activations(wide_dout)[:, 2 : 2 + num_outputs],
+    )
+    out = bench.nans((rows, num_outputs + 7), ops.activation_dtype)
+    there = bench.activations(weight), bench.vector(bias)
+    ops.dense_forward(there_x, *there, activation, 32, out[:, 3 : 3 + num_outputs])
+    wanted = bench.values(_forward(bench, x, weight, bias, activation, 32))
+    np.testing.assert_array_equal(bench.values(out)[:, 3 : 3 + num_outputs], wanted)
+    assert np.isnan(bench.values(out)[:, [*range(3), *range(3 + num_outputs, num_outputs + 7)]]).all()
+    dx = bench.nans((rows, num_inputs + 2), ops.activation_dtype)
+    ops.dense_backward_input(there_dout, there[0], there_x, activation, 32, dx[:, 1 : 1 + num_inputs])
+    wanted = bench.values(_backward_input(bench, dout, weight, x, activation, 32))
+    np.testing.assert_array_equal(bench.values(dx)[:, 1 : 1 + num_inputs], wanted)
+    assert np.isnan(bench.values(dx)[:, [0, num_inputs + 1]]).all()
+    rows_of = [
+        bench.nans((2, num_inputs * num_outputs), ops.vector_dtype),
+        bench.nans((2, num_outputs), ops.vector_dtype),
+    ]
+    dweight = rows_of[0].reshape(2, num_inputs, num_outputs)
+    ops.dense_backward_params(there_x, there_dout, 32, dweight, rows_of[1])
+    wanted_params = _backward_params(bench, x, dout, 32)
+    np.testing.assert_array_equal(bench.values(dweight), wanted_params[0])
+    np.testing.assert_array_equal(bench.values(rows_of[1]), wanted_params[1])
+
+
 def _loss(
     bench: Bench, loss: str, logits: Array, labels: Array, micro_batch: int, loss_scale: float = 1.0
 ) -> tuple[Array, Array]:

@@ -73,7 +73,7 @@ def gradients(data: Dataset, num_ranks: int, updates: tuple[int, ...]) -> dict[i
     """Returns, after each number of updates, the gradient sums (num_ranks, size) of that many micro-batches."""
     found = {}
     config = resolve(Config(hidden=HIDDEN, global_batch=256, micro_batch=ROWS), 1)
-    step = build.sync(Reference(), config, data, Alone(), total_steps=max(updates))
+    step = build.sync(Reference(), config, data, build.grid(config, Alone()), total_steps=max(updates))
     for number in range(max(updates)):
         step.run(number, 1, False, False)
         if number + 1 in updates:
@@ -85,7 +85,7 @@ def _gradients_at(params: Array, data: Dataset, num_ranks: int) -> Array:
     """Returns the rows of one rank's step over all micro-batches, kept as they are folded."""
     rows: list[Array] = []
     config = resolve(Config(hidden=HIDDEN, global_batch=num_ranks * ROWS, micro_batch=ROWS, seed=1), 1)
-    step = build.sync(Reference(), config, data, Alone(), total_steps=1, initial_params=params)
+    step = build.sync(Reference(), config, data, build.grid(config, Alone()), total_steps=1, initial_params=params)
     assert isinstance(step, Step)
     fold = step.exchange.fold
 

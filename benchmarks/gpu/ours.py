@@ -64,7 +64,7 @@ def make_step(ops: Ops, config: Config, images: Array, labels: Array) -> Step:
     """One rank's steps over samples on the host."""
     image_shape = (1, images.shape[1])
     data = Dataset(images, labels, images[:0], labels[:0], image_shape, "")
-    step = build.sync(ops, config, data, Alone(), total_steps=1)
+    step = build.sync(ops, config, data, build.grid(config, Alone()), total_steps=1)
     assert isinstance(step, Step)
     return step
 

@@ -116,10 +116,10 @@ def load_params(run: str | os.PathLike[str]) -> dict[str, NDArray[np.float32]]:
     {'dense1.weight': (784, 16), 'dense1.bias': (16,), 'dense2.weight': (16, 10), 'dense2.bias': (10,)}
     """
     from ddpgd.config.schema import from_table
-    from ddpgd.run import build, checkpoint, resharding
+    from ddpgd.run import build_network, checkpoint, resharding
     from ddpgd.run.stderr import say
 
     _, saved = checkpoint.find(Path(run), say)
-    layout = build.layout(from_table(saved.config), saved.facts["image_shape"])
+    layout = build_network.layout(from_table(saved.config), saved.facts["image_shape"])
     vector = resharding.params(Alone(), layout, saved.arrays)
-    return {tensor.name: tensor.view(vector).copy() for tensor in layout.tensors}
+    return {name: tensor.copy() for name, tensor in layout.whole_tensors(vector).items()}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpgd.comm.shared_memory import share_memory
-from ddpgd.comm.transport import Array, T, Transport
+from ddpgd.comm.transport import Array, PointToPoint, T, Transport
 
 PHASE, PID, BEAT_MS = range(3)
 """Words of a rank. PHASE: collectives entered plus collectives left, odd inside of one. BEAT_MS: when its process last ran."""
@@ -101,6 +101,14 @@ class Counted:
         self._phase[0] += 1
         self._transport.barrier()
         self._phase[0] += 1
+
+    def send(self, array: Array, peer: int) -> Callable[[], object]:
+        assert isinstance(self._transport, PointToPoint)
+        return self._transport.send(array, peer)
+
+    def receive(self, array: Array, peer: int) -> Callable[[], object]:
+        assert isinstance(self._transport, PointToPoint)
+        return self._transport.receive(array, peer)
 
     def duplicate(self) -> Self:
         return type(self)(self._transport.duplicate(), self._phase)

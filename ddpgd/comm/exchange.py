@@ -17,6 +17,7 @@ from ddpgd.comm.compressor import Compressor, NoExchange
 from ddpgd.comm.forms import Flat, Form, Messages, TwoLevel
 from ddpgd.comm.levels import Levels
 from ddpgd.comm.message_plan import Residuals, Sending
+from ddpgd.comm.replica import Replica
 from ddpgd.comm.requests import Requests
 from ddpgd.comm.rows import Group, RowPool, Rows
 from ddpgd.comm.transport import Transport
@@ -56,6 +57,7 @@ class Exchange:
         compressor: Sums in the codec's stead.
         levels: The groups of a sum inside nodes and then between them; the exchange owns duplicates. None: it is flat.
         sharded: Where ranks sum segments, and lose nothing, each keeps the sum of its own; see `block_norms`.
+        replica: The ranks among which the params are divided; None: every rank has all.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Exchange:
         compressor: Compressor | None = None,
         levels: Levels | None = None,
         sharded: bool = False,
+        replica: Replica | None = None,
     ) -> None:
         if reduce not in ("ordered", "fast"):
             raise ValueError(f"reduce is {reduce!r}; it must be 'ordered' or 'fast'")
@@ -86,12 +89,14 @@ class Exchange:
         self.compressor = compressor
         keeps = error_feedback and not self.codec.exact
         self._residuals = Residuals(*(ops.zeros((size,), np.float32) for _ in range(2))) if keeps else None
-        self.block_norms = ops.zeros((size // BLOCK,), np.float32) if sharded and not self._folds_whole else None
-        """Squared norms of the sum's blocks, float32 (size / 1024,), where `combine` leaves a rank its own segment alone."""
+        self._part_norms = ops.zeros((size // BLOCK,), np.float32) if sharded and not self._folds_whole else None
+        self._replica = replica
+        self.block_norms = replica.block_norms if replica else self._part_norms
+        """Squared norms of the sum's blocks, float32 (whole size / 1024,), where `combine` leaves a rank a part of it alone."""
         self._seed = seed
         self._keys = (ops.zeros((3,), np.uint64), ops.zeros((3,), np.uint64))
         self._ops = ops
-        sending = Sending(ops, self.codec, size, self._keys, self._residuals, self.block_norms)
+        sending = Sending(ops, self.codec, size, self._keys, self._residuals, self._part_norms)
         self.form: Form = TwoLevel(levels.duplicate(), sending) if levels else Flat(self.transport, sending)
         self._rows = RowPool(ops, size, join)
         self._plans: dict[int, _Plan] = {}
@@ -159,6 +164,8 @@ class Exchange:
             if measure_error:
                 self.wire_loss = measure(plan.messages.sent, self._ops.to_host) or self.wire_loss
             plan.messages.all_gather()
+        if self._replica:
+            self._replica.combine(self._first.grad, self._part_norms, self._first.tail)
         self.round += 1
         return self.result
 
@@ -169,17 +176,20 @@ class Exchange:
     @property
     def needs_host(self) -> bool:
         """True if the host must take part in `combine`."""
+        if self._replica and self._replica.needs_host:
+            return True
         return self.compressor.needs_host if self.compressor else self.form.needs_host or self.codec.random
 
     @property
     def calls_ops_alone(self) -> bool:
         """True if `fold` and `combine` call ops and nothing else: no transport, and no `fill` of arrays."""
-        return self.transport.world_size == 1 and self.compressor is None
+        return self.transport.world_size == 1 and self.compressor is None and self._replica is None
 
     @property
     def has_peers(self) -> bool:
         """True if other ranks add to the sums."""
-        return self.transport.world_size > 1 and not isinstance(self.compressor, NoExchange)
+        is_alone = self.transport.world_size == 1 or isinstance(self.compressor, NoExchange)
+        return self._replica is not None or not is_alone
 
     @property
     def wire(self) -> str:
@@ -189,7 +199,8 @@ class Exchange:
     @property
     def bytes_sent(self) -> int:
         """By this rank, in all calls of `combine` so far; the replays of a captured call are not counted here."""
-        return self.transport.bytes_sent + self.form.bytes_sent + (self.compressor.bytes_sent if self.compressor else 0)
+        senders = self.transport, self.form, self.compressor, self._replica
+        return sum(sender.bytes_sent for sender in senders if sender)
 
     @property
     def residuals(self) -> dict[str, Array]:

@@ -73,6 +73,7 @@ class MessagePlan:
         row: The array (size + TAIL_WORDS,) in which the sum lands.
         one_shot: Every rank sends every other all its pieces, and each adds them up: more bytes in half the rounds. Not
             for lossy codecs, where a rank would add its own pieces uncoded.
+        hands_out: False: owners keep their sums, and there is no `all_gather`.
 
     Attributes:
         sent: All that this rank sends to owners; after `reduce_scatter` its values are not needed any more.
@@ -88,6 +89,7 @@ class MessagePlan:
         values: Values,
         row: Array,
         one_shot: bool = False,
+        hands_out: bool = True,
     ) -> None:
         world_size = transport.world_size
         self._transport = transport
@@ -108,7 +110,7 @@ class MessagePlan:
         self._summed = _flat(self._gathered)
         self._scatter = transport.all_to_all_init(_wires(self._outgoing), _wires(self._incoming))
         self._gather = None
-        if not one_shot:
+        if hands_out and not one_shot:
             self._gather = transport.all_to_all_init(*gathering(_wires(self._gathered), transport.rank))
 
     def reduce_scatter(self) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -66,6 +66,21 @@ class Transport(Protocol):
 
     def abort(self, exit_code: int) -> None:
         """Ends the whole job at once because this rank failed; where that cannot be done, frees ranks that wait."""
+
+
+@runtime_checkable
+class PointToPoint(Transport, Protocol):
+    """A transport whose ranks can also send to each other one by one, while they compute.
+
+    Messages from one rank to another arrive in the order in which they are sent. Receive before the peer sends, as often as
+    it may send, and nothing can block.
+    """
+
+    def send(self, array: Array, peer: int) -> Callable[[], object]:
+        """Begins to send a C-contiguous `array`; returns what waits until it may change."""
+
+    def receive(self, array: Array, peer: int) -> Callable[[], object]:
+        """Begins to fill a C-contiguous `array`; returns what waits until it is filled."""
 
 
 def gathering(parts: Sequence[Sequence[Array]], rank: int) -> tuple[list[Sequence[Array]], list[Sequence[Array]]]:

@@ -8,6 +8,7 @@ from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ddpgd.comm.grid import PIPELINE_SCHEDULES
 from ddpgd.comm.transports.capabilities import TRANSPORTS
 from ddpgd.comm.wires import WIRES
 from ddpgd.config.parsing import coerce
@@ -101,6 +102,9 @@ class Config:
     activation: str = _fixed("relu", "network", "activation function of the hidden layers", choices=ACTIVATIONS)
     init: str = _fixed("he", "network", "distribution of the initial weights", choices=tuple(INITS))
     loss: str = _fixed("cross-entropy", "network", "loss function", choices=tuple(LOSSES))
+    shards: int = _fixed(
+        1, "network", "parts in which each layer's width is computed, so that --tensor ranks can share it", int
+    )
     seed: int = _fixed(0, "network", "seed of the initial weights and the data order", int)
 
     global_batch: int | None = _fixed(None, "batch", "samples per update, over all ranks (default: 256)", int)
@@ -146,6 +150,19 @@ class Config:
         "machine",
         "how ranks communicate; auto: by NCCL if each has a GPU and it works, else host memory",
         choices=("auto", *TRANSPORTS),
+    )
+    tensor: int = _option(
+        1, "machine", "ranks that share each layer, at most --shards; the others compute other samples", int
+    )
+    pipeline: int = _option(1, "machine", "ranks that each have some of the layers, and follow each other", int)
+    pipeline_schedule: Literal["1f1b", "gpipe"] = _option(
+        "1f1b",
+        "machine",
+        "with --pipeline: how many micro-batches a stage holds; 1f1b: one for each stage to come; gpipe: all of a step",
+        choices=PIPELINE_SCHEDULES,
+    )
+    stages: tuple[int, ...] | None = _option(
+        None, "machine", "with --pipeline: layers of each stage, as in 2,1 (default: balanced by their cost)", tuple
     )
     ranks: int | None = _option(None, "machine", "number of ranks of --transport threads", int)
     wire: str = _fixed(
@@ -216,7 +233,7 @@ def flag(name: str) -> str:
 def to_table(config: Config) -> dict[str, Any]:
     """Returns `config` as a TOML or JSON table, without fields that are None."""
     table = {name: value for name, value in asdict(config).items() if value is not None}
-    return table | {"hidden": list(config.hidden)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in table.items()}
 
 
 def from_table(table: Mapping[str, Any]) -> Config:

@@ -12,7 +12,7 @@ from ddpgd.optim.rules import RULES
 
 PER_LAUNCH = (
     *("resume", "max_time", "quiet", "backend", "replay", "share_gpu", "transport", "ranks"),
-    "shard_optimizer",
+    *("shard_optimizer", "tensor", "pipeline", "pipeline_schedule", "stages"),
 )
 """Options that say how one start goes, not what the run is: a resume begins with their defaults."""
 
@@ -24,6 +24,9 @@ _REQUIRES = {
 
 _HUGE = 2**53
 _RANGES: dict[str, tuple[float, float, str]] = {
+    "shards": (1, 1024, "1 to 1024"),
+    "tensor": (1, 1024, "1 to 1024"),
+    "pipeline": (1, 1024, "1 to 1024"),
     "seed": (0, 2**64 - 1, "0 to 2^64 - 1"),
     "epochs": (1, _HUGE, "at least 1"),
     "steps": (1, _HUGE, "at least 1"),
@@ -102,6 +105,7 @@ def validate(config: Config) -> None:
             f"--reduce fast hands sums to the MPI library, which does not know --wire {config.wire}; type --reduce ordered"
         )
     _validate_exchange(config)
+    _validate_grid(config)
     if config.error_feedback and wire.kind is Kind.EXACT:
         raise InputError(f"--error-feedback has no effect: --wire {config.wire} loses nothing; type --wire float16")
     if config.scale_lr is not None:
@@ -116,7 +120,7 @@ def validate(config: Config) -> None:
 
 def form(config: Config) -> str:
     """Returns the value of --exchange that counts: "auto" only for sums whose bits are the same in every form."""
-    has_forms = WIRES[config.wire].kind is Kind.EXACT and config.reduce == "ordered"
+    has_forms = WIRES[config.wire].kind is Kind.EXACT and config.reduce == "ordered" and not _divided(config)
     return "flat" if config.exchange == "auto" and not has_forms else config.exchange
 
 
@@ -172,6 +176,53 @@ def _validate_exchange(config: Config) -> None:
         )
     if config.non_finite == "skip":
         raise InputError(f"--non-finite skip cannot undo what {who} has kept on one rank; type --non-finite stop")
+
+
+def _validate_grid(config: Config) -> None:
+    """Refuses shards that layers do not have, and what a grid of ranks cannot do."""
+    narrowest = min(config.hidden, default=config.shards)
+    if config.shards > narrowest:
+        raise InputError(
+            f"--shards {config.shards}: a hidden layer is {narrowest} wide; type --shards {narrowest} or less"
+        )
+    if config.tensor > config.shards:
+        raise InputError(
+            f"--tensor {config.tensor}: more than --shards {config.shards}; type --shards {config.tensor} in a new run, or "
+            f"--tensor {config.shards}"
+        )
+    num_layers = len(config.hidden) + 1
+    if config.pipeline > num_layers:
+        raise InputError(
+            f"--pipeline {config.pipeline}: the network has {num_layers} layers, and each stage needs one; type --pipeline "
+            f"{num_layers} or less"
+        )
+    stages = config.stages
+    if stages and (len(stages) != config.pipeline or sum(stages) != num_layers or min(stages) < 1):
+        raise InputError(
+            f"--stages {_text(stages)}: --pipeline {config.pipeline} cuts {num_layers} layers into so many stages, of at least "
+            "one each; type their numbers, as in 2,1, or drop the flag"
+        )
+    if who := _divided(config):
+        _validate_divided(config, who)
+
+
+def _divided(config: Config) -> str:
+    """Returns the flag by which ranks have a part of the params each; empty: all have all."""
+    return "--tensor" if config.tensor > 1 else "--pipeline" if config.pipeline > 1 else ""
+
+
+def _validate_divided(config: Config, who: str) -> None:
+    """Refuses what needs all params on each rank."""
+    if config.sync != "every-step":
+        raise InputError(
+            f"{who}: with --sync {config.sync} each rank updates all params by itself; drop one of the two"
+        )
+    if WIRES[config.wire].kind is Kind.COMPRESSOR:
+        raise InputError(f"{who}: --wire {config.wire} sums whole vectors, and ranks have parts; drop one of the two")
+    if config.error_feedback:
+        raise InputError(f"{who}: --error-feedback keeps vectors of all params on each rank; drop one of the two")
+    if config.exchange == "two-level":
+        raise InputError(f"{who}: sums of gradients are flat then; type --exchange flat")
 
 
 def _validate_scale_lr(rule: str) -> None:

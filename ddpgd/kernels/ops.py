@@ -3,7 +3,8 @@
 Shape letters: B rows of a micro-batch, G micro-batches computed side by side, R = all their rows (the last micro-batch
 may be shorter), K inputs, N outputs, C classes, n elements of a flat vector.
 An op overwrites what it is given as output; nothing else changes unless its contract says so. Arrays are C-contiguous,
-where a contract does not call them rows or strided; rows (G, n) are contiguous in themselves, at any distance.
+where a contract does not call them rows or strided; rows (G, n) are contiguous in themselves, at any distance. So are those
+of x, out, dout and dx of layers, which may be windows of columns.
 No op allocates after its first call with a shape, and none waits for the host but `to_host` and `synchronize`.
 
 Types: vectors (params, grads, tails) are float32; activations and the weights of products are `activation_dtype`,
@@ -128,7 +129,16 @@ class Ops(Protocol):
     def dense_backward_input(
         self, dout: Array, weight: Array, x: Array, activation: str, micro_batch: int, dx: Array
     ) -> None:
-        """dx = (dout weight^T) * activation'(x), where x (R, K) is what `activation` put out. dx (R, K), not x itself."""
+        """dx = (dout weight^T) * activation'(x), where x (R, K) is what `activation` put out. dx (R, K), not x itself.
+
+        With identity, dx is float32: a part of a sum that `activation_backward` takes.
+        """
+
+    def activation_backward(self, dout: Array, x: Array, activation: str, dx: Array) -> None:
+        """dx = dout * activation'(x), where x (R, K) is what `activation` put out. dout float32 (R, K), dx (R, K)."""
+
+    def copy(self, values: Array, out: Array) -> None:
+        """out = values, of the same shape and dtype; both may be windows of columns."""
 
     def cross_entropy(
         self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import pairwise
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from ddpgd.kernels.ops import Array, Ops
-from ddpgd.params import Layout, Parameter, layout_of
+from ddpgd.params import Layout, Parameter, Unit, layout_of
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
 """Activation functions of hidden layers; backends have a formula for each."""
@@ -29,12 +29,16 @@ class Layer(Protocol):
     because backends multiply by the derivative of the predecessor's activation in the same operation.
 
     Attributes:
-        parameters: Names, shapes and initialisation of its tensors.
+        units: Names, shapes and initialisation of its tensors, shard by shard.
         num_inputs, num_outputs: The widths K and N.
+        fusable: True if it calls ops alone that `Ops.fused` allows.
     """
 
     @property
-    def parameters(self) -> tuple[Parameter, ...]: ...
+    def units(self) -> tuple[Unit, ...]: ...
+
+    @property
+    def fusable(self) -> bool: ...
 
     @property
     def num_inputs(self) -> int: ...
@@ -76,11 +80,12 @@ class Dense:
     num_outputs: int
     activation: str
     input_activation: str = "identity"
+    fusable: ClassVar[bool] = True
 
     @property
-    def parameters(self) -> tuple[Parameter, ...]:
+    def units(self) -> tuple[Unit, ...]:
         weight = Parameter(f"{self.name}.weight", (self.num_inputs, self.num_outputs), is_random=True)
-        return weight, Parameter(f"{self.name}.bias", (self.num_outputs,))
+        return ((weight, Parameter(f"{self.name}.bias", (self.num_outputs,))),)
 
     def output_dtype(self, ops: Ops) -> np.dtype[np.generic]:
         return ops.vector_dtype if self.activation == "identity" else ops.activation_dtype
@@ -133,4 +138,4 @@ def dense_layers(sizes: Sequence[int], activation: str) -> tuple[Dense, ...]:
 
 def network_layout(layers: Sequence[Layer]) -> Layout:
     """Returns the layout of the tensors that layers declare, in their order."""
-    return layout_of(parameter for layer in layers for parameter in layer.parameters)
+    return layout_of(unit for layer in layers for unit in layer.units)

@@ -29,6 +29,9 @@ class Buffers:
 class Stage:
     """A slice of a network's layers, with buffers of at most `max_rows` rows.
 
+    A slot of buffers holds what the layers put out for the rows of one pass until their gradients are computed; a pipeline
+    has several passes under way, in a slot each.
+
     Attributes:
         layout: Places of its tensors in its vectors (layout.size,).
     """
@@ -37,102 +40,121 @@ class Stage:
         self.layers = tuple(layers)
         self.layout = network_layout(layers)
         self._ops = ops
-        self._outputs = [ops.empty((max_rows, layers[0].num_inputs), ops.activation_dtype)]
-        self._outputs += [ops.empty((max_rows, layer.num_outputs), layer.output_dtype(ops)) for layer in layers]
+        self._max_rows = max_rows
+        self._outputs: list[list[Array]] = []
         self._doutputs = [ops.empty((max_rows, layer.num_outputs), ops.activation_dtype) for layer in layers]
-        self._buffers: dict[int, Buffers] = {}
+        self._buffers: dict[tuple[int, int], Buffers] = {}
         self._views: dict[int, tuple[Array, list[list[Array]]]] = {}
+        self.buffers(max_rows)
 
-    def buffers(self, num_rows: int) -> Buffers:
+    def buffers(self, num_rows: int, slot: int = 0) -> Buffers:
         """Returns windows of the buffers, the same for every call. outputs[0] takes x, doutputs[-1] takes dout."""
-        if num_rows not in self._buffers:
-            outputs, doutputs = ([array[:num_rows] for array in arrays] for arrays in (self._outputs, self._doutputs))
-            self._buffers[num_rows] = Buffers(outputs, doutputs)
-        return self._buffers[num_rows]
+        key = slot, num_rows
+        if key not in self._buffers:
+            while len(self._outputs) <= slot:
+                self._outputs.append(self._new_outputs())
+            kinds = self._outputs[slot], self._doutputs
+            outputs, doutputs = ([array[:num_rows] for array in arrays] for arrays in kinds)
+            self._buffers[key] = Buffers(outputs, doutputs)
+        return self._buffers[key]
 
-    def forward(self, params: Array, weights: Array, num_rows: int, micro_batch: int, mode: Mode) -> Array:
+    def forward(
+        self, params: Array, weights: Array, num_rows: int, micro_batch: int, mode: Mode, slot: int = 0
+    ) -> Array:
         """Returns the outputs (R, N) of the inputs that are in the buffers.
 
         Args:
             params: The vector (layout.size,).
             weights: What `Ops.round_weights` made of it.
         """
-        views, rounded, outputs = self._views_of(params), self._views_of(weights), self.buffers(num_rows).outputs
+        views, rounded, outputs = self._views_of(params), self._views_of(weights), self.buffers(num_rows, slot).outputs
         for number, layer in enumerate(self.layers):
             x, out = outputs[number], outputs[number + 1]
             layer.forward(self._ops, mode, x, views[number], rounded[number], micro_batch, out)
         return outputs[-1]
 
-    def backward(self, weights: Array, num_rows: int, micro_batch: int, grads: Array, dx: Array | None = None) -> None:
+    def backward(
+        self, weights: Array, num_rows: int, micro_batch: int, grads: Array, dx: Array | None = None, slot: int = 0
+    ) -> None:
         """Fills grads (G, layout.size), and dx (R, K) if it is given, from the dout in the buffers.
 
         dx, by the input of the preceding layer's activation, is that stage's dout. Padding of grads is left as it is.
         """
-        rounded, dviews, buffers = self._views_of(weights), self._views_of(grads), self.buffers(num_rows)
+        rounded, dviews, buffers = self._views_of(weights), self._views_of(grads), self.buffers(num_rows, slot)
         before = [dx, *buffers.doutputs[:-1]]
         for number in reversed(range(len(self.layers))):
             x, dout = buffers.outputs[number], buffers.doutputs[number]
             arguments = x, dout, rounded[number], micro_batch, dviews[number], before[number]
             self.layers[number].backward(self._ops, *arguments)
 
+    def _new_outputs(self) -> list[Array]:
+        ops, rows = self._ops, self._max_rows
+        inputs = ops.empty((rows, self.layers[0].num_inputs), ops.activation_dtype)
+        return [inputs, *(ops.empty((rows, layer.num_outputs), layer.output_dtype(ops)) for layer in self.layers)]
+
     def _views_of(self, vector: Array) -> list[list[Array]]:
         """The views of each layer, cached for vectors that come back every step; holding the vector keeps its id its own."""
         cached = self._views.get(id(vector))
         if cached is None:
             views = iter(self.layout.views(vector))
-            by_layer = [[next(views) for _ in layer.parameters] for layer in self.layers]
+            by_layer = [[next(views) for unit in layer.units for _ in unit] for layer in self.layers]
             cached = self._views[id(vector)] = (vector, by_layer)
         return cached[1]
 
 
 class Network:
-    """All `layers`, and the loss at their end.
+    """All `layers`, and the loss at their end; or the layers of one stage of a pipeline, of which the last has the loss.
 
     It computes R rows at once, which are one or more micro-batches of `micro_batch` rows, the last perhaps shorter;
     buffers hold at most `max_rows`. `params` (layout.size,) are the master vector; `weights`, what
-    `Ops.round_weights` made of it.
+    `Ops.round_weights` made of it. `slot`: see `Stage`.
     """
 
-    def __init__(self, ops: Ops, layers: Sequence[Layer], loss: str, max_rows: int) -> None:
+    def __init__(self, ops: Ops, layers: Sequence[Layer], loss: str, max_rows: int, has_inputs: bool = True) -> None:
+        """`has_inputs`: False in stages of a pipeline whose inputs are not samples; these are then of no pixels."""
         self.stage = Stage(ops, layers, max_rows)
         self.layout = self.stage.layout
+        self._no_inputs = None if has_inputs else ops.empty((max_rows, 0), ops.activation_dtype)
         self._ops = ops
         self._loss = attrgetter(LOSSES[loss])(ops)
-        self._all_labels = ops.empty((max_rows,), np.int64)
-        self._labels: dict[int, Array] = {}
+        self._max_rows = max_rows
+        self._all_labels: list[Array] = []
+        self._labels: dict[tuple[int, int], Array] = {}
+        self._labels_of(max_rows, 0)
 
-    def load(self, images: Array, labels: Array, order: Array, cursor: Array, offset: int, num_rows: int) -> None:
+    def load(
+        self, images: Array, labels: Array, order: Array, cursor: Array, offset: int, num_rows: int, slot: int = 0
+    ) -> None:
         """Gathers and normalises `num_rows` samples, from order[cursor[FIRST] + offset] on; see Ops.gather_normalise."""
-        x, y = self.stage.buffers(num_rows).outputs[0], self._labels_of(num_rows)
+        x, y = self.stage.buffers(num_rows, slot).outputs[0], self._labels_of(num_rows, slot)
+        if self._no_inputs is not None:
+            x = self._no_inputs[:num_rows]
         self._ops.gather_normalise(images, labels, order, cursor, offset, PIXEL_MEAN, PIXEL_STD, x, y)
 
     def set_inputs(self, x: Array, labels: Array) -> int:
         """Takes ready inputs x (R, K) and labels int64 (R,); returns R."""
         num_rows = len(labels)
         self.stage.buffers(num_rows).outputs[0][...] = x
-        self._labels_of(num_rows)[...] = labels
+        self._labels_of(num_rows, 0)[...] = labels
         return num_rows
 
     def forward(
-        self, params: Array, weights: Array, num_rows: int, micro_batch: int, mode: Mode = Mode.EVALUATION
-    ) -> Array:
-        """Returns the logits (R, C) of the samples loaded last."""
-        return self.stage.forward(params, weights, num_rows, micro_batch, mode)
-
-    def loss(
         self,
         params: Array,
         weights: Array,
         num_rows: int,
         micro_batch: int,
-        control: Array,
-        tails: Array,
         mode: Mode = Mode.EVALUATION,
-    ) -> None:
-        """Runs forward pass and loss of the samples loaded last: fills `tails` (G, TAIL_WORDS), one row a micro-batch."""
-        logits = self.forward(params, weights, num_rows, micro_batch, mode)
-        dlogits = self.stage.buffers(num_rows).doutputs[-1]
-        self._loss(logits, self._labels_of(num_rows), micro_batch, control, dlogits, tails)
+        slot: int = 0,
+    ) -> Array:
+        """Returns the logits (R, C), or the stage's outputs, of the samples loaded last."""
+        return self.stage.forward(params, weights, num_rows, micro_batch, mode, slot)
+
+    def loss(self, num_rows: int, micro_batch: int, control: Array, tails: Array, slot: int = 0) -> None:
+        """Computes the loss of what `forward` put out: fills `tails` (G, TAIL_WORDS), one row a micro-batch, and dlogits."""
+        buffers = self.stage.buffers(num_rows, slot)
+        labels, logits, dlogits = self._labels_of(num_rows, slot), buffers.outputs[-1], buffers.doutputs[-1]
+        self._loss(logits, labels, micro_batch, control, dlogits, tails)
 
     def gradient(
         self,
@@ -144,11 +166,12 @@ class Network:
         grads: Array,
         tails: Array,
     ) -> None:
-        """Runs `loss`, and puts each micro-batch's gradient of the loss sum, times LOSS_SCALE, into `grads`.
+        """Computes loss and gradient of the samples loaded last: of each micro-batch's loss sum, times LOSS_SCALE.
 
         `grads` (G, layout.size); padding is left as it is.
         """
-        self.loss(params, weights, num_rows, micro_batch, control, tails, Mode.TRAINING)
+        self.forward(params, weights, num_rows, micro_batch, Mode.TRAINING)
+        self.loss(num_rows, micro_batch, control, tails)
         self.stage.backward(weights, num_rows, micro_batch, grads)
 
     def non_finite_tensor(self, grads: Array) -> str:
@@ -159,7 +182,10 @@ class Network:
                 return tensor.name
         return ""
 
-    def _labels_of(self, num_rows: int) -> Array:
-        if num_rows not in self._labels:
-            self._labels[num_rows] = self._all_labels[:num_rows]
-        return self._labels[num_rows]
+    def _labels_of(self, num_rows: int, slot: int) -> Array:
+        key = slot, num_rows
+        if key not in self._labels:
+            while len(self._all_labels) <= slot:
+                self._all_labels.append(self._ops.empty((self._max_rows,), np.int64))
+            self._labels[key] = self._all_labels[slot][:num_rows]
+        return self._labels[key]

@@ -1,7 +1,7 @@
 """The parts of a run, made from its configuration: the only module that chooses them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -9,29 +9,33 @@ from numpy.typing import NDArray
 
 from ddpgd.comm.compressor import NoExchange
 from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.grid import Grid, split
 from ddpgd.comm.levels import Levels
+from ddpgd.comm.replica import Replica
 from ddpgd.comm.sharding import Replicated, Sharded
-from ddpgd.comm.transport import Transport
+from ddpgd.comm.transport import PointToPoint, Transport
 from ddpgd.comm.wires import WIRES
 from ddpgd.config.schema import Config
 from ddpgd.data.batches import Batches, Samples
-from ddpgd.data.idx import NUM_CLASSES
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.philox import permutation
 from ddpgd.kernels.words import Policy
-from ddpgd.model.layers import Layer, dense_layers, network_layout
+from ddpgd.model.layers import Layer, network_layout
 from ddpgd.model.network import Network
+from ddpgd.model.tensor_parallel import Shards
 from ddpgd.optim import rules, schedules
 from ddpgd.optim.rules import RULES, Optimizer
 from ddpgd.optim.schedules import Schedule
-from ddpgd.params import Layout, initialise
-from ddpgd.run import build_exchange
+from ddpgd.params import initialise
+from ddpgd.run import build_exchange, build_network
 from ddpgd.training.counters import Counters
 from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
 from ddpgd.training.local_sgd import LocalSgd
-from ddpgd.training.state import TrainState
+from ddpgd.training.passes import Passes, WholeNetwork
+from ddpgd.training.pipeline import Pipeline
+from ddpgd.training.state import Held, TrainState
 from ddpgd.training.step import Step
 from ddpgd.training.trainer import Intervals, Sync
 
@@ -52,11 +56,16 @@ def policy(config: Config) -> Policy:
     return Policy(global_batch(config), clip_norm, growth_interval, LARGEST_LOSS_SCALE)
 
 
+def grid(config: Config, transport: Transport) -> Grid:
+    """The groups of this rank among all of `transport`; every rank calls it. InputError: they do not form a grid."""
+    return split(transport, build_network.grid_shape(config, transport.world_size))
+
+
 def sync(
     backend: Ops,
     config: Config,
     data: Dataset,
-    transport: Transport,
+    grid: Grid,
     total_steps: int,
     initial_params: NDArray[np.float32] | None = None,
     counters: Counters | None = None,
@@ -64,27 +73,38 @@ def sync(
 ) -> Sync:
     """One rank's steps, as --sync asks for; from `initial_params` on the host and `counters`, or from the beginning.
 
-    With `levels`, sums over ranks have two of them.
+    Args:
+        backend: Where the rank computes.
+        config: What is computed.
+        data: The samples.
+        grid: The groups of the rank; every rank calls this.
+        total_steps: Those of the whole run.
+        initial_params: Of the whole network.
+        counters: Those of the run before.
+        levels: The groups of sums of two levels.
     """
-    cut, tensors = batches(config, data), layout(config, data.image_shape)
-    join = _batched_micro_batches(
-        backend, config.micro_batch, tensors.size, cut.num_micro_batches(0), transport.world_size
-    )
+    cut, whole, num_replicas = batches(config, data), build_network.layout(config, data.image_shape), grid.shape.data
+    own_layers = build_network.layers(config, data.image_shape, grid.shape, grid.place, grid.tensor)
+    part = network_layout(own_layers)
+    join = _batched_micro_batches(backend, config.micro_batch, part.size, cut.num_micro_batches(0), num_replicas)
     is_flat, on_cpu = levels is None, backend.name == "numpy"
-    is_sharded = build_exchange.is_sharded(config, tensors.size, transport.world_size, is_flat and on_cpu)
-    exchange = build_exchange.of_gradients(backend, config, transport, tensors, cut, join, is_sharded, levels)
-    shares = (Sharded if is_sharded else Replicated)(exchange.transport, tensors.size)
+    is_sharded = build_exchange.is_sharded(config, part.size, num_replicas, is_flat and on_cpu)
+    held = build_network.held(config, data.image_shape, grid.shape, is_sharded)
+    replica = _replica(backend, grid, held)
+    exchange = build_exchange.of_gradients(backend, config, grid.data, part, cut, join, is_sharded, levels, replica)
     counters = counters or Counters()
     cut.prepare(cut.epoch(counters.step))
-    vector = initialise(tensors, config.init, config.seed) if initial_params is None else initial_params
+    vector = initialise(whole, config.init, config.seed) if initial_params is None else initial_params
+    own_params = np.concatenate([vector[span] for span in held.params[grid.world.rank]])
+    shares = (Sharded if is_sharded else Replicated)(exchange.transport, part.size)
     rule = optimizer(backend, config, shares.own.stop - shares.own.start)
     loss_scale = INITIAL_LOSS_SCALE if config.precision == "float16" else 1.0
-    state = TrainState.create(backend, vector, counters, shares, rule.state, loss_scale)
+    state = TrainState.create(backend, own_params, counters, shares, held, rule.state, loss_scale)
     step_through = partial(
         Step,
         backend,
-        _network(backend, config, data, join, cut, transport.world_size),
-        Samples(backend.from_host(data.train_images), backend.from_host(data.train_labels)),
+        _passes(backend, config, data, grid, own_layers, join, cut),
+        _samples(backend, grid, data.train_images, data.train_labels),
         cut,
         optimizer=rule,
         schedule=learning_rates(config, total_steps),
@@ -95,11 +115,11 @@ def sync(
     synced_step = step_through(exchange=exchange)
     if config.sync == "every-step":
         state.replicated = _wire_state("wire.", exchange)
-        (state.sharded if is_sharded else state.replicated).update(_named("optimizer.", state.optimizer))
+        state.divided = _named("optimizer.", state.optimizer)
         state.per_rank = _named("residual.", exchange.residuals)
         return synced_step
-    alone = Exchange(transport, backend, tensors.size, join=join, compressor=NoExchange())
-    changes = build_exchange.of_changes(backend, config, transport, tensors, cut, levels)
+    alone = Exchange(grid.world, backend, whole.size, join=join, compressor=NoExchange())
+    changes = build_exchange.of_changes(backend, config, grid.world, whole, cut, levels)
     return _local_sgd(backend, config, synced_step, step_through(exchange=alone), changes, total_steps)
 
 
@@ -136,51 +156,63 @@ def _wire_state(prefix: str, exchange: Exchange) -> dict[str, Array]:
     return _named(prefix, compressor.replicated if compressor else {})
 
 
-def _network(backend: Ops, config: Config, data: Dataset, join: int, cut: Batches, world_size: int) -> Network:
-    """The network, with room for what a rank trains or tests at once."""
-    batched_tests = _batched_tests(backend, data, world_size) * EVALUATE_ROWS
+def _passes(
+    backend: Ops, config: Config, data: Dataset, grid: Grid, layers: Sequence[Layer], join: int, cut: Batches
+) -> Passes:
+    """The passes of a rank, with room for what it trains or tests at once."""
+    batched_tests = _batched_tests(backend, data, grid.shape.data) * EVALUATE_ROWS
     test_rows = min(batched_tests, max(EVALUATE_ROWS, len(data.test_labels)))
     train_rows = min(join * config.micro_batch, cut.samples(0))
-    return model(backend, config, data.image_shape, max(train_rows, test_rows))
+    rows = max(train_rows, test_rows)
+    network = Network(backend, layers, config.loss, rows, has_inputs=grid.place.pipeline == 0)
+    if grid.shape.pipeline == 1:
+        return WholeNetwork(backend, network)
+    if not isinstance(grid.pipeline, PointToPoint):
+        name = grid.pipeline.name
+        raise InputError(
+            f"--pipeline: over {name} a rank cannot send while it computes; type --backend numpy, or drop it"
+        )
+    shards = build_network.shards_of(config, grid.shape, grid.place)
+    columns = partial(_own_columns, shards)
+    return Pipeline(backend, network, grid.pipeline, config.pipeline_schedule, columns)
 
 
-def evaluation(backend: Ops, step: Sync, data: Dataset, transport: Transport) -> Evaluate:
+def _own_columns(shards: Shards, width: int) -> slice:
+    return shards.columns_of_ranks(width)[shards.rank]
+
+
+def _samples(backend: Ops, grid: Grid, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Samples:
+    """The samples where the rank computes; without their pixels, in stages of a pipeline that do not read them."""
+    num_pixels = images.shape[1] if grid.place.pipeline == 0 else 0
+    return Samples(backend.from_host(images[:, :num_pixels]), backend.from_host(labels))
+
+
+def _replica(backend: Ops, grid: Grid, held: Held) -> Replica | None:
+    """The ranks that hold a copy of the params with this one; None: it has all of them."""
+    if grid.shape.replica == 1:
+        return None
+    has_loss = grid.place.tensor == 0 and grid.place.pipeline == grid.shape.pipeline - 1
+    groups = grid.tensor, grid.pipeline
+    return Replica(backend, grid.replica, held.params[grid.world.rank], held.size, has_loss, groups)
+
+
+def evaluation(backend: Ops, grid: Grid, step: Sync, data: Dataset) -> Evaluate:
     """Evaluation on the test samples, in the buffers of `step`'s network."""
-    samples = Samples(backend.from_host(data.test_images), backend.from_host(data.test_labels))
-    return Evaluate(backend, step.model, samples, transport, _batched_tests(backend, data, transport.world_size))
+    samples = _samples(backend, grid, data.test_images, data.test_labels)
+    join = _batched_tests(backend, data, grid.shape.data)
+    return Evaluate(backend, step.passes, samples, grid.data, join, grid.pipeline)
 
 
-def _batched_tests(backend: Ops, data: Dataset, world_size: int) -> int:
+def _batched_tests(backend: Ops, data: Dataset, num_replicas: int) -> int:
     return _batched_micro_batches(
-        backend, EVALUATE_ROWS, 0, math.ceil(len(data.test_labels) / EVALUATE_ROWS), world_size
+        backend, EVALUATE_ROWS, 0, math.ceil(len(data.test_labels) / EVALUATE_ROWS), num_replicas
     )
 
 
-def _batched_micro_batches(backend: Ops, micro_batch: int, size: int, num_micro_batches: int, world_size: int) -> int:
+def _batched_micro_batches(backend: Ops, micro_batch: int, size: int, num_micro_batches: int, num_replicas: int) -> int:
     """Number of micro-batches that a rank computes side by side: a power of two, not more than it ever has."""
-    share = max(1, math.ceil(num_micro_batches / world_size))
+    share = max(1, math.ceil(num_micro_batches / num_replicas))
     return min(backend.batched_micro_batches(micro_batch, size), 1 << (share - 1).bit_length())
-
-
-def sizes(config: Config, image_shape: tuple[int, int]) -> tuple[int, ...]:
-    """The widths of all layers, inputs and classes included."""
-    rows, cols = image_shape
-    return (rows * cols, *config.hidden, NUM_CLASSES)
-
-
-def layers(config: Config, image_shape: tuple[int, int]) -> tuple[Layer, ...]:
-    """The network's layers."""
-    return dense_layers(sizes(config, image_shape), config.activation)
-
-
-def layout(config: Config, image_shape: tuple[int, int]) -> Layout:
-    """The layout of the network's tensors in a vector."""
-    return network_layout(layers(config, image_shape))
-
-
-def model(backend: Ops, config: Config, image_shape: tuple[int, int], max_rows: int) -> Network:
-    """The network, with room for `max_rows` samples."""
-    return Network(backend, layers(config, image_shape), config.loss, max_rows)
 
 
 def optimizer(backend: Ops, config: Config, size: int) -> Optimizer:

@@ -8,6 +8,7 @@ from ddpgd.comm.codec import Codec
 from ddpgd.comm.compressor import Setup, Window
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.levels import Levels
+from ddpgd.comm.replica import Replica
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.wires import WIRES, Kind
 from ddpgd.config.schema import Config
@@ -43,17 +44,20 @@ def of_gradients(
     join: int,
     sharded: bool = False,
     levels: Levels | None = None,
+    replica: Replica | None = None,
 ) -> Exchange:
-    """Returns the exchange that sums gradients, every step; of two levels if its groups are given."""
+    """Returns the exchange that sums gradients, every step; of two levels if its groups are given.
+
+    `transport`: the ranks that have the same `layout`. `replica`: those among which the params are divided.
+    """
 
     def batch_fraction(step: int) -> float:
         return batches.samples(step) / batches.global_batch
 
     clip_norm = config.clip_norm * batches.global_batch / math.sqrt(transport.world_size)
     setup = _setup(backend, config, transport, layout, batches, batch_fraction)
-    return _exchange(
-        config, setup._replace(momentum=momentum_of_wire(config), clip_norm=clip_norm), join, sharded, levels
-    )
+    setup = setup._replace(momentum=momentum_of_wire(config), clip_norm=clip_norm)
+    return _exchange(config, setup, join, sharded, levels, replica)
 
 
 def of_changes(
@@ -93,7 +97,9 @@ def _setup(
     )
 
 
-def _exchange(config: Config, setup: Setup, join: int, sharded: bool, levels: Levels | None) -> Exchange:
+def _exchange(
+    config: Config, setup: Setup, join: int, sharded: bool, levels: Levels | None, replica: Replica | None = None
+) -> Exchange:
     wire = WIRES[config.wire]
     return Exchange(
         setup.transport,
@@ -107,4 +113,5 @@ def _exchange(config: Config, setup: Setup, join: int, sharded: bool, levels: Le
         compressor=wire.make(setup) if wire.make else None,
         levels=levels,
         sharded=sharded and levels is None,
+        replica=replica,
     )

@@ -202,7 +202,7 @@ def _load_usable(path: Path, say: Callable[[str], None]) -> Checkpoint:
         raise DamagedError(f"{path}: not a checkpoint that ddpgd {VERSION} can use: {problem}; choose another one")
     if name := checkpoint_schema.find_non_finite(saved.arrays):
         say(f"{path}: holds NaN or infinity, first in {name}: the run had diverged")
-    return saved
+    return replace(saved, arrays=checkpoint_schema.in_todays_form(saved.arrays, saved.config, saved.facts))
 
 
 def _name(step: int) -> str:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ddpgd.config.schema import Config, from_table
 from ddpgd.errors import InputError, shown
-from ddpgd.run import build
+from ddpgd.run import build_network, former_layout
+from ddpgd.run.former_layout import VECTOR_FORMAT
 from ddpgd.run.safetensors_file import PIECE_BYTES
 from ddpgd.training.counters import Counters
 
@@ -44,6 +45,15 @@ def find_non_finite(arrays: Mapping[str, NDArray[Any]]) -> str:
             if not np.isfinite(flat[start : start + PIECE_BYTES]).all():
                 return name.removeprefix("params.")
     return ""
+
+
+def in_todays_form(
+    arrays: dict[str, NDArray[Any]], config: Mapping[str, Any], facts: Mapping[str, Any]
+) -> dict[str, NDArray[Any]]:
+    """Returns the arrays of a checkpoint that this version can use, of whatever version, as this one writes them."""
+    if facts.get("vector_format") == VECTOR_FORMAT:
+        return arrays
+    return former_layout.moved(arrays, build_network.layout(from_table(config), facts["image_shape"]))
 
 
 def _check_counters(counters: Mapping[str, Any]) -> None:
@@ -83,7 +93,7 @@ def _checked_config(table: Mapping[str, Any]) -> Config:
 
 
 def _check_params(arrays: Mapping[str, NDArray[Any]], config: Config, image_shape: tuple[int, int]) -> None:
-    wanted = {f"params.{tensor.name}": tensor.shape for tensor in build.layout(config, image_shape).tensors}
+    wanted = {f"params.{name}": shape for name, shape in build_network.layout(config, image_shape).shapes.items()}
     found = {name for name in arrays if name.startswith("params.")}
     for name in sorted(wanted.keys() ^ found):
         raise ValueError(f"{'no array' if name in wanted else 'an array'} {shown(name)} for this network")
@@ -118,4 +128,5 @@ _FACTS: dict[str, Callable[[Any], bool]] = {
     "class_names": lambda value: isinstance(value, list) and len(value) <= _WIDEST and all(map(_is_text, value)),
     "world_size": lambda value: _is_count(value, _MOST_RANKS),
     "params_sha256": _is_text,
+    "vector_format": lambda value: _is_count(value, VECTOR_FORMAT),
 }

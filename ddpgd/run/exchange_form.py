@@ -16,7 +16,7 @@ from ddpgd.config.validation import form
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
 from ddpgd.kernels.ops import Ops
-from ddpgd.run import build
+from ddpgd.run import build, build_network
 from ddpgd.run.device import Machine
 
 PROBE_WORDS = 1 << 16
@@ -63,7 +63,7 @@ def choose(config: Config, machine: Machine, ops: Ops, transport: Transport, dat
     if asked == "two-level":
         return Chosen(levels)
     cluster = measure(ops, levels, transport)
-    cut, size = build.batches(config, data), build.layout(config, data.image_shape).size
+    cut, size = build.batches(config, data), build_network.layout(config, data.image_shape).size
     faster = two_levels_are_faster(config.wire, Load(size, cut.num_micro_batches(0), sum(nodes)), nodes, cluster)
     rates = (
         f"{bytes_text(cluster.inside.bytes_per_s)}/s inside nodes, {bytes_text(cluster.between.bytes_per_s)}/s between"

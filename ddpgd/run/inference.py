@@ -14,9 +14,10 @@ from ddpgd.errors import InputError
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import CURSOR_WORDS
 from ddpgd.run import resharding
-from ddpgd.run.build import model
+from ddpgd.run.build_network import model
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
+from ddpgd.training.passes import WholeNetwork
 
 
 def evaluate(saved: Checkpoint, data: Dataset, world: Transport) -> tuple[float, float]:
@@ -34,7 +35,8 @@ def evaluate(saved: Checkpoint, data: Dataset, world: Transport) -> tuple[float,
         backend = Reference()
         network = model(backend, from_table(saved.config), saved.facts["image_shape"], EVALUATE_ROWS)
         params = resharding.params(world, network.layout, saved.arrays)
-        return Evaluate(backend, network, Samples(data.test_images, data.test_labels), world)(params, params)
+        passes, samples = WholeNetwork(backend, network), Samples(data.test_images, data.test_labels)
+        return Evaluate(backend, passes, samples, world)(params, params)
 
 
 def probabilities(saved: Checkpoint, images: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -22,27 +22,35 @@ _TAKEN_OVER_AS = {"sent": "owned"}
 """At another number of ranks, residuals of pieces on their way to an owner become residuals of the owners' sums."""
 
 
-def gather(backend: Ops, transport: Transport, layout: Layout, state: TrainState) -> dict[str, NDArray[Any]]:
-    """Returns, on rank 0, all arrays of a checkpoint; every rank calls it. The vector NAME of rank R is called NAME.R."""
+def gather(
+    backend: Ops, transport: Transport, layout: Layout, state: TrainState, params: NDArray[np.float32]
+) -> dict[str, NDArray[Any]]:
+    """Returns, on rank 0, all arrays of a checkpoint; every rank calls it. The vector NAME of rank R is called NAME.R.
+
+    `params`: the result of `whole_params`.
+    """
     arrays: dict[str, NDArray[Any]] = {}
     for name, vector in state.per_rank.items():
         gathered = bulk.gather(transport, backend.to_host(vector))
         arrays |= {f"{name}.{rank}": array for rank, array in enumerate(gathered)}
-    for name, part in state.sharded.items():
-        arrays[name] = bulk.gather_parts(transport, backend.to_host(part), state.shares.spans)
+    for name, part in state.divided.items():
+        arrays[name] = bulk.gather_parts(transport, backend.to_host(part), state.held.optimizer, state.held.size)
     if transport.rank > 0:
         return {}
-    host = backend.to_host(state.params)
-    arrays |= {f"params.{tensor.name}": tensor.view(host) for tensor in layout.tensors}
+    arrays |= {f"params.{name}": tensor for name, tensor in layout.whole_tensors(params).items()}
     return arrays | {name: backend.to_host(vector) for name, vector in state.replicated.items()}
+
+
+def whole_params(backend: Ops, transport: Transport, state: TrainState) -> NDArray[np.float32]:
+    """Returns, on the host of rank 0, the params of the whole network; every rank calls it."""
+    return bulk.gather_parts(transport, backend.to_host(state.params), state.held.params, state.held.size)
 
 
 def params(transport: Transport, layout: Layout, arrays: Arrays) -> NDArray[np.float32]:
     """Returns the params of a checkpoint, float32 (layout.size,), on the host of every rank; rank 0 has the `arrays`."""
     vector = np.zeros(layout.size, np.float32)
     if transport.rank == 0:
-        for tensor in layout.tensors:
-            tensor.view(vector)[...] = arrays[f"params.{tensor.name}"]
+        layout.fill(vector, {name: arrays[f"params.{name}"] for name in layout.shapes})
     bulk.broadcast(transport, vector)
     return vector
 
@@ -59,9 +67,9 @@ def restore(backend: Ops, transport: Transport, state: TrainState, arrays: Array
     on_root(transport, lambda: _check(state, arrays, world_size))
     for name, vector in state.replicated.items():
         backend.upload(_broadcast(transport, vector, partial(_array, name, arrays)), vector)
-    for name, part in state.sharded.items():
+    for name, part in state.divided.items():
         whole = _array(name, arrays) if transport.rank == 0 else None
-        backend.upload(bulk.scatter_parts(transport, whole, state.shares.spans), part)
+        backend.upload(bulk.scatter_parts(transport, whole, state.held.optimizer), part)
     if world_size == transport.world_size:
         mine = {name: _own(transport, vector, name, arrays) for name, vector in state.per_rank.items()}
     else:
@@ -87,7 +95,7 @@ def describe_resharding(state: TrainState) -> list[str]:
 def _check(state: TrainState, arrays: Arrays, world_size: int) -> None:
     """Raises InputError if the arrays beside params are not exactly those that `state` has."""
     wanted = {name: vector.shape for name, vector in state.replicated.items()}
-    wanted |= dict.fromkeys(state.sharded, (state.shares.spans[-1].stop,))
+    wanted |= dict.fromkeys(state.divided, (state.held.size,))
     wanted |= {f"{name}.{rank}": vector.shape for name, vector in state.per_rank.items() for rank in range(world_size)}
     found = {name: array for name, array in arrays.items() if not name.startswith("params.")}
     for name in sorted(wanted.keys() ^ found.keys()):

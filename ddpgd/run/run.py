@@ -17,10 +17,11 @@ from ddpgd.comm.transports import threads
 from ddpgd.config.schema import Config, resolve, to_table
 from ddpgd.config.validation import validate
 from ddpgd.data.mnist import Dataset
-from ddpgd.run import build, checkpoint, exchange_form, failures, report, resharding, watchdog
+from ddpgd.run import build, build_network, checkpoint, exchange_form, failures, report, resharding, watchdog
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import Machine
 from ddpgd.run.folder import RunFolder
+from ddpgd.run.former_layout import VECTOR_FORMAT
 from ddpgd.run.inference import check_same_data
 from ddpgd.run.progress import Quiet
 from ddpgd.run.records import RecordFile
@@ -47,7 +48,8 @@ def run_on_ranks(
     """
     transport = machine.transport(config, world)
     world_size = config.ranks or transport.world_size
-    config = resolve(config, world_size)
+    validate(config)
+    config = resolve(config, build_network.grid_shape(config, world_size).data)
     validate(config)
     counters = Counters(**resumed[1].counters) if resumed else Counters()
     if resumed:
@@ -89,13 +91,15 @@ class Run:
         self._stop = stop
         self._transport = transport
         self._saved = saved
+        self._layout = build_network.layout(config, data.image_shape)
         self._ops = machine.ops(config)
         self._reachable, self._why_transport = machine.reaching(config, self._ops, transport)
         first = None if saved is None else self._initial_params(saved)
         counters = Counters(**saved.counters) if saved else Counters()
         self._form = exchange_form.choose(config, machine, self._ops, self._reachable, data)
         given = first, counters, self._form.levels
-        self._step = build.sync(self._ops, config, data, self._reachable, pace.total_steps, *given)
+        self._grid = build.grid(config, self._reachable)
+        self._step = build.sync(self._ops, config, data, self._grid, pace.total_steps, *given)
         self._state = self._step.state
         if saved:
             resharding.restore(self._ops, transport, self._state, saved.arrays, saved.facts["world_size"])
@@ -110,7 +114,7 @@ class Run:
         """Trains; on rank 0 shows it, writes its records and its summary."""
         num_epochs = -(-self._pace.total_steps // self._step.batches.steps_per_epoch)
         if self._transport.rank > 0:
-            return self._run(Quiet())
+            return self._run(_Giver(self._whole_params))
         self._folder.begin(self._config)
         with ExitStack() as stack:
             files = [stack.enter_context(closing(file)) for file in self._record_files()]
@@ -152,7 +156,7 @@ class Run:
     def _trainer(self, observer: Observer) -> Trainer:
         return Trainer(
             step=self._step,
-            evaluate=build.evaluation(self._ops, self._step, self._data, self._reachable),
+            evaluate=build.evaluation(self._ops, self._grid, self._step, self._data),
             batches=self._step.batches,
             transport=self._transport,
             pace=self._pace,
@@ -163,16 +167,20 @@ class Run:
         )
 
     def _initial_params(self, saved: Checkpoint) -> NDArray[np.float32]:
-        layout = build.layout(self._config, self._data.image_shape)
-        return resharding.params(self._transport, layout, saved.arrays)
+        return resharding.params(self._transport, self._layout, saved.arrays)
+
+    def _whole_params(self) -> NDArray[np.float32]:
+        """The params of the whole network, on rank 0; every rank calls it."""
+        return resharding.whole_params(self._ops, self._transport, self._state)
 
     def _save(self) -> None:
         """Writes a checkpoint. DdpgdError, on all ranks: rank 0 cannot."""
         self._state.read_loss_scale(self._ops)
-        arrays = resharding.gather(self._ops, self._transport, self._step.model.layout, self._state)
-        on_root(self._transport, lambda: self._write(arrays))
+        params = self._whole_params()
+        arrays = resharding.gather(self._ops, self._transport, self._layout, self._state, params)
+        on_root(self._transport, lambda: self._write(arrays, self._layout.sha256(params)))
 
-    def _write(self, arrays: dict[str, NDArray[Any]]) -> None:
+    def _write(self, arrays: dict[str, NDArray[Any]], params_sha256: str) -> None:
         facts = {
             "version": report.VERSION,
             "backend": self._ops.name,
@@ -180,18 +188,16 @@ class Run:
             "data_sha256": self._data.sha256,
             "class_names": list(self._data.class_names),
             "world_size": self._transport.world_size,
-            "params_sha256": self._step.model.layout.sha256(self._ops.to_host(self._state.params)),
+            "params_sha256": params_sha256,
+            "vector_format": VECTOR_FORMAT,
         }
         saved = Checkpoint(arrays, asdict(self._state.counters), to_table(self._config), facts)
         with failures.in_one_line():
             checkpoint.save(self._folder.checkpoints, saved)
 
     def _hashes(self) -> Record:
-        host = self._ops.to_host(self._state.params)
-        return {
-            "params_hash": self._step.model.layout.sha256(host)[:16],
-            "layer_hashes": self._step.model.layout.hashes(host),
-        }
+        params = self._whole_params()
+        return {"params_hash": self._layout.sha256(params)[:16], "layer_hashes": self._layout.hashes(params)}
 
     def _introduction(self) -> list[str]:
         config = self._config
@@ -202,8 +208,8 @@ class Run:
             num_nodes=self._machine.num_nodes,
             transport=self._reachable.name + why,
             backend=f"{self._ops.name}{self._machine.choice}",
-            sizes=build.sizes(config, self._data.image_shape),
-            num_params=self._step.model.layout.num_params,
+            sizes=build_network.sizes(config, self._data.image_shape),
+            num_params=self._layout.num_params,
             form=self._form.text,
             num_pieces=self._step.exchange.num_pieces(self._step.batches.num_micro_batches(0)),
             data=self._data,
@@ -212,7 +218,7 @@ class Run:
         )
 
     def _summary(self, figures: Record) -> Record:
-        config = self._config
+        config, params = self._config, self._whole_params()
         return report.summary(
             config,
             figures,
@@ -224,8 +230,8 @@ class Run:
             backend=self._ops.name,
             device=self._ops.device,
             wire=self._step.exchange.wire,
-            num_params=self._step.model.layout.num_params,
-            params_sha256=self._step.model.layout.sha256(self._ops.to_host(self._state.params)),
+            num_params=self._layout.num_params,
+            params_sha256=on_root(self._transport, lambda: self._layout.sha256(params)),
             warnings=report.warnings(config, figures, self._data.test_labels),
         )
 
@@ -245,3 +251,13 @@ class _Recorder:
         for file in self._files:
             file.record(whole)
         self._shown.record(record)
+
+
+class _Giver(Quiet):
+    """The observer of other ranks, which take part when rank 0 collects the params for a record."""
+
+    def __init__(self, give_params: Callable[[], object]) -> None:
+        self._give_params = give_params
+
+    def record(self, record: Record) -> None:  # noqa: ARG002
+        self._give_params()

@@ -21,7 +21,7 @@ from ddpgd.data.mnist import Dataset
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.philox import Purpose, uniforms
 from ddpgd.params import Layout
-from ddpgd.run import build, build_exchange
+from ddpgd.run import build, build_exchange, build_network
 from ddpgd.scaling.cost_model import Coding, Costs, waits
 from ddpgd.training.step import Step
 
@@ -77,7 +77,7 @@ def fit(ops: Ops, config: Config, transport: Transport, seconds: float, num_node
     halved = replace(config, micro_batch=max(1, config.micro_batch // 2))
     with threadpool_limits(1, user_api="blas"):
         whole, half = (_run(ops, one, data, transport, 0.4 * seconds) for one in (config, halved))
-        layout = build.layout(config, data.image_shape)
+        layout = build_network.layout(config, data.image_shape)
         costs = replace(_costs(whole, half), add_s=_add_s(ops, layout.size))
         codings = _codings(ops, layout.size)
         if WIRES[config.wire].kind is Kind.COMPRESSOR:
@@ -94,7 +94,7 @@ def _run(ops: Ops, config: Config, data: Dataset, transport: Transport, seconds:
     """
     plain = replace(config, wire="float32", reduce="ordered", error_feedback=False, sync="every-step", lr=SLOW_LR)
     plain = replace(plain, shard_optimizer="off")
-    step = build.sync(ops, plain, data, transport, total_steps=10**9)
+    step = build.sync(ops, plain, data, build.grid(plain, transport), total_steps=10**9)
     assert isinstance(step, Step), "every step is synced"
     step.time_parts()
     found = [step.run(number, 1, False, False) for number in range(WARM_UP_STEPS)]

@@ -19,7 +19,7 @@ from ddpgd.config.schema import Config, resolve
 from ddpgd.config.units import bytes_text, parse_count, parse_duration, parse_rate, positive, time_text
 from ddpgd.config.validation import form, validate
 from ddpgd.errors import InputError
-from ddpgd.run import build
+from ddpgd.run import build_network
 from ddpgd.run.build_exchange import is_sharded
 from ddpgd.run.device import Machine, agree
 from ddpgd.scaling.advice import advise, percent
@@ -184,7 +184,7 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, 
     validate(config)
     if config.transport == "threads":
         raise InputError("--transport threads: plan measures the ranks that mpirun started; drop the flag")
-    tensors = build.layout(config, IMAGE_SHAPE)
+    tensors = build_network.layout(config, IMAGE_SHAPE)
     num_params = tensors.num_params
     narrow = num_narrow([Window(tensor.start, tensor.shape) for tensor in tensors.tensors], config.powersgd_rank)
     if "parameters" in flags:

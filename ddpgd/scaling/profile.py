@@ -19,7 +19,7 @@ from ddpgd.config.validation import validate
 from ddpgd.data.mnist import Dataset
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.reference.backend import Reference
-from ddpgd.run import build
+from ddpgd.run import build, build_network
 from ddpgd.scaling import gemm
 from ddpgd.scaling.arguments import positive
 
@@ -130,13 +130,15 @@ def profile(config: Config, num_steps: int = NUM_STEPS) -> Profile:
     config = resolve(config, 1)
     validate(config)
     data = _samples(config)
-    weights = [tensor.shape for tensor in build.layout(config, data.image_shape).tensors if len(tensor.shape) == 2]
+    weights = [
+        tensor.shape for tensor in build_network.layout(config, data.image_shape).tensors if len(tensor.shape) == 2
+    ]
     sizes = (*(shape[0] for shape in weights), weights[-1][1])
     times_s: dict[tuple[str, str], list[float]] = defaultdict(list)
     steps_s, between_s = [], []
     with threadpool_limits(1, user_api="blas"):
         ops = Timed(Reference())
-        step = build.sync(cast(Ops, ops), config, data, Alone(), WARM_UP_STEPS + num_steps)
+        step = build.sync(cast(Ops, ops), config, data, build.grid(config, Alone()), WARM_UP_STEPS + num_steps)
         for number in range(WARM_UP_STEPS + num_steps):
             ops.calls.clear()
             step_s = step.run(number, 1, False, False).step_s

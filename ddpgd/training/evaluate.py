@@ -5,11 +5,11 @@ import math
 import numpy as np
 
 from ddpgd.comm.exchange import Exchange
-from ddpgd.comm.transport import Transport
+from ddpgd.comm.transport import Alone, Transport
 from ddpgd.data.batches import Samples
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import CONTROL_WORDS, CURSOR_WORDS, Control, Tail
-from ddpgd.model.network import Network
+from ddpgd.training.passes import Feed, Passes, Weights
 
 EVALUATE_ROWS = 512
 """Samples in a micro-batch of an evaluation; fixed, because a product's bits depend on its shape."""
@@ -18,12 +18,29 @@ EVALUATE_ROWS = 512
 class Evaluate:
     """evaluate(params) -> (loss mean, accuracy) over all of `samples`, equal on all ranks."""
 
-    def __init__(self, ops: Ops, model: Network, samples: Samples, transport: Transport, join: int = 1) -> None:
-        """`model` must hold `join` * EVALUATE_ROWS rows."""
+    def __init__(
+        self,
+        ops: Ops,
+        passes: Passes,
+        samples: Samples,
+        transport: Transport,
+        join: int = 1,
+        stages: Transport | None = None,
+    ) -> None:
+        """
+        Args:
+            ops: Where the rank computes.
+            passes: Of a network that holds `join` * EVALUATE_ROWS rows.
+            samples: All of them.
+            transport: The ranks that compute other samples, with the same layers.
+            join: At most so many micro-batches are computed side by side.
+            stages: The ranks of a pipeline, of which the last has the loss.
+        """
         num_samples = len(samples.labels)
         self._ops = ops
-        self._model = model
+        self._passes = passes
         self._samples = samples
+        self._stages = stages or Alone()
         self._num_micro_batches = math.ceil(num_samples / EVALUATE_ROWS)
         self._order = ops.from_host(np.arange(num_samples))
         self._cursor = ops.zeros((CURSOR_WORDS,), np.int64)
@@ -33,14 +50,10 @@ class Evaluate:
         self._exchange = Exchange(transport, ops, size=0, join=join)
 
     def __call__(self, params: Array, weights: Array) -> tuple[float, float]:
-        images, labels = self._samples.images, self._samples.labels
-        for group in self._exchange.groups(self._num_micro_batches):
-            offset = group.micro_batches.start * EVALUATE_ROWS
-            num_rows = min(group.micro_batches.stop * EVALUATE_ROWS, len(labels)) - offset
-            self._model.load(images, labels, self._order, self._cursor, offset, num_rows)
-            self._model.loss(params, weights, num_rows, EVALUATE_ROWS, self._control, group.rows.tails)
+        feed = Feed(self._samples, self._order, self._cursor, EVALUATE_ROWS, len(self._samples.labels))
+        groups = self._exchange.groups(self._num_micro_batches)
+        for group in self._passes.losses(feed, groups, Weights(params, weights, self._control)):
             self._exchange.fold(group)
         _, summed = self._exchange.combine(self._num_micro_batches)
-        tail = self._ops.to_host(summed)
-        samples = float(tail[Tail.SAMPLES])
-        return float(tail[Tail.LOSS_SUM]) / samples, float(tail[Tail.CORRECT]) / samples
+        tail = self._stages.all_gather_objects(self._ops.to_host(summed).tolist())[-1]
+        return tail[Tail.LOSS_SUM] / tail[Tail.SAMPLES], tail[Tail.CORRECT] / tail[Tail.SAMPLES]

@@ -38,7 +38,7 @@ class LocalSgd:
     ) -> None:
         """`exchange`: of changes of params, whose sum `outer` takes for the gradient of all ranks."""
         self.state = synced_step.state
-        self.model = synced_step.model
+        self.passes = synced_step.passes
         self.batches = synced_step.batches
         self.exchange = exchange
         self._ops = ops

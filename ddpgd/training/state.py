@@ -1,15 +1,24 @@
 """The state of training: all that steps change, in one object, which synced and local steps share and checkpoints gather."""
 
 from dataclasses import dataclass, field
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpgd.comm.bulk import Places
 from ddpgd.comm.sharding import Shares
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import CONTROL_WORDS, Control
 from ddpgd.training.counters import Counters
+
+
+class Held(NamedTuple):
+    """The places, in vectors (size,) of the whole network, of what each rank holds of the params and of the optimizer."""
+
+    params: list[Places]
+    optimizer: list[Places]
+    size: int
 
 
 @dataclass
@@ -17,15 +26,16 @@ class TrainState:
     """All that training changes; arrays are where the backend computes.
 
     Attributes:
-        params: Float32 (n,), the flat vector of all tensors, updated in place.
+        params: Float32 (n,), the flat vector of this rank's tensors, updated in place.
         weights: What `Ops.round_weights` made of params: the inputs of products, updated with params.
         control: Float64 (CONTROL_WORDS,), see `Control`: the last decision, the update's number, the loss scale.
         counters: The state of the run in numbers, on the host.
         optimizer: The optimizer's vectors by name, float32: this rank's part of (n,).
         replicated: Vectors by their names in checkpoints, params aside, that are equal on all ranks.
         per_rank: The same: vectors of which each rank has its own.
-        sharded: The same: vectors of which each rank has the part that `shares` names.
+        divided: The same: vectors of which each rank has the part that `held.optimizer` names.
         shares: The part of params that this rank updates.
+        held: What each rank holds.
     """
 
     params: Array
@@ -33,10 +43,11 @@ class TrainState:
     control: Array
     counters: Counters
     shares: Shares
+    held: Held
     optimizer: dict[str, Array] = field(default_factory=dict)
     replicated: dict[str, Array] = field(default_factory=dict)
     per_rank: dict[str, Array] = field(default_factory=dict)
-    sharded: dict[str, Array] = field(default_factory=dict)
+    divided: dict[str, Array] = field(default_factory=dict)
 
     @classmethod
     def create(
@@ -45,6 +56,7 @@ class TrainState:
         params: NDArray[np.float32],
         counters: Counters,
         shares: Shares,
+        held: Held,
         optimizer: dict[str, Array],
         initial_loss_scale: float,
     ) -> Self:
@@ -54,7 +66,7 @@ class TrainState:
         control[Control.UPDATE] = counters.updates
         control[Control.LOSS_SCALE] = counters.loss_scale or initial_loss_scale
         control[Control.GOOD_STEPS] = counters.good_steps
-        return cls(vector, ops.round_weights(vector), ops.from_host(control), counters, shares, optimizer)
+        return cls(vector, ops.round_weights(vector), ops.from_host(control), counters, shares, held, optimizer)
 
     def read_loss_scale(self, ops: Ops) -> None:
         """Notes the loss scale, and the number of steps that it has held, in `counters`."""

@@ -5,6 +5,7 @@ what the training loop calls, and `replay` runs the three captured.
 """
 
 import time
+from collections.abc import Iterator
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -12,14 +13,15 @@ import numpy as np
 
 from ddpgd.comm.codec import WireLoss
 from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.rows import Group, Rows
 from ddpgd.data.batches import Batches, Samples
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import HISTORY_WORDS, TAIL_WORDS, History, Policy, Tail
-from ddpgd.model.network import Network
 from ddpgd.optim.rules import Optimizer
 from ddpgd.optim.schedules import Schedule
 from ddpgd.training.cursor import DataCursor
 from ddpgd.training.lookahead import Lookahead
+from ddpgd.training.passes import Feed, Passes, Weights
 from ddpgd.training.replay import DeviceReplay, HostReplay, Replay, StepShape
 from ddpgd.training.state import TrainState
 
@@ -63,7 +65,7 @@ class Step:
     def __init__(
         self,
         ops: Ops,
-        model: Network,
+        passes: Passes,
         samples: Samples,
         batches: Batches,
         exchange: Exchange,
@@ -74,7 +76,7 @@ class Step:
         goes_on_after_halt: bool = False,
     ) -> None:
         """`goes_on_after_halt`: a gradient that is not finite does not end the run; see `run`."""
-        self.model = model
+        self.passes = passes
         self.samples = samples
         self.batches = batches
         self.exchange = exchange
@@ -140,11 +142,9 @@ class Step:
 
     def compute_gradients(self, shape: StepShape) -> None:
         """Computes this rank's micro-batch gradients, and adds them in canonical order."""
-        for group in self.exchange.groups(shape.num_micro_batches):
-            rows = group.rows
-            self._gradient(shape.num_samples, group.micro_batches, rows.grads, rows.tails)
+        for group in self._gradients(shape.num_samples, self.exchange.groups(shape.num_micro_batches)):
             if shape.observe:
-                self._ops.squared_norms(rows.grads, rows.tails[:, Tail.SQUARED_NORM_SUM])
+                self._ops.squared_norms(group.rows.grads, group.rows.tails[:, Tail.SQUARED_NORM_SUM])
             self.exchange.fold(group)
 
     def decide_and_update(self) -> None:
@@ -169,22 +169,22 @@ class Step:
         "micro-batch 3 (training samples 5, 17, ...), first in dense1.weight", or an empty string.
         """
         self._cursor.move_to(step, self._num_decided)
-        grads, tails = self._spare_rows
-        for micro_batch in self.exchange.micro_batches(self.batches.num_micro_batches(step)):
-            self._gradient(self.batches.samples(step), range(micro_batch, micro_batch + 1), grads, tails)
-            if name := self.model.non_finite_tensor(grads[0]):
-                samples = ", ".join(map(str, self.batches.indices(step, micro_batch)[:8]))
-                return f"micro-batch {micro_batch} (training samples {samples}, ...), first in {name}"
-        return ""
+        own = self.exchange.micro_batches(self.batches.num_micro_batches(step))
+        groups = [Group(range(number, number + 1), self._spare_row, None, []) for number in own]
+        found = ""
+        # Ranks that share layers go through all of their micro-batches together.
+        for group in self._gradients(self.batches.samples(step), groups):
+            if not found and (name := self.passes.network.non_finite_tensor(group.rows.grads[0])):
+                number = group.micro_batches.start
+                samples = ", ".join(map(str, self.batches.indices(step, number)[:8]))
+                found = f"micro-batch {number} (training samples {samples}, ...), first in {name}"
+        return found
 
-    def _gradient(self, num_samples: int, micro_batches: range, grads: Array, tails: Array) -> None:
-        """Sums over the samples of each of `micro_batches`: a row each of grads (G, layout.size) and tails."""
-        data, model, micro_batch, state = self.samples, self.model, self.batches.micro_batch, self.state
-        offset = micro_batches.start * micro_batch
-        num_rows = min(micro_batches.stop * micro_batch, num_samples) - offset
-        with self._ops.fused():
-            model.load(data.images, data.labels, self._cursor.order, self._cursor.cursor, offset, num_rows)
-            model.gradient(state.params, state.weights, num_rows, micro_batch, state.control, grads, tails)
+    def _gradients(self, num_samples: int, groups: list[Group]) -> Iterator[Group]:
+        """Yields each group of micro-batches with its rows filled: sums over the samples of each micro-batch."""
+        state = self.state
+        feed = Feed(self.samples, self._cursor.order, self._cursor.cursor, self.batches.micro_batch, num_samples)
+        return self.passes.gradients(feed, groups, Weights(state.params, state.weights, state.control))
 
     @cached_property
     def _own_parts(self) -> tuple[Array, Array]:
@@ -198,10 +198,10 @@ class Step:
         return self._own_parts[0] if state.weights is state.params else state.shares.part(state.weights)
 
     @cached_property
-    def _spare_rows(self) -> tuple[Array, Array]:
-        """Grads (1, layout.size) and tails (1, TAIL_WORDS) for `non_finite`: the network keeps views of what it is given."""
-        zeros = self._ops.zeros
-        return zeros((1, self.model.layout.size), np.float32), zeros((1, TAIL_WORDS), np.float32)
+    def _spare_row(self) -> Rows:
+        """A row for `non_finite`: always the same one, because the network keeps views of what it is given."""
+        size = self.passes.network.layout.size
+        return Rows(self._ops.zeros((1, size + TAIL_WORDS), np.float32), size)
 
     def _replay(self, shape: StepShape) -> Replay:
         replay = self._replays.get(shape)

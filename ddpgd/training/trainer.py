@@ -8,10 +8,10 @@ from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
 from ddpgd.data.batches import Batches
 from ddpgd.errors import Interrupted, NonFiniteError
-from ddpgd.model.network import Network
 from ddpgd.training.bookkeeping import Bookkeeping, finite_or_none
 from ddpgd.training.counters import Counters, Record
 from ddpgd.training.evaluate import Evaluate
+from ddpgd.training.passes import Passes
 from ddpgd.training.state import TrainState
 from ddpgd.training.step import StepResult
 from ddpgd.training.stopping import StopRequest
@@ -37,7 +37,7 @@ class Sync(Protocol):
     """The choice of what ranks combine, and when: `Step` gradients, every step; `LocalSgd` params, after some steps."""
 
     state: TrainState
-    model: Network
+    passes: Passes
     batches: Batches
     exchange: Exchange
 

@@ -115,6 +115,7 @@ LABS = {"test_two_level", "test_netlab", "test_cluster", "test_slurm", "test_sca
 """Files with labs, of which one removes what another that was killed has left."""
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keeps the tests of a file on one of pytest-xdist's workers, because they share runs; labs come one at a time."""
     for item in items:

@@ -52,6 +52,7 @@ def in_slurm(out: Path, script: str, num_nodes: int = 1) -> str:
     return done.stdout
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("lab")
 @pytest.mark.parametrize("num_nodes", [1, 2])
 def test_a_preempted_job_ends_as_one_that_was_not(num_nodes: int, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from conftest import PYTHON, ROOT, summary
 
 from ddpgd.comm.wires import WIRES, Load
 from ddpgd.config.schema import Config
-from ddpgd.run import build
+from ddpgd.run import build_network
 
 STEPS = 10, 60
 COUNT = """
@@ -40,6 +40,7 @@ def bytes_of_hosts(commands: list[list[str]]) -> list[list[int]]:
     return found
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("lab")
 def test_hosts_send_what_is_predicted_and_have_equal_bits(tmp_path: Path) -> None:
     train = [*PYTHON, "-m", "ddpgd", "train", "--data", "synthetic", "--hidden", "128", "--evaluate-every", "999"]
@@ -51,7 +52,7 @@ def test_hosts_send_what_is_predicted_and_have_equal_bits(tmp_path: Path) -> Non
             for (form, steps), folder in zip(runs, folders, strict=True)
         ]
     )
-    size = build.layout(Config(hidden=(128,)), (28, 28)).size
+    size = build_network.layout(Config(hidden=(128,)), (28, 28)).size
     _, between = WIRES["float32"].traffic(Load(size, 4, 4, nodes=(2, 2)))
     summaries: dict[Any, Any] = {run: summary(folder) for run, folder in zip(runs, folders, strict=True)}
     for steps in STEPS:

@@ -35,7 +35,7 @@ def make_step(ops: Any, num_steps: int, sides: tuple[int, int] = SIDES, **given:
     small = {"hidden": (24,), "global_batch": 40, "micro_batch": 40, "lr": 0.05, "data": "synthetic"}
     config = resolve(Config(**(small | given)), 1)
     data = samples(num_steps * (config.global_batch or 0), sides)
-    step = build.sync(ops, config, data, Alone(), num_steps)
+    step = build.sync(ops, config, data, build.grid(config, Alone()), num_steps)
     assert isinstance(step, Step)
     # All steps without the host, however long they take.
     step._lookahead.num_steps = lambda most, stop: most  # type: ignore[method-assign,assignment] # noqa: ARG005

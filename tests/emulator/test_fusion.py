@@ -139,6 +139,6 @@ def test_launches_of_a_step(hidden: tuple[int, ...], most: int) -> None:
         from ddpgd.kernels.cuda.backend import Cuda
 
         ops: Any = Cuda(0, "float32")
-        step = build.sync(ops, config, digits(), Alone(), 10)
+        step = build.sync(ops, config, digits(), build.grid(config, Alone()), 10)
         step.run(0, 1, False, False)
         assert ops.num_launches == most

@@ -9,10 +9,21 @@ import faulthandler
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
 from mpi4py import MPI
+
+from ddpgd.comm.launcher import Launch
+from ddpgd.comm.transport import Alone, Transport
+from ddpgd.comm.transports.mpi_host import MpiHost
+from ddpgd.data import synthetic
+from ddpgd.data.mnist import Dataset
+from ddpgd.run import setup
+from ddpgd.training.stopping import StopRequest
 
 WORLD = MPI.COMM_WORLD
 # Of one test: generous, because the machine may be busy. The first rank to reach it prints its stack, and mpirun ends the job.
@@ -30,6 +41,47 @@ def comm() -> Iterator[MPI.Comm]:
     duplicate = WORLD.Dup()
     yield duplicate
     duplicate.Free()
+
+
+make_digits = synthetic.make
+
+
+@cache
+def digits() -> Dataset:
+    return make_digits(num_train=330, num_test=1101)
+
+
+@pytest.fixture
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The samples that --data synthetic then names."""
+    monkeypatch.setattr(synthetic, "make", digits)
+
+
+@pytest.fixture
+def folder(comm: MPI.Intracomm, tmp_path: Path) -> Path:
+    """Rank 0's temporary folder, on all ranks."""
+    return comm.bcast(tmp_path)
+
+
+@pytest.fixture
+def train(comm: MPI.Intracomm) -> Callable[..., dict[str, Any]]:
+    """A run on all ranks; with alone=True, rank 0 makes it by itself, and all get its summary."""
+
+    def run(path: Path, alone: bool = False, **given: Any) -> dict[str, Any]:
+        small = {"data": "synthetic", "hidden": (12,), "log_every": 1, "quiet": True, "run_dir": str(path)}
+        if "resume" not in given:
+            small |= {"global_batch": 50, "micro_batch": 7, "lr": 0.05, "steps": 9, "evaluate_every": 4}
+
+        def on(world: Transport) -> dict[str, Any]:
+            return setup.start_run(
+                small | given, world, Launch("Open MPI", world.rank, world.world_size, world.rank), StopRequest()
+            )
+
+        if not alone:
+            return on(MpiHost(comm))
+        return comm.bcast(on(Alone()) if comm.rank == 0 else None)
+
+    return run
 
 
 class Alarm:

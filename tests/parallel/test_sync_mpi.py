@@ -31,7 +31,7 @@ WAYS: dict[str, dict[str, Any]] = {
 def params_after(transport: Transport, way: str) -> bytes:
     """After a few steps of 7 micro-batches, the last of an epoch of 5."""
     config = Config(hidden=(12,), global_batch=50, micro_batch=7, lr=0.05, epochs=5, **WAYS[way])
-    live = build.sync(Reference(), config, digits(), transport, NUM_STEPS)
+    live = build.sync(Reference(), config, digits(), build.grid(config, transport), NUM_STEPS)
     step = 0
     while step < NUM_STEPS:
         step += live.run(step, 1, False, False).num_steps

@@ -3,7 +3,6 @@
 import errno
 import pickle
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,62 +11,20 @@ import pytest
 from mpi4py import MPI
 
 from ddpgd.comm import bulk
-from ddpgd.comm.launcher import Launch
 from ddpgd.comm.levels import RANKS_PER_NODE
-from ddpgd.comm.transport import Alone, Transport
 from ddpgd.comm.transports.mpi_host import MpiHost
 from ddpgd.data import synthetic
-from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError, Interrupted, MachineError, NonFiniteError
-from ddpgd.run import checkpoint, setup
+from ddpgd.run import checkpoint
 from ddpgd.training.stopping import StopRequest
 from runs import records
 
 Record = dict[str, Any]
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.usefixtures("few_digits")]
 
-EXPLODING = {"lr": 1e30, "optimizer": "sgd", "schedule": "constant"}
 make_digits = synthetic.make
-
-
-@cache
-def digits() -> Dataset:
-    return make_digits(num_train=330, num_test=1101)
-
-
-@pytest.fixture(autouse=True)
-def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic, "make", digits)
-
-
-@pytest.fixture
-def folder(comm: MPI.Intracomm, tmp_path: Path) -> Path:
-    """Rank 0's temporary folder, on all ranks."""
-    return comm.bcast(tmp_path)
-
-
-@pytest.fixture
-def train(comm: MPI.Intracomm) -> Callable[..., Record]:
-    """A run on all ranks; with alone=True, rank 0 makes it by itself, and all get its summary."""
-
-    def run(path: Path, alone: bool = False, **given: Any) -> Record:
-        small = {"data": "synthetic", "hidden": (12,), "log_every": 1, "quiet": True, "run_dir": str(path)}
-        if "resume" not in given:
-            small |= {"global_batch": 50, "micro_batch": 7, "lr": 0.05, "steps": 9, "evaluate_every": 4}
-
-        def on(world: Transport) -> Record:
-            return setup.start_run(
-                small | given, world, Launch("Open MPI", world.rank, world.world_size, world.rank), StopRequest()
-            )
-
-        if not alone:
-            return on(MpiHost(comm))
-        return comm.bcast(on(Alone()) if comm.rank == 0 else None)
-
-    return run
-
-
+EXPLODING = {"lr": 1e30, "optimizer": "sgd", "schedule": "constant"}
 CONFIGURATIONS: dict[str, Record] = {
     "ragged": {},
     "aligned": {"global_batch": 64, "micro_batch": 4, "optimizer": "adam", "lr": 0.01},

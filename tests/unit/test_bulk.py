@@ -56,11 +56,42 @@ def test_every_rank_gets_what_is_meant_for_it(
 @pytest.mark.parametrize(("size", "world_size"), [(0, 3), (1024, 3), (5000, 1), (5000, 4), (4096, 5)])
 def test_parts_become_a_vector_and_back(size: int, world_size: int) -> None:
     spans, vector = segments(size, world_size), values(0, (size,))
+    places = [(span,) for span in spans]
 
     def work(transport: Threads) -> None:
-        part = bulk.scatter_parts(transport, vector if transport.rank == 0 else None, spans)
+        part = bulk.scatter_parts(transport, vector if transport.rank == 0 else None, places)
         np.testing.assert_array_equal(part, vector[spans[transport.rank]])
-        whole = bulk.gather_parts(transport, part, spans)
+        whole = bulk.gather_parts(transport, part, places, size)
         np.testing.assert_array_equal(whole, vector if transport.rank == 0 else np.empty(0))
 
     threads.run(world_size, work)
+
+
+def test_a_part_of_several_places_is_sent_by_the_first_rank_that_has_it() -> None:
+    places = [(slice(4, 6), slice(0, 1)), (slice(4, 6), slice(0, 1)), (slice(1, 4),)]
+    vector = values(0, (6,))
+
+    def work(transport: Threads) -> None:
+        part = bulk.scatter_parts(transport, vector if transport.rank == 0 else None, places)
+        np.testing.assert_array_equal(part, np.concatenate([vector[span] for span in places[transport.rank]]))
+        if transport.rank == 1:
+            part[:] = -1
+        whole = bulk.gather_parts(transport, part, places, 6)
+        np.testing.assert_array_equal(whole, vector if transport.rank == 0 else np.empty(0))
+
+    threads.run(3, work)
+
+
+@pytest.mark.parametrize(
+    ("own", "placed"),
+    [
+        (slice(0, 3), ((4, 6), (0, 1))),
+        (slice(0, 1), ((4, 5),)),
+        (slice(1, 3), ((5, 6), (0, 1))),
+        (slice(2, 2), ()),
+        (slice(2, 7), ((0, 1), (8, 12))),
+    ],
+)
+def test_places_of_a_part_of_what_was_cut_out(own: slice, placed: tuple[tuple[int, int], ...]) -> None:
+    spans = slice(4, 6), slice(0, 1), slice(8, 14)
+    assert bulk.placed(own, spans) == tuple(slice(*bounds) for bounds in placed)

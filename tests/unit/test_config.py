@@ -61,6 +61,11 @@ OTHER: dict[str, tuple[Any, str]] = {
     "reduce": ("fast", "fast"),
     "exchange": ("two-level", "two-level"),
     "shard_optimizer": ("on", ""),
+    "shards": (4, "4"),
+    "tensor": (2, "2"),
+    "pipeline": (2, "2"),
+    "pipeline_schedule": ("gpipe", "gpipe"),
+    "stages": ((2, 1), "2,1"),
     "sync": ("local", "local"),
     "local_steps": (9, "9"),
     "local_after": (4, "4"),
@@ -68,7 +73,19 @@ OTHER: dict[str, tuple[Any, str]] = {
     "outer_momentum": (0.5, "0.5"),
 }
 FIXED = {
-    *("hidden", "activation", "init", "loss", "seed", "global_batch", "micro_batch", "optimizer", "lr", "momentum"),
+    *(
+        "hidden",
+        "activation",
+        "init",
+        "loss",
+        "seed",
+        "shards",
+        "global_batch",
+        "micro_batch",
+        "optimizer",
+        "lr",
+        "momentum",
+    ),
     *(
         "schedule",
         "warmup",
@@ -334,7 +351,19 @@ def test_a_resumed_run_may_be_longer(
 
 
 @pytest.mark.parametrize(
-    "name", ["max_time", "transport", "ranks", "backend", "replay", "share_gpu", "shard_optimizer"]
+    "name",
+    [
+        "max_time",
+        "transport",
+        "ranks",
+        "backend",
+        "replay",
+        "share_gpu",
+        "shard_optimizer",
+        "tensor",
+        "pipeline",
+        "stages",
+    ],
 )
 def test_how_a_start_went_is_not_how_the_next_one_goes(name: str) -> None:
     this_start = {"max_time": 5.0, "transport": "threads", "ranks": 4, "backend": "numpy", "replay": "persistent"}

@@ -15,9 +15,11 @@ import pytest
 
 from ddpgd.comm.transport import Alone
 from ddpgd.data import mnist
-from ddpgd.run import checkpoint, inference
+from ddpgd.params import Parameter, layout_of
+from ddpgd.run import checkpoint, former_layout, inference
 from ddpgd.run.compare import compare
 from ddpgd.run.records import read_records
+from oracles import dense_layout
 from runs import train
 
 VERSIONS = Path(__file__).parents[1] / "data"
@@ -109,3 +111,17 @@ def test_records_are_read_and_gone_on_with(tmp_path: Path, data: Path, capsys: p
     train(folder, 2, resume="", steps=12, data=str(data), hidden=(5,))
     assert read_records(folder)[: len(before)] == before
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("sizes", [(4, 5, 6), (784, 12, 10), (40, 45, 43)], ids=str)
+def test_vectors_of_earlier_versions_are_moved_tensor_by_tensor(sizes: tuple[int, ...]) -> None:
+    layout = dense_layout(sizes)
+    former = layout_of([[Parameter(name, shape) for name, shape in layout.shapes.items()]])
+    velocity = np.arange(1, former.size + 1, dtype=np.float32)
+    arrays = {"optimizer.velocity": velocity, "wire.right": velocity, "residual.kept.0": velocity[:-1]}
+    moved = former_layout.moved(arrays, layout)
+    assert moved["wire.right"] is velocity
+    assert moved["residual.kept.0"] is arrays["residual.kept.0"]
+    for name, tensor in layout.whole_tensors(moved["optimizer.velocity"]).items():
+        np.testing.assert_array_equal(tensor, former.whole_tensors(velocity)[name])
+    assert np.count_nonzero(moved["optimizer.velocity"]) == layout.num_params

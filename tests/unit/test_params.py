@@ -2,12 +2,13 @@
 
 import hashlib
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from ddpgd.kernels.words import BLOCK
-from ddpgd.params import initialise
+from ddpgd.params import Parameter, initialise, layout_of
 from oracles import dense_layout
 
 SIZES = [(784, 10), (784, 256, 10), (5, 3, 2), (784, 512, 512, 10), (1, 1), (33, 31, 7)]
@@ -15,14 +16,17 @@ over_sizes = pytest.mark.parametrize("sizes", SIZES, ids=str)
 
 
 @over_sizes
-def test_tensors_are_aligned_disjoint_and_in_order(sizes: tuple[int, ...]) -> None:
+def test_layers_begin_at_blocks_and_tensors_are_aligned_disjoint_and_in_order(sizes: tuple[int, ...]) -> None:
     layout, end = dense_layout(sizes), 0
     for tensor in layout.tensors:
         assert tensor.start % 32 == 0
-        assert end <= tensor.start < end + 32
+        assert end <= tensor.start < end + BLOCK
         end = tensor.start + tensor.size
-    assert end <= layout.size < end + 32 + BLOCK
-    assert layout.size % BLOCK == 0
+    assert end <= layout.size < end + BLOCK
+    assert [unit.start for unit in layout.units] == [weight.start for weight in layout.tensors[::2]]
+    for unit, following in pairwise((*layout.units, slice(layout.size, None))):
+        assert unit.start % BLOCK == 0
+        assert unit.stop == following.start
 
 
 @over_sizes
@@ -82,8 +86,8 @@ def test_frozen_first_weights() -> None:
     """Whoever changes these changes every run: the weights of a configuration are part of its definition."""
     layout = dense_layout((784, 256, 10))
     vector = initialise(layout, "he", 0)
-    assert [tensor.start for tensor in layout.tensors] == [0, 200704, 200960, 203520]
-    assert (layout.size, layout.num_params) == (203776, 203530)
+    assert [tensor.start for tensor in layout.tensors] == [0, 200704, 201728, 204288]
+    assert (layout.size, layout.num_params) == (204800, 203530)
     assert vector[:3].tolist() == [0.054825540632009506, 0.04397384077310562, 0.0300323273986578]
     assert layout.sha256(vector) == "e1c2946aaf641f1d4e19419c37b60bdbef8f21a8d879b364002bd9fd4f835a54"
     xavier = initialise(layout, "xavier", 1)
@@ -114,3 +118,32 @@ def test_the_hash_leaves_padding_out() -> None:
     before = layout.sha256(vector)
     vector[-1] = 1
     assert layout.sha256(vector) == before
+
+
+CUT = layout_of(
+    [Parameter("weight", (7, 10), True, (slice(0, 7), columns)), Parameter("bias", (10,), False, (columns,))]
+    for columns in (slice(0, 3), slice(3, 6), slice(6, 10))
+)
+UNCUT = layout_of([[Parameter("weight", (7, 10), True), Parameter("bias", (10,))]])
+
+
+def test_a_cut_changes_neither_tensors_nor_their_hashes() -> None:
+    cut, uncut = (initialise(layout, "he", 3) for layout in (CUT, UNCUT))
+    assert CUT.shapes == UNCUT.shapes
+    assert CUT.num_params == UNCUT.num_params
+    assert CUT.sha256(cut) == UNCUT.sha256(uncut)
+    assert CUT.hashes(cut) == UNCUT.hashes(uncut)
+
+
+def test_whole_tensors_are_put_together_and_cut_again() -> None:
+    uncut = np.arange(UNCUT.size, dtype=np.float32)
+    whole, cut = UNCUT.whole_tensors(uncut), np.zeros(CUT.size, np.float32)
+    CUT.fill(cut, whole)
+    for name, tensor in CUT.whole_tensors(cut).items():
+        assert tensor.flags.c_contiguous
+        np.testing.assert_array_equal(tensor, whole[name])
+
+
+def test_units_are_found_in_a_layout_that_has_more() -> None:
+    (span,) = layout_of([[Parameter("weight", (7, 10), True, (slice(0, 7), slice(3, 6)))]]).spans_in(CUT)
+    assert span == CUT.units[1]

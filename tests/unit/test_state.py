@@ -66,7 +66,7 @@ def test_no_residual_is_lost_where_ranks_are_fewer(way: str, tmp_path: Path) -> 
     total = _sums({name.rpartition(".")[0]: [] for name in saved.arrays}, saved.arrays)
 
     def work(transport: Threads) -> dict[str, NDArray[Any]]:
-        live = build.sync(Reference(), config, digits(), transport, 6)
+        live = build.sync(Reference(), config, digits(), build.grid(config, transport), 6)
         resharding.restore(Reference(), transport, live.state, saved.arrays, 3)
         return {
             name: vector.astype(np.float64)

@@ -30,7 +30,7 @@ def rounds(world_size: int, num_rounds: int, **given: Any) -> list[tuple[list[Ar
     config = Config(data="synthetic", **given)
 
     def work(transport: Threads) -> tuple[list[Array], list[Any]]:
-        live = build.sync(Reference(), config, digits(), transport, 35)
+        live = build.sync(Reference(), config, digits(), build.grid(config, transport), 35)
         params, results, step = [], [], 0
         for _ in range(num_rounds):
             results.append(live.run(step, 1, False, False))
@@ -91,7 +91,7 @@ def test_the_mean_of_what_ranks_did_alone() -> None:
 def _in_order(data: Any) -> Array:
     """Params after three steps of 14 samples each, in the order in which they are."""
     config = Config(hidden=(12,), global_batch=14, micro_batch=7, lr=0.05, epochs=5, optimizer="sgd", weight_decay=0.0)
-    live = build.sync(Reference(), config, data, Alone(), 35)
+    live = build.sync(Reference(), config, data, build.grid(config, Alone()), 35)
     live.batches._orders = {0: np.arange(42)}
     for step in range(3):
         live.run(step, 1, False, False)

@@ -33,6 +33,7 @@ from ddpgd.optim.rules import RULES
 from ddpgd.params import initialise
 from ddpgd.run import build, checkpoint, inference, setup
 from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
+from ddpgd.training.passes import WholeNetwork
 from ddpgd.training.step import Step
 from ddpgd.training.stopping import StopRequest
 from oracles import dense_layout
@@ -247,7 +248,7 @@ def test_looking_for_what_is_not_finite_holds_on_to_nothing(tmp_path: Path, monk
 
     def counted(self: Step, step: int) -> str:
         found = find(self, step)
-        held.append(len(self.model.stage._views))
+        held.append(len(self.passes.network.stage._views))
         return found
 
     monkeypatch.setattr(Step, "non_finite", counted)
@@ -281,7 +282,7 @@ def test_evaluation_counts_every_sample_once(world_size: int, num_samples: int) 
     def work(transport: Threads) -> tuple[float, float]:
         ops = Reference()
         model = Network(ops, dense_layers((784, 9, 10), "tanh"), "cross-entropy", EVALUATE_ROWS)
-        return Evaluate(ops, model, Samples(images, labels), transport)(params, params)
+        return Evaluate(ops, WholeNetwork(ops, model), Samples(images, labels), transport)(params, params)
 
     results = threads.run(world_size, work)
     assert len(set(results)) == 1

@@ -28,7 +28,7 @@ def called() -> set[CodeType]:
     config = resolve(Config(data="synthetic", hidden=(16,), global_batch=64, micro_batch=16), 2)
 
     def work(transport: Transport) -> set[CodeType]:
-        step = build.sync(Reference(), config, digits(), transport, 10)
+        step = build.sync(Reference(), config, digits(), build.grid(config, transport), 10)
         step.run(0, 1, False, False)
         found = set()
 

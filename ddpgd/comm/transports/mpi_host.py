@@ -64,6 +64,13 @@ class MpiHost:
     def barrier(self) -> None:
         self._comm.Barrier()
 
+    def send(self, array: Array, peer: int) -> Callable[[], object]:
+        self.bytes_sent += array.nbytes
+        return self._comm.Isend(array, peer).Wait
+
+    def receive(self, array: Array, peer: int) -> Callable[[], object]:
+        return self._comm.Irecv(array, peer).Wait
+
     def duplicate(self) -> Self:
         return type(self)(self._comm, self._family)
 

@@ -3,11 +3,15 @@
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from ddpgd.comm.transport import Array, T
+
+LOOK_S = 0.05
+"""Seconds after which a rank that waits for a message looks whether the others have failed."""
 
 
 class PeerFailed(Exception):
@@ -15,14 +19,19 @@ class PeerFailed(Exception):
 
 
 class Meeting(NamedTuple):
-    """A group's `board`, with a place for each rank, and the `gate` that nobody passes before all have come to it."""
+    """A group's `board`, with a place for each rank, and the `gate` that nobody passes before all have come to it.
+
+    `mail`: what each rank has sent to each, and that has not taken it yet.
+    """
 
     board: list[Any]
     gate: threading.Barrier
+    mail: list[list[SimpleQueue[Array]]]
 
 
 def _meet(world_size: int, family: list[Meeting]) -> Meeting:
-    meeting = Meeting([None] * world_size, threading.Barrier(world_size))
+    mail = [[SimpleQueue[Array]() for _ in range(world_size)] for _ in range(world_size)]
+    meeting = Meeting([None] * world_size, threading.Barrier(world_size), mail)
     family.append(meeting)
     return meeting
 
@@ -88,6 +97,24 @@ class Threads:
             self._meeting.gate.wait()
         except threading.BrokenBarrierError:
             raise PeerFailed from None
+
+    def send(self, array: Array, peer: int) -> Callable[[], object]:
+        self._meeting.mail[self.rank][peer].put(array.copy())
+        self.bytes_sent += array.nbytes
+        return lambda: None
+
+    def receive(self, array: Array, peer: int) -> Callable[[], object]:
+        mail = self._meeting.mail[peer][self.rank]
+
+        def wait() -> None:
+            while True:
+                try:
+                    return np.copyto(array, mail.get(timeout=LOOK_S))
+                except Empty:
+                    if self._meeting.gate.broken:
+                        raise PeerFailed from None
+
+        return wait
 
     def duplicate(self) -> Self:
         """Messages meet at a barrier, in the order of all calls; what is another's is the count of bytes."""

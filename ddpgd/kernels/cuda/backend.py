@@ -8,6 +8,7 @@ import cupy
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ddpgd.kernels.cuda.columns import Columns
 from ddpgd.kernels.cuda.compress import CudaWire
 from ddpgd.kernels.cuda.dense import VALUE_DTYPES, Dense
 from ddpgd.kernels.cuda.fusion import Call, Fuser, fusable
@@ -40,6 +41,7 @@ class Cuda:
         self._launch = Launcher(precision)
         self.stream: Any = self._launch.stream
         self._dense = Dense(self._launch, precision)
+        self._columns = Columns(self._launch, self.empty)
         self.wire = CudaWire(self._launch)
         name = cupy.cuda.runtime.getDeviceProperties(device)["name"].decode()
         self.products = self._dense.products
@@ -139,17 +141,30 @@ class Cuda:
     def dense_forward(
         self, x: Array, weight: Array, bias: Array, activation: str, micro_batch: int, out: Array
     ) -> None:
-        self._dense.forward(x, weight, bias, activation, micro_batch, out)
+        result = self._columns.stand_in("out", out)
+        self._dense.forward(self._columns.packed("x", x), weight, bias, activation, micro_batch, result)
+        if result is not out:
+            self.copy(result, out)
 
     @fusable
     def dense_backward_params(self, x: Array, dout: Array, micro_batch: int, dweight: Array, dbias: Array) -> None:
-        self._dense.backward_params(x, dout, micro_batch, dweight, dbias)
+        packed = self._columns.packed
+        self._dense.backward_params(packed("x", x), packed("dout", dout), micro_batch, dweight, dbias)
 
     @fusable
     def dense_backward_input(
         self, dout: Array, weight: Array, x: Array, activation: str, micro_batch: int, dx: Array
     ) -> None:
-        self._dense.backward_input(dout, weight, x, activation, micro_batch, dx)
+        packed, result = self._columns.packed, self._columns.stand_in("dx", dx)
+        self._dense.backward_input(packed("dout", dout), weight, packed("x", x), activation, micro_batch, result)
+        if result is not dx:
+            self.copy(result, dx)
+
+    def activation_backward(self, dout: Array, x: Array, activation: str, dx: Array) -> None:
+        self._columns.activation_backward(dout, x, activation, dx)
+
+    def copy(self, values: Array, out: Array) -> None:
+        self._columns.copy(values, out)
 
     @fusable
     def cross_entropy(

@@ -123,6 +123,10 @@ class Reference:
     ) -> None:
         for part in _micro_batches(len(x), micro_batch):
             np.matmul(dout[part], weight.T, out=dx[part])
+        if activation != "identity":
+            self.activation_backward(dx, x, activation, dx)
+
+    def activation_backward(self, dout: Array, x: Array, activation: str, dx: Array) -> None:
         slope = self._scratch("slope", x.shape, bool if activation == "relu" else x.dtype)
         if activation == "relu":
             np.greater(x, 0, out=slope)
@@ -132,9 +136,10 @@ class Reference:
         elif activation == "sigmoid":
             np.subtract(1.0, x, out=slope)
             np.multiply(slope, x, out=slope)
-        else:
-            slope.fill(1)
-        np.multiply(dx, slope, out=dx)
+        np.multiply(dout, slope, out=dx)
+
+    def copy(self, values: Array, out: Array) -> None:
+        np.copyto(out, values)
 
     def cross_entropy(
         self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array

@@ -1,0 +1,325 @@
+"""Layers that are computed shard by shard, by one rank or by several: the same bits, however shards lie on ranks.
+
+Hidden layers are cut by outputs, the last by inputs. A rank has whole-width arrays, of which its own shards' columns hold:
+it gathers the others' columns of x before a hidden layer. What is summed over shards (a gradient by x, the logits) is added
+in the order of the complete binary tree over shards. Shoeybi et al., "Megatron-LM", 2019, call layers cut by outputs column
+parallel, by inputs row parallel; they do both by turns, which takes fewer messages and leaves each bias on all ranks.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+
+from ddpgd.comm import tree
+from ddpgd.comm.codec import Float32
+from ddpgd.comm.message_plan import MessagePlan, Pieces, Sending
+from ddpgd.comm.traffic import Window
+from ddpgd.comm.transport import Transport, gathering
+from ddpgd.kernels.ops import Array, Ops
+from ddpgd.model.layers import Layer, Mode
+from ddpgd.params import Parameter, Unit
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The shards into which layers are cut, those of each of `num_ranks`, and those of this rank."""
+
+    count: int
+    num_ranks: int = 1
+    rank: int = 0
+
+    @property
+    def of_ranks(self) -> list[range]:
+        return [range(part.start, part.stop) for part in _even_parts(self.count, self.num_ranks)]
+
+    @property
+    def own(self) -> range:
+        return self.of_ranks[self.rank]
+
+    def columns(self, width: int) -> list[slice]:
+        """Returns the columns of each shard, of `width`."""
+        return _even_parts(width, self.count)
+
+    def columns_of_ranks(self, width: int) -> list[slice]:
+        """Returns the columns of each rank's shards."""
+        columns = self.columns(width)
+        return [slice(columns[own.start].start, columns[own.stop - 1].stop) for own in self.of_ranks]
+
+
+class ShardSum:
+    """The sum over shards of arrays (R, N), of which each rank gets its own columns; or, `to_all`, every rank all.
+
+    Attributes:
+        slots: The array of each of this rank's shards: fill them in order, and call `add` after each.
+    """
+
+    def __init__(
+        self, ops: Ops, shards: Shards, transport: Transport, num_rows: int, width: int, to_all: bool = False
+    ) -> None:
+        leaves, piece_slots = tree.leaves(shards.count, shards.own)
+        made = [ops.empty((num_rows, width), ops.vector_dtype) for _ in range(1 + max(leaf.slot for leaf in leaves))]
+        flat = [slot.reshape(-1) for slot in made]
+        self.slots = [made[leaf.slot] for leaf in leaves]
+        self._ops = ops
+        self._additions = [[(flat[into], flat[other]) for into, other in leaf.additions] for leaf in leaves]
+        self._packings: list[tuple[Array, Array]] = []
+        self._messages: MessagePlan | None = None
+        self._total = made[0]
+        if shards.num_ranks == 1:
+            return
+        pieces = [made[slot] for slot in piece_slots]
+        cut = [slice(0, width)] if to_all else shards.columns_of_ranks(width)
+        spans = [slice(num_rows * columns.start, num_rows * columns.stop) for columns in cut]
+        packed = [ops.empty((num_rows * width,), ops.vector_dtype) for _ in pieces]
+        for piece, row in zip(pieces, packed, strict=True):
+            windows = (row[span].reshape(num_rows, -1) for span in spans)
+            self._packings += [(piece[:, columns], out) for columns, out in zip(cut, windows, strict=True)]
+        total = ops.empty((num_rows * width,), ops.vector_dtype)
+        self._messages = MessagePlan(
+            transport,
+            Sending(ops, Float32(), num_rows * width, (flat[0], flat[0]), None),
+            [Window(rank, span) for rank, span in enumerate(spans)],
+            Pieces(shards.count, [tree.pieces(shards.count, own) for own in shards.of_ranks]),
+            lambda window: [row[window.span] for row in packed],
+            total,
+            one_shot=to_all,
+            hands_out=False,
+        )
+        own = 0 if to_all else shards.rank
+        self._total = total[spans[own]].reshape(num_rows, -1)
+
+    def add(self, number: int) -> None:
+        """Adds what has come into slots[number] to what came before, as far as the order has it due."""
+        for into, other in self._additions[number]:
+            self._ops.add(into, other, into)
+
+    def total(self) -> Array:
+        """Returns the sum, once all slots have been added: (R, columns of this rank's shards), or all columns."""
+        for piece, out in self._packings:
+            self._ops.copy(piece, out)
+        if self._messages:
+            self._messages.reduce_scatter()
+        return self._total
+
+
+class ColumnGather:
+    """Fills the columns of an array (R, N) that other ranks have."""
+
+    def __init__(self, ops: Ops, shards: Shards, transport: Transport, x: Array) -> None:
+        windows = [x[:, columns] for columns in shards.columns_of_ranks(x.shape[1])]
+        parts = [ops.empty(window.shape, x.dtype) for window in windows]
+        self._ops = ops
+        self._own = windows[shards.rank], parts[shards.rank]
+        pairs = enumerate(zip(parts, windows, strict=True))
+        self._others = [pair for peer, pair in pairs if peer != shards.rank]
+        self._gather = transport.all_to_all_init(*gathering([[part] for part in parts], shards.rank))
+
+    def __call__(self) -> None:
+        if self._others:
+            self._ops.copy(*self._own)
+        self._gather()
+        for part, window in self._others:
+            self._ops.copy(part, window)
+
+
+class ColumnParallel:
+    """`Layer`: out = activation(x weight + bias), each shard of which has some columns of out, weight and bias.
+
+    `input_activation`: as in `Dense`; "identity" for the inputs of a network, of which every rank has all columns.
+    """
+
+    fusable = False
+
+    def __init__(
+        self,
+        name: str,
+        num_inputs: int,
+        num_outputs: int,
+        activation: str,
+        input_activation: str,
+        shards: Shards,
+        transport: Transport,
+    ) -> None:
+        self.name = name
+        self.num_inputs = num_inputs
+        self.num_outputs = num_outputs
+        self._activation = activation
+        self._input_activation = input_activation
+        self._shards = shards
+        self._transport = transport
+        columns = shards.columns(num_outputs)
+        self._columns = [columns[shard] for shard in shards.own]
+        self._own_inputs = shards.columns_of_ranks(num_inputs)[shards.rank]
+        self._gathers: dict[int, tuple[Array, ColumnGather]] = {}
+        self._sums: dict[int, ShardSum] = {}
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        return tuple(self._unit(columns) for columns in self._columns)
+
+    def _unit(self, columns: slice) -> Unit:
+        window = slice(0, self.num_inputs), columns
+        weight = Parameter(f"{self.name}.weight", (self.num_inputs, self.num_outputs), True, window)
+        return weight, Parameter(f"{self.name}.bias", (self.num_outputs,), window=(columns,))
+
+    def output_dtype(self, ops: Ops) -> np.dtype[np.generic]:
+        return ops.activation_dtype
+
+    def forward(
+        self,
+        ops: Ops,
+        mode: Mode,  # noqa: ARG002
+        x: Array,
+        params: list[Array],
+        weights: list[Array],
+        micro_batch: int,
+        out: Array,
+    ) -> None:
+        if self._input_activation != "identity":
+            # As long as x is held here, no other array has its id.
+            _kept(self._gathers, id(x), lambda: (x, ColumnGather(ops, self._shards, self._transport, x)))[1]()
+        for columns, weight, bias in zip(self._columns, weights[::2], params[1::2], strict=True):
+            ops.dense_forward(x, weight, bias, self._activation, micro_batch, out[:, columns])
+
+    def backward(
+        self,
+        ops: Ops,
+        x: Array,
+        dout: Array,
+        weights: list[Array],
+        micro_batch: int,
+        grads: list[Array],
+        dx: Array | None,
+    ) -> None:
+        for number, columns in enumerate(self._columns):
+            ops.dense_backward_params(x, dout[:, columns], micro_batch, grads[2 * number], grads[2 * number + 1])
+        if dx is None:
+            return
+        summed = _kept(self._sums, len(x), lambda: ShardSum(ops, self._shards, self._transport, *x.shape))
+        for number, (columns, slot) in enumerate(zip(self._columns, summed.slots, strict=True)):
+            ops.dense_backward_input(dout[:, columns], weights[2 * number], x, "identity", micro_batch, slot)
+            summed.add(number)
+        own = self._own_inputs
+        ops.activation_backward(summed.total(), x[:, own], self._input_activation, dx[:, own])
+
+
+class RowParallel:
+    """`Layer`: out = x weight + bias, each shard of which has some rows of weight; the first has the bias."""
+
+    fusable = False
+
+    def __init__(
+        self,
+        name: str,
+        num_inputs: int,
+        num_outputs: int,
+        input_activation: str,
+        shards: Shards,
+        transport: Transport,
+    ) -> None:
+        self.name = name
+        self.num_inputs = num_inputs
+        self.num_outputs = num_outputs
+        self._input_activation = input_activation
+        self._shards = shards
+        self._transport = transport
+        rows = shards.columns(num_inputs)
+        self._rows = {shard: rows[shard] for shard in shards.own}
+        self._sums: dict[int, ShardSum] = {}
+        # Stand-ins for the bias of shards that have none, and, by number of micro-batches, for its gradient.
+        self._unused: dict[int, Array] = {}
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        return tuple(self._unit(shard) for shard in self._rows)
+
+    def _unit(self, shard: int) -> Unit:
+        window = self._rows[shard], slice(0, self.num_outputs)
+        weight = Parameter(f"{self.name}.weight", (self.num_inputs, self.num_outputs), True, window)
+        return (weight, Parameter(f"{self.name}.bias", (self.num_outputs,)))[: 1 if shard else 2]
+
+    def output_dtype(self, ops: Ops) -> np.dtype[np.generic]:
+        return ops.vector_dtype
+
+    def forward(
+        self,
+        ops: Ops,
+        mode: Mode,  # noqa: ARG002
+        x: Array,
+        params: list[Array],
+        weights: list[Array],
+        micro_batch: int,
+        out: Array,
+    ) -> None:
+        summed = _kept(
+            self._sums,
+            len(x),
+            lambda: ShardSum(ops, self._shards, self._transport, len(x), self.num_outputs, to_all=True),
+        )
+        no_bias = _kept(self._unused, 0, lambda: ops.zeros((self.num_outputs,), ops.vector_dtype))
+        for number, rows in enumerate(self._rows.values()):
+            bias = params[1] if self._has_bias(number) else no_bias
+            weight = weights[self._place(number)]
+            ops.dense_forward(x[:, rows], weight, bias, "identity", micro_batch, summed.slots[number])
+            summed.add(number)
+        ops.copy(summed.total(), out)
+
+    def backward(
+        self,
+        ops: Ops,
+        x: Array,
+        dout: Array,
+        weights: list[Array],
+        micro_batch: int,
+        grads: list[Array],
+        dx: Array | None,
+    ) -> None:
+        num_groups = len(grads[0])
+        unused = _kept(self._unused, num_groups, lambda: ops.zeros((num_groups, self.num_outputs), ops.vector_dtype))
+        for number, rows in enumerate(self._rows.values()):
+            place, own = self._place(number), x[:, rows]
+            dbias = grads[1] if self._has_bias(number) else unused
+            ops.dense_backward_params(own, dout, micro_batch, grads[place], dbias)
+            if dx is not None:
+                arguments = dout, weights[place], own, self._input_activation, micro_batch, dx[:, rows]
+                ops.dense_backward_input(*arguments)
+
+    def _has_bias(self, number: int) -> bool:
+        return self._shards.own[number] == 0
+
+    def _place(self, number: int) -> int:
+        """The place of a shard's weight among this rank's tensors."""
+        return number + (number > 0 and self._has_bias(0))
+
+
+def sharded_layers(sizes: Sequence[int], activation: str, shards: Shards, transport: Transport) -> tuple[Layer, ...]:
+    """Returns a rank's shards of layers of the given `sizes` (inputs, hidden ..., outputs), `activation` between them.
+
+    `transport`: the ranks that share the layers.
+    """
+    inputs = ("identity", *[activation] * (len(sizes) - 2))
+    *hidden, last = zip(pairwise(sizes), inputs, strict=True)
+    return (
+        *(
+            ColumnParallel(f"dense{number}", *widths, activation, before, shards, transport)
+            for number, (widths, before) in enumerate(hidden, start=1)
+        ),
+        RowParallel(f"dense{len(sizes) - 1}", *last[0], last[1], shards, transport),
+    )
+
+
+def _even_parts(length: int, count: int) -> list[slice]:
+    bounds = [part * length // count for part in range(count + 1)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
+
+
+def _kept(made: dict[int, T], key: int, make: Callable[[], T]) -> T:
+    """Returns what make() returned when it was first asked for."""
+    if key not in made:
+        made[key] = make()
+    return made[key]

@@ -1,0 +1,118 @@
+"""Making of the network: its layers and their layout from a configuration, whole, or what one rank of a grid has of it."""
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+from ddpgd.comm.bulk import Places, placed
+from ddpgd.comm.grid import Shape
+from ddpgd.comm.traffic import segments
+from ddpgd.comm.transport import Alone, Transport
+from ddpgd.config.schema import Config
+from ddpgd.config.units import plural
+from ddpgd.data.idx import NUM_CLASSES
+from ddpgd.errors import InputError
+from ddpgd.kernels.ops import Ops
+from ddpgd.model.layers import Layer, dense_layers, network_layout
+from ddpgd.model.network import Network
+from ddpgd.model.tensor_parallel import Shards, sharded_layers
+from ddpgd.params import Layout
+from ddpgd.training.state import Held
+
+ONE, FIRST = Shape(1, 1, 1), Shape(0, 0, 0)
+"""The grid of one rank, and its place."""
+
+
+def sizes(config: Config, image_shape: tuple[int, int]) -> tuple[int, ...]:
+    """The widths of all layers, inputs and classes included."""
+    rows, cols = image_shape
+    return (rows * cols, *config.hidden, NUM_CLASSES)
+
+
+def layers(
+    config: Config,
+    image_shape: tuple[int, int],
+    shape: Shape = ONE,
+    place: Shape = FIRST,
+    tensor: Transport | None = None,
+) -> tuple[Layer, ...]:
+    """The network's layers; or, at a place of a grid of `shape`, what a rank has of them, whose `tensor` group shares them."""
+    widths = sizes(config, image_shape)
+    if config.shards == 1:
+        whole: tuple[Layer, ...] = dense_layers(widths, config.activation)
+    else:
+        whole = sharded_layers(widths, config.activation, shards_of(config, shape, place), tensor or Alone())
+    return whole[stages(config, widths, shape.pipeline)[place.pipeline]]
+
+
+def shards_of(config: Config, shape: Shape, place: Shape) -> Shards:
+    """The shards of layers that the rank at a place of a grid has."""
+    return Shards(config.shards, shape.tensor, place.tensor)
+
+
+def stages(config: Config, widths: Sequence[int], num_stages: int) -> list[slice]:
+    """Returns the layers of each stage: those of --stages, or so that the dearest stage costs least.
+
+    A layer costs two products, of forward pass and weights, and one more where there is a gradient by its inputs.
+    """
+    if config.stages:
+        bounds = [0, *accumulate(config.stages)]
+        return [slice(first, end) for first, end in pairwise(bounds)]
+    costs = [(2 if number == 0 else 3) * inputs * outputs for number, (inputs, outputs) in enumerate(pairwise(widths))]
+    return balanced(costs, num_stages)
+
+
+def balanced(costs: Sequence[int], num_parts: int) -> list[slice]:
+    """Returns consecutive parts, none empty, of which the dearest is as cheap as can be."""
+    low, high = max(costs), sum(costs)
+    while low < high:
+        limit = (low + high) // 2
+        low, high = (low, limit) if len(_filled(costs, limit, 1)) <= num_parts else (limit + 1, high)
+    return _filled(costs, low, num_parts)
+
+
+def _filled(costs: Sequence[int], limit: int, least: int) -> list[slice]:
+    """Returns parts that cost `limit` at most, each as large as can be, and `least` of them at least."""
+    bounds, part = [0], 0
+    for number, cost in enumerate(costs):
+        must_end = len(costs) - number < least - len(bounds) + 1
+        if number and (part + cost > limit or must_end):
+            bounds.append(number)
+            part = 0
+        part += cost
+    return [slice(first, end) for first, end in pairwise((*bounds, len(costs)))]
+
+
+def layout(config: Config, image_shape: tuple[int, int]) -> Layout:
+    """The layout of the whole network's tensors in a vector."""
+    return network_layout(layers(config, image_shape))
+
+
+def model(backend: Ops, config: Config, image_shape: tuple[int, int], max_rows: int) -> Network:
+    """The whole network, with room for `max_rows` samples."""
+    return Network(backend, layers(config, image_shape), config.loss, max_rows)
+
+
+def grid_shape(config: Config, world_size: int) -> Shape:
+    """Returns how so many ranks form a grid. InputError: they do not."""
+    size = config.tensor * config.pipeline
+    data, rest = divmod(world_size, size)
+    if rest or not data:
+        axes = ("tensor", config.tensor), ("pipeline", config.pipeline)
+        flags = " ".join(f"--{axis} {count}" for axis, count in axes if count > 1)
+        wanted = " or ".join(str(size * count) for count in (max(1, data), max(1, data) + 1))
+        raise InputError(f"{flags}: {plural(world_size, 'rank')} do not form groups of {size}; start {wanted} ranks")
+    return Shape(data, config.pipeline, config.tensor)
+
+
+def held(config: Config, image_shape: tuple[int, int], shape: Shape, is_sharded: bool) -> Held:
+    """Returns what each rank of a grid holds of the params and, where they are sharded, of the optimizer's vectors."""
+    whole = layout(config, image_shape)
+    params: list[Places] = []
+    optimizer: list[Places] = []
+    for rank in range(shape.data * shape.replica):
+        place = shape.place(rank)
+        part = network_layout(layers(config, image_shape, shape, place))
+        params.append(tuple(part.spans_in(whole)))
+        own = segments(part.size, shape.data)[place.data] if is_sharded else slice(0, part.size)
+        optimizer.append(placed(own, params[-1]))
+    return Held(params, optimizer, whole.size)
