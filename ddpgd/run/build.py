@@ -166,7 +166,7 @@ def _passes(
     rows = max(train_rows, test_rows)
     network = Network(backend, layers, config.loss, rows, has_inputs=grid.place.pipeline == 0)
     if grid.shape.pipeline == 1:
-        return WholeNetwork(backend, network)
+        return WholeNetwork(backend, network, grid.tensor.needs_host)
     if not isinstance(grid.pipeline, PointToPoint):
         name = grid.pipeline.name
         raise InputError(

@@ -41,9 +41,16 @@ class Weights(NamedTuple):
 
 
 class Passes(Protocol):
-    """The passes of a rank. `network`: its layers. `wait_s`: seconds that it has waited for other stages so far."""
+    """The passes of a rank.
+
+    Attributes:
+        network: Its layers.
+        needs_host: True if the host must take part, since ranks exchange values in it.
+        wait_s: Seconds that it has waited for other stages so far.
+    """
 
     network: Network
+    needs_host: bool
     wait_s: float
 
     def gradients(self, feed: Feed, groups: Sequence[Group], at: Weights) -> Iterator[Group]:
@@ -58,8 +65,10 @@ class WholeNetwork:
 
     wait_s = 0.0
 
-    def __init__(self, ops: Ops, network: Network) -> None:
+    def __init__(self, ops: Ops, network: Network, needs_host: bool = False) -> None:
+        """`needs_host`: as of the transport of ranks that share the layers."""
         self.network = network
+        self.needs_host = needs_host
         self._together = ops.fused if all(layer.fusable for layer in network.stage.layers) else nullcontext
 
     def gradients(self, feed: Feed, groups: Sequence[Group], at: Weights) -> Iterator[Group]:

@@ -30,6 +30,7 @@ class Pipeline:
     def __init__(self, ops: Ops, network: Network, transport: PointToPoint, schedule: str, columns: Columns) -> None:
         """`transport`: the stages, in order. `columns`: those that travel, where several ranks share a layer."""
         self.network = network
+        self.needs_host = True
         self.wait_s = 0.0
         self.most_held = 0
         self._ops = ops

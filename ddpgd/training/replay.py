@@ -54,11 +54,13 @@ class HostReplay:
         compute_gradients: Work,
         decide_and_update: Work,
         share_params: Work,
+        captures_gradients: bool = True,
     ) -> None:
+        """`captures_gradients`: False where computing them needs the host."""
         self._synchronize = ops.synchronize
         self._exchange = exchange
         self._shape = shape
-        self._compute_gradients = ops.capture(compute_gradients)
+        self._compute_gradients = ops.capture(compute_gradients) if captures_gradients else compute_gradients
         self._decide_and_update = ops.capture(decide_and_update)
         self._share_params = share_params
 

@@ -214,7 +214,7 @@ class Step:
         work = partial(self.compute_gradients, shape), self.decide_and_update, self.share_params
         requests = self._lookahead.requests
         if self._most_steps == 1 or (shape.observe and requests is not None):
-            return HostReplay(self._ops, self.exchange, shape, *work)
+            return HostReplay(self._ops, self.exchange, shape, *work, not self.passes.needs_host)
         return DeviceReplay(self._ops, self.exchange, shape, *work, requests)
 
     def _steps_without_host(self, step: int, count: int, stop: bool) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ddpgd.data import synthetic
-from ddpgd.errors import Interrupted, NonFiniteError
+from ddpgd.errors import InputError, Interrupted, NonFiniteError
 from ddpgd.run import build, checkpoint, report
 from ddpgd.training.stopping import StopRequest
 from runs import Record, digits, records, train
@@ -48,6 +48,24 @@ def test_the_same_bits_on_any_number_of_ranks(name: str, tmp_path: Path) -> None
         summary = gpu(tmp_path / str(world_size), world_size, **CONFIGURATIONS[name])
         assert summary["params_sha256"] == alone["params_sha256"]
         assert records(tmp_path / str(world_size)) == wanted
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_ranks_that_share_layers_have_the_bits_of_one(precision: str, tmp_path: Path) -> None:
+    given = {"hidden": (13, 9), "shards": 4, "precision": precision, "clip_norm": 0.2, "steps": 5}
+    alone = gpu(tmp_path / "1", **given)
+    assert gpu(tmp_path / "uncut", **given | {"shards": 1})["params_sha256"] != alone["params_sha256"]
+    for tensor, world_size, sharded in ((1, 3, "off"), (2, 2, "on"), (4, 4, "off"), (2, 4, "on"), (3, 3, "off")):
+        layout = {"tensor": tensor, "shard_optimizer": sharded}
+        summary = gpu(tmp_path / f"{tensor} of {world_size}", world_size, **given, **layout)
+        assert summary["params_sha256"] == alone["params_sha256"]
+
+
+def test_stages_on_gpus_are_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"^--pipeline: over threads a rank cannot send while it computes; type --backend n"
+    ):
+        gpu(tmp_path, 2, pipeline=2)
 
 
 @pytest.mark.parametrize(
