@@ -108,7 +108,14 @@ class Counted:
 
     def receive(self, array: Array, peer: int) -> Callable[[], object]:
         assert isinstance(self._transport, PointToPoint)
-        return self._transport.receive(array, peer)
+        arrive = self._transport.receive(array, peer)
+
+        def wait() -> None:
+            self._phase[0] += 1
+            arrive()
+            self._phase[0] += 1
+
+        return wait
 
     def duplicate(self) -> Self:
         return type(self)(self._transport.duplicate(), self._phase)

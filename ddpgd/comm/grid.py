@@ -4,6 +4,7 @@ Neighbours in the world share a layer (tensor), then follow each other in a pipe
 sends most lies closest together.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,6 +52,19 @@ class Grid:
     pipeline: Transport
     tensor: Transport
     replica: Transport
+
+    def __str__(self) -> str:
+        """The place of the rank, as in "data 1, pipeline 0, tensor 1"; empty where ranks compute other samples alone."""
+        axes = (f"{axis} {number}" for axis, number in self.place._asdict().items())
+        return ", ".join(axes) if self.shape.replica > 1 else ""
+
+    def apart(self, nodes: Sequence[str]) -> list[int]:
+        """Returns the first ranks that share layers and are on several nodes; `nodes` has the name of each rank's."""
+        for first in range(0, len(nodes), self.shape.tensor):
+            group = range(first, first + self.shape.tensor)
+            if len({nodes[rank] for rank in group}) > 1:
+                return list(group)
+        return []
 
 
 def split(world: Transport, shape: Shape) -> Grid:

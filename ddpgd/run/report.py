@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpgd.comm.grid import Shape
 from ddpgd.config.schema import Config
 from ddpgd.config.units import plural
 from ddpgd.data.idx import NUM_CLASSES
@@ -30,7 +32,7 @@ _AT_CHANCE = 0.01
 
 def introduction(
     config: Config,
-    world_size: int,
+    shape: Shape,
     num_nodes: int,
     transport: str,
     backend: str,
@@ -41,26 +43,36 @@ def introduction(
     folder: str,
     pace: tuple[int, int],
     form: str = "",
+    apart: Sequence[int] = (),
 ) -> list[str]:
-    """Returns the first lines of a run. `form`: what there is to say of that of the exchange. `pace`: steps done and in all."""
+    """Returns the first lines of a run.
+
+    `form`: what there is to say of that of the exchange. `pace`: steps done and in all. `apart`: ranks on several machines
+    that share layers.
+    """
     assert config.global_batch is not None, "resolve() was not called"
     assert config.lr is not None, "resolve() was not called"
     feedback = " with error feedback" if config.error_feedback else ""
     factor = schedules.scale(config.scale_lr, config.global_batch)
     scaled = f" x {factor:g} ({config.scale_lr})" if config.scale_lr else ""
-    algebra = Algebra(config.global_batch, config.micro_batch, world_size)
+    algebra = Algebra(config.global_batch, config.micro_batch, shape.data, "replica" if shape.replica > 1 else "rank")
+    ranks = plural(shape.data * shape.replica, "rank")
+    grid = f", data {shape.data} x pipeline {shape.pipeline} x tensor {shape.tensor}," * (shape.replica > 1)
     lines = [
-        f"ddpgd {VERSION}: {plural(world_size, 'rank')} on {plural(num_nodes, 'machine')} over {transport}, backend {backend}",
+        f"ddpgd {VERSION}: {ranks}{grid} on {plural(num_nodes, 'machine')} over {transport}, backend {backend}",
         f"data: {data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples",
         f"network {'-'.join(map(str, sizes))}: {num_params:,} params; {config.activation}, {config.loss}, {config.precision}",
         f"{algebra}; {config.optimizer}, lr {config.lr:g}{scaled}",
         f"exchange: {config.reduce}, {config.wire}{feedback}{form}, at most {plural(num_pieces, 'piece')} a rank",
         f"run folder: {folder}",
     ]
-    idle = world_size - algebra.num_micro_batches
+    idle = shape.replica * (shape.data - algebra.num_micro_batches)
     if idle > 0:
+        lines.append(f"WARNING: {idle} of {ranks} idle: type --accumulate 1, or a larger --global-batch")
+    if apart:
         lines.append(
-            f"WARNING: {idle} of {plural(world_size, 'rank')} idle: type --accumulate 1, or a larger --global-batch"
+            f"WARNING: ranks {', '.join(map(str, apart))}, which share layers, are on several machines: start ranks node by "
+            "node, or type a smaller --tensor"
         )
     if config.global_batch > len(data.train_labels):
         lines.append(
@@ -93,6 +105,9 @@ def summary(
         "warnings": warnings,
         "world_size": world_size,
         "num_nodes": num_nodes,
+        "shards": config.shards,
+        "tensor": config.tensor,
+        "pipeline": config.pipeline,
         "global_batch": config.global_batch,
         "micro_batch": config.micro_batch,
         **figures,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ddpgd.comm.agreement import on_root
+from ddpgd.comm.launcher import node
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports import threads
 from ddpgd.config.schema import Config, resolve, to_table
@@ -63,7 +64,7 @@ def run_on_ranks(
         rank_of = partial(Run, config, pace, resumed and resumed[1], data, folder, machine, stop)
         if config.transport == "threads":
             return threads.run(world_size, lambda own: rank_of(own).execute(show))[0] | run_dir
-        with watchdog.watching(transport, stop) as watch:
+        with watchdog.watching(transport, stop, alike=config.tensor * config.pipeline == 1) as watch:
             run = rank_of(watch.transport)
             watch.num_steps = lambda: run.steps_done
             return run.execute(show) | run_dir
@@ -99,6 +100,7 @@ class Run:
         self._form = exchange_form.choose(config, machine, self._ops, self._reachable, data)
         given = first, counters, self._form.levels
         self._grid = build.grid(config, self._reachable)
+        self._apart = self._grid.apart(transport.all_gather_objects(node()))
         self._step = build.sync(self._ops, config, data, self._grid, pace.total_steps, *given)
         self._state = self._step.state
         if saved:
@@ -164,6 +166,7 @@ class Run:
             save=self._save,
             observer=observer,
             skip_non_finite=self._config.non_finite == "skip",
+            place=str(self._grid),
         )
 
     def _initial_params(self, saved: Checkpoint) -> NDArray[np.float32]:
@@ -204,7 +207,7 @@ class Run:
         why = f" (auto: {self._why_transport})" if self._why_transport else ""
         return report.introduction(
             config,
-            world_size=self._transport.world_size,
+            shape=self._grid.shape,
             num_nodes=self._machine.num_nodes,
             transport=self._reachable.name + why,
             backend=f"{self._ops.name}{self._machine.choice}",
@@ -215,6 +218,7 @@ class Run:
             data=self._data,
             folder=str(self._folder.path),
             pace=(self._state.counters.step, self._pace.total_steps),
+            apart=self._apart,
         )
 
     def _summary(self, figures: Record) -> Record:

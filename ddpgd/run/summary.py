@@ -24,6 +24,9 @@ class Summary(TypedDict):
         warnings: Sentences on what a user should know, such as that the run diverged; usually empty.
         world_size: Number of ranks.
         num_nodes: Number of machines that have ranks.
+        shards: Parts in which each layer's width is computed.
+        tensor: Number of ranks that share each layer.
+        pipeline: Number of ranks that have some of the layers each.
         global_batch: Samples per update, over all ranks.
         micro_batch: Samples in one forward and backward pass.
         steps: Steps of the whole run, those before a resume included.
@@ -38,7 +41,8 @@ class Summary(TypedDict):
         samples_per_s: Training throughput since this start, all ranks together; None where no step was run.
         step_us_median: Median time of a step, microseconds.
         exchange_us_median: Median time of the exchange in a step, microseconds, waiting for other ranks included.
-        step_shares: Fractions of a step: "compute", "wait", "exchange" and "update"; they add up to 1.
+        step_shares: Fractions of a step: "compute", "wait", "exchange" and "update", and "bubble" in a pipeline, where stages
+            wait for each other; they add up to 1.
         late_rank: The rank that the others wait for, from 20 % of the time on: "rank", "share" (of the time), "run_share" (of
             the time, with a core) and "run_share_most" (the largest of any rank); else None.
         optimizer_bytes: Bytes of the optimizer's vectors on the rank that holds most; None in earlier versions.
@@ -67,6 +71,9 @@ class Summary(TypedDict):
     warnings: list[str]
     world_size: int
     num_nodes: int
+    shards: int
+    tensor: int
+    pipeline: int
     global_batch: int
     micro_batch: int
     steps: int

@@ -22,8 +22,11 @@ _LIVE_FACTOR = 20
 
 
 @contextmanager
-def watching(world: Transport, stop: StopRequest) -> Iterator["Unwatched"]:
-    """Watches the ranks of `world` from a thread of each rank. Every rank calls it; the block uses the yielded `transport`."""
+def watching(world: Transport, stop: StopRequest, alike: bool = True) -> Iterator["Unwatched"]:
+    """Watches the ranks of `world` from a thread of each rank. Every rank calls it; the block uses the yielded `transport`.
+
+    `alike`: all ranks call the same collectives; else, as in a pipeline, their numbers say nothing of who is behind.
+    """
     if world.world_size == 1:
         yield Unwatched(world)
         return
@@ -31,7 +34,7 @@ def watching(world: Transport, stop: StopRequest) -> Iterator["Unwatched"]:
         if board is None:
             yield Unwatched(world)
             return
-        watchdog = Watchdog(world, board, stop)
+        watchdog = Watchdog(world, board, stop, alike)
         with watchdog.running():
             yield watchdog
 
@@ -55,6 +58,7 @@ class Watchdog(Unwatched):
         world: Transport,
         board: Board,
         stop: StopRequest,
+        alike: bool = True,
         patience_s: float | None = None,
         write: Callable[[str], None] | None = None,
     ) -> None:
@@ -62,6 +66,7 @@ class Watchdog(Unwatched):
         self._world = world
         self._board = board
         self._stop = stop
+        self._alike = alike
         self._patience_s = patience_s or float(os.environ.get("DDPGD_PATIENCE_S", PATIENCE_S))
         self._write = write or _write
         self._last_phase = -1
@@ -116,7 +121,9 @@ class Watchdog(Unwatched):
         """Rows of the ranks that this one waits for, and those of them whose process does not run."""
         own, phases = seen[self._own], seen[:, PHASE]
         silent = [int(row) for row in np.flatnonzero(1000 * now - seen[:, BEAT_MS] > 1000 * self._patience_s / 2)]
-        behind = [int(row) for row in np.flatnonzero(phases < own[PHASE])]
+        # Where ranks call other collectives, the one that others wait for is the one that waits for nobody.
+        is_behind = phases < own[PHASE] if self._alike else phases % 2 == 0
+        behind = [int(row) for row in np.flatnonzero(is_behind)]
         return sorted({*behind, *silent}), silent
 
     @property

@@ -9,11 +9,12 @@ from ddpgd.config.units import plural
 
 @dataclass(frozen=True)
 class Algebra:
-    """The algebra of a full step: M = ceil(global_batch / micro_batch) micro-batches over W ranks."""
+    """The algebra of a full step: M = ceil(global_batch / micro_batch) micro-batches over W ranks, or replicas of several."""
 
     global_batch: int
     micro_batch: int
     world_size: int
+    noun: str = "rank"
 
     @property
     def num_micro_batches(self) -> int:
@@ -27,6 +28,6 @@ class Algebra:
         shares = [len(share) for share in ranges(total, world_size)]
         fewest, most = min(shares), max(shares)
         accumulated = f"{most}" if fewest == most else f"{fewest} {'or' if most == fewest + 1 else 'to'} {most}"
-        ranks = plural(world_size, "rank")
+        ranks = plural(world_size, self.noun)
         micro_batches = f"{total} micro-batch{'es' if total > 1 else ''}"
         return f"global batch {self.global_batch} = {micro_batches} of {size} = {ranks} x {accumulated} accumulated"

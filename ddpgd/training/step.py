@@ -37,7 +37,7 @@ class StepResult(NamedTuple):
     `halted`: the gradient of the last of them was not finite. `loss_sums` are those of the updates that were applied;
     `loss_scale` is None where it is fixed; it, `stop`, `lr`, `grad_norm` and `squared_norm_sum` are those of the last step.
     `exchange_s` is None where the host did not see the exchange. `between_bytes`: of `wire_bytes`, those to other nodes, where
-    they are counted apart.
+    they are counted apart. `stage_wait_s`: of `compute_s`, the time of waiting for other stages of a pipeline.
     """
 
     num_steps: int
@@ -57,6 +57,7 @@ class StepResult(NamedTuple):
     residual_norm: float | None = None
     drift: float | None = None
     between_bytes: int = 0
+    stage_wait_s: float = 0.0
 
 
 class Step:
@@ -104,7 +105,7 @@ class Step:
         count = 1 if observe or self._most_steps == 1 else self._steps_without_host(step, count, stop)
         started = time.perf_counter()
         self._cursor.move_to(step, self._num_decided)
-        self.exchange.round = step
+        self.exchange.round, waited_s = step, self.passes.wait_s
         if self._most_steps > 1:
             self._lookahead.ask(stop)
         cost = self._replay(shape).run(count, stop)
@@ -134,6 +135,7 @@ class Step:
             wire_loss=self.exchange.wire_loss,
             residual_norm=self._residual_norm() if observe else None,
             between_bytes=cost.between_bytes // count,
+            stage_wait_s=self.passes.wait_s - waited_s,
         )
 
     def time_parts(self) -> None:

@@ -33,6 +33,7 @@ class StepCosts:
         self.timed_us = array("d")
         self.compute_us = array("d")
         self.exchange_us = array("d")
+        self.stage_wait_us = array("d")
         self.wire_bytes = self.between_bytes = 0
         self._last_samples, self._last_s = 0, 0.0
         self._began = time.perf_counter(), time.thread_time()
@@ -52,6 +53,7 @@ class StepCosts:
         _keep(self.timed_us, result.step_s, result.num_steps)
         _keep(self.compute_us, result.compute_s, result.num_steps)
         _keep(self.exchange_us, result.exchange_s, result.num_steps)
+        _keep(self.stage_wait_us, result.stage_wait_s, result.num_steps)
 
     def samples_per_s_since_last(self) -> float:
         samples, seconds = self.samples - self._last_samples, self.step_s - self._last_s
@@ -64,8 +66,9 @@ class StepCosts:
         return min(1.0, ran_s / elapsed_s) if elapsed_s else 1.0
 
     def recent(self) -> np.ndarray:
-        """Microseconds (step, compute, exchange) of the last timed steps: (3, RECENT) at most."""
-        return np.array([self.timed_us[-RECENT:], self.compute_us[-RECENT:], self.exchange_us[-RECENT:]])
+        """Microseconds (step, compute, exchange, waiting for stages) of the last timed steps: (4, RECENT) at most."""
+        kinds = self.timed_us, self.compute_us, self.exchange_us, self.stage_wait_us
+        return np.array([kind[-RECENT:] for kind in kinds])
 
 
 def _keep(kept: "array[float]", seconds: float, num_steps: int) -> None:
@@ -78,18 +81,20 @@ def shares(everybody: Sequence[np.ndarray]) -> dict[str, float]:
     """Mean shares of a step over ranks, from `recent` of all of them; they add up to 1.
 
     A rank that comes early waits in its exchange: the least that a step's exchange takes on any rank is the exchange,
-    and what it takes longer on others is waiting.
+    and what it takes longer on others is waiting. In a pipeline, "bubble" is the time in which stages wait for each other.
     """
-    step, compute, exchange = np.stack(everybody, axis=1)
+    step, compute, exchange, stage_wait = np.stack(everybody, axis=1)
     if not step.size:
         return {}
     least = exchange.min(axis=0)
     parts = {
-        "compute": compute.mean(),
+        "compute": (compute - stage_wait).mean(),
         "wait": (exchange - least).mean(),
         "exchange": least.mean(),
         "update": (step - compute - exchange).mean(),
     }
+    if stage_wait.any():
+        parts["bubble"] = stage_wait.mean()
     return {name: float(part / step.mean()) for name, part in parts.items()}
 
 
@@ -105,7 +110,7 @@ def late_rank(everybody: Sequence[np.ndarray], run_shares: Sequence[float]) -> d
     Returns:
         `rank`; `share`, of the time that the others wait for it; `run_share`, its own; `run_share_most`, of any rank.
     """
-    step, _, exchange = np.stack(everybody, axis=1)
+    step, _, exchange, _ = np.stack(everybody, axis=1)
     if len(step) == 1 or not step.size:
         return None
     waits = exchange - exchange.min(axis=0)

@@ -73,7 +73,9 @@ class Trainer:
         save: Callable[[], None],
         observer: Observer,
         skip_non_finite: bool = False,
+        place: str = "",
     ) -> None:
+        """`place`: of the rank in its grid, for what is told of a failure."""
         self._step = step
         self._evaluate = evaluate
         self._batches = batches
@@ -84,6 +86,7 @@ class Trainer:
         self._save = save
         self._observer = observer
         self._skip_non_finite = skip_non_finite
+        self._rank = f"rank {transport.rank} ({place})" if place else f"rank {transport.rank}"
         self._books = Bookkeeping(step.state, batches, step.exchange)
         self._saved_at = -1
         self._skipped_in_a_row = 0
@@ -93,7 +96,7 @@ class Trainer:
         try:
             self._loop()
         except Exception as error:
-            error.add_note(f"ddpgd: on rank {self._transport.rank}, after {self._counters.step} steps")
+            error.add_note(f"ddpgd: on {self._rank}, after {self._counters.step} steps")
             raise
         finally:
             self._batches.close()

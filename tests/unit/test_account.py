@@ -1,8 +1,12 @@
 """The first lines of a run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from ddpgd.comm.grid import Shape, split
+from ddpgd.comm.transport import Alone
 from ddpgd.config.schema import Config, resolve
 from ddpgd.data import synthetic
 from ddpgd.run import report
@@ -12,7 +16,17 @@ from ddpgd.run import report
 def test_ranks_without_a_micro_batch_are_told_of(world_size: int, idle: str) -> None:
     config = resolve(Config(global_batch=256, micro_batch=64), world_size)
     lines = report.introduction(
-        config, world_size, 1, "threads", "numpy", (784, 10), 7850, 1, synthetic.make(64, 64), "runs/any", (0, 10)
+        config,
+        Shape(world_size),
+        1,
+        "threads",
+        "numpy",
+        (784, 10),
+        7850,
+        1,
+        synthetic.make(64, 64),
+        "runs/any",
+        (0, 10),
     )
     said = [line for line in lines if " idle" in line]
     assert len(said) == bool(idle)
@@ -44,6 +58,24 @@ def test_a_run_that_did_not_learn_says_so(changed: dict[str, float], said: str) 
 def test_a_batch_of_more_than_all_samples_is_told_of() -> None:
     config = resolve(Config(global_batch=4096, micro_batch=64), 1)
     lines = report.introduction(
-        config, 1, 1, "alone", "numpy", (784, 10), 7850, 1, synthetic.make(64, 64), "runs/any", (0, 10)
+        config, Shape(), 1, "alone", "numpy", (784, 10), 7850, 1, synthetic.make(64, 64), "runs/any", (0, 10)
     )
     assert any(line.startswith("WARNING: --global-batch 4,096 is more than the 64 training samples") for line in lines)
+
+
+def test_a_grid_is_told_and_ranks_apart_are_warned_of() -> None:
+    config = resolve(Config(global_batch=256, micro_batch=64, shards=2, tensor=2), 3)
+    given = "mpi-host", "numpy", (784, 10), 7850, 1, synthetic.make(64, 64), "runs/any", (0, 10)
+    lines = report.introduction(config, Shape(3, 1, 2), 2, *given, apart=[2, 3])
+    assert "6 ranks, data 3 x pipeline 1 x tensor 2, on 2 machines over mpi-host" in lines[0]
+    assert any("= 3 replicas x 0 to 2 accumulated" in line for line in lines)
+    assert [
+        line for line in lines if line.startswith("WARNING: ranks 2, 3, which share layers, are on several machines")
+    ]
+
+
+def test_ranks_that_share_layers_on_several_nodes_are_found() -> None:
+    grid = split(Alone(), Shape())
+    assert grid.apart(["a"]) == []
+    assert replace(grid, shape=Shape(2, 1, 2)).apart(["a", "a", "b", "b"]) == []
+    assert replace(grid, shape=Shape(2, 1, 2)).apart(["a", "a", "a", "b"]) == [2, 3]

@@ -11,11 +11,18 @@ from ddpgd.training.timing import StepCosts, late_rank, shares
 
 def test_what_others_wait_for_is_no_exchange() -> None:
     """Two steps of two ranks; the second computes longer, so the first waits for it."""
-    first = np.array([[100.0, 100.0], [50.0, 60.0], [40.0, 30.0]])
-    second = np.array([[100.0, 100.0], [70.0, 80.0], [20.0, 10.0]])
+    first = np.array([[100.0, 100.0], [50.0, 60.0], [40.0, 30.0], [0.0, 0.0]])
+    second = np.array([[100.0, 100.0], [70.0, 80.0], [20.0, 10.0], [0.0, 0.0]])
     found = shares([first, second])
     assert found == pytest.approx({"compute": 0.65, "wait": 0.10, "exchange": 0.15, "update": 0.10})
     assert sum(found.values()) == pytest.approx(1)
+
+
+def test_waiting_of_stages_is_the_bubble() -> None:
+    first = np.array([[100.0], [80.0], [10.0], [30.0]])
+    second = np.array([[100.0], [80.0], [10.0], [10.0]])
+    found = shares([first, second])
+    assert found == pytest.approx({"compute": 0.6, "wait": 0, "exchange": 0.1, "update": 0.1, "bubble": 0.2})
 
 
 def test_no_steps_have_no_shares() -> None:
@@ -24,7 +31,7 @@ def test_no_steps_have_no_shares() -> None:
 
 def of_steps(compute_us: list[float], exchange_us: list[float]) -> np.ndarray:
     compute, exchange = np.array(compute_us), np.array(exchange_us)
-    return np.array([compute + exchange, compute, exchange])
+    return np.array([compute + exchange, compute, exchange, np.zeros_like(compute)])
 
 
 def test_the_rank_that_comes_last_is_named() -> None:

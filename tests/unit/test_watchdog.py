@@ -25,14 +25,14 @@ class World(Alone):
 class Ranks:
     """Three ranks on a board, the watchdog of one of them, and a clock."""
 
-    def __init__(self, own: int = 0, ranks: tuple[int, ...] = (0, 1, 2)) -> None:
+    def __init__(self, own: int = 0, ranks: tuple[int, ...] = (0, 1, 2), alike: bool = True) -> None:
         self.words = np.zeros((len(ranks), NUM_WORDS), np.int64)
         self.said: list[str] = []
         self.stop = StopRequest()
         self.world = World()
         self.now = 1000.0
         board = Board(self.words, list(ranks), own)
-        self.watchdog = Watchdog(self.world, board, self.stop, patience_s=30.0, write=self.said.append)
+        self.watchdog = Watchdog(self.world, board, self.stop, alike, patience_s=30.0, write=self.said.append)
         self.watchdog.num_steps = lambda: 56
 
     def pass_by(self, seconds: int, phases: tuple[int, ...], silent: tuple[int, ...] = ()) -> None:
@@ -44,6 +44,22 @@ class Ranks:
                 if row not in silent:
                     self.words[row, BEAT_MS] = int(1000 * self.now)
             self.watchdog.look(self.now)
+
+
+def test_where_ranks_call_other_collectives_the_one_that_waits_for_nobody_is_named() -> None:
+    ranks = Ranks(alike=False)
+    ranks.pass_by(40, (101, 57, 400))
+    assert len(ranks.said) == 1
+    assert "rank 2 (process" in ranks.said[0]
+    assert "it computes, writes, or hangs" in ranks.said[0]
+
+
+def test_where_ranks_call_other_collectives_one_that_is_stopped_in_its_own_is_named() -> None:
+    ranks = Ranks(alike=False)
+    ranks.pass_by(40, (401, 57, 101), silent=(1,))
+    assert len(ranks.said) == 1
+    assert "rank 1 (process" in ranks.said[0]
+    assert "it does not run" in ranks.said[0]
 
 
 def test_a_rank_behind_is_named_once_and_then_at_twice_the_time() -> None:
