@@ -104,18 +104,19 @@ class Counted:
 
     def send(self, array: Array, peer: int) -> Callable[[], object]:
         assert isinstance(self._transport, PointToPoint)
-        return self._transport.send(array, peer)
+        return self._counted(self._transport.send(array, peer))
 
     def receive(self, array: Array, peer: int) -> Callable[[], object]:
         assert isinstance(self._transport, PointToPoint)
-        arrive = self._transport.receive(array, peer)
+        return self._counted(self._transport.receive(array, peer))
 
-        def wait() -> None:
+    def _counted(self, wait: Callable[[], object]) -> Callable[[], object]:
+        def counted() -> None:
             self._phase[0] += 1
-            arrive()
+            wait()
             self._phase[0] += 1
 
-        return wait
+        return counted
 
     def duplicate(self) -> Self:
         return type(self)(self._transport.duplicate(), self._phase)
