@@ -123,6 +123,7 @@ def test_without_wheels_each_part_says_what_it_lacks(container: Container, tmp_p
             assert f"{name} is missing (pip install " in lines[part]
 
 
+@pytest.mark.deep
 def test_missing_data_are_told_at_first_with_the_way_out(container: Container, tmp_path: Path) -> None:
     wheels = ("--wheels", str(container.wheels))
     done = container.check("bench", *wheels, "--again", "--data", str(tmp_path / "nowhere"))
@@ -131,6 +132,7 @@ def test_missing_data_are_told_at_first_with_the_way_out(container: Container, t
     assert "--data synthetic" in done.stdout
 
 
+@pytest.mark.deep
 def test_wrong_words_are_one_line(container: Container) -> None:
     done = container.check("everything", "--wheels", str(container.wheels))
     assert done.returncode == 2

@@ -58,7 +58,7 @@ def test_runs_records_and_checkpoints_are_those_of_one_rank(way: str, tmp_path: 
     one = train(tmp_path / "one", **given)
     wanted = {name: array.tobytes() for name, array in arrays(tmp_path / "one").items()}
     first = list(WAYS).index(way)
-    for number, shape in enumerate(SHAPES[first % 2 :: 2]):
+    for number, shape in enumerate(SHAPES[first % 3 :: 3]):
         choices = ("off", "1f1b"), ("on", "gpipe"), ("auto", "1f1b")
         sharded, schedule = choices[number % len(choices)]
         given_layout = layout(shape, shard_optimizer=sharded, pipeline_schedule=schedule)
@@ -212,7 +212,7 @@ def test_wrong_grids_are_one_line(given: dict[str, Any], world_size: int, line: 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("shape", [*SHAPES[::3], Shape(1, 1, 4), Shape(2, 2, 2), Shape(1, 3, 2)], ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES[::5], Shape(1, 1, 4), Shape(2, 2, 2), Shape(1, 3, 2)], ids=str)
 @pytest.mark.parametrize("sharded", ["on", "off"])
 @pytest.mark.parametrize("global_batch", [56, 50])
 def test_ranks_send_the_bytes_that_are_predicted(shape: Shape, sharded: str, global_batch: int) -> None:
