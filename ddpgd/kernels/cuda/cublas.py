@@ -6,7 +6,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from ddpgd.kernels.cuda.launcher import Launcher
+from ddpgd.kernels.cuda.launcher import Launcher, by_fours
 from ddpgd.kernels.ops import Array
 
 FILE = "dense_epilogue.cu"
@@ -73,8 +73,8 @@ class Blas:
         for first in range(0, num_rows, micro_batch):
             rows = slice(first, first + micro_batch)
             self._multiply(x[rows], False, weight, False, sums[rows])
-        size = np.int64(out.size)
-        self._over(out.size, "activate_sums", sums, bias, out, size, np.int32(num_outputs), np.int32(activation))
+        sizes = np.int64(out.size), np.int32(num_outputs)
+        self._launch(FILE, "activate_sums", *by_fours(out), sums, bias, out, *sizes, np.int32(activation))
 
     def backward_params(self, x: Array, dout: Array, micro_batch: int, dweight: Array, dbias: Array) -> None:
         num_rows, num_outputs = dout.shape
@@ -92,7 +92,7 @@ class Blas:
         for first in range(0, x.shape[0], micro_batch):
             rows = slice(first, first + micro_batch)
             self._multiply(dout[rows], False, weight, True, sums[rows])
-        self._over(dx.size, "multiply_slope", sums, x, dx, np.int64(dx.size), np.int32(activation))
+        self._launch(FILE, "multiply_slope", *by_fours(dx), sums, x, dx, np.int64(dx.size), np.int32(activation))
 
     def _multiply(self, left: Array, turn_left: bool, right: Array, turn_right: bool, out: Array) -> None:
         """out = left right, row-major, either transposed first."""
@@ -115,6 +115,3 @@ class Blas:
         if out.shape not in self._scratches:
             self._scratches[out.shape] = cupy.empty(out.shape, np.float32)
         return self._scratches[out.shape]
-
-    def _over(self, size: int, kernel: str, *arguments: Any) -> None:
-        self._launch(FILE, kernel, (-(-size // BLOCK[0]),), BLOCK, *arguments)
