@@ -1,4 +1,4 @@
-"""What a library's product leaves to do: equal to NumPy, and faults planted in it are found."""
+"""Kernels that finish a library's product: equal to NumPy, and faults planted in them are found."""
 
 from typing import Any
 
