@@ -32,11 +32,12 @@ def draw(config: Config, image_shape: tuple[int, int], world_size: int) -> str:
     width = 2 * MARGIN + num_columns * (WIDTH + ACROSS) - ACROSS
     height = 2 * MARGIN + 24 + shape.tensor * (HEIGHT + DOWN) - DOWN
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
         '<defs><marker id="tip" markerWidth="7" markerHeight="6" refX="6" refY="3" orient="auto-start-reverse">'
         '<path d="M0 0 L7 3 L0 6 z" fill="#444"/></marker></defs>',
-        f'<text x="{MARGIN}" y="{MARGIN + 8}" font-size="14" font-weight="bold">{escape(_title(shape))}</text>',
+        f'<text x="{MARGIN}" y="{MARGIN + 8}" font-size="14" font-weight="bold">{escape(_title(shape, ranks))}</text>',
         *(_box(rank, shape, text) for rank, text in zip(ranks, texts, strict=True)),
         *_arrows(shape, ranks),
         "</svg>",
@@ -44,9 +45,10 @@ def draw(config: Config, image_shape: tuple[int, int], world_size: int) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _title(shape: Shape) -> str:
+def _title(shape: Shape, ranks: Sequence[RankOf]) -> str:
     axes = (f"{axis} {count}" for axis, count in shape._asdict().items() if count > 1)
-    return " x ".join(axes) or "one rank"
+    is_sharded = any(rank.optimizer_bytes < rank.params_bytes for rank in ranks)
+    return (" x ".join(axes) or "one rank") + ", sharded optimizer" * is_sharded
 
 
 def _texts(config: Config, image_shape: tuple[int, int], shape: Shape, ranks: Sequence[RankOf]) -> list[list[str]]:
@@ -59,7 +61,8 @@ def _texts(config: Config, image_shape: tuple[int, int], shape: Shape, ranks: Se
         shards = build_network.shards_of(config, shape, rank.place).own
         lines = [f"layers {'-'.join(map(str, widths[stage.start : stage.stop + 1]))}"]
         if config.shards > 1:
-            lines.append(f"shards {shards.start} to {shards.stop - 1} of {config.shards}")
+            own = f"shards {shards.start} to {shards.stop - 1}" if len(shards) > 1 else f"shard {shards.start}"
+            lines.append(f"{own} of {config.shards}")
         lines.append(f"params {bytes_text(rank.params_bytes)}")
         lines.append(f"each optimizer vector {bytes_text(rank.optimizer_bytes)}")
         if shape.data > 1:
