@@ -11,7 +11,7 @@ run = Step.run
 
 
 def own_rank() -> int:
-    """Of this thread, where ranks are threads; else of this process."""
+    """Returns the rank of this thread, where ranks are threads; else of this process."""
     name = threading.current_thread().name
     if name.startswith("rank "):
         return int(name.removeprefix("rank "))
