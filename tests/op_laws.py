@@ -421,6 +421,31 @@ def test_add_into_either_side_or_elsewhere(bench: Bench, length: int, target: st
     np.testing.assert_array_equal(bench.ops.to_host(there[target]), left + right)
 
 
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("length", [33, 1_000_000])
+def test_work_aside_follows_what_came_before_and_precedes_what_comes_after_a_join(
+    bench: Bench, length: int, captured: bool
+) -> None:
+    ops, dtype = bench.ops, bench.ops.vector_dtype
+    x = bench.vector(np.zeros(length))
+    before, beside, aside, after = (bench.nans((length,), dtype) for _ in range(4))
+
+    def work() -> None:
+        ops.add(x, x, before)
+        with ops.aside():
+            ops.add(before, x, aside)
+        ops.add(before, before, beside)
+        ops.join()
+        ops.add(aside, beside, after)
+
+    run = ops.capture(work) if captured else work
+    for values in (uneven(1, length).astype(dtype), uneven(2, length).astype(dtype)):
+        ops.upload(values, x)
+        run()
+        wanted = (values + values + values) + (values + values + (values + values))
+        np.testing.assert_array_equal(ops.to_host(after), wanted)
+
+
 def test_a_window_comes_to_the_host_and_ops_go_on(bench: Bench) -> None:
     leaves = uneven(1, 3, 40).astype(bench.ops.vector_dtype)
     rows, out = bench.vector(leaves), bench.nans((40,), bench.ops.vector_dtype)

@@ -6,40 +6,28 @@ Fast form: each rank folds all its pieces into one, and the transport's own all_
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ddpgd.comm import traffic, tree
-from ddpgd.comm.codec import Array, Codec, Float32, WireLoss, measure
+from ddpgd.comm.codec import Array, Codec, Float32, WireLoss
 from ddpgd.comm.compressor import Compressor, NoExchange
-from ddpgd.comm.forms import Flat, Form, Messages, TwoLevel
+from ddpgd.comm.forms import Flat, Form, TwoLevel
 from ddpgd.comm.levels import Levels
 from ddpgd.comm.message_plan import Residuals, Sending
 from ddpgd.comm.replica import Replica
 from ddpgd.comm.requests import Requests
-from ddpgd.comm.rows import Group, RowPool, Rows
+from ddpgd.comm.rows import Group, RowPool
+from ddpgd.comm.step_plan import StepPlan
 from ddpgd.comm.transport import Transport
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.philox import Purpose
-from ddpgd.kernels.words import BLOCK, Tail
+from ddpgd.kernels.words import BLOCK
 
 GradientFn = Callable[[int, Array, Array], None]
 """gradient(m, grads, tail) puts the sums over micro-batch m's samples into grads, which still holds older values, and into
 tail, which is handed in as zeros."""
-
-
-class _Plan(NamedTuple):
-    """All that depends on the number of micro-batches of a step alone.
-
-    `extra`: further pieces of this rank, to be added into the first. `tail_row`: where its requests to stop go.
-    """
-
-    groups: list[Group]
-    extra: list[Array]
-    tail_row: Rows
-    messages: Messages | None
 
 
 class Exchange:
@@ -58,6 +46,8 @@ class Exchange:
         levels: The groups of a sum inside nodes and then between them; the exchange owns duplicates. None: it is flat.
         sharded: Where ranks sum segments, and lose nothing, each keeps the sum of its own; see `block_norms`.
         replica: The ranks among which the params are divided; None: every rank has all.
+        cuts: Starts of buckets, whole blocks, from the last to the first: each travels as soon as it is computed; see
+            `combine_beside`. Not for lossy codecs, `levels`, `sharded` or `replica`: buckets have owners of their own.
     """
 
     def __init__(
@@ -74,6 +64,7 @@ class Exchange:
         levels: Levels | None = None,
         sharded: bool = False,
         replica: Replica | None = None,
+        cuts: Sequence[int] = (),
     ) -> None:
         if reduce not in ("ordered", "fast"):
             raise ValueError(f"reduce is {reduce!r}; it must be 'ordered' or 'fast'")
@@ -81,6 +72,8 @@ class Exchange:
             raise ValueError("only ordered sums by a codec have two levels")
         self.transport = transport.duplicate()
         self.codec = codec or Float32()
+        if cuts and (levels or sharded or replica or not self.codec.exact):
+            raise ValueError("only flat sums that all ranks get, of a codec that loses nothing, travel in buckets")
         self.reduce = reduce
         self.size = size
         self.round = 0
@@ -97,9 +90,9 @@ class Exchange:
         self._keys = (ops.zeros((3,), np.uint64), ops.zeros((3,), np.uint64))
         self._ops = ops
         sending = Sending(ops, self.codec, size, self._keys, self._residuals, self._part_norms)
-        self.form: Form = TwoLevel(levels.duplicate(), sending) if levels else Flat(self.transport, sending)
+        self.form: Form = TwoLevel(levels.duplicate(), sending) if levels else Flat(self.transport, sending, cuts)
         self._rows = RowPool(ops, size, join)
-        self._plans: dict[int, _Plan] = {}
+        self._plans: dict[int, StepPlan] = {}
         self._first = self._rows.slot(0)
         self.result = self._first.grad, self._first.tail
         """The sum that `combine` makes: grads (size,) and tail (TAIL_WORDS,), always the same arrays."""
@@ -125,10 +118,7 @@ class Exchange:
 
     def fold(self, group: Group) -> None:
         """Adds a group whose rows are filled into this rank's pieces, in canonical order. No communication."""
-        if group.total is not None:
-            self._ops.tree_sum(group.rows.whole, group.total)
-        for into, other in group.additions:
-            self._ops.add(into, other, into)
+        group.fold(self._ops)
 
     def combine(
         self,
@@ -146,28 +136,38 @@ class Exchange:
             requests: What this rank adds to its tail, `stop` in place of the argument: for calls that are captured.
         """
         plan = self._plan(num_micro_batches)
-        if not plan.groups:
-            plan.tail_row.whole.fill(0)
-        if stop:
-            plan.tail_row.tail[Tail.STOP] = 1
-        if requests is not None:
-            requests.add_to(plan.tail_row.tail)
-        for other in plan.extra:
-            self._ops.add(self._first.row, other, self._first.row)
+        plan.ask(stop, requests)
+        plan.fold_whole(self._ops)
         if self.compressor:
             self.compressor.combine(self.round, *self.result)
-        elif plan.messages is None:
+        elif self._sums_whole:
             self.transport.all_reduce(self._first.row)
         else:
             self._make_keys()
-            plan.messages.reduce_scatter()
-            if measure_error:
-                self.wire_loss = measure(plan.messages.sent, self._ops.to_host) or self.wire_loss
-            plan.messages.all_gather()
+            self.wire_loss = plan.send(self._ops, measure_error) or self.wire_loss
         if self._replica:
             self._replica.combine(self._first.grad, self._part_norms, self._first.tail)
         self.round += 1
         return self.result
+
+    def combine_beside(
+        self, num_micro_batches: int, backward: Callable[[Group, slice], None], requests: Requests | None = None
+    ) -> tuple[Array, Array]:
+        """As `combine`, bucket by bucket, where no host is needed; each travels while the next is computed.
+
+        Args:
+            num_micro_batches: Micro-batches of the step. All groups but the last are folded.
+            backward: backward(group, bucket) fills the rows of the last group in one of the `buckets`; with the first, their
+                tails.
+            requests: As for `combine`.
+        """
+        self._plan(num_micro_batches).send_beside(self._ops, backward, requests)
+        self.round += 1
+        return self.result
+
+    def buckets(self, num_micro_batches: int) -> list[slice]:
+        """The parts of rows that travel by themselves, in the order in which they do."""
+        return [part.span for part in self._plan(num_micro_batches).parts]
 
     def close(self) -> None:
         """Frees the transport's communicators, those of what it was duplicated from included. Every rank calls it."""
@@ -243,7 +243,7 @@ class Exchange:
                 index = (self.round << 17) | (stage << 16) | self.transport.rank
                 self._ops.upload(np.array([self._seed, Purpose.ENCODE, index], np.uint64), key)
 
-    def _plan(self, num_micro_batches: int) -> _Plan:
+    def _plan(self, num_micro_batches: int) -> StepPlan:
         plan = self._plans.get(num_micro_batches)
         if plan is None:
             if num_micro_batches < 1:
@@ -251,11 +251,11 @@ class Exchange:
             plan = self._plans[num_micro_batches] = self._make_plan(num_micro_batches)
         return plan
 
-    def _make_plan(self, num_micro_batches: int) -> _Plan:
+    def _make_plan(self, num_micro_batches: int) -> StepPlan:
         groups, piece_slots = self._rows.groups(num_micro_batches, self.micro_batches(num_micro_batches))
         tail_row = self._rows.slot(0 if groups or self._sums_whole else 1)
         extra = [self._rows.slot(slot).row for slot in piece_slots[1:]] if self._folds_whole else []
         sent_slots = piece_slots[:1] if self._folds_whole else piece_slots
         rows = self._rows.all_rows()
-        messages = None if self._sums_whole else self.form.plan(num_micro_batches, rows, sent_slots)
-        return _Plan(groups, extra, tail_row, messages)
+        parts = [] if self._sums_whole else self.form.plan(num_micro_batches, rows, sent_slots)
+        return StepPlan(groups, self._first.row, extra, tail_row, parts)

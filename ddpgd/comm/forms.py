@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ddpgd.comm import traffic, tree
 from ddpgd.comm.codec import Array, Coded, Float32
 from ddpgd.comm.levels import Levels
 from ddpgd.comm.message_plan import MessagePlan, Pieces, Sending, Values
-from ddpgd.comm.traffic import Window
 from ddpgd.comm.transport import Transport
+from ddpgd.comm.windows import Window, buckets, channel_windows, windows
+from ddpgd.kernels.words import TAIL_WORDS
 
 
 class Messages(Protocol):
@@ -22,6 +23,13 @@ class Messages(Protocol):
 
     def all_gather(self) -> None:
         """Hands every rank all segments' sums."""
+
+
+class Part(NamedTuple):
+    """A part of the sum that travels by itself: the elements `span` of rows, and their messages."""
+
+    span: slice
+    messages: Messages
 
 
 class Form(Protocol):
@@ -41,8 +49,8 @@ class Form(Protocol):
     def bytes_between(self) -> int:
         """The part of `bytes_sent` that went to other nodes; 0 where it is not counted apart."""
 
-    def plan(self, num_micro_batches: int, rows: Sequence[Array], slots: list[int]) -> Messages:
-        """Lays out the messages of a step.
+    def plan(self, num_micro_batches: int, rows: Sequence[Array], slots: list[int]) -> list[Part]:
+        """Lays out the messages of a step, part by part.
 
         Args:
             num_micro_batches: Micro-batches of the step, over all ranks.
@@ -53,13 +61,14 @@ class Form(Protocol):
 
 
 class Flat:
-    """`Form` in which all ranks exchange with each other."""
+    """`Form` in which all ranks exchange with each other; the gradient in buckets, the last one first, if there are `cuts`."""
 
     name = "flat"
 
-    def __init__(self, transport: Transport, sending: Sending) -> None:
+    def __init__(self, transport: Transport, sending: Sending, cuts: Sequence[int] = ()) -> None:
         self._transport = transport
         self._sending = sending
+        self._cuts = cuts
 
     @property
     def needs_host(self) -> bool:
@@ -73,16 +82,21 @@ class Flat:
     def bytes_between(self) -> int:
         return 0
 
-    def plan(self, num_micro_batches: int, rows: Sequence[Array], slots: list[int]) -> MessagePlan:
+    def plan(self, num_micro_batches: int, rows: Sequence[Array], slots: list[int]) -> list[Part]:
         size, exact, world_size = self._sending.size, self._sending.codec.exact, self._transport.world_size
         pieces = _pieces(num_micro_batches, tree.ranges(num_micro_batches, world_size), exact)
         one_shot = (
             traffic.is_one_shot(size, max(map(len, pieces.of_ranks)), exact) and self._sending.block_norms is None
         )
         # A tail that travels as its gradient does needs no message of its own.
-        windows = traffic.windows(size, 1 if one_shot else world_size, exact and all(pieces.of_ranks))
-        values = _of_rows(rows, slots)
-        return MessagePlan(self._transport, self._sending, windows, pieces, values, rows[0], one_shot)
+        owners, joined = 1 if one_shot else world_size, exact and all(pieces.of_ranks)
+        values, parts = _of_rows(rows, slots), []
+        for bucket in buckets(size, () if one_shot else self._cuts):
+            is_last = bucket.stop == size
+            cut = windows(size, owners, joined, bucket, is_last)
+            messages = MessagePlan(self._transport, self._sending, cut, pieces, values, rows[0], one_shot)
+            parts.append(Part(slice(bucket.start, bucket.stop + TAIL_WORDS * is_last), messages))
+        return parts
 
 
 class TwoLevel:
@@ -107,27 +121,26 @@ class TwoLevel:
     def bytes_between(self) -> int:
         return self._levels.between.bytes_sent
 
-    def plan(self, num_micro_batches: int, rows: Sequence[Array], slots: list[int]) -> "TwoLevelPlan":
+    def plan(self, num_micro_batches: int, rows: Sequence[Array], slots: list[int]) -> list[Part]:
         nodes, own, inside, between = self._levels
         size, exact = self._between.size, self._between.codec.exact
         world = tree.ranges(num_micro_batches, sum(nodes))
         joined = exact and all(world)
         neighbours = world[sum(nodes[:own]) : sum(nodes[: own + 1])]
-        windows = traffic.windows(size, self._levels.num_channels, joined)
+        cut = windows(size, self._levels.num_channels, joined)
         pieces = _pieces(num_micro_batches, neighbours, exact)
-        scatter = MessagePlan(inside, self._inside, windows, pieces, _of_rows(rows, slots), rows[0])
+        scatter = MessagePlan(inside, self._inside, cut, pieces, _of_rows(rows, slots), rows[0])
         crossing = self._crossing(joined)
         pieces = _pieces(num_micro_batches, tree.node_ranges(num_micro_batches, nodes), exact)
         exchange = MessagePlan(between, self._between, crossing, pieces, _of_roots(scatter.roots), rows[0])
-        return TwoLevelPlan(scatter, exchange)
+        return [Part(slice(0, size + TAIL_WORDS), TwoLevelPlan(scatter, exchange))]
 
     def _crossing(self, joined: bool) -> list[Window]:
         """The windows that this rank exchanges with other nodes: those of its channel, if it carries one."""
         levels = self._levels
         if not levels.carries:
             return []
-        channel = levels.inside.rank
-        return traffic.windows(self._between.size, len(levels.nodes), joined, channel, levels.num_channels)
+        return channel_windows(self._between.size, levels.nodes, joined, levels.inside.rank)
 
 
 class TwoLevelPlan:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpgd.comm.codec import Array, BlockNorms, Codec, Coded, Float32, Plain
-from ddpgd.comm.traffic import Window
 from ddpgd.comm.transport import Transport, gathering
 from ddpgd.comm.tree import Fold, Node
+from ddpgd.comm.windows import Window
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.words import BLOCK
 

@@ -26,7 +26,7 @@ class Rows:
 
 
 class Group(NamedTuple):
-    """Micro-batches that a rank computes side by side, the rows that take their sums, and what `Exchange.fold` does then.
+    """Micro-batches that a rank computes side by side, the rows that take their sums, and what `fold` does then.
 
     `total`: the row that takes the sum over several rows; None: there is one row, which is it. `additions`: pairs (into,
     other) of rows.
@@ -36,6 +36,17 @@ class Group(NamedTuple):
     rows: Rows
     total: Array | None
     additions: list[tuple[Array, Array]]
+
+    def fold(self, ops: Ops, span: slice | None = None) -> None:
+        """Adds the rows, once filled, into a rank's pieces, in canonical order; the elements of `span` alone, if given."""
+
+        def of(rows: Array) -> Array:
+            return rows if span is None else rows[..., span]
+
+        if self.total is not None:
+            ops.tree_sum(of(self.rows.whole), of(self.total))
+        for into, other in self.additions:
+            ops.add(of(into), of(other), of(into))
 
 
 class RowPool:

@@ -7,8 +7,8 @@ training trillion parameter models", 2020, call it the first stage.
 from collections.abc import Callable
 from typing import Protocol
 
-from ddpgd.comm.traffic import segments
 from ddpgd.comm.transport import Array, Transport, gathering
+from ddpgd.comm.windows import segments
 
 
 class Shares(Protocol):

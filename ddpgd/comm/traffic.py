@@ -8,20 +8,13 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from ddpgd.comm import tree
+from ddpgd.comm.windows import Window, channel_windows, segments, windows
 from ddpgd.kernels.words import BLOCK, TAIL_WORDS
 
 TAIL_BYTES = 4 * TAIL_WORDS
 
 ONE_SHOT_BYTES = 16 * 1024
 """Up to this size of a rank's pieces every rank sends every other all of them: latency then costs more than bytes."""
-
-
-class Window(NamedTuple):
-    """A part of the row that one rank owns while it is being summed. `is_tail`: a tail that travels apart, as float32."""
-
-    owner: int
-    span: slice
-    is_tail: bool = False
 
 
 class Level(Enum):
@@ -54,33 +47,6 @@ class Traffic(NamedTuple):
     nodes: tuple[int, ...] = ()
 
 
-def segments(size: int, world_size: int) -> list[slice]:
-    """Returns the part of a vector that each rank owns: whole blocks, as even as possible; some may be empty."""
-    num_blocks = -(-size // BLOCK)
-    bounds = [min(size, rank * num_blocks // world_size * BLOCK) for rank in range(world_size + 1)]
-    return [slice(bounds[rank], bounds[rank + 1]) for rank in range(world_size)]
-
-
-def windows(size: int, num_owners: int, joined: bool, channel: int = 0, num_channels: int = 1) -> list[Window]:
-    """Returns the segments that are not empty, and the tail: `joined` to the last segment, or apart.
-
-    Args:
-        size: Elements of the gradient.
-        num_owners: Ranks, each of which owns a segment.
-        joined: True if the tail belongs to the last segment.
-        channel: The one of `num_channels` segments of the gradient that is cut. The last has the tail that is joined, the
-            first the one apart.
-        num_channels: Segments that are cut separately.
-    """
-    whole, tail = segments(size, num_channels)[channel], slice(size, size + TAIL_WORDS)
-    parts = segments(whole.stop - whole.start, num_owners)
-    spans = [slice(whole.start + part.start, whole.start + part.stop) for part in parts]
-    if joined and channel == num_channels - 1:
-        spans[-1] = slice(spans[-1].start, tail.stop)
-    found = [Window(rank, span) for rank, span in enumerate(spans) if span.start < span.stop]
-    return found if joined or channel > 0 else [*found, Window(0, tail, is_tail=True)]
-
-
 @lru_cache(maxsize=64)
 def num_pieces(num_micro_batches: int, world_size: int, folds_whole: bool) -> tuple[int, ...]:
     """Returns how many pieces each rank sends; with `folds_whole` one, or none if it has no micro-batch."""
@@ -105,9 +71,14 @@ def is_one_shot(size: int, most_pieces: int, exact: bool) -> bool:
 
 
 def ordered(
-    size: int, pieces: Sequence[int], coded_bytes: Callable[[int], int], exact: bool, sharded: bool = False
+    size: int,
+    pieces: Sequence[int],
+    coded_bytes: Callable[[int], int],
+    exact: bool,
+    sharded: bool = False,
+    bucket: slice | None = None,
 ) -> Traffic:
-    """Returns the traffic of an ordered sum of rows.
+    """Returns the traffic of an ordered sum of rows, or of one of their `buckets`.
 
     Args:
         size: Elements of the gradient.
@@ -115,10 +86,12 @@ def ordered(
         coded_bytes: The bytes in which so many values travel.
         exact: True if the codec loses nothing, so that a tail can travel with its gradient.
         sharded: True if owners keep their sums, and hand others the squared norms of blocks and the tail.
+        bucket: The part of the gradient; that at its end has the tail. None: all of it.
     """
     world_size = len(pieces)
     one_shot = is_one_shot(size, max(pieces), exact) and not sharded
-    cut = windows(size, 1 if one_shot else world_size, exact and all(pieces))
+    has_tail = bucket is None or bucket.stop == size
+    cut = windows(size, 1 if one_shot else world_size, exact and all(pieces), bucket, has_tail)
     sent = _sent(_in_one_shot if one_shot else _in_segments, pieces, cut, coded_bytes, size if sharded else None)
     return _traffic(1 if one_shot else 2, sent, world_size - 1)
 
@@ -158,7 +131,7 @@ def two_level(
     joined, num_channels = exact and all(pieces), min(nodes)
     cut = windows(size, num_channels, joined)
     channels = [
-        _sent(_in_segments, node_pieces, windows(size, len(nodes), joined, channel, num_channels), coded_bytes)
+        _sent(_in_segments, node_pieces, channel_windows(size, nodes, joined, channel), coded_bytes)
         for channel in range(num_channels)
     ]
     parts = [pieces[end - count : end] for count, end in zip(nodes, accumulate(nodes), strict=True)]

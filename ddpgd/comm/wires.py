@@ -12,6 +12,7 @@ from ddpgd.comm.codec import BlockScaled, Codec, Float32, Format
 from ddpgd.comm.compressor import Compressor, Setup
 from ddpgd.comm.compressors import power_sgd, top_k
 from ddpgd.comm.traffic import Traffic
+from ddpgd.comm.windows import buckets
 from ddpgd.kernels.ops import Ops
 
 
@@ -35,6 +36,7 @@ class Load(NamedTuple):
         reduce: "ordered" or "fast".
         nodes: The number of ranks of each node, where the sum has two levels; empty: it is flat.
         sharded: True if each rank updates its segment of the params and hands it to the others.
+        cuts: The starts of buckets that travel after each other; see `windows.buckets`.
     """
 
     size: int
@@ -45,6 +47,7 @@ class Load(NamedTuple):
     reduce: str = "ordered"
     nodes: tuple[int, ...] = ()
     sharded: bool = False
+    cuts: tuple[int, ...] = ()
 
     @property
     def pieces(self) -> tuple[int, ...]:
@@ -104,8 +107,14 @@ class Wire:
         exact, coded_bytes = self.format is None, (self.format or Float32()).num_bytes
         if load.nodes:
             return traffic.two_level(load.size, load.num_micro_batches, load.nodes, coded_bytes, exact)
+        cuts = () if traffic.is_one_shot(load.size, self.num_pieces(load), exact) else load.cuts
+        return [self.of_bucket(load, bucket) for bucket in buckets(load.size, cuts)]
+
+    def of_bucket(self, load: Load, bucket: slice) -> Traffic:
+        """Returns the traffic of a part of the gradient in one level, ordered; of a wire that is no compressor."""
+        exact, coded_bytes = self.format is None, (self.format or Float32()).num_bytes
         pieces = traffic.num_pieces(load.num_micro_batches, load.world_size, folds_whole=not exact)
-        return [traffic.ordered(load.size, pieces, coded_bytes, exact, load.sharded and exact)]
+        return traffic.ordered(load.size, pieces, coded_bytes, exact, load.sharded and exact, bucket)
 
     def num_pieces(self, load: Load) -> int:
         """Returns the largest number of pieces that any rank sends."""

@@ -197,6 +197,14 @@ class Config:
         choices=("auto", "on", "off"),
         bare="on",
     )
+    overlap: Literal["auto", "on", "off"] = _option(
+        "auto",
+        "exchange",
+        "send the last layers' gradients while others are computed, with the same bits, where each rank has a GPU and NCCL; "
+        "auto: in as many buckets as the cost model finds fastest",
+        choices=("auto", "on", "off"),
+        bare="on",
+    )
     sync: Literal["every-step", "local"] = _fixed(
         "every-step",
         "exchange",

@@ -12,7 +12,7 @@ from ddpgd.optim.rules import RULES
 
 PER_LAUNCH = (
     *("resume", "max_time", "quiet", "backend", "replay", "share_gpu", "transport", "ranks"),
-    *("shard_optimizer", "tensor", "pipeline", "pipeline_schedule", "stages"),
+    *("shard_optimizer", "overlap", "tensor", "pipeline", "pipeline_schedule", "stages"),
 )
 """Options that say how one start goes, not what the run is: a resume begins with their defaults."""
 

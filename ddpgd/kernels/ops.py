@@ -35,13 +35,15 @@ class Ops(Protocol):
     device: str
     products: str
     """The library of matrix products and its version, or "own kernels": ranks that differ in it have other bits."""
-    stream: Any
-    """Where the device does its work in order; None on a CPU."""
     vector_dtype: np.dtype[Any]
     activation_dtype: np.dtype[Any]
     """As stored: bfloat16, which NumPy does not know, as uint16."""
     runs_ahead: bool
     """True if steps may run before the host looks, where no transport needs it."""
+
+    @property
+    def stream(self) -> Any:
+        """The stream of what is asked for now: another one within `aside`. None on a CPU."""
 
     @property
     def wire(self) -> WireOps:
@@ -83,8 +85,18 @@ class Ops(Protocol):
         only others of them read need not be written.
         """
 
+    def aside(self) -> AbstractContextManager[None]:
+        """A context whose work goes on beside what is asked for after it: a second stream of a device.
+
+        It begins after all that was asked for before, and `join` must follow, in the same capture. Only `add`, `tree_sum`,
+        the ops of `Codec`s, and collectives of transports that do without the host may be called in it.
+        """
+
+    def join(self) -> None:
+        """Lets what is asked for from now on begin after all that was asked for in `aside`."""
+
     def synchronize(self) -> None:
-        """Returns when everything asked for is done."""
+        """Returns when everything asked for is done, but for what no `join` has followed."""
 
     def batched_micro_batches(self, micro_batch: int, size: int) -> int:
         """Number of micro-batches of so many rows, with gradients of `size` elements, to compute side by side.

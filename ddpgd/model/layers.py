@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -139,3 +139,9 @@ def dense_layers(sizes: Sequence[int], activation: str) -> tuple[Dense, ...]:
 def network_layout(layers: Sequence[Layer]) -> Layout:
     """Returns the layout of the tensors that layers declare, in their order."""
     return layout_of(unit for layer in layers for unit in layer.units)
+
+
+def layer_starts(layers: Sequence[Layer]) -> list[int]:
+    """Returns the place in their layout at which each of the layers starts: the first element of a block."""
+    units, counts = network_layout(layers).units, (len(layer.units) for layer in layers[:-1])
+    return [units[number].start for number in accumulate(counts, initial=0)]

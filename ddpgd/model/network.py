@@ -1,5 +1,6 @@
 """Networks: a stage of layers with its buffers, forward and backward; and the network of all layers, with its loss."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpgd.kernels.ops import Array, Ops
-from ddpgd.model.layers import Layer, Mode, network_layout
+from ddpgd.model.layers import Layer, Mode, layer_starts, network_layout
 
 PIXEL_MEAN = 0.1307
 PIXEL_STD = 0.3081
@@ -74,15 +75,23 @@ class Stage:
         return outputs[-1]
 
     def backward(
-        self, weights: Array, num_rows: int, micro_batch: int, grads: Array, dx: Array | None = None, slot: int = 0
+        self,
+        weights: Array,
+        num_rows: int,
+        micro_batch: int,
+        grads: Array,
+        dx: Array | None = None,
+        slot: int = 0,
+        layers: range | None = None,
     ) -> None:
         """Fills grads (G, layout.size), and dx (R, K) if it is given, from the dout in the buffers.
 
         dx, by the input of the preceding layer's activation, is that stage's dout. Padding of grads is left as it is.
+        `layers`: these alone, after those behind them. None: all.
         """
         rounded, dviews, buffers = self._views_of(weights), self._views_of(grads), self.buffers(num_rows, slot)
         before = [dx, *buffers.doutputs[:-1]]
-        for number in reversed(range(len(self.layers))):
+        for number in reversed(range(len(self.layers)) if layers is None else layers):
             x, dout = buffers.outputs[number], buffers.doutputs[number]
             arguments = x, dout, rounded[number], micro_batch, dviews[number], before[number]
             self.layers[number].backward(self._ops, *arguments)
@@ -165,14 +174,22 @@ class Network:
         control: Array,
         grads: Array,
         tails: Array,
+        layers: range | None = None,
     ) -> None:
         """Computes loss and gradient of the samples loaded last: of each micro-batch's loss sum, times LOSS_SCALE.
 
-        `grads` (G, layout.size); padding is left as it is.
+        `grads` (G, layout.size); padding is left as it is. `layers`: their part of the gradient alone, the last layers
+        first, which begin with the loss. None: all.
         """
-        self.forward(params, weights, num_rows, micro_batch, Mode.TRAINING)
-        self.loss(num_rows, micro_batch, control, tails)
-        self.stage.backward(weights, num_rows, micro_batch, grads)
+        if layers is None or layers.stop == len(self.stage.layers):
+            self.forward(params, weights, num_rows, micro_batch, Mode.TRAINING)
+            self.loss(num_rows, micro_batch, control, tails)
+        self.stage.backward(weights, num_rows, micro_batch, grads, layers=layers)
+
+    def layers_in(self, span: slice) -> range:
+        """Returns the layers of a part of the layout, which begins with one and ends with one."""
+        starts = layer_starts(self.stage.layers)
+        return range(bisect_left(starts, span.start), bisect_left(starts, span.stop))
 
     def non_finite_tensor(self, grads: Array) -> str:
         """Returns the first tensor in which `grads` holds an infinity or a NaN; empty if all are finite."""

@@ -16,8 +16,8 @@ import numpy as np
 from ddpgd.comm import tree
 from ddpgd.comm.codec import Float32
 from ddpgd.comm.message_plan import MessagePlan, Pieces, Sending
-from ddpgd.comm.traffic import Window
 from ddpgd.comm.transport import Transport, gathering
+from ddpgd.comm.windows import Window
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.model.layers import Layer, Mode
 from ddpgd.params import Parameter, Unit

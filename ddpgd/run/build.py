@@ -70,6 +70,7 @@ def sync(
     initial_params: NDArray[np.float32] | None = None,
     counters: Counters | None = None,
     levels: Levels | None = None,
+    cuts: Sequence[int] = (),
 ) -> Sync:
     """One rank's steps, as --sync asks for; from `initial_params` on the host and `counters`, or from the beginning.
 
@@ -82,6 +83,7 @@ def sync(
         initial_params: Of the whole network.
         counters: Those of the run before.
         levels: The groups of sums of two levels.
+        cuts: Starts of buckets of the gradient; see `Exchange`.
     """
     cut, whole, num_replicas = batches(config, data), build_network.layout(config, data.image_shape), grid.shape.data
     own_layers = build_network.layers(config, data.image_shape, grid.shape, grid.place, grid.tensor)
@@ -91,7 +93,8 @@ def sync(
     is_sharded = build_exchange.is_sharded(config, part.size, num_replicas, is_flat and on_cpu)
     held = build_network.held(config, data.image_shape, grid.shape, is_sharded)
     replica = _replica(backend, grid, held)
-    exchange = build_exchange.of_gradients(backend, config, grid.data, part, cut, join, is_sharded, levels, replica)
+    parts = is_sharded, levels, replica, cuts
+    exchange = build_exchange.of_gradients(backend, config, grid.data, part, cut, join, *parts)
     counters = counters or Counters()
     cut.prepare(cut.epoch(counters.step))
     vector = initialise(whole, config.init, config.seed) if initial_params is None else initial_params

@@ -1,7 +1,7 @@
 """Making of the exchanges: from the row of `WIRES` that --wire names to sums of gradients, or of changes of params."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ddpgd.comm import traffic
 from ddpgd.comm.codec import Codec
@@ -45,8 +45,9 @@ def of_gradients(
     sharded: bool = False,
     levels: Levels | None = None,
     replica: Replica | None = None,
+    cuts: Sequence[int] = (),
 ) -> Exchange:
-    """Returns the exchange that sums gradients, every step; of two levels if its groups are given.
+    """Returns the exchange that sums gradients, every step; of two levels if its groups are given, in buckets with `cuts`.
 
     `transport`: the ranks that have the same `layout`. `replica`: those among which the params are divided.
     """
@@ -57,7 +58,7 @@ def of_gradients(
     clip_norm = config.clip_norm * batches.global_batch / math.sqrt(transport.world_size)
     setup = _setup(backend, config, transport, layout, batches, batch_fraction)
     setup = setup._replace(momentum=momentum_of_wire(config), clip_norm=clip_norm)
-    return _exchange(config, setup, join, sharded, levels, replica)
+    return _exchange(config, setup, join, sharded, levels, replica, cuts)
 
 
 def of_changes(
@@ -98,7 +99,13 @@ def _setup(
 
 
 def _exchange(
-    config: Config, setup: Setup, join: int, sharded: bool, levels: Levels | None, replica: Replica | None = None
+    config: Config,
+    setup: Setup,
+    join: int,
+    sharded: bool,
+    levels: Levels | None,
+    replica: Replica | None = None,
+    cuts: Sequence[int] = (),
 ) -> Exchange:
     wire = WIRES[config.wire]
     return Exchange(
@@ -114,4 +121,5 @@ def _exchange(
         levels=levels,
         sharded=sharded and levels is None,
         replica=replica,
+        cuts=cuts,
     )

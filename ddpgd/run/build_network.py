@@ -5,8 +5,8 @@ from itertools import accumulate, pairwise
 
 from ddpgd.comm.bulk import Places, placed
 from ddpgd.comm.grid import Shape
-from ddpgd.comm.traffic import segments
 from ddpgd.comm.transport import Alone, Transport
+from ddpgd.comm.windows import segments
 from ddpgd.config.schema import Config
 from ddpgd.config.units import plural
 from ddpgd.data.idx import NUM_CLASSES

@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,27 +18,43 @@ from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
 from ddpgd.kernels.ops import Ops
 from ddpgd.run import build, build_network
+from ddpgd.run import overlap as overlaps
 from ddpgd.run.device import Machine
+from ddpgd.run.overlap import Overlap
 
 PROBE_WORDS = 1 << 16
 """Of the messages that tell a link's rate: 256 KiB a rank."""
 REPETITIONS = 5
+NO_OVERLAP = Overlap()
 
 
 class Chosen(NamedTuple):
-    """A form. `levels`: the groups of two levels; None: it is flat. `why`: a clause, where there was a choice."""
+    """A form. `levels`: the groups of two levels; None: it is flat. `why`: a clause, where there was a choice.
+
+    `overlap`: the buckets of a flat one.
+    """
 
     levels: Levels | None = None
     why: str = ""
+    overlap: Overlap = NO_OVERLAP
 
     @property
     def text(self) -> str:
         """The words on it in the first lines of a run, after the wire."""
         why = f" ({self.why})" if self.why else ""
-        return f", two-level{why}" if self.levels else f", flat{why}" * bool(why)
+        form = f", two-level{why}" if self.levels else f", flat{why}" * bool(why)
+        return form + self.overlap.text
 
 
 def choose(config: Config, machine: Machine, ops: Ops, transport: Transport, data: Dataset) -> Chosen:
+    """Chooses the form that --exchange and --overlap ask for; every rank calls it, and gets the same; see `of_levels`."""
+    chosen = of_levels(config, machine, ops, transport, data)
+    link = partial(_link, ops, transport, transport, PROBE_WORDS)
+    overlap = overlaps.plan(config, ops, transport, data, chosen.levels is not None, link)
+    return chosen._replace(overlap=overlap)
+
+
+def of_levels(config: Config, machine: Machine, ops: Ops, transport: Transport, data: Dataset) -> Chosen:
     """Chooses the form that --exchange asks for; every rank calls it, and gets the same.
 
     `auto` measures the links inside nodes and between them, and takes what the cost model says is faster.

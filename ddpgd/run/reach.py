@@ -68,7 +68,7 @@ def _nccl(backend: Ops, world: Transport) -> tuple[Transport | None, str]:
         absence = ""
     if why := first_failure(world, absence):
         return None, why
-    return nccl.join(world, backend.stream)
+    return nccl.join(world, lambda: backend.stream)
 
 
 def _mpi_cuda(backend: Ops, world: Transport) -> Transport:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ddpgd.comm import bulk
 from ddpgd.comm.agreement import on_root
-from ddpgd.comm.traffic import segments
 from ddpgd.comm.transport import Transport
+from ddpgd.comm.windows import segments
 from ddpgd.errors import InputError
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.params import Layout

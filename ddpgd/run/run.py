@@ -98,7 +98,7 @@ class Run:
         first = None if saved is None else self._initial_params(saved)
         counters = Counters(**saved.counters) if saved else Counters()
         self._form = exchange_form.choose(config, machine, self._ops, self._reachable, data)
-        given = first, counters, self._form.levels
+        given = first, counters, self._form.levels, self._form.overlap.cuts
         self._grid = build.grid(config, self._reachable)
         self._apart = self._grid.apart(transport.all_gather_objects(node()))
         self._step = build.sync(self._ops, config, data, self._grid, pace.total_steps, *given)
@@ -231,6 +231,7 @@ class Run:
             transport=self._reachable.name,
             transport_choice=self._why_transport,
             exchange_choice=self._form.why,
+            num_buckets=len(self._form.overlap.cuts) + 1,
             backend=self._ops.name,
             device=self._ops.device,
             wire=self._step.exchange.wire,

@@ -58,6 +58,7 @@ class Summary(TypedDict):
         transport_choice: Why `--transport auto` took it; empty where there was no choice.
         exchange: "flat", between all ranks, or "two-level", inside nodes first.
         exchange_choice: Why `--exchange` led to it, where there was a choice; else empty.
+        num_buckets: Parts in which gradients travel, all but one beside the backward pass.
         wire: Form of gradients on the wire, as in "float32".
         reduce: "ordered" or "fast".
         precision: Input type of matrix products, as in "float32".
@@ -102,6 +103,7 @@ class Summary(TypedDict):
     transport_choice: str
     exchange: str
     exchange_choice: str
+    num_buckets: int
     wire: str
     reduce: str
     precision: str
@@ -169,6 +171,7 @@ def _checked(table: Any, run_dir: str) -> Summary:
         "exchange": "flat",
         "exchange_choice": "",
         "between_bytes_per_step": 0,
+        "num_buckets": 1,
         **table,
         "run_dir": run_dir,
     }

@@ -9,7 +9,7 @@ from ddpgd.comm.transport import Transport
 from ddpgd.data.batches import Batches
 from ddpgd.training.counters import Record
 from ddpgd.training.state import TrainState
-from ddpgd.training.step import StepResult
+from ddpgd.training.step_result import StepResult
 from ddpgd.training.timing import StepCosts, late_rank, median_us, shares
 
 

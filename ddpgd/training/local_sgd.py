@@ -14,7 +14,8 @@ from ddpgd.comm.exchange import Exchange
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import CONTROL_WORDS, Control, Tail
 from ddpgd.optim.rules import Optimizer
-from ddpgd.training.step import Step, StepResult
+from ddpgd.training.step import Step
+from ddpgd.training.step_result import StepResult
 
 
 class LocalSgd:

@@ -53,8 +53,13 @@ class Passes(Protocol):
     needs_host: bool
     wait_s: float
 
-    def gradients(self, feed: Feed, groups: Sequence[Group], at: Weights) -> Iterator[Group]:
-        """Fills the rows of each group with the sums over its micro-batches' samples, and yields it; in order."""
+    def gradients(
+        self, feed: Feed, groups: Sequence[Group], at: Weights, layers: range | None = None
+    ) -> Iterator[Group]:
+        """Fills the rows of each group with the sums over its micro-batches' samples, and yields it; in order.
+
+        `layers`: of one group the gradients of these alone, the last layers first; for ranks that have all. None: all.
+        """
 
     def losses(self, feed: Feed, groups: Sequence[Group], at: Weights) -> Iterator[Group]:
         """Fills the tails of each group in a forward pass alone, and yields it; in order."""
@@ -71,12 +76,17 @@ class WholeNetwork:
         self.needs_host = needs_host
         self._together = ops.fused if all(layer.fusable for layer in network.stage.layers) else nullcontext
 
-    def gradients(self, feed: Feed, groups: Sequence[Group], at: Weights) -> Iterator[Group]:
+    def gradients(
+        self, feed: Feed, groups: Sequence[Group], at: Weights, layers: range | None = None
+    ) -> Iterator[Group]:
+        begins = layers is None or layers.stop == len(self.network.stage.layers)
         for group in groups:
             rows = group.rows
             with self._together():
-                num_rows = feed.load(self.network, group.micro_batches)
-                arguments = num_rows, feed.micro_batch, at.control, rows.grads, rows.tails
+                _, num_rows = feed.rows(group.micro_batches)
+                if begins:
+                    feed.load(self.network, group.micro_batches)
+                arguments = num_rows, feed.micro_batch, at.control, rows.grads, rows.tails, layers
                 self.network.gradient(at.params, at.weights, *arguments)
             yield group
 

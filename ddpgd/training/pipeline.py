@@ -41,7 +41,13 @@ class Pipeline:
         self._slots: dict[tuple[int, int], _Slot] = {}
         self._sent: dict[int, list[Wait]] = {}
 
-    def gradients(self, feed: Feed, groups: Sequence[Group], at: Weights) -> Iterator[Group]:
+    def gradients(
+        self,
+        feed: Feed,
+        groups: Sequence[Group],
+        at: Weights,
+        layers: range | None = None,  # noqa: ARG002
+    ) -> Iterator[Group]:
         depth = max(1, len(groups) if self._holds_all else min(self._to_come, len(groups)))
         slots = self._slots_of(feed, groups, depth)
         for slot in slots[:depth]:

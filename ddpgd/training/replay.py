@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import NamedTuple, Protocol
 
 from ddpgd.comm.exchange import Exchange
-from ddpgd.comm.requests import Requests
 from ddpgd.kernels.ops import Ops
 
 Work = Callable[[], None]
@@ -82,33 +81,28 @@ class HostReplay:
 
 
 class DeviceReplay:
-    """Whole steps, exchange included, of which the backend runs many without the host.
-
-    `requests`: this rank's, added to the tail of every step; None where no other rank reads it.
-    """
+    """Whole steps, exchange included, of which the backend runs many without the host. `has_peers`: there are other ranks."""
 
     def __init__(
         self,
         ops: Ops,
         exchange: Exchange,
-        shape: StepShape,
-        compute_gradients: Work,
+        sum_gradients: Work,
         decide_and_update: Work,
         share_params: Work,
-        requests: Requests | None,
+        has_peers: bool,
     ) -> None:
         self._ops = ops
         self._exchange = exchange
-        self._shape = shape
-        self._compute_gradients = compute_gradients
+        self._sum_gradients = sum_gradients
         self._decide_and_update = decide_and_update
         self._share_params = share_params
-        self._requests = requests
+        self._has_peers = has_peers
         self._wire_bytes = self._between_bytes = 0
 
-    def run(self, count: int, stop: bool) -> Cost:  # noqa: ARG002 - `requests` says it
+    def run(self, count: int, stop: bool) -> Cost:  # noqa: ARG002 - the sum has it
         self._steps(count)
-        exchange_s = 0.0 if self._requests is None else None
+        exchange_s = None if self._has_peers else 0.0
         return Cost(None, exchange_s, count * self._wire_bytes, count * self._between_bytes)
 
     @cached_property
@@ -119,8 +113,7 @@ class DeviceReplay:
         """A step to be captured. The exchange's round stays where it is: one capture stands for all rounds of its shape."""
         exchange = self._exchange
         bytes_before, between_before, round = exchange.bytes_sent, exchange.form.bytes_between, exchange.round
-        self._compute_gradients()
-        exchange.combine(self._shape.num_micro_batches, requests=self._requests)
+        self._sum_gradients()
         self._decide_and_update()
         self._share_params()
         self._wire_bytes, exchange.round = exchange.bytes_sent - bytes_before, round

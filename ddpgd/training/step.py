@@ -7,12 +7,11 @@ what the training loop calls, and `replay` runs the three captured.
 import time
 from collections.abc import Iterator
 from functools import cached_property, partial
-from typing import NamedTuple
 
 import numpy as np
 
-from ddpgd.comm.codec import WireLoss
 from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.requests import Requests
 from ddpgd.comm.rows import Group, Rows
 from ddpgd.data.batches import Batches, Samples
 from ddpgd.kernels.ops import Array, Ops
@@ -24,40 +23,10 @@ from ddpgd.training.lookahead import Lookahead
 from ddpgd.training.passes import Feed, Passes, Weights
 from ddpgd.training.replay import DeviceReplay, HostReplay, Replay, StepShape
 from ddpgd.training.state import TrainState
+from ddpgd.training.step_result import StepResult
 
 HISTORY_ROWS = 512
 """Steps that can run before the host looks."""
-
-
-class StepResult(NamedTuple):
-    """Figures of one or more steps: equal on all ranks but for the times (seconds) and the bytes (sent by this rank).
-
-    `residual_norm`: of what rank 0 keeps back, in units of the mean gradient, at observed steps. `drift`: how far ranks
-    were from their mean before they combined params, over how far that mean had moved.
-    `halted`: the gradient of the last of them was not finite. `loss_sums` are those of the updates that were applied;
-    `loss_scale` is None where it is fixed; it, `stop`, `lr`, `grad_norm` and `squared_norm_sum` are those of the last step.
-    `exchange_s` is None where the host did not see the exchange. `between_bytes`: of `wire_bytes`, those to other nodes, where
-    they are counted apart. `stage_wait_s`: of `compute_s`, the time of waiting for other stages of a pipeline.
-    """
-
-    num_steps: int
-    samples: int
-    loss_sums: list[float]
-    halted: bool
-    squared_norm_sum: float
-    stop: bool
-    lr: float
-    loss_scale: float | None
-    grad_norm: float
-    step_s: float
-    compute_s: float
-    exchange_s: float | None
-    wire_bytes: int
-    wire_loss: WireLoss | None
-    residual_norm: float | None = None
-    drift: float | None = None
-    between_bytes: int = 0
-    stage_wait_s: float = 0.0
 
 
 class Step:
@@ -149,6 +118,23 @@ class Step:
                 self._ops.squared_norms(group.rows.grads, group.rows.tails[:, Tail.SQUARED_NORM_SUM])
             self.exchange.fold(group)
 
+    def sum_gradients(self, shape: StepShape, requests: Requests | None) -> None:
+        """Computes this rank's gradients and sums them over all ranks, without the host: buckets beside computing."""
+        exchange, count = self.exchange, shape.num_micro_batches
+        if len(exchange.buckets(count)) < 2 or shape.observe:
+            self.compute_gradients(shape)
+            exchange.combine(count, requests=requests)
+            return
+
+        def backward(group: Group, bucket: slice) -> None:
+            layers = self.passes.network.layers_in(bucket)
+            for _ in self._gradients(shape.num_samples, [group], layers):
+                pass
+
+        for group in self._gradients(shape.num_samples, exchange.groups(count)[:-1]):
+            exchange.fold(group)
+        exchange.combine_beside(count, backward, requests)
+
     def decide_and_update(self) -> None:
         """Divides the sum over all ranks, decides whether it is finite, clips it, and updates this rank's part of params."""
         grads, tail = self.exchange.result
@@ -182,11 +168,14 @@ class Step:
                 found = f"micro-batch {number} (training samples {samples}, ...), first in {name}"
         return found
 
-    def _gradients(self, num_samples: int, groups: list[Group]) -> Iterator[Group]:
-        """Yields each group of micro-batches with its rows filled: sums over the samples of each micro-batch."""
+    def _gradients(self, num_samples: int, groups: list[Group], layers: range | None = None) -> Iterator[Group]:
+        """Yields each group of micro-batches with its rows filled: sums over the samples of each micro-batch.
+
+        `layers`: as for `Passes.gradients`.
+        """
         state = self.state
         feed = Feed(self.samples, self._cursor.order, self._cursor.cursor, self.batches.micro_batch, num_samples)
-        return self.passes.gradients(feed, groups, Weights(state.params, state.weights, state.control))
+        return self.passes.gradients(feed, groups, Weights(state.params, state.weights, state.control), layers)
 
     @cached_property
     def _own_parts(self) -> tuple[Array, Array]:
@@ -213,11 +202,12 @@ class Step:
 
     def _make_replay(self, shape: StepShape) -> Replay:
         """Whole steps without the host, where they can; observed ones that have an exchange are timed part by part."""
-        work = partial(self.compute_gradients, shape), self.decide_and_update, self.share_params
-        requests = self._lookahead.requests
+        requests, update = self._lookahead.requests, (self.decide_and_update, self.share_params)
         if self._most_steps == 1 or (shape.observe and requests is not None):
+            work = partial(self.compute_gradients, shape), *update
             return HostReplay(self._ops, self.exchange, shape, *work, not self.passes.needs_host)
-        return DeviceReplay(self._ops, self.exchange, shape, *work, requests)
+        sum_gradients = partial(self.sum_gradients, shape, requests)
+        return DeviceReplay(self._ops, self.exchange, sum_gradients, *update, has_peers=requests is not None)
 
     def _steps_without_host(self, step: int, count: int, stop: bool) -> int:
         """Number of `count` steps that may run without the host: full ones of one epoch, or a last, short one."""

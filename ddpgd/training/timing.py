@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpgd.training.step import StepResult
+from ddpgd.training.step_result import StepResult
 
 RECENT = 1000
 """Steps over which shares are computed, at most."""

@@ -13,7 +13,7 @@ from ddpgd.training.counters import Counters, Record
 from ddpgd.training.evaluate import Evaluate
 from ddpgd.training.passes import Passes
 from ddpgd.training.state import TrainState
-from ddpgd.training.step import StepResult
+from ddpgd.training.step_result import StepResult
 from ddpgd.training.stopping import StopRequest
 
 _LOST = 10

@@ -1,15 +1,19 @@
-"""Streams, events and graphs of the fake CuPy. Work runs at once; lazily, only when something waits for it."""
+"""Streams, events and graphs of the fake CuPy. Work runs at once; lazily, only when something waits for it.
+
+In a graph of several streams those that others wait for run as early as their own waits allow; lazily, as late.
+"""
 
 # ruff: noqa: ARG002  signatures are CuPy's
 
 import itertools
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, ClassVar
+
+from .fake_graph import Captured, Mark
 
 settings = SimpleNamespace(num_devices=1, order="forward", lazy=False, num_multiprocessors=4)
 current = threading.local()
@@ -61,7 +65,7 @@ class Stream:
         self.priority = priority
         self.ptr = 0 if self.is_null else next(self.ptrs)
         self.device_id = -1 if self.is_null else current_device()
-        self.captured: list[Callable[[], None]] | None = None
+        self.captured: Captured | None = None
         self.pending: deque[tuple[Callable[[], None], Any]] = deque()
         self.by_ptr.setdefault(self.ptr, self)
 
@@ -88,7 +92,7 @@ class Stream:
         if self.is_null and any(stream.captured is not None for stream in others):
             raise CUDARuntimeError(906, "cudaErrorStreamCaptureImplicit: the null stream used while another captures")
         if self.captured is not None:
-            self.captured.append(work)
+            self.captured.add(self, work)
             return
         # The null stream waits for all blocking streams, and each of them for it.
         for stream in others:
@@ -132,7 +136,18 @@ class Stream:
         return event
 
     def wait_event(self, event: "Event") -> None:
-        self.enqueue(event.mark.reach)
+        mark = event.mark
+        if mark.captured is None:
+            if self.captured is not None and mark.stream is not None:
+                raise CUDARuntimeError(905, "cudaErrorStreamCaptureIsolation: an event from before the capture")
+            self.enqueue(mark.reach)
+        elif mark.captured is not mark.stream.captured:
+            raise CUDARuntimeError(400, "cudaErrorInvalidResourceHandle: an event of a capture that has ended")
+        elif self.captured not in (None, mark.captured):
+            raise CUDARuntimeError(902, "cudaErrorStreamCaptureMerge: an event of another capture")
+        else:
+            self.captured = mark.captured
+            self.captured.wait(self, mark)
 
     def is_capturing(self) -> bool:
         return self.captured is not None
@@ -142,13 +157,19 @@ class Stream:
             raise RuntimeError("cannot capture on the default (legacy) stream")
         if self.captured is not None:
             raise CUDARuntimeError(901, "cudaErrorIllegalState: the stream captures already")
-        self.captured = []
+        self.captured = Captured(self)
 
     def end_capture(self) -> "Graph":
-        if self.captured is None:
+        captured = self.captured
+        if captured is None:
             raise CUDARuntimeError(901, "cudaErrorIllegalState: the stream does not capture")
-        work, self.captured = self.captured, None
-        return Graph(work)
+        if captured.origin is not self:
+            raise CUDARuntimeError(903, "cudaErrorStreamCaptureUnmatched: the capture began on another stream")
+        for stream in captured.queues:
+            stream.captured = None
+        if not captured.is_joined():
+            raise CUDARuntimeError(904, "cudaErrorStreamCaptureUnjoined: the stream does not wait for all it started")
+        return Graph(captured)
 
 
 Stream.null = Stream(null=True)
@@ -165,34 +186,17 @@ def reset(num_devices: int, order: str, lazy: bool, num_multiprocessors: int = 4
 class Graph:
     """Captured work, run again as it was."""
 
-    def __init__(self, work: list[Callable[[], None]]) -> None:
-        self.work = work
+    def __init__(self, captured: Captured) -> None:
+        self.captured = captured
 
     def launch(self, stream: Stream | None = None) -> None:
         (stream or get_current_stream()).enqueue(self.run, keep=self)
 
     def run(self) -> None:
-        for work in self.work:
-            work()
+        self.captured.run(settings.lazy)
 
     def upload(self, stream: Stream | None = None) -> None:
         (stream or get_current_stream()).refuse_capture("upload of a graph")
-
-
-class Mark:
-    """One recording of an event: passed, once the stream has come to it."""
-
-    def __init__(self, stream: Stream | None) -> None:
-        self.stream = stream
-        self.passed = stream is None
-        self.time_s: float | None = None
-
-    def pass_by(self) -> None:
-        self.passed, self.time_s = True, time.perf_counter()
-
-    def reach(self) -> None:
-        if self.stream is not None:
-            self.stream.drain(self)
 
 
 class Event:
@@ -204,6 +208,9 @@ class Event:
 
     def record(self, stream: Stream | None = None) -> None:
         queue = stream or get_current_stream()
+        if queue.captured is not None:
+            self.mark = queue.captured.record(queue)
+            return
         self.mark = Mark(queue)
         queue.enqueue(self.mark.pass_by)
 

@@ -55,9 +55,9 @@ class Asked(StopRequest):
         self.times = times
 
     def __bool__(self) -> bool:
-        self.times -= threading.current_thread() is threading.main_thread()
-        if self.times == -1:
-            self.reason = "enough"
+        if threading.current_thread() is threading.main_thread():
+            self.times -= 1
+            self.reason = self.reason or "enough" * (self.times == -1)
         return bool(self.reason)
 
 

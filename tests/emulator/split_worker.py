@@ -17,7 +17,7 @@ def main() -> None:
     world = setup.join(launched, may_use_gpu=True)
     with setup.ending_all_on_failure(world):
         ops = Cuda(launched.local_rank, "float32")
-        transport, why = nccl.join(world, ops.stream)
+        transport, why = nccl.join(world, lambda: ops.stream)
         assert transport is not None, why
         for coloring in COLORINGS:
             check_split(transport, coloring, ops)

@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _over_nccl(ops: Cuda, world: Transport, nodes: list[int]) -> tuple[Transport, Levels]:
-    transport, why = nccl.join(world, ops.stream)
+    transport, why = nccl.join(world, lambda: ops.stream)
     assert transport is not None, why
     groups = levels.split(transport, nodes)
     assert {groups.inside.name, groups.between.name} == {"nccl"}

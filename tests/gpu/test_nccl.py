@@ -23,7 +23,7 @@ def nccl(stream: Any) -> Any:
         from ddpgd.comm.transports.nccl import join
     except ImportError as error:
         pytest.skip(f"NCCL cannot be loaded ({error}): pip install nvidia-nccl-cu13, or nvidia-nccl-cu12")
-    transport, why = join(Alone(), stream)
+    transport, why = join(Alone(), lambda: stream)
     assert transport is not None, why
     return transport
 

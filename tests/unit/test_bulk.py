@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from ddpgd.comm import bulk
-from ddpgd.comm.traffic import segments
 from ddpgd.comm.transports import threads
 from ddpgd.comm.transports.threads import Threads
+from ddpgd.comm.windows import segments
 
 
 class Noting(Threads):

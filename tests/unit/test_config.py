@@ -66,6 +66,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "pipeline": (2, "2"),
     "pipeline_schedule": ("gpipe", "gpipe"),
     "stages": ((2, 1), "2,1"),
+    "overlap": ("on", ""),
     "sync": ("local", "local"),
     "local_steps": (9, "9"),
     "local_after": (4, "4"),
@@ -360,6 +361,7 @@ def test_a_resumed_run_may_be_longer(
         "replay",
         "share_gpu",
         "shard_optimizer",
+        "overlap",
         "tensor",
         "pipeline",
         "stages",
@@ -367,7 +369,7 @@ def test_a_resumed_run_may_be_longer(
 )
 def test_how_a_start_went_is_not_how_the_next_one_goes(name: str) -> None:
     this_start = {"max_time": 5.0, "transport": "threads", "ranks": 4, "backend": "numpy", "replay": "persistent"}
-    saved = resolve(Config(**this_start, shard_optimizer="off"), 4)
+    saved = resolve(Config(**this_start, shard_optimizer="off", overlap="off"), 4)
     config = continued(saved, {}, 1)
     validate(config)
     assert getattr(config, name) == OPTIONS[name].default

@@ -17,7 +17,8 @@ from ddpgd.config.units import bytes_text, parse_count, parse_duration, parse_ra
 from ddpgd.errors import InputError
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.scaling import fit, plan
-from ddpgd.training.step import Step, StepResult
+from ddpgd.training.step import Step
+from ddpgd.training.step_result import StepResult
 
 STATED = ("plan", "--parameters", "25.6M", "--compute-time", "120ms", "--micro-batch", "32", "--link", "25Gbit")
 SHORT = ("--measure", "--seconds", "0.2", "--hidden", "16", "--micro-batch", "8", "--link", "1Gbit")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from ddpgd.comm.sharding import Sharded
-from ddpgd.comm.traffic import segments
 from ddpgd.comm.transports import threads
 from ddpgd.comm.transports.threads import Threads
+from ddpgd.comm.windows import segments
 from ddpgd.comm.wires import WIRES
 from ddpgd.errors import InputError
 from ddpgd.optim.rules import RULES

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from ddpgd.training.step import StepResult
+from ddpgd.training.step_result import StepResult
 from ddpgd.training.timing import StepCosts, late_rank, shares
 
 

@@ -4,11 +4,15 @@ from typing import NamedTuple
 
 
 class TransportTraits(NamedTuple):
-    """`launched`: it joins ranks of a launcher. `wants_gpu`: its arrays lie on GPUs. `shares_gpu`: two ranks may use one."""
+    """`launched`: it joins ranks of a launcher. `wants_gpu`: its arrays lie on GPUs. `shares_gpu`: two ranks may use one.
+
+    `overlaps`: messages travel while a rank computes.
+    """
 
     launched: bool
     wants_gpu: bool
     shares_gpu: bool
+    overlaps: bool = False
 
 
 TRANSPORTS = {
@@ -16,7 +20,7 @@ TRANSPORTS = {
     "threads": TransportTraits(launched=False, wants_gpu=False, shares_gpu=True),
     "mpi-host": TransportTraits(launched=True, wants_gpu=False, shares_gpu=True),
     "mpi-cuda": TransportTraits(launched=True, wants_gpu=True, shares_gpu=True),
-    "nccl": TransportTraits(launched=True, wants_gpu=True, shares_gpu=False),
+    "nccl": TransportTraits(launched=True, wants_gpu=True, shares_gpu=False, overlaps=True),
 }
 
 

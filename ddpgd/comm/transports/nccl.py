@@ -22,7 +22,7 @@ TRIAL_RANK_S = 0.1
 
 
 class Nccl:
-    """`Transport` for device arrays, on `stream`: calls return at once, and work follows what the stream does before.
+    """`Transport` for device arrays: calls return at once, and work follows what came before on the stream of their time.
 
     `world` carries objects and ends the job; `communicator` is NCCL's, of the same ranks. Arrays travel as bytes: NCCL
     through CuPy knows no bfloat16. `family`: the communicators of all groups that were split off the same ranks.
@@ -31,7 +31,9 @@ class Nccl:
     name = "nccl"
     needs_host = False
 
-    def __init__(self, world: Transport, stream: Any, communicator: Any, family: list[Any] | None = None) -> None:
+    def __init__(
+        self, world: Transport, stream: Callable[[], Any], communicator: Any, family: list[Any] | None = None
+    ) -> None:
         self.rank = world.rank
         self.world_size = world.world_size
         self.bytes_sent = 0
@@ -43,13 +45,14 @@ class Nccl:
 
     def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:
         # One group: NCCL starts all of them together, so that no order of sends and receives can block.
+        stream = self._stream().ptr
         nccl.groupStart()
         for peer in range(self.world_size):
             for array in sends[peer]:
-                self._nccl.send(_address(array), array.nbytes, nccl.NCCL_UINT8, peer, self._stream.ptr)
+                self._nccl.send(_address(array), array.nbytes, nccl.NCCL_UINT8, peer, stream)
                 self.bytes_sent += array.nbytes
             for array in receives[peer]:
-                self._nccl.recv(_address(array), array.nbytes, nccl.NCCL_UINT8, peer, self._stream.ptr)
+                self._nccl.recv(_address(array), array.nbytes, nccl.NCCL_UINT8, peer, stream)
         nccl.groupEnd()
 
     def all_to_all_init(
@@ -63,18 +66,18 @@ class Nccl:
     def all_reduce(self, buffer: Array) -> None:
         """As `Transport`; the bytes counted are those of a ring, because the library does not tell."""
         address = _address(buffer)
-        self._nccl.allReduce(address, address, buffer.size, nccl.NCCL_FLOAT32, nccl.NCCL_SUM, self._stream.ptr)
+        self._nccl.allReduce(address, address, buffer.size, nccl.NCCL_FLOAT32, nccl.NCCL_SUM, self._stream().ptr)
         self.bytes_sent += 2 * buffer.nbytes * (self.world_size - 1) // self.world_size
 
     def all_gather_objects(self, value: T) -> list[T]:
         return self._world.all_gather_objects(value)
 
     def barrier(self) -> None:
-        self._stream.synchronize()
+        self._stream().synchronize()
         self._world.barrier()
 
     def duplicate(self) -> Self:
-        """A stream keeps the order of all calls, so nobody's messages meet another's; the count of bytes is its own."""
+        """Streams keep the order of all calls, so nobody's messages meet another's; the count of bytes is its own."""
         twin = copy(self)
         twin.bytes_sent = 0
         return twin
@@ -95,8 +98,13 @@ class Nccl:
         self._world.abort(exit_code)
 
 
-def join(world: Transport, stream: Any) -> tuple[Nccl | None, str]:
+def join(world: Transport, stream: Callable[[], Any]) -> tuple[Nccl | None, str]:
     """Starts NCCL between the ranks of `world` and tries its collectives; every rank calls it.
+
+    Args:
+        world: The ranks.
+        stream: Returns the stream that takes the next calls. Those on another one must come after all before them, as after
+            `Ops.aside` and `Ops.join`.
 
     Returns:
         The transport, on all ranks, or None; and the reason in one line where it is None, the same on all ranks.
@@ -157,7 +165,7 @@ class _Trial:
         """True if every rank's 1 arrives at every rank, alone and in a sum."""
         stream = cupy.cuda.Stream(non_blocking=True)  # of its own: one that hangs must not hold up the run
         stream.use()
-        transport = Nccl(self._world, stream, self.communicator)
+        transport = Nccl(self._world, lambda: stream, self.communicator)
         one, total = (cupy.asarray(np.ones(1, np.float32)) for _ in ("one", "total"))
         others = [cupy.zeros((1,), np.float32) for _ in range(self._world.world_size)]
         transport.all_reduce(total)

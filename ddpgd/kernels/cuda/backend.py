@@ -1,7 +1,7 @@
 """Every op on a GPU: which kernel, over which grid, with which scratch. The kernels stand in the `.cu` files."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import cupy
@@ -28,7 +28,7 @@ JOINED_BYTES = 1 << 29
 
 
 class Cuda:
-    """`Ops` in CUDA, on one device and one stream, for the thread that made it."""
+    """`Ops` in CUDA, on one device and a stream, with a second one beside it, for the thread that made it."""
 
     name = "cupy"
     runs_ahead = True
@@ -39,7 +39,6 @@ class Cuda:
         self.vector_dtype = np.dtype(np.float32)
         self.activation_dtype = np.dtype(VALUE_DTYPES[precision])
         self._launch = Launcher(precision)
-        self.stream: Any = self._launch.stream
         self._dense = Dense(self._launch, precision)
         self._columns = Columns(self._launch, self.empty)
         self.wire = CudaWire(self._launch)
@@ -50,6 +49,10 @@ class Cuda:
         self._fuser = Fuser(self._launch, self._dense, self._sums)
         self._persistent = Persistent(self._launch) if replay == "persistent" else None
         self.recorded: list[Call] | None = None
+
+    @property
+    def stream(self) -> Any:
+        return self._launch.stream
 
     @property
     def num_launches(self) -> int:
@@ -100,6 +103,12 @@ class Cuda:
             self.recorded = None
         for run in self._fuser.joined(recorded, lambda call: getattr(self, call.op)(*call.arguments)):
             run()
+
+    def aside(self) -> AbstractContextManager[None]:
+        return self._launch.aside()
+
+    def join(self) -> None:
+        self._launch.join()
 
     def synchronize(self) -> None:
         self.stream.synchronize()

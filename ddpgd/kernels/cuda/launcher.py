@@ -1,7 +1,11 @@
-"""Launches of CUDA kernels on one stream: compiled at first use, checked, and rehearsed before they are captured."""
+"""Launches of CUDA kernels on a stream, or beside it on a second one.
+
+Kernels are compiled at first use, launches checked, and rehearsed before they are captured.
+"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -39,10 +43,13 @@ class Launch(NamedTuple):
 
 
 class Launcher:
-    """The kernels of one precision, on one device and one stream of its own, of the thread that made it."""
+    """The kernels of one precision, on one device and two streams of its own, of the thread that made it."""
 
     def __init__(self, precision: str) -> None:
-        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self._first, self._second = (cupy.cuda.Stream(non_blocking=True) for _ in ("first", "second"))
+        self._forked, self._joined = (cupy.cuda.Event(disable_timing=True) for _ in ("forked", "joined"))
+        self.stream: Any = self._first
+        """The stream of what is launched now."""
         self.num_launches = 0
         """Of kernels, and calls of a library: what a step's price is made of where it is small."""
         self._options = sources.options(precision)
@@ -76,6 +83,22 @@ class Launcher:
         self.num_launches += 1
         pointers = tuple(NULL if argument is None else argument for argument in arguments)
         function(grid, block, pointers, shared_mem=shared_bytes)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """A context whose launches are on the second stream, after all on the first that came before; see `Ops.aside`."""
+        self._forked.record(self._first)
+        self._second.wait_event(self._forked)
+        self._take(self._second)
+        try:
+            yield
+        finally:
+            self._take(self._first)
+
+    def join(self) -> None:
+        """Lets the first stream wait for the second."""
+        self._joined.record(self._second)
+        self._first.wait_event(self._joined)
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """An array of zeros on the device."""
@@ -129,6 +152,11 @@ class Launcher:
             return 0
         at_once: int = driver.occupancyMaxActiveBlocksPerMultiprocessor(function.kernel.ptr, threads, shared_bytes)
         return at_once * self.num_multiprocessors
+
+    def _take(self, stream: Any) -> None:
+        """Also what CuPy does by itself, as `fill`, is on `stream` from now on."""
+        self.stream = stream
+        stream.use()
 
     def _function(self, file: str, kernel: str, shared_bytes: int, cooperative: bool, defines: Options) -> Any:
         key = file, kernel, cooperative, defines

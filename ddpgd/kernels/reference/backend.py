@@ -66,6 +66,12 @@ class Reference:
     def fused(self) -> AbstractContextManager[None]:
         return self._nothing
 
+    def aside(self) -> AbstractContextManager[None]:
+        return self._nothing
+
+    def join(self) -> None:
+        pass
+
     def synchronize(self) -> None:
         pass
 
