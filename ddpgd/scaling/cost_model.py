@@ -43,9 +43,9 @@ class Work:
     """The work of all ranks in a step. `local_steps`: steps between two exchanges.
 
     `density`: of topk, what a rank sends. `narrow`: of powersgd, the elements of its two sums, instead of num_params.
-    `overlap`: the share of computing during which bytes may travel: 0 for ddpgd, whose exchange begins when all gradients
-    are there; the backward pass, 2/3, for those that send the last layers' first. `exchange`: "flat", "two-level", or "auto",
-    the faster of them. `sharded`: each rank updates its part.
+    `overlap`: the share of computing during which bytes may travel: 0 where the exchange begins when all gradients are
+    there, as ddpgd's does but over NCCL; the backward pass, 2/3, for those that send the last layers' first. `exchange`:
+    "flat", "two-level", or "auto", the faster of them. `sharded`: each rank updates its part.
     """
 
     num_params: int
