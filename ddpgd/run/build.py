@@ -12,29 +12,24 @@ from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.grid import Grid, split
 from ddpgd.comm.levels import Levels
 from ddpgd.comm.replica import Replica
-from ddpgd.comm.sharding import Replicated, Sharded
-from ddpgd.comm.transport import PointToPoint, Transport
+from ddpgd.comm.sharding import Replicated, Sharded, Shares
+from ddpgd.comm.transport import Transport
 from ddpgd.comm.wires import WIRES
 from ddpgd.config.schema import Config
-from ddpgd.data.batches import Batches, Samples
+from ddpgd.data.batches import Batches
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.philox import permutation
 from ddpgd.kernels.words import Policy
-from ddpgd.model.layers import Layer, network_layout
-from ddpgd.model.network import Network
-from ddpgd.model.tensor_parallel import Shards
+from ddpgd.model.layers import network_layout
 from ddpgd.optim import rules, schedules
 from ddpgd.optim.rules import RULES, Optimizer
 from ddpgd.optim.schedules import Schedule
 from ddpgd.params import initialise
-from ddpgd.run import build_exchange, build_network
+from ddpgd.run import build_exchange, build_network, build_passes
 from ddpgd.training.counters import Counters
-from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
 from ddpgd.training.local_sgd import LocalSgd
-from ddpgd.training.passes import Passes, WholeNetwork
-from ddpgd.training.pipeline import Pipeline
 from ddpgd.training.state import Held, TrainState
 from ddpgd.training.step import Step
 from ddpgd.training.trainer import Intervals, Sync
@@ -88,7 +83,9 @@ def sync(
     cut, whole, num_replicas = batches(config, data), build_network.layout(config, data.image_shape), grid.shape.data
     own_layers = build_network.layers(config, data.image_shape, grid.shape, grid.place, grid.tensor)
     part = network_layout(own_layers)
-    join = _batched_micro_batches(backend, config.micro_batch, part.size, cut.num_micro_batches(0), num_replicas)
+    join = build_passes.batched_micro_batches(
+        backend, config.micro_batch, part.size, cut.num_micro_batches(0), num_replicas
+    )
     is_flat, on_cpu = levels is None, backend.name == "numpy"
     is_sharded = build_exchange.is_sharded(config, part.size, num_replicas, is_flat and on_cpu)
     held = build_network.held(config, data.image_shape, grid.shape, is_sharded)
@@ -98,16 +95,14 @@ def sync(
     counters = counters or Counters()
     cut.prepare(cut.epoch(counters.step))
     vector = initialise(whole, config.init, config.seed) if initial_params is None else initial_params
-    own_params = np.concatenate([vector[span] for span in held.params[grid.world.rank]])
     shares = (Sharded if is_sharded else Replicated)(exchange.transport, part.size)
     rule = optimizer(backend, config, shares.own.stop - shares.own.start)
-    loss_scale = INITIAL_LOSS_SCALE if config.precision == "float16" else 1.0
-    state = TrainState.create(backend, own_params, counters, shares, held, rule.state, loss_scale)
+    state = _state(backend, config, _part(vector, held, grid), counters, shares, held, rule)
     step_through = partial(
         Step,
         backend,
-        _passes(backend, config, data, grid, own_layers, join, cut),
-        _samples(backend, grid, data.train_images, data.train_labels),
+        build_passes.passes(backend, config, data, grid, own_layers, join, cut),
+        build_passes.samples(backend, grid, data.train_images, data.train_labels),
         cut,
         optimizer=rule,
         schedule=learning_rates(config, total_steps),
@@ -124,6 +119,24 @@ def sync(
     alone = Exchange(grid.world, backend, whole.size, join=join, compressor=NoExchange())
     changes = build_exchange.of_changes(backend, config, grid.world, whole, cut, levels)
     return _local_sgd(backend, config, synced_step, step_through(exchange=alone), changes, total_steps)
+
+
+def _part(vector: NDArray[np.float32], held: Held, grid: Grid) -> NDArray[np.float32]:
+    """What this rank has of a vector of the whole network."""
+    return np.concatenate([vector[span] for span in held.params[grid.world.rank]])
+
+
+def _state(
+    backend: Ops,
+    config: Config,
+    params: NDArray[np.float32],
+    counters: Counters,
+    shares: Shares,
+    held: Held,
+    rule: Optimizer,
+) -> TrainState:
+    loss_scale = INITIAL_LOSS_SCALE if config.precision == "float16" else 1.0
+    return TrainState.create(backend, params, counters, shares, held, rule.state, loss_scale)
 
 
 def _local_sgd(
@@ -159,37 +172,6 @@ def _wire_state(prefix: str, exchange: Exchange) -> dict[str, Array]:
     return _named(prefix, compressor.replicated if compressor else {})
 
 
-def _passes(
-    backend: Ops, config: Config, data: Dataset, grid: Grid, layers: Sequence[Layer], join: int, cut: Batches
-) -> Passes:
-    """The passes of a rank, with room for what it trains or tests at once."""
-    batched_tests = _batched_tests(backend, data, grid.shape.data) * EVALUATE_ROWS
-    test_rows = min(batched_tests, max(EVALUATE_ROWS, len(data.test_labels)))
-    train_rows = min(join * config.micro_batch, cut.samples(0))
-    rows = max(train_rows, test_rows)
-    network = Network(backend, layers, config.loss, rows, has_inputs=grid.place.pipeline == 0)
-    if grid.shape.pipeline == 1:
-        return WholeNetwork(backend, network, grid.tensor.needs_host)
-    if not isinstance(grid.pipeline, PointToPoint):
-        name = grid.pipeline.name
-        raise InputError(
-            f"--pipeline: over {name} a rank cannot send while it computes; type --backend numpy, or drop it"
-        )
-    shards = build_network.shards_of(config, grid.shape, grid.place)
-    columns = partial(_own_columns, shards)
-    return Pipeline(backend, network, grid.pipeline, config.pipeline_schedule, columns)
-
-
-def _own_columns(shards: Shards, width: int) -> slice:
-    return shards.columns_of_ranks(width)[shards.rank]
-
-
-def _samples(backend: Ops, grid: Grid, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Samples:
-    """The samples where the rank computes; without their pixels, in stages of a pipeline that do not read them."""
-    num_pixels = images.shape[1] if grid.place.pipeline == 0 else 0
-    return Samples(backend.from_host(images[:, :num_pixels]), backend.from_host(labels))
-
-
 def _replica(backend: Ops, grid: Grid, held: Held) -> Replica | None:
     """The ranks that hold a copy of the params with this one; None: it has all of them."""
     if grid.shape.replica == 1:
@@ -197,25 +179,6 @@ def _replica(backend: Ops, grid: Grid, held: Held) -> Replica | None:
     has_loss = grid.place.tensor == 0 and grid.place.pipeline == grid.shape.pipeline - 1
     groups = grid.tensor, grid.pipeline
     return Replica(backend, grid.replica, held.params[grid.world.rank], held.size, has_loss, groups)
-
-
-def evaluation(backend: Ops, grid: Grid, step: Sync, data: Dataset) -> Evaluate:
-    """Evaluation on the test samples, in the buffers of `step`'s network."""
-    samples = _samples(backend, grid, data.test_images, data.test_labels)
-    join = _batched_tests(backend, data, grid.shape.data)
-    return Evaluate(backend, step.passes, samples, grid.data, join, grid.pipeline)
-
-
-def _batched_tests(backend: Ops, data: Dataset, num_replicas: int) -> int:
-    return _batched_micro_batches(
-        backend, EVALUATE_ROWS, 0, math.ceil(len(data.test_labels) / EVALUATE_ROWS), num_replicas
-    )
-
-
-def _batched_micro_batches(backend: Ops, micro_batch: int, size: int, num_micro_batches: int, num_replicas: int) -> int:
-    """Number of micro-batches that a rank computes side by side: a power of two, not more than it ever has."""
-    share = max(1, math.ceil(num_micro_batches / num_replicas))
-    return min(backend.batched_micro_batches(micro_batch, size), 1 << (share - 1).bit_length())
 
 
 def optimizer(backend: Ops, config: Config, size: int) -> Optimizer:

@@ -18,12 +18,23 @@ from ddpgd.comm.transports import threads
 from ddpgd.config.schema import Config, resolve, to_table
 from ddpgd.config.validation import validate
 from ddpgd.data.mnist import Dataset
-from ddpgd.run import build, build_network, checkpoint, exchange_form, failures, report, resharding, watchdog
+from ddpgd.run import (
+    build,
+    build_network,
+    build_passes,
+    checkpoint,
+    exchange_form,
+    failures,
+    report,
+    resharding,
+    watchdog,
+)
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import Machine
 from ddpgd.run.folder import RunFolder
 from ddpgd.run.former_layout import VECTOR_FORMAT
 from ddpgd.run.inference import check_same_data
+from ddpgd.run.observers import Giver, Recorder
 from ddpgd.run.progress import Quiet
 from ddpgd.run.records import RecordFile
 from ddpgd.run.stderr import say
@@ -116,7 +127,7 @@ class Run:
         """Trains; on rank 0 shows it, writes its records and its summary."""
         num_epochs = -(-self._pace.total_steps // self._step.batches.steps_per_epoch)
         if self._transport.rank > 0:
-            return self._run(_Giver(self._whole_params))
+            return self._run(Giver(self._whole_params))
         self._folder.begin(self._config)
         with ExitStack() as stack:
             files = [stack.enter_context(closing(file)) for file in self._record_files()]
@@ -125,7 +136,7 @@ class Run:
                 shown.say(line)
             for line in self._changes():
                 shown.say(line)
-            summary = self._run(_Recorder(files, shown, self._hashes))
+            summary = self._run(Recorder(files, shown, self._hashes))
             for line in report.conclusion(summary, str(self._folder.path)):
                 shown.say(line)
         write_summary(self._folder.path, summary)
@@ -158,7 +169,7 @@ class Run:
     def _trainer(self, observer: Observer) -> Trainer:
         return Trainer(
             step=self._step,
-            evaluate=build.evaluation(self._ops, self._grid, self._step, self._data),
+            evaluate=build_passes.evaluation(self._ops, self._grid, self._step, self._data),
             batches=self._step.batches,
             transport=self._transport,
             pace=self._pace,
@@ -239,30 +250,3 @@ class Run:
             params_sha256=on_root(self._transport, lambda: self._layout.sha256(params)),
             warnings=report.warnings(config, figures, self._data.test_labels),
         )
-
-
-class _Recorder:
-    """Rank 0's observer: what is recorded gets the params' hashes, goes to the files, and is shown."""
-
-    def __init__(self, files: list[RecordFile | EventFile], shown: Quiet, hashes: Callable[[], Record]) -> None:
-        self.step = shown.step
-        self.say = shown.say
-        self._files = files
-        self._shown = shown
-        self._hashes = hashes
-
-    def record(self, record: Record) -> None:
-        whole = record | self._hashes()
-        for file in self._files:
-            file.record(whole)
-        self._shown.record(record)
-
-
-class _Giver(Quiet):
-    """The observer of other ranks, which take part when rank 0 collects the params for a record."""
-
-    def __init__(self, give_params: Callable[[], object]) -> None:
-        self._give_params = give_params
-
-    def record(self, record: Record) -> None:  # noqa: ARG002
-        self._give_params()

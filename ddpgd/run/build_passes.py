@@ -1,0 +1,74 @@
+"""Making of the passes of a rank: of all layers or of a stage, for training and for evaluation."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddpgd.comm.grid import Grid
+from ddpgd.comm.transport import PointToPoint
+from ddpgd.config.schema import Config
+from ddpgd.data.batches import Batches, Samples
+from ddpgd.data.mnist import Dataset
+from ddpgd.errors import InputError
+from ddpgd.kernels.ops import Ops
+from ddpgd.model.layers import Layer
+from ddpgd.model.network import Network
+from ddpgd.model.tensor_parallel import Shards
+from ddpgd.run import build_network
+from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
+from ddpgd.training.passes import Passes, WholeNetwork
+from ddpgd.training.pipeline import Pipeline
+from ddpgd.training.trainer import Sync
+
+
+def passes(
+    backend: Ops, config: Config, data: Dataset, grid: Grid, layers: Sequence[Layer], join: int, cut: Batches
+) -> Passes:
+    """The passes of a rank, with room for what it trains or tests at once."""
+    batched_tests = _batched_tests(backend, data, grid.shape.data) * EVALUATE_ROWS
+    test_rows = min(batched_tests, max(EVALUATE_ROWS, len(data.test_labels)))
+    train_rows = min(join * config.micro_batch, cut.samples(0))
+    rows = max(train_rows, test_rows)
+    network = Network(backend, layers, config.loss, rows, has_inputs=grid.place.pipeline == 0)
+    if grid.shape.pipeline == 1:
+        return WholeNetwork(backend, network, grid.tensor.needs_host)
+    if not isinstance(grid.pipeline, PointToPoint):
+        name = grid.pipeline.name
+        raise InputError(
+            f"--pipeline: over {name} a rank cannot send while it computes; type --backend numpy, or drop it"
+        )
+    shards = build_network.shards_of(config, grid.shape, grid.place)
+    columns = partial(_own_columns, shards)
+    return Pipeline(backend, network, grid.pipeline, config.pipeline_schedule, columns)
+
+
+def _own_columns(shards: Shards, width: int) -> slice:
+    return shards.columns_of_ranks(width)[shards.rank]
+
+
+def samples(backend: Ops, grid: Grid, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Samples:
+    """The samples where the rank computes; without their pixels, in stages of a pipeline that do not read them."""
+    num_pixels = images.shape[1] if grid.place.pipeline == 0 else 0
+    return Samples(backend.from_host(images[:, :num_pixels]), backend.from_host(labels))
+
+
+def evaluation(backend: Ops, grid: Grid, step: Sync, data: Dataset) -> Evaluate:
+    """Evaluation on the test samples, in the buffers of `step`'s network."""
+    tests = samples(backend, grid, data.test_images, data.test_labels)
+    join = _batched_tests(backend, data, grid.shape.data)
+    return Evaluate(backend, step.passes, tests, grid.data, join, grid.pipeline)
+
+
+def _batched_tests(backend: Ops, data: Dataset, num_replicas: int) -> int:
+    return batched_micro_batches(
+        backend, EVALUATE_ROWS, 0, math.ceil(len(data.test_labels) / EVALUATE_ROWS), num_replicas
+    )
+
+
+def batched_micro_batches(backend: Ops, micro_batch: int, size: int, num_micro_batches: int, num_replicas: int) -> int:
+    """Number of micro-batches that a rank computes side by side: a power of two, not more than it ever has."""
+    share = max(1, math.ceil(num_micro_batches / num_replicas))
+    return min(backend.batched_micro_batches(micro_batch, size), 1 << (share - 1).bit_length())
