@@ -185,10 +185,6 @@ def _validate_grid(config: Config) -> None:
         raise InputError(
             f"--shards {config.shards}: a hidden layer is {narrowest} wide; type --shards {narrowest} or less"
         )
-    if config.shards > 1 and config.precision in ("float16", "bfloat16"):
-        raise InputError(
-            f"--precision {config.precision}: sums over --shards would be rounded to 16 bits; type --precision float32 or tf32"
-        )
     if config.tensor > config.shards:
         raise InputError(
             f"--tensor {config.tensor}: more than --shards {config.shards}; type --shards {config.tensor} in a new run, or "

@@ -50,7 +50,7 @@ def test_the_same_bits_on_any_number_of_ranks(name: str, tmp_path: Path) -> None
         assert records(tmp_path / str(world_size)) == wanted
 
 
-@pytest.mark.parametrize("precision", ["float32", "tf32"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
 def test_ranks_that_share_layers_have_the_bits_of_one(precision: str, tmp_path: Path) -> None:
     given = {"hidden": (13, 9), "shards": 4, "precision": precision, "clip_norm": 0.2, "steps": 5}
     alone = gpu(tmp_path / "1", **given)

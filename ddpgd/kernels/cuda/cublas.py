@@ -13,6 +13,9 @@ FILE = "dense_epilogue.cu"
 BLOCK = (256,)
 WORKSPACE_BYTES = 32 << 20
 
+IDENTITY = 3
+"""The number of that activation, as in `activation.cuh`."""
+
 # cudaDataType
 FLOAT32 = 0
 DATA_TYPES = {"float32": FLOAT32, "tf32": FLOAT32, "float16": 2, "bfloat16": 14}
@@ -92,7 +95,8 @@ class Blas:
         for first in range(0, x.shape[0], micro_batch):
             rows = slice(first, first + micro_batch)
             self._multiply(dout[rows], False, weight, True, sums[rows])
-        self._launch(FILE, "multiply_slope", *by_fours(dx), sums, x, dx, np.int64(dx.size), np.int32(activation))
+        if activation != IDENTITY:
+            self._launch(FILE, "multiply_slope", *by_fours(dx), sums, x, dx, np.int64(dx.size), np.int32(activation))
 
     def _multiply(self, left: Array, turn_left: bool, right: Array, turn_right: bool, out: Array) -> None:
         """out = left right, row-major, either transposed first."""

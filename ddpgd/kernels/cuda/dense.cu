@@ -19,7 +19,7 @@
             num_outputs, dweight_stride, dbias_stride);                                                                \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(__VA_ARGS__) input_##ROWS##x##COLUMNS(                                \
-        const Value* dout, const Value* weight, const Value* x, Value* dx, int num_rows, int num_inputs,               \
+        const Value* dout, const Value* weight, const Value* x, void* dx, int num_rows, int num_inputs,                \
         int num_outputs, int activation) {                                                                             \
         input<Multiplier<ROWS, COLUMNS, true, true>>(                                                                  \
             place_in_grid(), dout, weight, x, dx, num_rows, num_inputs, num_outputs, activation);                      \

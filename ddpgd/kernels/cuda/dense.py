@@ -101,7 +101,7 @@ class Dense:
     ) -> None:
         num_rows, num_inputs, num_outputs = self._check_product(x, weight, micro_batch)
         self._check(dout, (num_rows, num_outputs), self._value)
-        self._check(dx, (num_rows, num_inputs), self._value)
+        self._check(dx, (num_rows, num_inputs), np.float32 if activation == "identity" else self._value)
         assert address(dx) != address(x), "dx must not be x"
         blas = self._library(micro_batch, num_inputs, num_outputs)
         if blas is not None:

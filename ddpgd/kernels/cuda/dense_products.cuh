@@ -60,10 +60,10 @@ struct ParamsEpilogue {
     }
 };
 
-// Of dx: the slope where x is what the activation put out.
+// Of dx: the slope where x is what the activation put out. Without an activation dx is float32: a part of a sum.
 struct InputEpilogue {
     const Value* x;
-    Value* dx;
+    void* dx;
     int first_row, first_column, num_rows, num_inputs, activation;
 
     template <int N>
@@ -77,12 +77,17 @@ struct InputEpilogue {
     __device__ __forceinline__ void store(int row, int column, const Pack<float, N>& sums,
                                           const Pack<Value, N>& outputs) const {
         if (first_row + row >= num_rows) return;
+        const size_t begin = static_cast<size_t>(first_row + row) * num_inputs;
+        if (activation == IDENTITY) {
+            ::store<N>(sums, static_cast<float*>(dx) + begin, first_column + column, num_inputs);
+            return;
+        }
         Pack<Value, N> values;
 #pragma unroll
         for (int j = 0; j < N; ++j) {
             values.at[j] = to_value(sums.at[j] * slope(to_float(outputs.at[j]), activation));
         }
-        ::store<N>(values, dx + static_cast<size_t>(first_row + row) * num_inputs, first_column + column, num_inputs);
+        ::store<N>(values, static_cast<Value*>(dx) + begin, first_column + column, num_inputs);
     }
 };
 
@@ -130,7 +135,7 @@ __device__ __forceinline__ void params_tile(int tile_row, int tile_column, int g
 // dx = (dout weight^T) * slope(x), x being what the activation put out.
 template <class Multiplier>
 __device__ __forceinline__ void input(const Place& place, const Value* dout, const Value* weight, const Value* x,
-                                      Value* dx, int num_rows, int num_inputs, int num_outputs, int activation) {
+                                      void* dx, int num_rows, int num_inputs, int num_outputs, int activation) {
     using Tile = typename Multiplier::Tile;
     const int first_row = place.x * Tile::ROWS, first_column = place.y * Tile::COLUMNS;
     const Factor left{dout, num_outputs, first_row, num_rows}, right{weight, num_outputs, first_column, num_inputs};
