@@ -18,6 +18,15 @@ def parse_rate(text: str, name: str) -> float:
     return number * _UNITS[found[2].lower()] / (1 if found[3] == "B" else 8)
 
 
+def parse_bytes(text: str, name: str) -> float:
+    """Bytes of 80GB, 512MB."""
+    found = re.fullmatch(r"([0-9.]+)([kKmMgGtT]?)B", text)
+    number = positive(found[1]) if found else None
+    if not found or number is None:
+        raise InputError(f"--{name}: {text!r} is not a number of bytes; type for example 80GB")
+    return number * _UNITS[found[2].lower()]
+
+
 def parse_duration(text: str, name: str) -> float:
     """Seconds of 5us, 120ms."""
     found = re.fullmatch(r"([0-9.]+)(s|ms|us|ns)", text.lower())

@@ -57,8 +57,12 @@ def stages(config: Config, widths: Sequence[int], num_stages: int) -> list[slice
     if config.stages:
         bounds = [0, *accumulate(config.stages)]
         return [slice(first, end) for first, end in pairwise(bounds)]
-    costs = [(2 if number == 0 else 3) * inputs * outputs for number, (inputs, outputs) in enumerate(pairwise(widths))]
-    return balanced(costs, num_stages)
+    return balanced(layer_costs(widths), num_stages)
+
+
+def layer_costs(widths: Sequence[int]) -> list[int]:
+    """Returns the multiplications of each layer, of one sample: forward pass, weights, and inputs but for the first."""
+    return [(2 if number == 0 else 3) * inputs * outputs for number, (inputs, outputs) in enumerate(pairwise(widths))]
 
 
 def balanced(costs: Sequence[int], num_parts: int) -> list[slice]:

@@ -37,13 +37,16 @@ class RankOf(NamedTuple):
     bubble: float
 
 
-def predict(config: Config, image_shape: tuple[int, int], world_size: int) -> list[RankOf]:
+def predict(
+    config: Config, image_shape: tuple[int, int], world_size: int, ranks: Sequence[int] | None = None
+) -> list[RankOf]:
     """Returns what each rank of a layout sends and holds; float32 on every edge.
 
     Args:
         config: Resolved; its layout is a grid of `world_size` ranks.
         image_shape: Of the samples.
         world_size: Number of ranks.
+        ranks: Those that are asked for; None: all.
     """
     assert config.global_batch is not None, "resolve() was not called"
     shape = build_network.grid_shape(config, world_size)
@@ -51,8 +54,8 @@ def predict(config: Config, image_shape: tuple[int, int], world_size: int) -> li
     num_micro_batches = Algebra(config.global_batch, config.micro_batch, shape.data).num_micro_batches
     last = config.global_batch - (num_micro_batches - 1) * config.micro_batch
     rows = [config.micro_batch] * (num_micro_batches - 1) + [last]
-    ranks = []
-    for rank in range(world_size):
+    found = []
+    for rank in range(world_size) if ranks is None else ranks:
         place = shape.place(rank)
         part = network_layout(build_network.layers(config, image_shape, shape, place))
         is_sharded = build_exchange.is_sharded(config, part.size, shape.data, on_cpu=True)
@@ -65,8 +68,8 @@ def predict(config: Config, image_shape: tuple[int, int], world_size: int) -> li
         sent = Sent(*_passes(config, image_shape, shape, place, own_rows), data, replica)
         optimizer_bytes = 4 * part.size // (shape.data if is_sharded else 1)
         bubble = (shape.pipeline - 1) / (max(1, len(own)) + shape.pipeline - 1)
-        ranks.append(RankOf(place, sent, 4 * part.size, optimizer_bytes, bubble))
-    return ranks
+        found.append(RankOf(place, sent, 4 * part.size, optimizer_bytes, bubble))
+    return found
 
 
 def _passes(

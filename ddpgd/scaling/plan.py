@@ -16,15 +16,24 @@ from ddpgd.comm.transport import Transport
 from ddpgd.comm.wires import WIRES
 from ddpgd.config.parsing import path
 from ddpgd.config.schema import Config, resolve
-from ddpgd.config.units import bytes_text, parse_count, parse_duration, parse_rate, positive, time_text
+from ddpgd.config.units import (
+    bytes_text,
+    parse_count,
+    parse_duration,
+    parse_rate,
+    positive,
+    time_text,
+)
 from ddpgd.config.validation import form, validate
 from ddpgd.errors import InputError
 from ddpgd.run import build_network
 from ddpgd.run.build_exchange import is_sharded
 from ddpgd.run.device import Machine, agree
+from ddpgd.scaling import layout_plan
 from ddpgd.scaling.advice import advise, percent
 from ddpgd.scaling.cost_model import Coding, Costs, Prediction, Work, predict
 from ddpgd.scaling.fit import Fit, fit
+from ddpgd.scaling.layout_plan import LayoutCost
 from ddpgd.scaling.plot_plan import draw_predictions
 
 ACHIEVED = 0.8
@@ -51,11 +60,13 @@ FLAGS: dict[str, tuple[str, str]] = {
     "overlap": ("SHARE", "fraction of computing that overlaps with the exchange (ddpgd: 0; PyTorch DDP: 0.66)"),
     "samples": ("NUMBER", "samples in an epoch (default: 60000, as in MNIST)"),
     "seconds": ("SECONDS", "time that --measure may take (default: 4)"),
+    "memory": ("80GB", "with --layouts: the memory of a rank, which rules out what does not fit"),
     "plot": ("FILE", "draw efficiency against ranks, as PNG or SVG"),
 }
 
 WORK_OPTIONS = ("hidden", "global_batch", "micro_batch", "accumulate", "optimizer", "wire", "topk_density", "powersgd_rank",
-                "reduce", "exchange", "sync", "local_steps", "shard_optimizer", "backend", "precision", "share_gpu",
+                "reduce", "exchange", "sync", "local_steps", "shard_optimizer", "shards", "pipeline_schedule", "backend",
+                "precision", "share_gpu",
                 "transport")  # fmt: skip
 """Options of `train` that `plan` has as well."""
 
@@ -66,6 +77,12 @@ def add_flags(parser: ArgumentParser) -> None:
         kind = path if metavar == "FILE" else str
         group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=metavar, type=kind, help=text)
     group.add_argument("--measure", action="store_true", default=None, help="time compute with short local runs")
+    group.add_argument(
+        "--layouts",
+        action="store_true",
+        default=None,
+        help="every grid of data, pipeline and tensor parallel ranks, by speed",
+    )
     group.add_argument("--json", action="store_true", default=None, help="print JSON, for programs")
 
 
@@ -113,6 +130,11 @@ class Plan:
     @property
     def predictions(self) -> list[Prediction]:
         return [predict(self.work(size), self._costs, self._cluster, size) for size in self.ranks]
+
+    def layouts(self, world_size: int) -> list[LayoutCost]:
+        """Every layout of so many ranks, the fastest first."""
+        config = replace(self._config, global_batch=self.work(world_size).global_batch, accumulate=None)
+        return layout_plan.layouts(config, IMAGE_SHAPE, self._costs, self._cluster, world_size)
 
     @property
     def advice(self) -> list[str]:
@@ -199,6 +221,7 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, 
             raise InputError(
                 f"--parameters does not say which matrices --wire {config.wire} would send; type another wire"
             )
+    layout_plan.check(config, flags)
     samples = parse_count(flags.get("samples", "60000"), "samples", "60000")
     is_measured = bool(flags.get("measure"))
     machine = agree(config, False, world, local_rank) if is_measured else Machine(None, "")
@@ -209,6 +232,8 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, 
     fitted = _fit(config, flags, world, machine) if is_measured else None
     on_cpu = machine.ops(config).name == "numpy" if is_measured else config.backend == "numpy"
     plan = Plan(config, flags, fitted, num_params, narrow, samples, on_cpu)
+    if flags.get("layouts"):
+        return layout_plan.answer({world_size: plan.layouts(world_size) for world_size in plan.ranks}, flags)
     if "plot" in flags:
         on_root(world, lambda: draw_predictions(plan.predictions, Path(flags["plot"])))
     return [as_json(plan, samples)] if flags.get("json") else [*table(plan, samples), "", *plan.advice]

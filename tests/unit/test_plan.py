@@ -209,3 +209,61 @@ def test_two_networks_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--parameters", "25.6M", "--compute-time", "1ms", "--link", "1Gbit", "--hidden", "64"]
     assert main(["plan", *flags]) == 2
     assert "--hidden and --parameters both name a network" in capsys.readouterr().err
+
+
+LAYOUTS = (
+    *("plan", "--layouts", "--hidden", "512,512", "--shards", "4", "--global-batch", "512", "--ranks", "4"),
+    *("--compute-time", "4ms", "--micro-batch", "64", "--link", "10Gbit", "--ranks-per-node", "4"),
+)
+
+
+def test_layouts_are_listed_by_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*LAYOUTS, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["layouts"]["4"]
+    shapes = {(row["shape"]["data"], row["shape"]["pipeline"], row["shape"]["tensor"]) for row in rows}
+    assert shapes == {(4, 1, 1), (2, 1, 2), (1, 1, 4), (2, 2, 1), (1, 2, 2)}
+    assert [row["step_s"] for row in rows] == sorted(row["step_s"] for row in rows)
+    for row in rows:
+        assert (row["bubble_s"] > 0) == (row["shape"]["pipeline"] > 1)
+        assert row["step_s"] == pytest.approx(row["passes_s"] + row["exchange_s"] + row["update_s"])
+
+
+def test_a_layout_that_does_not_fit_is_not_proposed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Data parallel ranks hold all params, and a row of gradients for each micro-batch under way."""
+    assert main([*LAYOUTS, "--memory", "8MB"]) == 0
+    told = capsys.readouterr().out
+    lines = [line for line in told.splitlines() if line.lstrip().startswith("4  ")]
+    assert len(lines) == 1
+    assert lines[0].endswith("does not fit")
+    assert re.search(r"The fastest that fits: --(tensor|pipeline) [24]", told)
+    assert main([*LAYOUTS, "--memory", "1KB"]) == 0
+    assert "No layout fits: type more --ranks or more --shards" in capsys.readouterr().out
+
+
+def test_over_a_slow_link_ranks_that_send_less_are_proposed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*LAYOUTS, "--ranks", "2", "--ranks-per-node", "1", "--link", "100Mbit"]) == 0
+    assert "The fastest that fits: --" in capsys.readouterr().out
+    assert main([*LAYOUTS, "--ranks", "2", "--inside", "1000GB", "--inside-latency", "1us"]) == 0
+    assert "pipeline 1" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (
+            ("--layouts", *STATED[1:]),
+            "--layouts: --parameters does not say which layers there are; type --hidden 512,512",
+        ),
+        ((*STATED[1:], "--memory", "80GB"), "--memory is for --layouts; type that as well, or drop it"),
+        ((*LAYOUTS[1:], "--memory", "80"), "--memory: '80' is not a number of bytes; type for example 80GB"),
+        (
+            (*LAYOUTS[1:], "--wire", "topk"),
+            "--layouts: ranks with parts of the params want --sync every-step, and a wire that sends all of them",
+        ),
+    ],
+)
+def test_wrong_questions_on_layouts_are_one_line(
+    flags: tuple[str, ...], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", *flags]) == 2
+    assert line in capsys.readouterr().err
