@@ -2,23 +2,22 @@
 
 import functools
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from . import fake_cupy
 from .persistent_runs import TURNS, Left, left
 from .planting import Device, Fault, agree, order_that_shows
 
+if TYPE_CHECKING:
+    from ddpgd.kernels.cuda.launcher import Launch
+
 PLANTED: dict[str, Any] = {"num_steps": 3, "global_batch": 32, "micro_batch": 16, "hidden": (64,)}
-BLOCKS = {
-    "gather_forward": 16,
-    "head_cross_entropy": 2,
-    "params_of_layers": 112,
-    "tree_sum": 7,
-    "decide_and_momentum": 6,
-}
-"""Thread blocks of each phase."""
+PHASES = "gather_forward_16x8", "head_cross_entropy", "params_of_layers_16x8", "tree_sum", "decide_and_momentum"
 
 
 @functools.cache
@@ -29,6 +28,27 @@ def right() -> Left:
 
 def compare(_: Device) -> None:
     agree(left("persistent", **PLANTED)[:2], right()[:2])
+
+
+@functools.cache
+def num_blocks() -> dict[str, int]:
+    """The thread blocks of each phase, by which one is told from the others."""
+    found: dict[str, int] = {}
+
+    def noted(launches: Sequence["Launch"]) -> NDArray[np.int64]:
+        found.update({launch.kernel: launch.num_blocks for launch in launches})
+        return words_of(launches)
+
+    with fake_cupy.install(), pytest.MonkeyPatch.context() as patched:
+        from ddpgd.kernels.cuda import persistent
+
+        words_of = persistent.words_of
+        patched.setattr(persistent, "words_of", noted)
+        patched.setattr(TURNS, math.inf)
+        left("persistent", **PLANTED)
+    assert found.keys() == set(PHASES)
+    assert len(set(found.values())) == len(PHASES)
+    return found
 
 
 WAIT = "    P::play(words);\n    grid_barrier(barrier);\n"
@@ -61,10 +81,10 @@ def many_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(TURNS, math.inf)
 
 
-@pytest.mark.parametrize("phase", BLOCKS)
+@pytest.mark.parametrize("phase", PHASES)
 def test_a_missing_barrier_of_the_grid_is_found(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right()
-    monkeypatch.setenv("AFTER", str(BLOCKS[phase]))
+    monkeypatch.setenv("AFTER", str(num_blocks()[phase]))
     assert order_that_shows(NO_WAIT, monkeypatch), "in no order"
 
 
