@@ -122,7 +122,7 @@ def sync(
 
 
 def _part(vector: NDArray[np.float32], held: Held, grid: Grid) -> NDArray[np.float32]:
-    """What this rank has of a vector of the whole network."""
+    """Returns the part that this rank has of a vector of the whole network."""
     return np.concatenate([vector[span] for span in held.params[grid.world.rank]])
 
 
