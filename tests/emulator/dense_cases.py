@@ -163,9 +163,8 @@ def put(cupy: ModuleType, values: Array) -> Any:
 def run(cupy: ModuleType, dense: Any, case: Case, given: Data) -> Results:
     """All three ops, gradients in windows of rows whose other words must stay as they are."""
     x, weight, bias, dout = (put(cupy, array) for array in given)
-    value = given.x.dtype
-    out = cupy.empty((case.num_rows, case.num_outputs), np.float32 if case.activation == "identity" else value)
-    dx = cupy.empty(x.shape, value)
+    value = np.float32 if case.activation == "identity" else given.x.dtype
+    out, dx = (cupy.empty(shape, value) for shape in ((case.num_rows, case.num_outputs), x.shape))
     size = case.num_inputs * case.num_outputs
     rows = put(cupy, np.full((case.num_micro_batches, size + case.num_outputs + 5), 7.5, np.float32))
     dweight = rows[:, 2 : 2 + size].reshape(case.num_micro_batches, case.num_inputs, case.num_outputs)
@@ -202,7 +201,7 @@ def errors(case: Case, precision: str, given: Data, got: Results) -> dict[str, f
     found = {"out": ratio(got.out, ACTIVATE[case.activation](z), magnitude, case.num_inputs, unit)}
     slope = SLOPE[case.activation](y)
     magnitude = np.abs(dout) @ np.abs(weight.T)
-    found["dx"] = ratio(got.dx, dout @ weight.T * slope, magnitude, case.num_outputs, stored)
+    found["dx"] = ratio(got.dx, dout @ weight.T * slope, magnitude, case.num_outputs, unit)
     for g in range(case.num_micro_batches):
         rows = slice(g * case.micro_batch, (g + 1) * case.micro_batch)
         length = len(x[rows])
