@@ -23,6 +23,7 @@ def compile_kernels(*arguments: str, package: Path = ROOT) -> subprocess.Complet
     )
 
 
+@pytest.mark.deep  # half a minute each, where kernels have changed; test_static.py compiles for sm_80 and sm_90a
 @pytest.mark.parametrize("arch", ["75", "80", "86", "89", "90", "100", "120"])
 def test_every_kernel_compiles_for_every_architecture_and_none_spills(arch: str) -> None:
     done = compile_kernels("--archs", arch)
