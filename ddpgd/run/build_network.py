@@ -14,7 +14,8 @@ from ddpgd.errors import InputError
 from ddpgd.kernels.ops import Ops
 from ddpgd.model.layers import Layer, dense_layers, network_layout
 from ddpgd.model.network import Network
-from ddpgd.model.tensor_parallel import Shards, sharded_layers
+from ddpgd.model.shards import Shards
+from ddpgd.model.tensor_parallel import sharded_layers
 from ddpgd.params import Layout
 from ddpgd.training.state import Held
 

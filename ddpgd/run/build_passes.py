@@ -16,7 +16,7 @@ from ddpgd.errors import InputError
 from ddpgd.kernels.ops import Ops
 from ddpgd.model.layers import Layer
 from ddpgd.model.network import Network
-from ddpgd.model.tensor_parallel import Shards
+from ddpgd.model.shards import Shards
 from ddpgd.run import build_network
 from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
 from ddpgd.training.passes import Passes, WholeNetwork
