@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from conftest import DDPGD, run_ddpgd, summary, under_mpirun
-from processes import ranks_of
+from processes import ends_of_killed_runs, kill, ranks_of
 
 from ddpgd.comm.levels import RANKS_PER_NODE
-from patience import slowness
 from runs import records
 
 TRAIN = (
@@ -23,7 +22,7 @@ TRAIN = (
         "--lr",
         "0.001",
         "--steps",
-        "1500",
+        "2000",
         "--log-every",
         "50",
         "--checkpoint-every",
@@ -84,19 +83,12 @@ def test_term_to_the_last_rank_stops_all(tmp_path: Path, whole: Path) -> None:
 
 
 def test_max_time_then_resume(tmp_path: Path, whole: Path) -> None:
-    process = start(tmp_path, 2, "--max-time", "0.3")
+    process = start(tmp_path, 2, "--max-time", "0.1")
     _, stderr = process.communicate()
     assert process.returncode == 75, stderr
-    assert "--max-time 0.3 is over" in stderr
+    assert "--max-time 0.1 is over" in stderr
     assert run_ddpgd(0, *TRAIN, "--run-dir", "run", "--resume", cwd=tmp_path).returncode == 0
     assert_equal(tmp_path, whole)
-
-
-def kill(process: "subprocess.Popen[str]") -> None:
-    """All ranks of the run at once; mpirun then ends by itself."""
-    for pid in list(ranks_of(process)):
-        os.kill(pid, signal.SIGKILL)
-    process.communicate()
 
 
 def test_kill_9_at_steps_of_a_run(tmp_path: Path, whole: Path) -> None:
@@ -132,27 +124,9 @@ def test_kill_9_of_two_levels_and_another_split_each_time(
 @pytest.mark.deep
 def test_kill_9_at_random_moments(tmp_path: Path, whole: Path) -> None:
     """The same 20 times, at any moment: while it starts, writes a checkpoint, or ends."""
-    moments = random.Random(0)
-    kills = 0
-    runs = 0
-    while kills < 20:
-        folder = tmp_path / f"run{runs}"
-        folder.mkdir()
-        runs += 1
-        resume: list[str] = []
-        while kills < 20:
-            process = start(folder, 2, *resume)
-            time.sleep(slowness() * moments.uniform(0.3, 2.0))
-            kill(process)
-            if process.returncode == 0:
-                break
-            kills += 1
-            resume = ["--resume"] if any((folder / "run").glob("checkpoints/step-*.safetensors")) else []
-            if not resume and (folder / "run").exists():
-                (folder / "run").rename(folder / f"killed-before-its-first-checkpoint-{kills}")
-        if process.returncode:
-            done = run_ddpgd(2, *TRAIN, "--run-dir", "run", *resume, cwd=folder)
-            assert done.returncode == 0, done.stderr
+    for folder in ends_of_killed_runs(
+        lambda folder, *more: start(folder, 2, *more), tmp_path, 20, random.Random(0), (0.3, 2.0)
+    ):
         assert_equal(folder, whole)
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from conftest import DDPGD, run_ddpgd, summary, under_mpirun
-from processes import ranks_of
+from processes import ends_of_killed_runs, ranks_of
 
-from patience import slowness
 from runs import records
 
 NETWORK = ("train", "--data", "synthetic", "--hidden", "40,24", "--shards", "4", "--quiet", "--run-dir", "run")
@@ -43,12 +42,6 @@ def began() -> Iterator[list["subprocess.Popen[str]"]]:
         process.wait()
 
 
-def kill(process: "subprocess.Popen[str]") -> None:
-    for pid in list(ranks_of(process)):
-        os.kill(pid, signal.SIGKILL)
-    process.communicate()
-
-
 def start(folder: Path, layout: tuple[int, int, int], *more: str) -> "subprocess.Popen[str]":
     command = under_mpirun(layout[0] * layout[1] * layout[2], [*DDPGD, *TRAIN, *flags(layout), *more])
     return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
@@ -56,31 +49,20 @@ def start(folder: Path, layout: tuple[int, int, int], *more: str) -> "subprocess
 
 @pytest.mark.deep
 def test_kill_9_at_random_moments_and_another_layout_each_time(tmp_path: Path) -> None:
-    """Ten kills; records and the end are those of one rank."""
+    """Ten kills; records and ends are those of one rank."""
     (tmp_path / "one").mkdir()
     assert run_ddpgd(0, *TRAIN, cwd=tmp_path / "one").returncode == 0
-    draw, kills, folder = random.Random(1), 0, tmp_path / "parts"
-    resume: list[str] = []
-    folder.mkdir()
-    while True:
-        layout = draw.choice(LAYOUTS)
-        more = "--shard-optimizer", draw.choice(("on", "off")), "--pipeline-schedule", draw.choice(("1f1b", "gpipe"))
-        process = start(folder, layout, *more, *resume)
-        if kills == 10:
-            _, stderr = process.communicate()
-            assert process.returncode == 0, stderr
-            break
-        time.sleep(slowness() * draw.uniform(1.0, 2.5))
-        kill(process)
-        kills += 1
-        assert process.returncode, "ended too soon"
-        resume = ["--resume"] if any((folder / "run").glob("checkpoints/step-*.safetensors")) else []
-        if not resume and (folder / "run").exists():
-            (folder / "run").rename(folder / f"killed-before-its-first-checkpoint-{kills}")
+    draw = random.Random(1)
+
+    def start_anyhow(folder: Path, *more: str) -> "subprocess.Popen[str]":
+        schedule, sharded = draw.choice(("1f1b", "gpipe")), draw.choice(("on", "off"))
+        return start(folder, draw.choice(LAYOUTS), "--shard-optimizer", sharded, "--pipeline-schedule", schedule, *more)
+
     whole = tmp_path / "one" / "run"
-    assert summary(folder / "run")["params_sha256"] == summary(whole)["params_sha256"]
-    hashes = [[record["params_hash"] for record in records(run)] for run in (folder / "run", whole)]
-    assert hashes[0] == hashes[1]
+    hashes = [record["params_hash"] for record in records(whole)]
+    for folder in ends_of_killed_runs(start_anyhow, tmp_path, 10, draw, (1.0, 2.5)):
+        assert summary(folder / "run")["params_sha256"] == summary(whole)["params_sha256"]
+        assert [record["params_hash"] for record in records(folder / "run")] == hashes
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2, 3])
