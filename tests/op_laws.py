@@ -156,7 +156,7 @@ def test_gather_normalise(bench: Bench, rng: np.random.Generator, micro_batch: i
 def _forward(bench: Bench, x: Array, weight: Array, bias: Array, activation: str, micro_batch: int) -> Array:
     dtype = bench.ops.vector_dtype if activation == "identity" else bench.ops.activation_dtype
     out = bench.nans((len(x), weight.shape[1]), dtype)
-    there = bench.activations(x), bench.activations(weight), bench.vector(bias)
+    there = bench.activations(x), [bench.activations(weight)], [bench.vector(bias)]
     bench.ops.dense_forward(*there, activation, micro_batch, out)
     return out
 
@@ -216,7 +216,7 @@ def test_dense_backward_params(
 
 def _backward_input(bench: Bench, dout: Array, weight: Array, x: Array, activation: str, micro_batch: int) -> Array:
     dx = bench.nans(x.shape, bench.ops.vector_dtype if activation == "identity" else bench.ops.activation_dtype)
-    there = bench.activations(dout), bench.activations(weight), bench.activations(x)
+    there = bench.activations(dout), [bench.activations(weight)], bench.activations(x)
     bench.ops.dense_backward_input(*there, activation, micro_batch, dx)
     return dx
 
@@ -279,7 +279,7 @@ def test_copies_of_windows(bench: Bench, shape: tuple[int, int], dtype: type) ->
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_layers_take_windows_of_columns_with_the_same_bits(
+def test_layers_take_shards_in_windows_of_columns_with_the_same_bits(
     bench: Bench, rng: np.random.Generator, activation: str
 ) -> None:
     """Those that own shards of a layer are written, others not."""
@@ -294,17 +294,20 @@ def test_layers_take_windows_of_columns_with_the_same_bits(
         bench.activations(wide_x)[:, 5 : 5 + num_inputs],
         bench.activations(wide_dout)[:, 2 : 2 + num_outputs],
     )
-    out = bench.nans((rows, num_outputs + 7), ops.activation_dtype)
-    there = bench.activations(weight), bench.vector(bias)
-    ops.dense_forward(there_x, *there, activation, 32, out[:, 3 : 3 + num_outputs])
-    wanted = bench.values(_forward(bench, x, weight, bias, activation, 32))
-    np.testing.assert_array_equal(bench.values(out)[:, 3 : 3 + num_outputs], wanted)
-    assert np.isnan(bench.values(out)[:, [*range(3), *range(3 + num_outputs, num_outputs + 7)]]).all()
-    dx = bench.nans((rows, num_inputs + 2), ops.activation_dtype)
-    ops.dense_backward_input(there_dout, there[0], there_x, activation, 32, dx[:, 1 : 1 + num_inputs])
-    wanted = bench.values(_backward_input(bench, dout, weight, x, activation, 32))
-    np.testing.assert_array_equal(bench.values(dx)[:, 1 : 1 + num_inputs], wanted)
-    assert np.isnan(bench.values(dx)[:, [0, num_inputs + 1]]).all()
+    out = bench.nans((rows, 2 * num_outputs + 7), ops.activation_dtype)
+    weights, biases = [bench.activations(weight), bench.activations(-weight)], [bench.vector(bias), bench.vector(-bias)]
+    ops.dense_forward(there_x, weights, biases, activation, 32, out[:, 3:-4])
+    wanted = [bench.values(_forward(bench, x, one * weight, one * bias, activation, 32)) for one in (1, -1)]
+    np.testing.assert_array_equal(bench.values(out)[:, 3:-4], np.hstack(wanted))
+    assert np.isnan(bench.values(out)[:, [0, 1, 2, -4, -3, -2, -1]]).all()
+    half = num_inputs // 2
+    dx, parts = bench.nans((rows, num_inputs + 2), ops.activation_dtype), [weight[:half], weight[half:]]
+    ops.dense_backward_input(there_dout, list(map(bench.activations, parts)), there_x, activation, 32, dx[:, 1:-1])
+    inputs = x[:, :half], x[:, half:]
+    both = zip(parts, inputs, strict=True)
+    wanted = [bench.values(_backward_input(bench, dout, part, own, activation, 32)) for part, own in both]
+    np.testing.assert_array_equal(bench.values(dx)[:, 1:-1], np.hstack(wanted))
+    assert np.isnan(bench.values(dx)[:, [0, -1]]).all()
     rows_of = [
         bench.nans((2, num_inputs * num_outputs), ops.vector_dtype),
         bench.nans((2, num_outputs), ops.vector_dtype),

@@ -14,6 +14,7 @@ A result for one micro-batch does not depend, in any bit, on which others are co
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,12 @@ Array = NDArray[Any]
 
 REPLAYS = ("graph", "persistent")
 """Forms in which a GPU runs many steps without the host: CUDA graphs, or, where the network is small, one kernel."""
+
+
+def side_by_side(weights: Sequence[Array], axis: int) -> list[slice]:
+    """Returns where each of `weights` lies along an axis of all of them together."""
+    ends = accumulate(weight.shape[axis] for weight in weights)
+    return [slice(end - weight.shape[axis], end) for weight, end in zip(weights, ends, strict=True)]
 
 
 class Ops(Protocol):
@@ -125,10 +132,17 @@ class Ops(Protocol):
         """
 
     def dense_forward(
-        self, x: Array, weight: Array, bias: Array, activation: str, micro_batch: int, out: Array
+        self,
+        x: Array,
+        weights: Sequence[Array],
+        biases: Sequence[Array],
+        activation: str,
+        micro_batch: int,
+        out: Array,
     ) -> None:
-        """out = activation(x weight + bias). x (R, K), weight (K, N), bias float32 (N,), out (R, N).
+        """out = activation(x weight + bias). x (R, K), weights (K, N_i), biases float32 (N_i,), out (R, N).
 
+        weights and biases are those of shards, side by side; each product has the bits that it would have alone.
         activation: relu, tanh, sigmoid or identity; with identity, out is float32: logits.
         """
 
@@ -139,10 +153,11 @@ class Ops(Protocol):
         """
 
     def dense_backward_input(
-        self, dout: Array, weight: Array, x: Array, activation: str, micro_batch: int, dx: Array
+        self, dout: Array, weights: Sequence[Array], x: Array, activation: str, micro_batch: int, dx: Array
     ) -> None:
         """dx = (dout weight^T) * activation'(x), where x (R, K) is what `activation` put out. dx (R, K), not x itself.
 
+        weights (K_i, N) are those of shards, one above the other; each product has the bits that it would have alone.
         With identity, dx is float32: a part of a sum that `activation_backward` takes.
         """
 

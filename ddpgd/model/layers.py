@@ -100,7 +100,7 @@ class Dense:
         micro_batch: int,
         out: Array,
     ) -> None:
-        ops.dense_forward(x, weights[0], params[1], self.activation, micro_batch, out)
+        ops.dense_forward(x, weights[:1], params[1:], self.activation, micro_batch, out)
 
     def backward(
         self,
@@ -114,7 +114,7 @@ class Dense:
     ) -> None:
         ops.dense_backward_params(x, dout, micro_batch, grads[0], grads[1])
         if dx is not None:
-            ops.dense_backward_input(dout, weights[0], x, self.input_activation, micro_batch, dx)
+            ops.dense_backward_input(dout, weights[:1], x, self.input_activation, micro_batch, dx)
 
 
 LAYERS: dict[str, type[Layer]] = {"dense": Dense}

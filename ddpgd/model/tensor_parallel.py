@@ -77,8 +77,8 @@ class ColumnParallel:
         if self._input_activation != "identity":
             # As long as x is held here, no other array has its id.
             _kept(self._gathers, id(x), lambda: (x, ColumnGather(ops, self._shards, self._transport, x)))[1]()
-        for columns, weight, bias in zip(self._columns, weights[::2], params[1::2], strict=True):
-            ops.dense_forward(x, weight, bias, self._activation, micro_batch, out[:, columns])
+        own = slice(self._columns[0].start, self._columns[-1].stop)
+        ops.dense_forward(x, weights[::2], params[1::2], self._activation, micro_batch, out[:, own])
 
     def backward(
         self,
@@ -96,7 +96,7 @@ class ColumnParallel:
             return
         summed = _kept(self._sums, len(x), lambda: ShardSum(ops, self._shards, self._transport, *x.shape))
         for number, (columns, slot) in enumerate(zip(self._columns, summed.slots, strict=True)):
-            ops.dense_backward_input(dout[:, columns], weights[2 * number], x, "identity", micro_batch, slot)
+            ops.dense_backward_input(dout[:, columns], [weights[2 * number]], x, "identity", micro_batch, slot)
             summed.add(number)
         own = self._own_inputs
         ops.activation_backward(summed.total(), x[:, own], self._input_activation, dx[:, own])
@@ -159,7 +159,7 @@ class RowParallel:
         for number, rows in enumerate(self._rows.values()):
             bias = params[1] if self._has_bias(number) else no_bias
             weight = weights[self._place(number)]
-            ops.dense_forward(x[:, rows], weight, bias, "identity", micro_batch, summed.slots[number])
+            ops.dense_forward(x[:, rows], [weight], [bias], "identity", micro_batch, summed.slots[number])
             summed.add(number)
         ops.copy(summed.total(), out)
 
@@ -176,12 +176,13 @@ class RowParallel:
         num_groups = len(grads[0])
         unused = _kept(self._unused, num_groups, lambda: ops.zeros((num_groups, self.num_outputs), ops.vector_dtype))
         for number, rows in enumerate(self._rows.values()):
-            place, own = self._place(number), x[:, rows]
             dbias = grads[1] if self._has_bias(number) else unused
-            ops.dense_backward_params(own, dout, micro_batch, grads[place], dbias)
-            if dx is not None:
-                arguments = dout, weights[place], own, self._input_activation, micro_batch, dx[:, rows]
-                ops.dense_backward_input(*arguments)
+            ops.dense_backward_params(x[:, rows], dout, micro_batch, grads[self._place(number)], dbias)
+        if dx is None:
+            return
+        own = self._shards.columns_of_ranks(self.num_inputs)[self._shards.rank]
+        matrices = [weights[self._place(number)] for number in range(len(self._rows))]
+        ops.dense_backward_input(dout, matrices, x[:, own], self._input_activation, micro_batch, dx[:, own])
 
     def _has_bias(self, number: int) -> bool:
         return self._shards.own[number] == 0

@@ -187,12 +187,8 @@ def _shape(name: str, arguments: tuple[Any, ...]) -> str:
     """Returns rows x K x N of a product, as `gemm.products` writes it; else the main array's shape, after an update's rule."""
     shapes = [argument.shape for argument in arguments if isinstance(argument, np.ndarray)]
     if name in _PRODUCTS:
-        (rows, first), (second, last) = shapes[:2]
-        product = {
-            "dense_forward": (rows, first, last),
-            "dense_backward_params": (first, rows, last),
-            "dense_backward_input": (rows, first, second),
-        }[name]
+        (rows, first), (_, last) = shapes[:2]
+        product = (first, rows, last) if name == "dense_backward_params" else (rows, first, last)
         return "x".join(map(str, product))
     which = {"gather_normalise": 3}.get(name, 0)
     shape = "x".join(map(str, shapes[which])) if which < len(shapes) else ""

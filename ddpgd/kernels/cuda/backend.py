@@ -16,7 +16,7 @@ from ddpgd.kernels.cuda.launcher import THREADS, GraphLoop, Launcher, by_fours, 
 from ddpgd.kernels.cuda.persistent import Persistent
 from ddpgd.kernels.cuda.sums import Sums, spans
 from ddpgd.kernels.cuda.updates import decision_words, update_arguments
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.ops import Array, side_by_side
 from ddpgd.kernels.words import TAIL_WORDS, Policy
 
 LOSS_ROWS = 128
@@ -148,12 +148,18 @@ class Cuda:
 
     @fusable
     def dense_forward(
-        self, x: Array, weight: Array, bias: Array, activation: str, micro_batch: int, out: Array
+        self,
+        x: Array,
+        weights: Sequence[Array],
+        biases: Sequence[Array],
+        activation: str,
+        micro_batch: int,
+        out: Array,
     ) -> None:
-        result = self._columns.stand_in("out", out)
-        self._dense.forward(self._columns.packed("x", x), weight, bias, activation, micro_batch, result)
-        if result is not out:
-            self.copy(result, out)
+        packed = self._columns.packed("x", x)
+        for weight, bias, columns in zip(weights, biases, side_by_side(weights, axis=1), strict=True):
+            with self._columns.filling("out", out[:, columns]) as window:
+                self._dense.forward(packed, weight, bias, activation, micro_batch, window)
 
     @fusable
     def dense_backward_params(self, x: Array, dout: Array, micro_batch: int, dweight: Array, dbias: Array) -> None:
@@ -162,12 +168,13 @@ class Cuda:
 
     @fusable
     def dense_backward_input(
-        self, dout: Array, weight: Array, x: Array, activation: str, micro_batch: int, dx: Array
+        self, dout: Array, weights: Sequence[Array], x: Array, activation: str, micro_batch: int, dx: Array
     ) -> None:
-        packed, result = self._columns.packed, self._columns.stand_in("dx", dx)
-        self._dense.backward_input(packed("dout", dout), weight, packed("x", x), activation, micro_batch, result)
-        if result is not dx:
-            self.copy(result, dx)
+        packed = self._columns.packed("dout", dout)
+        for weight, columns in zip(weights, side_by_side(weights, axis=0), strict=True):
+            inputs = self._columns.packed("x", x[:, columns])
+            with self._columns.filling("dx", dx[:, columns]) as window:
+                self._dense.backward_input(packed, weight, inputs, activation, micro_batch, window)
 
     def activation_backward(self, dout: Array, x: Array, activation: str, dx: Array) -> None:
         self._columns.activation_backward(dout, x, activation, dx)

@@ -1,6 +1,7 @@
 """Windows of columns on the device: copies of them, and contiguous stand-ins for kernels that take no others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -31,14 +32,22 @@ class Columns:
         self._start("activation_backward", dx, *arguments, last=(np.int32(ACTIVATIONS[activation]),))
 
     def packed(self, purpose: str, window: Array) -> Array:
-        """Returns the values of `window` in an array that is contiguous: itself, or always the same one of a purpose."""
+        """Returns what `stand_in` does, with the values of `window`."""
         stand_in = self.stand_in(purpose, window)
         if stand_in is not window:
             self.copy(window, stand_in)
         return stand_in
 
+    @contextmanager
+    def filling(self, purpose: str, window: Array) -> Iterator[Array]:
+        """Lends an array that is contiguous, whose values `window` has afterwards."""
+        stand_in = self.stand_in(purpose, window)
+        yield stand_in
+        if stand_in is not window:
+            self.copy(stand_in, window)
+
     def stand_in(self, purpose: str, window: Array) -> Array:
-        """Returns the same without the values."""
+        """Returns an array like `window` that is contiguous: itself, or always the same one of a purpose."""
         if window.flags.c_contiguous:
             return window
         key = purpose, window.shape, window.dtype

@@ -81,7 +81,7 @@ class Fuser:
     def gather_forward(self, calls: Sequence[Call]) -> Run | None:
         """Joins `gather_normalise` and the `dense_forward` of what it puts out."""
         (images, labels, order, cursor, offset, mean, std, x, y), forward = calls[0].arguments, calls[1].arguments
-        inputs, weight, bias, activation, micro_batch, out = forward
+        inputs, (weight,), (bias,), activation, micro_batch, out = forward
         if inputs is not x or self._dense.uses_library(micro_batch, *weight.shape):
             return None
         (num_rows, num_inputs), num_outputs = x.shape, weight.shape[1]
@@ -95,9 +95,9 @@ class Fuser:
 
     def head(self, calls: Sequence[Call]) -> Run | None:
         """Joins the last layer's `dense_forward`, the loss, and the layer's `dense_backward_input`."""
-        x, weight, bias, activation, micro_batch, logits = calls[0].arguments
+        x, (weight,), (bias,), activation, micro_batch, logits = calls[0].arguments
         lossy, labels, _, control, dlogits, tails = calls[1].arguments
-        dout, same_weight, same_x, input_activation, _, dx = calls[2].arguments
+        dout, (same_weight,), same_x, input_activation, _, dx = calls[2].arguments
         chained = lossy is logits and dout is dlogits and same_weight is weight and same_x is x
         (num_rows, num_inputs), num_classes = x.shape, weight.shape[1]
         small = num_classes <= HEAD_CLASSES and not self._dense.uses_library(micro_batch, num_inputs, num_classes)

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.ops import Array, side_by_side
 from ddpgd.kernels.reference import decision, losses
 from ddpgd.kernels.reference.compress import ReferenceWire
 from ddpgd.kernels.reference.scratch import Scratch
@@ -104,13 +104,22 @@ class Reference:
         y[...] = picked
 
     def dense_forward(
-        self, x: Array, weight: Array, bias: Array, activation: str, micro_batch: int, out: Array
+        self,
+        x: Array,
+        weights: Sequence[Array],
+        biases: Sequence[Array],
+        activation: str,
+        micro_batch: int,
+        out: Array,
     ) -> None:
-        for part in _micro_batches(len(x), micro_batch):
-            np.matmul(x[part], weight, out=out[part])
+        for weight, columns in zip(weights, side_by_side(weights, axis=1), strict=True):
+            for part in _micro_batches(len(x), micro_batch):
+                np.matmul(x[part], weight, out=out[part, columns])
+        width = out.shape[1:]
+        bias = np.concatenate(biases, out=self._scratch("bias", width, out.dtype)) if len(biases) > 1 else biases[0]
         np.add(out, bias, out=out)
         if activation == "relu":
-            np.maximum(out, self._scratch.keep(np.zeros, bias.shape, out.dtype), out=out)
+            np.maximum(out, self._scratch.keep(np.zeros, width, out.dtype), out=out)
         elif activation == "tanh":
             np.tanh(out, out=out)
         elif activation == "sigmoid":
@@ -125,10 +134,11 @@ class Reference:
             np.add.reduce(dout[part], axis=0, out=dbias[number])
 
     def dense_backward_input(
-        self, dout: Array, weight: Array, x: Array, activation: str, micro_batch: int, dx: Array
+        self, dout: Array, weights: Sequence[Array], x: Array, activation: str, micro_batch: int, dx: Array
     ) -> None:
-        for part in _micro_batches(len(x), micro_batch):
-            np.matmul(dout[part], weight.T, out=dx[part])
+        for weight, columns in zip(weights, side_by_side(weights, axis=0), strict=True):
+            for part in _micro_batches(len(x), micro_batch):
+                np.matmul(dout[part], weight.T, out=dx[part, columns])
         if activation != "identity":
             self.activation_backward(dx, x, activation, dx)
 
