@@ -54,6 +54,7 @@ _COMMANDS = {
 
 _OPTIONS: dict[str, Collection[str]] = {
     "train": OPTIONS,
+    "doctor": ("tensor", "pipeline"),
     "plan": plan.WORK_OPTIONS,
     "profile": step_profile.WORK_OPTIONS,
 }
@@ -135,7 +136,7 @@ def _add_own_flags(commands: dict[str, _Parser]) -> None:
     """Adds the arguments that are not options of the configuration."""
     configs = {
         "train": "options by name, as in a run's config.toml; flags win",
-        "doctor": "check that this file is the same on all machines",
+        "doctor": "check that this file is the same on all machines, and the grid that it asks for",
     }
     for name, text in configs.items():
         commands[name].add_argument("--config", metavar="FILE.toml", type=path, help=text)

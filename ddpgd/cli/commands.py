@@ -102,9 +102,10 @@ class _Ill(DdpgdError):
 
 
 def _doctor(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
-    if file := parsed.get("config"):
-        on_root(world, lambda: read_toml(file))
-    lines, is_ill = doctor.run(world, launched, parsed["refusal"], parsed.get("config"), parsed.get("data"))
+    file = parsed.get("config")
+    config = Config(**(on_root(world, lambda: read_toml(file)) if file else {}) | parsed["given"])
+    shared = config.tensor, config.pipeline
+    lines, is_ill = doctor.run(world, launched, parsed["refusal"], file, parsed.get("data"), shared)
     if launched.rank == 0:
         print("\n".join(lines), flush=True)
     if is_ill:

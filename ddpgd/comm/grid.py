@@ -30,6 +30,17 @@ class Shape(NamedTuple):
         """Returns the place of a rank of the world along each axis, from 0."""
         return Shape(rank // self.replica, rank // self.tensor % self.pipeline, rank % self.tensor)
 
+    def apart(self, nodes: Sequence[str]) -> list[int]:
+        """Returns the first ranks that share layers and are on several nodes; `nodes` has the name of each rank's."""
+        for first in range(0, len(nodes), self.tensor):
+            group = range(first, first + self.tensor)
+            if len({nodes[rank] for rank in group}) > 1:
+                return list(group)
+        return []
+
+    def __str__(self) -> str:
+        return f"data {self.data} x pipeline {self.pipeline} x tensor {self.tensor}"
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -57,14 +68,6 @@ class Grid:
         """The place of the rank, as in "data 1, pipeline 0, tensor 1"; empty where ranks compute other samples alone."""
         axes = (f"{axis} {number}" for axis, number in self.place._asdict().items())
         return ", ".join(axes) if self.shape.replica > 1 else ""
-
-    def apart(self, nodes: Sequence[str]) -> list[int]:
-        """Returns the first ranks that share layers and are on several nodes; `nodes` has the name of each rank's."""
-        for first in range(0, len(nodes), self.shape.tensor):
-            group = range(first, first + self.shape.tensor)
-            if len({nodes[rank] for rank in group}) > 1:
-                return list(group)
-        return []
 
 
 def split(world: Transport, shape: Shape) -> Grid:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from ddpgd.config.units import bytes_text, time_text
+from ddpgd.comm.grid import Shape
+from ddpgd.config.units import bytes_text, plural, time_text
 from ddpgd.doctor.environment import Environment
 from ddpgd.doctor.links import Pair
 from ddpgd.doctor.must_match import ALIKE
@@ -28,8 +29,13 @@ class Finding(NamedTuple):
 Everybody = Sequence[Environment]
 
 
-def examine(everybody: Everybody, refusal: str, pairs: Sequence[Pair]) -> list[Finding]:
-    """All findings, those that are fatal first. `refusal`: why the ranks could not join; empty: they did."""
+def examine(
+    everybody: Everybody, refusal: str, pairs: Sequence[Pair], tensor: int = 1, pipeline: int = 1
+) -> list[Finding]:
+    """All findings, those that are fatal first. `refusal`: why the ranks could not join; empty: they did.
+
+    `tensor`, `pipeline`: ranks that share layers, and stages of them.
+    """
     checks: list[Callable[[Everybody], Iterator[Finding]]] = [
         _machines,
         _data,
@@ -41,6 +47,7 @@ def examine(everybody: Everybody, refusal: str, pairs: Sequence[Pair]) -> list[F
     found = list(_alone(everybody, refusal))
     for check in checks:
         found += check(everybody)
+    found += _grid(everybody, tensor, pipeline)
     found += _links(everybody, pairs)
     return sorted(found, key=lambda finding: not finding.is_fatal)
 
@@ -70,6 +77,23 @@ def _machines(everybody: Everybody) -> Iterator[Finding]:
         yield Finding(
             f"Slurm gave {own.num_allocated} machines, and all {len(everybody)} ranks are on {own.host}",
             "mpirun --map-by slot:OVERSUBSCRIBE --bind-to none, without --oversubscribe; or launch/mpirun.sh",
+        )
+
+
+def _grid(everybody: Everybody, tensor: int, pipeline: int) -> Iterator[Finding]:
+    """The ranks do not form it; ranks that share layers are on several machines."""
+    data, rest = divmod(len(everybody), tensor * pipeline)
+    if rest or not data:
+        size = tensor * pipeline
+        yield Finding(
+            f"{plural(len(everybody), 'rank')} do not form groups of {size}, --tensor {tensor} x --pipeline {pipeline}",
+            f"mpirun -n {max(1, data) * size}, or another --tensor or --pipeline",
+            is_fatal=True,
+        )
+    elif apart := Shape(data, pipeline, tensor).apart([facts.host for facts in everybody]):
+        yield Finding(
+            f"ranks {_and(apart)}, which would share layers, are on several machines",
+            "mpirun --map-by slot, which fills a machine before the next one, or a smaller --tensor",
         )
 
 

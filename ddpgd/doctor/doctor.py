@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ddpgd.comm.agreement import on_root
+from ddpgd.comm.grid import Shape
 from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports.mpi_probe import why_not_cuda_aware
@@ -15,14 +16,29 @@ from ddpgd.run.device import mpi_library
 
 
 def run(
-    world: Transport, launched: Launch, refusal: str, config: str | None, data: str | None
+    world: Transport,
+    launched: Launch,
+    refusal: str,
+    config: str | None,
+    data: str | None,
+    shared: tuple[int, int] = (1, 1),
 ) -> tuple[list[str], bool]:
-    """Returns the lines to print, and whether a run would fail; all ranks of `world` call it."""
+    """Returns the lines to print, and whether a run would fail; all ranks of `world` call it.
+
+    `shared`: tensor and pipeline parallel ranks of a copy of the params.
+    """
     own = collect(launched, mpi_library() if refusal or world.world_size > 1 else "", config, data)
     everybody = world.all_gather_objects(own)
     pairs = measure(world)
     notes = on_root(world, lambda: _probed(everybody))
-    found = examine(everybody, refusal, pairs)
+    found = examine(everybody, refusal, pairs, *shared)
+    tensor, pipeline = shared
+    num_replicas, rest = divmod(world.world_size, tensor * pipeline)
+    if tensor * pipeline > 1 and not rest:
+        notes = [
+            f"grid: {Shape(num_replicas, pipeline, tensor)}; neighbouring ranks share layers, then follow as stages",
+            *notes,
+        ]
     return report(everybody, found, pairs, notes), any(finding.is_fatal for finding in found)
 
 

@@ -57,7 +57,7 @@ def introduction(
     scaled = f" x {factor:g} ({config.scale_lr})" if config.scale_lr else ""
     algebra = Algebra(config.global_batch, config.micro_batch, shape.data, "replica" if shape.replica > 1 else "rank")
     ranks = plural(shape.data * shape.replica, "rank")
-    grid = f", data {shape.data} x pipeline {shape.pipeline} x tensor {shape.tensor}," * (shape.replica > 1)
+    grid = f", {shape}," * (shape.replica > 1)
     lines = [
         f"ddpgd {VERSION}: {ranks}{grid} on {plural(num_nodes, 'machine')} over {transport}, backend {backend}",
         f"data: {data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples",

@@ -111,7 +111,7 @@ class Run:
         self._form = exchange_form.choose(config, machine, self._ops, self._reachable, data)
         given = first, counters, self._form.levels, self._form.overlap.cuts
         self._grid = build.grid(config, self._reachable)
-        self._apart = self._grid.apart(transport.all_gather_objects(node()))
+        self._apart = self._grid.shape.apart(transport.all_gather_objects(node()))
         self._step = build.sync(self._ops, config, data, self._grid, pace.total_steps, *given)
         self._state = self._step.state
         if saved:

@@ -159,6 +159,7 @@ def _lost_ms(
     return {
         "computing": own_ms["compute"] + own_ms["update"] - perfect_ms - repeated_ms,
         "update": repeated_ms,
+        "bubble": own_ms["bubble"],
         "wait": own_ms["wait"],
         "exchange": own_ms["exchange"],
     }
@@ -182,6 +183,8 @@ def table(made: list[Row]) -> list[dict[str, Cell]]:
                 "wire": case.wire,
                 "accumulate": case.accumulate,
                 "local_steps": case.local_steps,
+                "tensor": case.tensor,
+                "pipeline": case.pipeline,
                 "global_batch": case.global_batch,
                 "micro_batch": case.micro_batch,
                 "runs": row.num_runs,

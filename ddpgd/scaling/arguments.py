@@ -1,6 +1,7 @@
 """Converters of command-line arguments that measuring programs share, and a parser that refuses in one line."""
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 
@@ -43,6 +44,14 @@ def share(text: str) -> float:
 def numbers(text: str) -> list[int]:
     """Converts a list such as "1,2,4" to sorted numbers above 0."""
     return sorted({positive(int)(word) for word in text.split(",")})
+
+
+def layouts(text: str) -> list[str]:
+    """Converts a list such as "1x1,2x1", tensor x pipeline parallel ranks, to its words."""
+    for word in text.split(","):
+        if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", word):
+            raise argparse.ArgumentTypeError(f"{word!r} is not tensor x pipeline parallel ranks, as in 2x1")
+    return list(dict.fromkeys(text.split(",")))
 
 
 def some_of(known: Sequence[Name]) -> Callable[[str], list[Name]]:

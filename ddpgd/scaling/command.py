@@ -1,5 +1,6 @@
 """`ddpgd scaling`: its flags, and a measurement from beginning to report."""
 
+import math
 import shlex
 import signal
 import sys
@@ -12,8 +13,8 @@ from typing import Any
 from ddpgd.config.parsing import path
 from ddpgd.config.schema import OPTIONS
 from ddpgd.errors import DdpgdError, InputError, Interrupted
-from ddpgd.scaling.arguments import numbers, positive, share, some_of
-from ddpgd.scaling.cases import MODES
+from ddpgd.scaling.arguments import layouts, numbers, positive, share, some_of
+from ddpgd.scaling.cases import MODES, axes
 from ddpgd.scaling.measure import Measurement, Settings
 from ddpgd.scaling.processes import RunFailed
 
@@ -32,7 +33,18 @@ ddpgd scaling --out scaling
   ddpgd scaling --out scaling --hosts launch/hosts.example --ranks 1,4,8 -- --hidden 512,512"""
 
 OWN_FLAGS = {"--steps", "--epochs", "--max-time", "--until-accuracy", "--global-batch", "--micro-batch", "--accumulate"}
-OWN_FLAGS |= {"--wire", "--sync", "--local-steps", "--run-dir", "--resume", "--log-every", "--evaluate-every", "--seed"}
+OWN_FLAGS |= {
+    "--tensor",
+    "--pipeline",
+    "--wire",
+    "--sync",
+    "--local-steps",
+    "--run-dir",
+    "--resume",
+    "--log-every",
+    "--evaluate-every",
+    "--seed",
+}
 """Flags of `ddpgd train` that a measurement sets itself."""
 
 
@@ -48,6 +60,8 @@ def add_flags(parser: ArgumentParser) -> None:
         help=f"of {', '.join(wires)} (default: float32)")  # fmt: skip
     add("--accumulate", metavar="N,N", type=numbers, default=[1], help="micro-batches per rank (default: 1)")
     add("--local-steps", metavar="N,N", type=numbers, default=[1], help="steps between two exchanges (default: 1)")
+    add("--layouts", metavar="TxP,TxP", type=layouts, default=["1x1"],
+        help="tensor x pipeline parallel ranks, as in 1x1,2x1,1x2; T > 1 wants -- --shards S (default: 1x1)")  # fmt: skip
     add("--micro-batch", metavar="N", type=positive(int), default=128, help="samples (default: 128)")
     add("--repetitions", metavar="N", type=positive(int), default=5, help="runs of each case (default: 5)")
     add("--seconds", metavar="S", type=positive(float), default=3.0, help="measured part of each run (default: 3)")
@@ -76,6 +90,10 @@ def run(parsed: Mapping[str, Any], arguments: list[str]) -> None:
     rival = OWN_FLAGS & {flag.partition("=")[0] for flag in asked.flags}
     if rival:
         raise InputError(f"{min(rival)} after --: ddpgd scaling sets it; `ddpgd scaling --help` lists its own flags")
+    if not any(count % math.prod(axes(word)) == 0 for count in asked.ranks for word in asked.layouts):
+        raise InputError(
+            "--layouts: none of them divides a number of --ranks; type for example --ranks 1,2 --layouts 2x1"
+        )
     if asked.hosts and not asked.hosts.is_file():
         raise InputError(f"--hosts: {asked.hosts} is not there; name a file as launch/hosts.example")
     measurement = Measurement(Path(parsed["out"]), asked, shlex.join(["ddpgd", *arguments]))

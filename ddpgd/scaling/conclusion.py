@@ -9,6 +9,7 @@ from ddpgd.scaling.cases import ISOLATED
 CAUSES = {
     "computing": "slower computing than on one rank (ranks of a machine share its memory, caches and clock)",
     "update": "the update of all params by every rank",
+    "bubble": "stages that wait for each other",
     "wait": "waiting for the slowest rank of each step",
     "exchange": "the exchange of gradients",
 }

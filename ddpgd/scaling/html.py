@@ -27,7 +27,7 @@ code { font-size: 0.9em; overflow-wrap: anywhere; }
 """
 
 COLUMNS = ("scaling", "ranks", "setting", "global batch", "samples/s", "efficiency, %", "ms a step", "compute", "update",
-           "wait", "exchange", "MB sent", "s to target")  # fmt: skip
+           "bubble", "wait", "exchange", "MB sent", "s to target")  # fmt: skip
 
 
 def page(found: Found, made: list[Row], sentences: list[str], pictures: list[Path]) -> str:

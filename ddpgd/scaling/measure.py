@@ -38,6 +38,7 @@ class Settings:
     wires: list[str]
     accumulate: list[int]
     local_steps: list[int]
+    layouts: list[str]
     micro_batch: int
     repetitions: int
     seconds: float
@@ -61,7 +62,7 @@ class Measurement:
         self._file = folder / "results.json"
         self._asked = asked
         self.cases = cases(
-            asked.modes, asked.ranks, asked.wires, asked.accumulate, asked.local_steps, asked.micro_batch
+            asked.modes, asked.ranks, asked.wires, asked.accumulate, asked.local_steps, asked.micro_batch, asked.layouts
         )
         try:
             folder.mkdir(parents=True, exist_ok=True)

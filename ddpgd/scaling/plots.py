@@ -9,7 +9,7 @@ from ddpgd.scaling.analysis import Row
 from ddpgd.scaling.cases import ISOLATED, STRONG, WEAK
 
 DPI = 120
-PARTS = {"compute": "#009e73", "update": "#56b4e9", "wait": "#e69f00", "exchange": "#d55e00"}
+PARTS = {"compute": "#009e73", "update": "#56b4e9", "bubble": "#cc79a7", "wait": "#e69f00", "exchange": "#d55e00"}
 TITLES: dict[str, str] = {STRONG: "Strong scaling: the same global batch", WEAK: "Weak scaling: the same work a rank"}
 
 

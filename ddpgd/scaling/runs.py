@@ -57,7 +57,7 @@ def _throughput_run(case: Case, where: Place, flags: list[str], steps: int) -> R
         rates.append((last["samples"] - first["samples"]) / (last["train_s"] - first["train_s"]))
         summaries.append(summary)
     samples_per_s = sum(rates)
-    shares = [summary["step_shares"] for summary in summaries]
+    shares = [{"bubble": 0.0} | summary["step_shares"] for summary in summaries]
     return {
         "samples_per_s": samples_per_s,
         "step_s": case.global_batch / samples_per_s,

@@ -58,7 +58,7 @@ def test_every_case_has_its_row(measured: Path) -> None:
     ]  # fmt: skip
     for row in found:
         assert float(row["samples_per_s"]) > 0
-        parts = [float(row[f"share_{part}"]) for part in ("compute", "update", "wait", "exchange")]
+        parts = [float(row[f"share_{part}"]) for part in ("compute", "update", "bubble", "wait", "exchange")]
         assert sum(parts) == pytest.approx(1)
     assert [float(row["efficiency"]) for row in found if row["ranks"] == "1"] == [1.0, 1.0]
     assert all(float(row["target_s"]) > 0 for row in found if row["mode"] != "apart")
@@ -91,6 +91,9 @@ def test_other_arguments_want_another_folder(measured: Path) -> None:
         (("--out", ROOT / "configs"), "configs holds something else; name another folder"),
         (("--out", ROOT / "README.md"), "cannot be a folder (File exists); name another"),
         (("--hosts", "nowhere"), "--hosts: nowhere is not there; name a file as launch/hosts.example"),
+        (("--layouts", "2"), "'2' is not tensor x pipeline parallel ranks, as in 2x1"),
+        (("--layouts", "3x1"), "--layouts: none of them divides a number of --ranks; type for example"),
+        (("--", "--tensor", "2"), "--tensor after --: ddpgd scaling sets it"),
         (("--", "--steps", "5"), "--steps after --: ddpgd scaling sets it"),
         (("--", "--optimizer", "momentun"), "momentum"),
     ],
@@ -106,9 +109,12 @@ def test_across_the_machines_of_a_host_file(tmp_path: Path, lab: None) -> None: 
     hosts.write_text("host0 slots=1\nhost1 slots=1\n")
     command = [sys.executable, "-m", *SCRIPT, "--out", str(tmp_path / "out"), "--hosts", str(hosts)]
     done = subprocess.run(
-        in_lab([*command, *SMALL, "--modes", "weak", *FLAGS]), capture_output=True, text=True, check=False
+        in_lab([*command, *SMALL, "--modes", "weak", "--layouts", "1x2", *FLAGS]),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "out" / "index.html").read_text()
     assert "Scaling of ddpgd on machines host0, host1" in page
-    assert "2 ranks on 2 machines do" in page
+    assert "Weak scaling, float32, pipeline 2: 2 ranks on 2 machines do" in page

@@ -16,7 +16,7 @@ ALL = cases([STRONG, WEAK, ISOLATED], [1, 2, 4], ["float32"], [2], [1], 64)
 def run(
     case: Case, samples_per_s: float, repetition: int = 1, other_load: float = 0.0, **parts: float
 ) -> dict[str, Any]:
-    shares = {"compute": 1.0, "update": 0.0, "wait": 0.0, "exchange": 0.0} | parts
+    shares = {"compute": 1.0, "update": 0.0, "bubble": 0.0, "wait": 0.0, "exchange": 0.0} | parts
     return {
         "case": case.name,
         "repetition": repetition,
@@ -42,6 +42,20 @@ def test_strong_scaling_keeps_the_global_batch_and_weak_scaling_the_work_of_a_ra
     assert [of(WEAK, number).global_batch for number in (1, 2, 4)] == [128, 256, 512]
     # Each of those that run side by side does the work of one.
     assert of(ISOLATED, 4).flags[:2] == ["--global-batch", "128"]
+
+
+def test_layouts_are_cases_where_they_divide_the_ranks() -> None:
+    found = cases([STRONG], [1, 2, 4], ["float32"], [1], [1], 64, ["1x1", "2x1", "2x2"])
+    assert [(case.num_ranks, case.setting) for case in found if case.num_ranks > 1] == [
+        (2, "float32"),
+        (2, "float32, tensor 2"),
+        (4, "float32"),
+        (4, "float32, tensor 2"),
+        (4, "float32, tensor 2, pipeline 2"),
+    ]
+    assert len({case.name for case in found}) == len(found)
+    assert found[-1].flags[-4:] == ["--tensor", "2", "--pipeline", "2"]
+    assert baseline(found[-1], found) == found[0]
 
 
 def test_the_baseline_is_one_rank_with_the_same_work() -> None:
