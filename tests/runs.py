@@ -1,28 +1,50 @@
 """Short runs on a few drawn digits, cut over any number of threads, and what they left behind."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Alone
 from ddpgd.data import synthetic
 from ddpgd.data.mnist import Dataset
 from ddpgd.run import setup
-from ddpgd.training.evaluate import EVALUATE_ROWS
+from ddpgd.training import evaluate
 from ddpgd.training.stopping import StopRequest
 
 Record = dict[str, Any]
 
 OF_THE_MACHINE = {"time", "train_s", "samples_per_s", "wire_bytes", "wire_compression"}
 make_digits = synthetic.make
+SMALL_ROWS, SMALL_SHAPE = 32, (10, 10)
 
 
 @cache
-def digits() -> Dataset:
-    """Few, and of ragged number: steps, micro-batches and evaluations all end in shorter ones."""
-    return make_digits(num_train=330, num_test=2 * EVALUATE_ROWS + 77)
+def digits(evaluate_rows: int = evaluate.EVALUATE_ROWS) -> Dataset:
+    """Few, and of ragged number: steps, micro-batches and evaluations of so many rows all end in shorter ones."""
+    return make_digits(num_train=330, num_test=2 * evaluate_rows + evaluate_rows // 7)
+
+
+@cache
+def small_digits() -> Dataset:
+    """`digits` with every third row and column, and few to evaluate at a time."""
+    whole = digits(SMALL_ROWS)
+    train_images, test_images = (
+        np.ascontiguousarray(images.reshape(-1, *whole.image_shape)[:, ::3, ::3]).reshape(len(images), -1)
+        for images in (whole.train_images, whole.test_images)
+    )
+    return replace(whole, train_images=train_images, test_images=test_images, image_shape=SMALL_SHAPE)
+
+
+def train_on_small_digits(put: Callable[[Any, str, Any], None]) -> None:
+    """Lets runs take `small_digits`: an emulated GPU takes long for each pixel. `put`: setattr, or like it."""
+    put(evaluate, "EVALUATE_ROWS", SMALL_ROWS)
+    put(synthetic, "make", small_digits)
 
 
 def train(folder: Path, world_size: int = 1, **given: Any) -> Record:

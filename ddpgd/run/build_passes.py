@@ -18,7 +18,8 @@ from ddpgd.model.layers import Layer
 from ddpgd.model.network import Network
 from ddpgd.model.shards import Shards
 from ddpgd.run import build_network
-from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
+from ddpgd.training import evaluate
+from ddpgd.training.evaluate import Evaluate
 from ddpgd.training.passes import Passes, WholeNetwork
 from ddpgd.training.pipeline import Pipeline
 from ddpgd.training.trainer import Sync
@@ -28,8 +29,8 @@ def passes(
     backend: Ops, config: Config, data: Dataset, grid: Grid, layers: Sequence[Layer], join: int, cut: Batches
 ) -> Passes:
     """The passes of a rank, with room for what it trains or tests at once."""
-    batched_tests = _batched_tests(backend, data, grid.shape.data) * EVALUATE_ROWS
-    test_rows = min(batched_tests, max(EVALUATE_ROWS, len(data.test_labels)))
+    batched_tests = _batched_tests(backend, data, grid.shape.data) * evaluate.EVALUATE_ROWS
+    test_rows = min(batched_tests, max(evaluate.EVALUATE_ROWS, len(data.test_labels)))
     train_rows = min(join * config.micro_batch, cut.samples(0))
     rows = max(train_rows, test_rows)
     network = Network(backend, layers, config.loss, rows, has_inputs=grid.place.pipeline == 0)
@@ -64,7 +65,7 @@ def evaluation(backend: Ops, grid: Grid, step: Sync, data: Dataset) -> Evaluate:
 
 def _batched_tests(backend: Ops, data: Dataset, num_replicas: int) -> int:
     return batched_micro_batches(
-        backend, EVALUATE_ROWS, 0, math.ceil(len(data.test_labels) / EVALUATE_ROWS), num_replicas
+        backend, evaluate.EVALUATE_ROWS, 0, math.ceil(len(data.test_labels) / evaluate.EVALUATE_ROWS), num_replicas
     )
 
 

@@ -18,14 +18,13 @@ import ddpgd.training.lookahead
 from ddpgd.comm.launcher import launch
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports.mpi_host import MpiHost
-from ddpgd.data import synthetic
 from ddpgd.errors import DdpgdError
 from ddpgd.kernels.cuda.backend import Cuda
 from ddpgd.run import setup
 from ddpgd.training.lookahead import Lookahead
 from ddpgd.training.step import Step
 from ddpgd.training.stopping import StopRequest
-from runs import digits
+from runs import train_on_small_digits
 
 SMALL = {"data": "synthetic", "hidden": [12], "global_batch": 20, "micro_batch": 3, "lr": 0.05, "steps": 30}
 SMALL |= {"log_every": 25, "evaluate_every": 23, "checkpoint_every": 21}
@@ -104,7 +103,7 @@ def main() -> None:
     for kind, names in HOST_CALLS.items():
         for name in names:
             counted(kind, name)
-    synthetic.make = digits  # type: ignore[assignment]
+    train_on_small_digits(setattr)
     world = setup.join(launch(os.environ), may_use_gpu=True)
     cases = json.loads(sys.argv[2])
     reports = {

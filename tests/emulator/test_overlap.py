@@ -1,6 +1,7 @@
 """Buckets that travel beside the backward pass over the emulated NCCL have the bits, and the bytes, of one sum."""
 
 import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from ddpgd.comm.buckets import Layer, all_cuts
 from ddpgd.comm.wires import WIRES, Load
 from ddpgd.model.layers import dense_layers, layer_starts, network_layout
-from runs import Record, records
+from runs import SMALL_SHAPE, Record, records
 
 from .test_nccl import printed, the_host_looks_once_for_many_steps
 
@@ -32,7 +33,7 @@ def run(num_ranks: int, folder: Path, cases: dict[str, Record]) -> dict[str, lis
 
 def predicted(hidden: list[int], num_micro_batches: int, num_ranks: int) -> int:
     """The bytes that the busiest rank sends in a step whose gradient is cut at every layer."""
-    layers = dense_layers((784, *hidden, 10), "relu")
+    layers = dense_layers((prod(SMALL_SHAPE), *hidden, 10), "relu")
     size = network_layout(layers).size
     cuts = all_cuts([Layer(start, 0.0) for start in layer_starts(layers)], size)
     sums = WIRES["float32"].traffic(Load(size, num_micro_batches, num_ranks, cuts=cuts))

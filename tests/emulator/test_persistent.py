@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-from ddpgd.data import synthetic
 from ddpgd.errors import Interrupted
 from ddpgd.kernels.cuda import sources
 from ddpgd.kernels.words import HISTORY_WORDS
 from ddpgd.run import checkpoint
 from ddpgd.training.step import Step
 from ddpgd.training.stopping import StopRequest
-from runs import digits, records, train
+from runs import records, train, train_on_small_digits
 from tools.compile_kernels import uses
 from tools.nvrtc import Job, compiled
 from tools.ptx_report import disassembled
@@ -131,7 +130,7 @@ def test_the_largest_phases_spill_nothing_and_read_what_others_wrote(precision: 
 
 
 def test_runs_that_are_stopped_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic, "make", digits)
+    train_on_small_digits(monkeypatch.setattr)
     given = {"steps": 40, "backend": "cupy", "log_every": 9, "evaluate_every": 20}
     with fake_cupy.install():
         train(tmp_path / "graph", **given)
