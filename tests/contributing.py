@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -28,12 +29,10 @@ def applied(folder: Path) -> Path:
     return folder
 
 
-def num_passed(folder: Path, *arguments: str) -> int:
-    """Runs pytest in `folder` on tests of what the diffs add; all must pass. Returns their number."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", NAMES, *arguments]
+def num_passed(folder: Path, *files: str) -> "Counter[str]":
+    """Runs pytest in `folder` on tests of what the diffs add; all must pass. Returns their number by file."""
+    command = [sys.executable, "-m", "pytest", "-q", "-rp", "-p", "no:cacheprovider", "-k", NAMES, *files]
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTEST_ADDOPTS": ""}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    found = re.search(r"(\d+) passed", done.stdout)
-    assert found, done.stdout
-    return int(found[1])
+    return Counter(re.findall(r"^PASSED (\S+?)::", done.stdout, re.MULTILINE))

@@ -1,12 +1,9 @@
 """The first lines of a run."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from ddpgd.comm.grid import Shape, split
-from ddpgd.comm.transport import Alone
+from ddpgd.comm.grid import Shape
 from ddpgd.config.schema import Config, resolve
 from ddpgd.data import synthetic
 from ddpgd.run import report
@@ -75,7 +72,6 @@ def test_a_grid_is_told_and_ranks_apart_are_warned_of() -> None:
 
 
 def test_ranks_that_share_layers_on_several_nodes_are_found() -> None:
-    grid = split(Alone(), Shape())
-    assert grid.apart(["a"]) == []
-    assert replace(grid, shape=Shape(2, 1, 2)).apart(["a", "a", "b", "b"]) == []
-    assert replace(grid, shape=Shape(2, 1, 2)).apart(["a", "a", "a", "b"]) == [2, 3]
+    assert Shape().apart(["a"]) == []
+    assert Shape(2, 1, 2).apart(["a", "a", "b", "b"]) == []
+    assert Shape(2, 1, 2).apart(["a", "a", "a", "b"]) == [2, 3]
