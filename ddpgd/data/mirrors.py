@@ -12,8 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-import pooch  # type: ignore[import-untyped]
-import requests
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -62,6 +60,9 @@ class Mirror:
             yield name, _unpacked(self._download(f"{name}.gz"))
 
     def _download(self, file_name: str) -> bytes:
+        import pooch  # type: ignore[import-untyped] - slow to import, and most runs have their data
+        import requests
+
         reason = ""
         timeouts: Any = (self.connect_s, self.timeout_s)
         for _ in range(self.num_tries):

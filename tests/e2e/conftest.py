@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from patience import pytest_runtest_protocol  # noqa: F401 - a hook
 
@@ -115,8 +116,13 @@ LABS = {"test_two_level", "test_netlab", "test_cluster", "test_slurm", "test_sca
 """Files with labs, of which one removes what another that was killed has left."""
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in a hook of the same name
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByFile(LoadScopeScheduling):
     """Keeps the tests of a file on one of pytest-xdist's workers, because they share runs; labs come one at a time."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("labs" if item.path.stem in LABS else item.path.stem))
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = Path(nodeid.split("::")[0]).stem
+        return "labs" if name in LABS else name
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)

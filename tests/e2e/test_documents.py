@@ -51,7 +51,9 @@ def spelled_out(line: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("mnist")
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize(
+    "document", [pytest.param(name, marks=() if name == "README.md" else pytest.mark.deep) for name in DOCUMENTS]
+)
 def test_commands_run_in_their_order(document: str, tmp_path: Path) -> None:
     said = {}
     for line in commands(document):

