@@ -45,7 +45,7 @@ parallel() {
 # Two tests at a time: one launches ranks while another waits.
 e2e() { OMPI_MCA_mpi_yield_when_idle=1 section python -m pytest -n 2 --dist loadscope tests/e2e; }
 
-deep() { OPENBLAS_NUM_THREADS=1 section python -m pytest -m deep tests/e2e tests/emulator; }
+deep() { OPENBLAS_NUM_THREADS=1 section python -m pytest -m deep -n 2 --dist loadscope tests/e2e tests/emulator; }
 
 for part; do
     case $part in

@@ -60,7 +60,8 @@ class Mirror:
             yield name, _unpacked(self._download(f"{name}.gz"))
 
     def _download(self, file_name: str) -> bytes:
-        import pooch  # type: ignore[import-untyped] - slow to import, and most runs have their data
+        # Slow to import, and most runs have their data.
+        import pooch  # type: ignore[import-untyped]
         import requests
 
         reason = ""
