@@ -91,14 +91,7 @@ class Dense:
         return ops.vector_dtype if self.activation == "identity" else ops.activation_dtype
 
     def forward(
-        self,
-        ops: Ops,
-        mode: Mode,  # noqa: ARG002
-        x: Array,
-        params: list[Array],
-        weights: list[Array],
-        micro_batch: int,
-        out: Array,
+        self, ops: Ops, mode: Mode, x: Array, params: list[Array], weights: list[Array], micro_batch: int, out: Array
     ) -> None:
         ops.dense_forward(x, weights[:1], params[1:], self.activation, micro_batch, out)
 

@@ -7,8 +7,9 @@ parallel, by inputs row parallel; they do both by turns, which takes fewer messa
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -21,34 +22,25 @@ from ddpgd.params import Parameter, Unit
 T = TypeVar("T")
 
 
+@dataclass(eq=False)
 class ColumnParallel:
     """`Layer`: out = activation(x weight + bias), each shard of which has some columns of out, weight and bias.
 
     `input_activation`: as in `Dense`; "identity" for the inputs of a network, of which every rank has all columns.
     """
 
-    fusable = False
+    name: str
+    num_inputs: int
+    num_outputs: int
+    activation: str
+    input_activation: str
+    shards: Shards
+    transport: Transport
+    fusable: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        name: str,
-        num_inputs: int,
-        num_outputs: int,
-        activation: str,
-        input_activation: str,
-        shards: Shards,
-        transport: Transport,
-    ) -> None:
-        self.name = name
-        self.num_inputs = num_inputs
-        self.num_outputs = num_outputs
-        self._activation = activation
-        self._input_activation = input_activation
-        self._shards = shards
-        self._transport = transport
-        columns = shards.columns(num_outputs)
-        self._columns = [columns[shard] for shard in shards.own]
-        self._own_inputs = shards.columns_of_ranks(num_inputs)[shards.rank]
+    def __post_init__(self) -> None:
+        columns = self.shards.columns(self.num_outputs)
+        self._columns = [columns[shard] for shard in self.shards.own]
         self._gathers: dict[int, tuple[Array, ColumnGather]] = {}
         self._sums: dict[int, ShardSum] = {}
 
@@ -65,20 +57,13 @@ class ColumnParallel:
         return ops.activation_dtype
 
     def forward(
-        self,
-        ops: Ops,
-        mode: Mode,  # noqa: ARG002
-        x: Array,
-        params: list[Array],
-        weights: list[Array],
-        micro_batch: int,
-        out: Array,
+        self, ops: Ops, mode: Mode, x: Array, params: list[Array], weights: list[Array], micro_batch: int, out: Array
     ) -> None:
-        if self._input_activation != "identity":
+        if self.input_activation != "identity":
             # As long as x is held here, no other array has its id.
-            _kept(self._gathers, id(x), lambda: (x, ColumnGather(ops, self._shards, self._transport, x)))[1]()
+            _kept(self._gathers, id(x), lambda: (x, ColumnGather(ops, self.shards, self.transport, x)))[1]()
         own = slice(self._columns[0].start, self._columns[-1].stop)
-        ops.dense_forward(x, weights[::2], params[1::2], self._activation, micro_batch, out[:, own])
+        ops.dense_forward(x, weights[::2], params[1::2], self.activation, micro_batch, out[:, own])
 
     def backward(
         self,
@@ -94,36 +79,30 @@ class ColumnParallel:
             ops.dense_backward_params(x, dout[:, columns], micro_batch, grads[2 * number], grads[2 * number + 1])
         if dx is None:
             return
-        summed = _kept(self._sums, len(x), lambda: ShardSum(ops, self._shards, self._transport, *x.shape))
+        summed = _kept(self._sums, len(x), lambda: ShardSum(ops, self.shards, self.transport, *x.shape))
         for number, (columns, slot) in enumerate(zip(self._columns, summed.slots, strict=True)):
             ops.dense_backward_input(dout[:, columns], [weights[2 * number]], x, "identity", micro_batch, slot)
             summed.add(number)
-        own = self._own_inputs
-        ops.activation_backward(summed.total(), x[:, own], self._input_activation, dx[:, own])
+        own = self.shards.columns_of_ranks(self.num_inputs)[self.shards.rank]
+        ops.activation_backward(summed.total(), x[:, own], self.input_activation, dx[:, own])
 
 
+@dataclass(eq=False)
 class RowParallel:
     """`Layer`: out = x weight + bias, each shard of which has some rows of weight; the first has the bias."""
 
-    fusable = False
+    name: str
+    num_inputs: int
+    num_outputs: int
+    input_activation: str
+    shards: Shards
+    transport: Transport
+    fusable: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        name: str,
-        num_inputs: int,
-        num_outputs: int,
-        input_activation: str,
-        shards: Shards,
-        transport: Transport,
-    ) -> None:
-        self.name = name
-        self.num_inputs = num_inputs
-        self.num_outputs = num_outputs
-        self._input_activation = input_activation
-        self._shards = shards
-        self._transport = transport
-        rows = shards.columns(num_inputs)
-        self._rows = {shard: rows[shard] for shard in shards.own}
+    def __post_init__(self) -> None:
+        rows = self.shards.columns(self.num_inputs)
+        self._rows = {shard: rows[shard] for shard in self.shards.own}
+        self._has_bias = 0 in self._rows
         self._sums: dict[int, ShardSum] = {}
         # Stand-ins for the bias of shards that have none, and, by number of micro-batches, for its gradient.
         self._unused: dict[int, Array] = {}
@@ -141,23 +120,13 @@ class RowParallel:
         return ops.vector_dtype
 
     def forward(
-        self,
-        ops: Ops,
-        mode: Mode,  # noqa: ARG002
-        x: Array,
-        params: list[Array],
-        weights: list[Array],
-        micro_batch: int,
-        out: Array,
+        self, ops: Ops, mode: Mode, x: Array, params: list[Array], weights: list[Array], micro_batch: int, out: Array
     ) -> None:
-        summed = _kept(
-            self._sums,
-            len(x),
-            lambda: ShardSum(ops, self._shards, self._transport, len(x), self.num_outputs, to_all=True),
-        )
+        shape = len(x), self.num_outputs
+        summed = _kept(self._sums, len(x), lambda: ShardSum(ops, self.shards, self.transport, *shape, to_all=True))
         no_bias = _kept(self._unused, 0, lambda: ops.zeros((self.num_outputs,), ops.vector_dtype))
         for number, rows in enumerate(self._rows.values()):
-            bias = params[1] if self._has_bias(number) else no_bias
+            bias = params[1] if self._has_bias and number == 0 else no_bias
             weight = weights[self._place(number)]
             ops.dense_forward(x[:, rows], [weight], [bias], "identity", micro_batch, summed.slots[number])
             summed.add(number)
@@ -176,20 +145,17 @@ class RowParallel:
         num_groups = len(grads[0])
         unused = _kept(self._unused, num_groups, lambda: ops.zeros((num_groups, self.num_outputs), ops.vector_dtype))
         for number, rows in enumerate(self._rows.values()):
-            dbias = grads[1] if self._has_bias(number) else unused
+            dbias = grads[1] if self._has_bias and number == 0 else unused
             ops.dense_backward_params(x[:, rows], dout, micro_batch, grads[self._place(number)], dbias)
         if dx is None:
             return
-        own = self._shards.columns_of_ranks(self.num_inputs)[self._shards.rank]
+        own = self.shards.columns_of_ranks(self.num_inputs)[self.shards.rank]
         matrices = [weights[self._place(number)] for number in range(len(self._rows))]
-        ops.dense_backward_input(dout, matrices, x[:, own], self._input_activation, micro_batch, dx[:, own])
-
-    def _has_bias(self, number: int) -> bool:
-        return self._shards.own[number] == 0
+        ops.dense_backward_input(dout, matrices, x[:, own], self.input_activation, micro_batch, dx[:, own])
 
     def _place(self, number: int) -> int:
         """The place of a shard's weight among this rank's tensors."""
-        return number + (number > 0 and self._has_bias(0))
+        return number + (number > 0 and self._has_bias)
 
 
 def sharded_layers(sizes: Sequence[int], activation: str, shards: Shards, transport: Transport) -> tuple[Layer, ...]:

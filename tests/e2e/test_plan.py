@@ -41,3 +41,11 @@ def test_wrong_input_of_the_benchmark(arguments: tuple[str, ...], wanted: str) -
     assert done.returncode == 2
     assert wanted in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.deep
+def test_a_hundred_thousand_ranks_are_answered(tmp_path: Path) -> None:
+    stated = ("--parameters", "25.6M", "--compute-time", "120ms", "--link", "100Gbit")
+    done = run_ddpgd(0, "plan", *stated, "--ranks", "100k", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "100,000 " in done.stdout
