@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from patience import slowness
+
 ROOT = Path(__file__).parents[1]
 
 PYTHON = """#!/usr/bin/env bash
@@ -70,7 +72,7 @@ class Checkout:
         """Runs a bash script in the checkout, or in another folder."""
         command = ["bash", "-c", script]
         where = {"cwd": folder or self.folder, "env": self.environment}
-        return subprocess.run(command, **where, capture_output=True, text=True, timeout=60, check=False)  # type: ignore[call-overload, no-any-return]
+        return subprocess.run(command, **where, capture_output=True, text=True, timeout=60 * slowness(), check=False)  # type: ignore[call-overload, no-any-return]
 
     def start(self, script: str, **streams: int) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(["bash", "-c", script], cwd=self.folder, env=self.environment, **streams)

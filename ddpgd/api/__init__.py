@@ -1,7 +1,7 @@
 """The library: training and evaluation as `ddpgd` does them, and the exchange for a training loop of your own."""
 
 from ddpgd.api.own_loop import exchange
-from ddpgd.api.results import load_params, predict, read_history, read_summary
+from ddpgd.api.results import load_params, plot, predict, read_history, read_summary
 from ddpgd.api.runs import evaluate, train
 from ddpgd.comm.exchange import Exchange
 from ddpgd.config.schema import Config
@@ -22,6 +22,7 @@ __all__ = [
     "evaluate",
     "exchange",
     "load_params",
+    "plot",
     "predict",
     "read_history",
     "read_summary",

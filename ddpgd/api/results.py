@@ -1,6 +1,7 @@
 """Results of a run, in this process: records, params, and class probabilities of images."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,28 @@ def read_summary(run: str | os.PathLike[str]) -> Summary:
     from ddpgd.run import summary
 
     return summary.read_summary(Path(run))
+
+
+def plot(runs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> None:
+    """Draws loss, accuracy, learning rate, gradient norm and throughput of runs over each other.
+
+    Args:
+        runs: Run folders.
+        out: The picture, a PNG or SVG file.
+
+    Raises:
+        InputError: A folder has no records, matplotlib is missing, or the file cannot be written.
+
+    >>> import ddpgd, pathlib, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> config = ddpgd.Config(data="synthetic", hidden=(16,), steps=20, run_dir=folder + "/first", quiet=True)
+    >>> ddpgd.plot([ddpgd.train(config)["run_dir"]], folder + "/first.png")
+    >>> pathlib.Path(folder, "first.png").exists()
+    True
+    """
+    from ddpgd.run.plots import draw_folders
+
+    draw_folders([Path(run) for run in runs], Path(out))
 
 
 def load_params(run: str | os.PathLike[str]) -> dict[str, NDArray[np.float32]]:

@@ -18,8 +18,7 @@ from ddpgd.doctor import doctor
 from ddpgd.errors import DdpgdError, InputError, one_line
 from ddpgd.run import checkpoint, inference, setup
 from ddpgd.run.compare import compare, differing_options
-from ddpgd.run.plots import draw_runs
-from ddpgd.run.records import read_records
+from ddpgd.run.plots import draw_folders
 from ddpgd.run.stderr import say
 from ddpgd.scaling import command as scaling_command
 from ddpgd.scaling import plan
@@ -114,10 +113,7 @@ def _doctor(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: S
 
 def _plot(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
     def work() -> None:
-        folders = [Path(run) for run in parsed["runs"]]
-        names = [folder.name for folder in folders]
-        titles = names if len(set(names)) == len(names) else parsed["runs"]
-        draw_runs({title: read_records(run) for title, run in zip(titles, folders, strict=True)}, Path(parsed["out"]))
+        draw_folders([Path(run) for run in parsed["runs"]], Path(parsed["out"]))
         print(parsed["out"])
 
     on_root(world, work)

@@ -181,12 +181,12 @@ def _threads(everybody: Everybody) -> Iterator[Finding]:
         wanted = sum(facts.blas_threads for facts in theirs)
         if cores and wanted > len(cores):
             yield Finding(
-                f"{host}: {len(theirs)} ranks with {theirs[0].blas_threads} BLAS threads each, on {len(cores)} cores",
+                f"{host}: {len(theirs)} ranks with {theirs[0].blas_threads} BLAS threads each, on {plural(len(cores), 'core')}",
                 "export OMP_NUM_THREADS=1 (ddpgd train computes with one thread a rank in any case)",
             )
         if cores and len(theirs) > len(cores):
             yield Finding(
-                f"{host}: {len(theirs)} ranks on {len(cores)} cores wait for each other",
+                f"{host}: {len(theirs)} ranks on {plural(len(cores), 'core')} wait for each other",
                 f"at most -n {len(cores)} there",
             )
         for first, second in combinations(theirs, 2):

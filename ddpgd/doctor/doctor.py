@@ -58,7 +58,7 @@ def report(everybody: Everybody, found: Sequence[Finding], pairs: Sequence[Pair]
     lines = [
         f"{plural(len(everybody), 'rank')}, on {hosts}; "
         f"{own.launched.launcher or 'no launcher'}; MPI library: {own.library or 'none'}",
-        f"rank 0: {own.gpu.name if own.gpu else f'no GPU ({own.gpu_absence})'}; {own.cpu}, {len(own.cores)} cores; "
+        f"rank 0: {own.gpu.name if own.gpu else f'no GPU ({own.gpu_absence})'}; {own.cpu}, {plural(len(own.cores), 'core')}; "
         f"{own.blas}, {own.blas_threads} threads; data: {own.data or own.data_absence}",
         *notes,
     ]

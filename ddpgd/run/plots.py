@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpgd.errors import InputError
+from ddpgd.run.records import read_records
 from ddpgd.training.counters import Record
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -23,6 +24,16 @@ PANELS = (
 
 LOGARITHMIC = ("train_loss_mean", "test_loss_mean", "grad_norm")
 DPI = 120
+
+
+def draw_folders(folders: Sequence[Path], path: Path) -> None:
+    """Draws the records of run folders, by their names, over each other.
+
+    InputError: a folder has no records, matplotlib is missing, or the file cannot be written.
+    """
+    names = [folder.name for folder in folders]
+    titles = names if len(set(names)) == len(names) else list(map(str, folders))
+    draw_runs({title: read_records(folder) for title, folder in zip(titles, folders, strict=True)}, path)
 
 
 def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path) -> None:

@@ -42,7 +42,7 @@ class Summary(TypedDict):
         step_us_median: Median time of a step, microseconds.
         exchange_us_median: Median time of the exchange in a step, microseconds, waiting for other ranks included.
         step_shares: Fractions of a step: "compute", "wait", "exchange" and "update", and "bubble" in a pipeline, where stages
-            wait for each other; they add up to 1.
+            wait for each other; they add up to 1. A step that is one CUDA graph is "compute" as a whole.
         late_rank: The rank that the others wait for, from 20 % of the time on: "rank", "share" (of the time), "run_share" (of
             the time, with a core) and "run_share_most" (the largest of any rank); else None.
         optimizer_bytes: Bytes of the optimizer's vectors on the rank that holds most; None in earlier versions.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import summary
 
+from patience import slowness
 from runs import records
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +57,9 @@ def test_run_goes_on_without_latest_and_past_a_cut_checkpoint(tmp_path: Path) ->
     environment = os.environ | {"RUN": f"{run}/", "RANKS": "1"}
     for steps in ("6", "8"):
         command = [LOCAL, *SMALL, "--steps", steps, "--checkpoint-every", "3"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=300 * slowness(), check=False
+        )
         assert done.returncode == 0, done.stderr
         assert records(run)[-1]["step"] == int(steps)
         (run / "checkpoints" / "latest").unlink()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+import ddpgd
 from ddpgd.comm import bulk
 from ddpgd.comm.levels import RANKS_PER_NODE
 from ddpgd.comm.transports.mpi_host import MpiHost
@@ -31,6 +32,24 @@ CONFIGURATIONS: dict[str, Record] = {
     "fewer micro-batches than ranks": {"global_batch": 3, "micro_batch": 1, "optimizer": "sgd"},
     "one micro-batch": {"global_batch": 20, "micro_batch": 20, "loss": "mse"},
 }
+
+
+def test_trainings_of_the_library_leave_no_communicators(comm: MPI.Intracomm, folder: Path) -> None:
+    """An MPI library has a limited number of them: attributes of the world go with each copy, and with its end."""
+    copied: list[int] = []
+    freed: list[int] = []
+
+    def copy(_comm: MPI.Comm, _keyval: int, value: int) -> int:
+        copied.append(value)
+        return value
+
+    keyval = MPI.Comm.Create_keyval(copy, lambda *_: freed.append(0))
+    MPI.COMM_WORLD.Set_attr(keyval, 7)
+    for number in range(3):
+        config = ddpgd.Config(data="synthetic", hidden=(8,), steps=2, run_dir=str(folder / str(number)), quiet=True)
+        ddpgd.train(config)
+    MPI.COMM_WORLD.Delete_attr(keyval)
+    assert len(freed) - 1 == len(copied) >= 3 * (comm.size > 1)
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

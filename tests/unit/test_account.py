@@ -60,6 +60,29 @@ def test_a_batch_of_more_than_all_samples_is_told_of() -> None:
     assert any(line.startswith("WARNING: --global-batch 4,096 is more than the 64 training samples") for line in lines)
 
 
+def test_the_last_lines_tell_the_time_since_a_resume_and_count_in_words() -> None:
+    summary = {
+        "train_s": 3.2,
+        "train_s_since_start": 2.75,
+        "world_size": 1,
+        "num_nodes": 1,
+        "backend": "numpy",
+        "steps": 1,
+    }
+    summary |= {
+        "test_accuracy": 0.9,
+        "test_loss_mean": 0.3,
+        "params_sha256": "0" * 64,
+        "step_us_median": 5.0,
+        "warnings": [],
+    }
+    summary |= {"exchange_us_median": 0.0, "wire_bytes_per_step": 0, "late_rank": None}
+    lines = report.conclusion(summary, "runs/any")
+    assert lines[1].startswith("3.2 s of training on 1 rank, 2.8 s of it since the resume: 1 step of 5 us")
+    lines = report.conclusion(summary | {"train_s_since_start": 3.2}, "runs/any")
+    assert lines[1].startswith("3.2 s of training on 1 rank: 1 step of 5 us")
+
+
 def test_a_grid_is_told_and_ranks_apart_are_warned_of() -> None:
     config = resolve(Config(global_batch=256, micro_batch=64, shards=2, tensor=2), 3)
     given = "mpi-host", "numpy", (784, 10), 7850, 1, synthetic.make(64, 64), "runs/any", (0, 10)

@@ -126,7 +126,7 @@ NO_GPU = {"gpu": None, "gpu_absence": "CuPy finds no GPU", "cuda": None}
          "other settings than the others (first on b): (('OMP_NUM_THREADS', '8'),)", "mpirun -x NAME=VALUE", False),
         (changed(0, blas_threads=16), "a: 2 ranks with 16 BLAS threads each, on 8 cores", "OMP_NUM_THREADS=1", False),
         ([healthy(rank, "a", cores=(0,), gpu=None, cuda=None, blas_threads=1) for rank in range(2)],
-         "a: 2 ranks on 1 cores wait for each other", "at most -n 1", False),
+         "a: 2 ranks on 1 core wait for each other", "at most -n 1", False),
         ([healthy(rank, "a", cores=(0,), gpu=None, cuda=None, blas_threads=1) for rank in range(2)],
          "a: ranks are bound to the same core 0", "--bind-to none", False),
     ],

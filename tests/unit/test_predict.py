@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, UnidentifiedImageError
 
 import pictures
 import runs
@@ -197,6 +197,22 @@ def test_a_picture_of_nothing_is_refused(tmp_path, pixels):
     with pytest.raises(InputError, match="no digit") as error:
         prepare(save(tmp_path / "empty.png", pixels), SHAPE)
     assert "\n" not in str(error.value)
+
+
+def test_formats_that_are_not_listed_are_not_tried(tmp_path, monkeypatch):
+    """Pillow starts another program for some, as for PostScript."""
+    tried, path = [], tmp_path / "any.png"
+    path.write_bytes(b"no picture")
+    Image.init()
+    monkeypatch.setattr(Image, "ID", [*Image.ID, "TRAP"])
+    monkeypatch.setitem(Image.OPEN, "TRAP", (None, lambda prefix: tried.append(prefix)))
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(path)
+    assert tried
+    tried.clear()
+    with pytest.raises(InputError, match=r"any\.png"):
+        prepare(path, SHAPE)
+    assert not tried
 
 
 def test_what_is_no_picture_is_refused(tmp_path):

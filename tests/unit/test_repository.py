@@ -42,6 +42,15 @@ def test_git_ignores_what_the_documents_commands_make(tmp_path: Path) -> None:
     assert listed.stdout == "?? .gitignore\n"
 
 
+def test_no_two_documents_use_the_same_run_folder() -> None:
+    """Commands of one work in a folder where those of another were run."""
+    found: dict[str, set[str]] = {}
+    for document in DOCUMENTS:
+        for name in re.findall(r"--(?:out|run-dir)[ =](\w[\w./-]*)", document.read_text(encoding="utf-8")):
+            found.setdefault(name, set()).add(document.name)
+    assert {name: documents for name, documents in found.items() if len(documents) > 1} == {}
+
+
 def test_git_ignores_none_of_our_folders(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     shutil.copy(ROOT / ".gitignore", tmp_path)

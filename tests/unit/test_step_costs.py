@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ddpgd.training.step_result import StepResult
-from ddpgd.training.timing import StepCosts, late_rank, shares
+from ddpgd.training.timing import KEPT, StepCosts, late_rank, shares
 
 
 def test_what_others_wait_for_is_no_exchange() -> None:
@@ -23,6 +23,15 @@ def test_waiting_of_stages_is_the_bubble() -> None:
     second = np.array([[100.0], [80.0], [10.0], [10.0]])
     found = shares([first, second])
     assert found == pytest.approx({"compute": 0.6, "wait": 0, "exchange": 0.1, "update": 0.1, "bubble": 0.2})
+
+
+def test_what_is_kept_of_steps_has_a_bound() -> None:
+    costs = StepCosts()
+    for _ in range(7):
+        costs.add(StepResult(KEPT // 2, 1, [], False, 0.0, False, 0.1, None, 0.0, 1.0, 0.5, 0.1, 1, None))
+    kept = costs.step_us, costs.timed_us, costs.compute_us, costs.exchange_us, costs.stage_wait_us
+    assert {len(one) <= 2 * KEPT for one in kept} == {True}
+    assert len(costs.step_us) >= KEPT
 
 
 def test_no_steps_have_no_shares() -> None:

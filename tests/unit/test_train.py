@@ -100,6 +100,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert resumed["params_sha256"] == checkpoint.find(tmp_path / "whole", print)[1].facts["params_sha256"]
     assert records(tmp_path / "cut") == records(tmp_path / "whole")
     assert resumed["world_size"] == after
+    assert 0 < resumed["train_s_since_start"] < resumed["train_s"]
 
 
 def test_a_run_can_go_on_for_longer_and_twice(tmp_path: Path) -> None:
