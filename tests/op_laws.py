@@ -136,7 +136,7 @@ def _groups(rows: int, micro_batch: int) -> list[slice]:
 
 
 @over_rows
-@pytest.mark.parametrize("width", [21, 48])
+@pytest.mark.parametrize("width", [0, 21, 48])
 def test_gather_normalise(bench: Bench, rng: np.random.Generator, micro_batch: int, rows: int, width: int) -> None:
     del micro_batch
     images = rng.integers(0, 256, (1100, width), dtype=np.uint8)

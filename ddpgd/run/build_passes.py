@@ -39,7 +39,7 @@ def passes(
     if not isinstance(grid.pipeline, PointToPoint):
         name = grid.pipeline.name
         raise InputError(
-            f"--pipeline: over {name} a rank cannot send while it computes; type --backend numpy, or drop it"
+            f"--pipeline: over {name} a rank cannot send while it computes; type --transport mpi-host, or drop it"
         )
     shards = build_network.shards_of(config, grid.shape, grid.place)
     columns = partial(_own_columns, shards)

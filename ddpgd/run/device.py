@@ -52,7 +52,7 @@ class Machine:
         if self.device is None:
             return Reached(world)
         _check_same_products(backend.products, world)
-        return reach(config.transport, self.owns_gpu, backend, world)
+        return reach(config.transport, self.owns_gpu, backend, world, config.pipeline > 1)
 
     def inside(self, config: Config, backend: Ops, transport: Transport, group: Transport) -> Transport | None:
         """Returns a faster transport for the ranks of a node, `group`, than that of all ranks; None: there is none."""

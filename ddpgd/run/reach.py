@@ -22,7 +22,7 @@ class Reached(NamedTuple):
     why: str = ""
 
 
-def reach(name: str, owns_gpu: bool, backend: Ops, world: Transport) -> Reached:
+def reach(name: str, owns_gpu: bool, backend: Ops, world: Transport, has_stages: bool = False) -> Reached:
     """Returns the transport that --transport `name` means for the device arrays of `backend`; every rank calls it.
 
     `auto` takes NCCL where each rank has a GPU of its own and a trial succeeds on all ranks; else host memory.
@@ -32,6 +32,7 @@ def reach(name: str, owns_gpu: bool, backend: Ops, world: Transport) -> Reached:
         owns_gpu: True if no two ranks share a GPU.
         backend: The backend of a rank.
         world: The ranks.
+        has_stages: True in a pipeline, whose ranks send while they compute, which host memory alone allows.
 
     Raises:
         InputError: On all ranks: the named transport cannot serve.
@@ -48,6 +49,8 @@ def reach(name: str, owns_gpu: bool, backend: Ops, world: Transport) -> Reached:
         return Reached(staged)
     if not owns_gpu:
         return Reached(staged, "NCCL wants a GPU for each rank")
+    if has_stages:
+        return Reached(staged, "stages send to each other through host memory")
     transport, why = _nccl(backend, world)
     return Reached(staged, why) if transport is None else Reached(transport, "each rank has a GPU of its own")
 

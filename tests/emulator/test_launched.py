@@ -40,7 +40,7 @@ def test_ranks_that_share_a_gpu_have_the_bits_of_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("transport", ["mpi-cuda", "nccl"])
 def test_transports_of_device_memory_have_the_bits_of_one_rank(transport: str, tmp_path: Path) -> None:
     hashes = set()
-    for num_ranks in (0, 2, 3):
+    for num_ranks in (0, 3):
         flags = ("--transport", transport) if num_ranks else ()
         done = launch(num_ranks, tmp_path / str(num_ranks), "--backend", "cupy", *flags, devices="4")
         assert done.returncode == 0, done.stderr
@@ -51,7 +51,7 @@ def test_transports_of_device_memory_have_the_bits_of_one_rank(transport: str, t
     assert len(hashes) == 1
 
 
-@pytest.mark.parametrize("wire", ["float16", "int8"])
+@pytest.mark.parametrize("wire", [pytest.param("float16", marks=pytest.mark.deep), "int8"])
 def test_lossy_wires_over_transports_leave_the_same_weights(wire: str, tmp_path: Path) -> None:
     hashes = set()
     for transport in ("mpi-host", "mpi-cuda", "nccl"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ddpgd.errors import InputError, Interrupted, NonFiniteError
+from ddpgd.errors import Interrupted, NonFiniteError
 from ddpgd.run import build, checkpoint, report
 from ddpgd.training.stopping import StopRequest
 from runs import Record, records, train, train_on_small_digits
@@ -50,22 +50,23 @@ def test_the_same_bits_on_any_number_of_ranks(name: str, tmp_path: Path) -> None
         assert records(tmp_path / str(world_size)) == wanted
 
 
-@pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
-def test_ranks_that_share_layers_have_the_bits_of_one(precision: str, tmp_path: Path) -> None:
+LAYOUTS = [(1, 1, 3, "off"), (2, 1, 2, "on"), (4, 1, 4, "off"), (2, 1, 4, "on"), (3, 1, 3, "off")]
+LAYOUTS += [(1, 2, 2, "off"), (1, 3, 3, "off"), (2, 2, 4, "off"), (1, 2, 4, "on")]
+"""Tensor and pipeline parallel ranks, all ranks, and whether the optimizer is sharded."""
+
+
+@pytest.mark.parametrize(
+    "precision", ["float32", "bfloat16", *(pytest.param(name, marks=pytest.mark.deep) for name in ("tf32", "float16"))]
+)
+def test_layouts_have_the_bits_of_one_rank(precision: str, tmp_path: Path) -> None:
     given = {"hidden": (13, 9), "shards": 4, "precision": precision, "clip_norm": 0.2, "steps": 5}
     alone = gpu(tmp_path / "1", **given)
     assert gpu(tmp_path / "uncut", **given | {"shards": 1})["params_sha256"] != alone["params_sha256"]
-    for tensor, world_size, sharded in ((1, 3, "off"), (2, 2, "on"), (4, 4, "off"), (2, 4, "on"), (3, 3, "off")):
-        layout = {"tensor": tensor, "shard_optimizer": sharded}
-        summary = gpu(tmp_path / f"{tensor} of {world_size}", world_size, **given, **layout)
-        assert summary["params_sha256"] == alone["params_sha256"]
-
-
-def test_stages_on_gpus_are_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"^--pipeline: over threads a rank cannot send while it computes; type --backend n"
-    ):
-        gpu(tmp_path, 2, pipeline=2)
+    for number, (tensor, pipeline, world_size, sharded) in enumerate(LAYOUTS):
+        layout = {"tensor": tensor, "pipeline": pipeline, "shard_optimizer": sharded}
+        layout |= {"pipeline_schedule": "gpipe"} if number % 2 and pipeline > 1 else {}
+        summary = gpu(tmp_path / f"layout {number}", world_size, **given, **layout)
+        assert summary["params_sha256"] == alone["params_sha256"], layout
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any, Protocol, Self
 
 from numpy.typing import DTypeLike, NDArray
 
-from ddpgd.comm.transport import Array, T, Transport
+from ddpgd.comm.transport import Array, PointToPoint, T, Transport
 
 
 class Staging(Protocol):
@@ -74,6 +74,25 @@ class Staged:
 
     def barrier(self) -> None:
         self._transport.barrier()
+
+    def send(self, array: Array, peer: int) -> Callable[[], object]:
+        ((host,),) = self._downloaded([[array]])
+        return self._point_to_point().send(host, peer)
+
+    def receive(self, array: Array, peer: int) -> Callable[[], object]:
+        host = self._host(array)
+        wait = self._point_to_point().receive(host, peer)
+
+        def arrive() -> None:
+            wait()
+            self._staging.upload(host, array)
+            self._staging.synchronize()  # the next message may come into `host` at once
+
+        return arrive
+
+    def _point_to_point(self) -> PointToPoint:
+        assert isinstance(self._transport, PointToPoint)
+        return self._transport
 
     def duplicate(self) -> Self:
         return type(self)(self._transport.duplicate(), self._staging)

@@ -140,7 +140,7 @@ class Cuda:
         num_rows, num_pixels = x.shape
         check(x, self.activation_dtype)
         assert y.dtype == np.int64
-        grid = count_of(num_rows * count_of(num_pixels, 16), THREADS)
+        grid = count_of(num_rows * max(1, count_of(num_pixels, 16)), THREADS)
         factors = np.float32(1.0 / (255.0 * std)), np.float32(mean / std)
         sizes = np.int32(num_rows), np.int32(num_pixels)
         samples = images, labels, order, cursor, np.int64(offset)

@@ -3,12 +3,12 @@
 #include "value.cuh"
 #include "words.cuh"
 
-// One thread for 16 pixels of a row. factor = 1 / (255 std), shift = mean / std.
+// One thread for 16 pixels of a row; for a row without pixels, one as well. factor = 1 / (255 std), shift = mean / std.
 extern "C" __global__ void __launch_bounds__(256) gather_normalise(
     const unsigned char* images, const unsigned char* labels, const long long* order, const long long* cursor,
     long long offset, float factor, float shift, Value* x, long long* y, int num_rows, int num_pixels)
 {
-    const int chunks = (num_pixels + 15) / 16;
+    const int chunks = max(1, (num_pixels + 15) / 16);
     const int item = 256 * blockIdx.x + threadIdx.x;
     const long long row = item / chunks;
     if (row >= num_rows) return;
