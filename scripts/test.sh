@@ -42,8 +42,8 @@ parallel() {
     done
 }
 
-# Two tests at a time: one launches ranks while another waits.
-e2e() { OMPI_MCA_mpi_yield_when_idle=1 section python -m pytest -n 2 --dist loadscope tests/e2e; }
+# Three files at a time: one launches ranks while others wait.
+e2e() { OMPI_MCA_mpi_yield_when_idle=1 section python -m pytest -n 3 --dist loadscope tests/e2e; }
 
 deep() { OPENBLAS_NUM_THREADS=1 section python -m pytest -m deep -n 2 --dist loadscope tests/e2e tests/emulator; }
 

@@ -1,6 +1,7 @@
 """Short runs on a few drawn digits, cut over any number of threads, and what they left behind."""
 
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -39,6 +40,21 @@ def small_digits() -> Dataset:
         for images in (whole.train_images, whole.test_images)
     )
     return replace(whole, train_images=train_images, test_images=test_images, image_shape=SMALL_SHAPE)
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """Writes bytes as a file of the format of MNIST."""
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+def write_small_digits(folder: Path) -> None:
+    """Writes `small_digits` as files, for runs in processes of their own."""
+    data = small_digits()
+    parts = {"train": (data.train_images, data.train_labels), "t10k": (data.test_images, data.test_labels)}
+    for name, (images, labels) in parts.items():
+        write_idx(folder / f"{name}-images-idx3-ubyte", images.reshape(-1, *SMALL_SHAPE))
+        write_idx(folder / f"{name}-labels-idx1-ubyte", labels)
 
 
 def train_on_small_digits(put: Callable[[Any, str, Any], None]) -> None:

@@ -56,6 +56,7 @@ def test_other_machines_find_the_data_where_this_one_does(tmp_path: Path, lab: N
     assert "data: synthetic digits" in done.stdout
 
 
+@pytest.mark.deep
 @needs_venv
 def test_what_the_documents_show(tmp_path: Path, lab: None) -> None:  # noqa: ARG001
     """Their host file has other names, and fewer ranks; runs are shorter."""

@@ -87,6 +87,7 @@ def test_a_cancelled_job_leaves_a_checkpoint_and_is_not_queued_again(tmp_path: P
     assert not (tmp_path / "cancelled" / "summary.json").exists()
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("lab")
 def test_what_the_documents_show(tmp_path: Path) -> None:
     """With fewer nodes, ranks and steps; flags of sbatch win over those of the script."""

@@ -3,7 +3,6 @@
 import gzip
 import json
 import shutil
-import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import numpy as np
 import pytest
 from conftest import DDPGD, MPIRUN, PYTHON, call_ddpgd, run_ddpgd, under_mpirun
 from PIL import Image
+
+from runs import write_idx
 
 SYNTHETIC = ("--data", "synthetic", "--steps", "3")
 
@@ -108,11 +109,6 @@ LAUNCHED: list[tuple[str, tuple[str, ...], str]] = [
     *(row for row in TABLE if row[0] in SAMPLE),
 ]
 """Rows for two ranks: what rank 0 finds while it parses, what each rank finds in its data, what rank 0 finds in files."""
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
 def write_data(folder: Path, side: int = 4, test_side: int | None = None) -> Path:

@@ -5,20 +5,35 @@ import os
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from ddpgd.comm.launcher import node
+from runs import write_small_digits
 
 MPIRUN = shlex.split(os.environ.get("DDPGD_MPIRUN", "mpirun --oversubscribe"))
 SITE = Path(__file__).parent / "site"
-SMALL = "train --data synthetic --hidden 12 --steps 4 --global-batch 50 --micro-batch 9 --evaluate-every 99 --quiet"
+SMALL = "train --hidden 12 --steps 4 --global-batch 50 --micro-batch 9 --evaluate-every 99 --quiet"
+
+
+@cache
+def small_data() -> "TemporaryDirectory[str]":
+    """A folder with few and small samples, which is there as long as this process is."""
+    folder = TemporaryDirectory()
+    write_small_digits(Path(folder.name))
+    return folder
 
 
 def launch(num_ranks: int, folder: Path, *flags: str, devices: str = "1") -> subprocess.CompletedProcess[str]:
     """A short run in `folder`; 0 ranks: without mpirun."""
-    environment = os.environ | {"PYTHONPATH": str(SITE), "DDPGD_EMULATOR_DEVICES": devices}
+    environment = os.environ | {
+        "PYTHONPATH": str(SITE),
+        "DDPGD_EMULATOR_DEVICES": devices,
+        "DDPGD_DATA": small_data().name,
+    }
     command = [sys.executable, "-m", "ddpgd", *SMALL.split(), "--run-dir", str(folder), *flags]
     full = [*MPIRUN, "-n", str(num_ranks), *command] if num_ranks else command
     return subprocess.run(full, env=environment, capture_output=True, text=True, check=False)

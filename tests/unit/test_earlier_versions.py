@@ -6,7 +6,6 @@ is ever changed.
 
 import gzip
 import shutil
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ddpgd.run import checkpoint, former_layout, inference
 from ddpgd.run.compare import compare
 from ddpgd.run.records import read_records
 from oracles import dense_layout
-from runs import train
+from runs import train, write_idx
 
 VERSIONS = Path(__file__).parents[1] / "data"
 FIXTURES = sorted(str(path.relative_to(VERSIONS)) for path in VERSIONS.glob("version-*/*.safetensors.gz"))
@@ -38,11 +37,6 @@ WAYS: dict[str, dict[str, Any]] = {
         "lr": 0.01,
     },
 }
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
 @pytest.fixture
