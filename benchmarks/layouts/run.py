@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from benchmarks.lib.arguments import load
 from benchmarks.lib.common import SHARED_MEMORY, typed
-from benchmarks.lib.results import between, ratios, spread
+from benchmarks.lib.results import Spread, between, ratios, spread
 from ddpgd.errors import InputError
 from ddpgd.run.summary import read_summary
 from ddpgd.scaling.arguments import OneLineParser, positive, some_of
@@ -53,6 +53,8 @@ SHARING = {
     "pipeline 2, gpipe": LayoutRun(2, "--pipeline 2 --pipeline-schedule gpipe"),
 }
 """Layouts of two ranks, by name."""
+LEADING = ("tensor 2", "pipeline 2, 1f1b")
+"""Those that the conclusion names."""
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -116,7 +118,7 @@ class Measurement:
 
     @property
     def page(self) -> list[str]:
-        """Two tables. RunFailed: layouts of equal shards have other params."""
+        """A table. RunFailed: layouts of equal shards have other params."""
         ones = {
             shards: {self.hashes[name] for name in self.hashes if ("S = 1" in name) is shards}
             for shards in (True, False)
@@ -131,18 +133,29 @@ class Measurement:
             ]
             lines += [f"S = 4 takes {between(ratios(s_1, s_4), '.2f')} x the time of S = 1, within a round.\n"]
         lines += [f"| layout | samples/s | over {REFERENCE} | predicted | error |", "|---|---|---|---|---|"]
-        errors = []
         for name in SHARING:
-            cells = [
-                between(spread(self.rates[name]), ",.0f"),
-                between(ratios(self.rates[name], self.rates[REFERENCE]), ".2f"),
-            ]
+            cells = [between(spread(self.rates[name]), ",.0f"), between(self._over(name), ".2f")]
             if name in self.predicted:
-                predicted, measured = statistics.median(self.predicted[name]), statistics.median(self.rates[name])
-                errors.append(predicted / measured - 1)
-                cells += [f"{predicted:,.0f}", f"{errors[-1]:+.0%}"]
+                cells += [f"{statistics.median(self.predicted[name]):,.0f}", f"{self._errors[name]:+.0%}"]
             lines.append(f"| {' | '.join([name, *cells, *[''] * (4 - len(cells))])} |")
-        return [*lines, f"\nMedian error of the predictions: {statistics.median(map(abs, errors)):.0%}."]
+        return lines
+
+    @property
+    def conclusion(self) -> str:
+        """A sentence."""
+        gains = (
+            f"{name} does {self._over(name)['median']:.2f} times the work of data parallel ranks" for name in LEADING
+        )
+        error = statistics.median(map(abs, self._errors.values()))
+        return f"{TITLES[self.link]} {' and '.join(gains)}; `ddpgd plan --layouts` is off by {error:.0%} in the median."
+
+    def _over(self, name: str) -> Spread:
+        return ratios(self.rates[name], self.rates[REFERENCE])
+
+    @property
+    def _errors(self) -> dict[str, float]:
+        """Medians over rounds of how far each prediction was above what was measured in the same round."""
+        return {name: ratios(own, self.rates[name])["median"] - 1 for name, own in self.predicted.items()}
 
 
 def compare(asked: argparse.Namespace, arguments: list[str]) -> None:
@@ -156,6 +169,7 @@ def compare(asked: argparse.Namespace, arguments: list[str]) -> None:
             for one in found:
                 one.round()
     print("# Layouts of two ranks, measured and predicted\n")
+    print(*(one.conclusion for one in found), sep="\n", end="\n\n")
     print(
         f"- command: `{facts['command']}`, {facts['time']}; commit: {facts['commit']}; {asked.rounds} rounds, in turn"
     )
