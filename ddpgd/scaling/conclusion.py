@@ -15,6 +15,9 @@ CAUSES = {
 }
 """Causes of the time that a step takes beyond its share of one rank's."""
 
+SHARED_LAYERS = "messages between ranks that share layers, and slower computing than on one rank"
+"""The first of CAUSES where ranks share layers: their messages are part of computing."""
+
 LITTLE = 0.97
 """The efficiency from which on there is nothing to explain."""
 
@@ -57,7 +60,8 @@ def _explained(row: Row) -> str:
     def ms(number: float) -> str:
         return f"{number:.{decimals}f} ms"
 
-    losses = [f"{CAUSES[cause]} {ms(lost)}" for cause, lost in sorted(parts.items(), key=_largest_first) if lost > 0]
+    causes = CAUSES | ({"computing": SHARED_LAYERS} if row.case.tensor > 1 else {})
+    losses = [f"{causes[cause]} {ms(lost)}" for cause, lost in sorted(parts.items(), key=_largest_first) if lost > 0]
     gains = [ms(-lost) for lost in parts.values() if lost < 0]
     told = (
         f"A step takes {ms(step)}, where {ms(perfect)} would be perfect; the difference of {ms(step - perfect)} "
