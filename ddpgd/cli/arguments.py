@@ -1,7 +1,8 @@
 """The commands' arguments: flags, most of them generated from the fields of the configuration, and their values."""
 
 import argparse
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
+from importlib import import_module
 from typing import Any, NoReturn
 
 from ddpgd.config.parsing import coerce, did_you_mean, path
@@ -10,9 +11,6 @@ from ddpgd.config.toml_file import read_toml
 from ddpgd.config.validation import check_rule_has
 from ddpgd.errors import DdpgdError, InputError
 from ddpgd.run.report import VERSION
-from ddpgd.scaling import command as scaling_command
-from ddpgd.scaling import plan
-from ddpgd.scaling import profile as step_profile
 
 _COMMANDS = {
     "train": (
@@ -44,7 +42,7 @@ _COMMANDS = {
         "predict step time and efficiency on any number of ranks, and suggest improvements",
         "mpirun -n 2 ddpgd plan --measure --ranks 8,64,512 --ranks-per-node 8 --link 100Gbit",
     ),
-    "scaling": ("measure strong and weak scaling, and write a report", scaling_command.EXAMPLES),
+    "scaling": ("measure strong and weak scaling, and write a report", "ddpgd scaling --out scaling"),
     "profile": (
         "time the operations of a step on one rank, beside this machine's rate of matrix products",
         "ddpgd profile --hidden 512,512 --micro-batch 128",
@@ -52,13 +50,12 @@ _COMMANDS = {
 }
 """Description and example of each command."""
 
-_OPTIONS: dict[str, Collection[str]] = {
-    "train": OPTIONS,
-    "doctor": ("tensor", "pipeline"),
-    "plan": plan.WORK_OPTIONS,
-    "profile": step_profile.WORK_OPTIONS,
-}
+_OPTIONS: dict[str, Collection[str]] = {"train": OPTIONS, "doctor": ("tensor", "pipeline")}
 """The commands that have options of the configuration, and which."""
+
+_MODULES = {"plan": "ddpgd.scaling.plan", "scaling": "ddpgd.scaling.command", "profile": "ddpgd.scaling.profile"}
+"""Modules that add the flags of a command themselves, and name its options of the configuration in WORK_OPTIONS. Each is
+imported for its command alone: every rank of a run would wait for the others."""
 
 
 class _Shown(DdpgdError):
@@ -86,7 +83,7 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     Raises:
         InputError: An argument is unknown, is missing or has a wrong value.
     """
-    parser, commands = make_parser()
+    parser, commands = make_parser(arguments)
     parsed, unknown = parser.parse_known_args(arguments)
     if parsed.command is None:
         raise InputError(f"type a command: ddpgd {'|'.join(commands)}; `ddpgd --help` shows them")
@@ -100,17 +97,21 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     values = {name: value for name, value in vars(parsed).items() if value is not None}
     if parsed.command == "scaling":
         return values | {"arguments": arguments}
-    if parsed.command not in _OPTIONS:
+    options = _options(parsed.command)
+    if not options:
         return values
-    given = _coerced(values, _OPTIONS[parsed.command])
+    given = _coerced(values, options)
     file = read_toml(values["config"]) if parsed.command == "train" and "config" in values else {}
     together = _without_rivals(file, given) | given
     check_rule_has(together.get("optimizer", OPTIONS["optimizer"].default), given)
     return values | {"given": together}
 
 
-def make_parser() -> tuple[_Parser, dict[str, _Parser]]:
-    """Returns the parser of all arguments, and those of the commands by name."""
+def make_parser(wanted: Container[str] = _COMMANDS) -> tuple[_Parser, dict[str, _Parser]]:
+    """Returns the parser of all arguments, and those of the commands by name.
+
+    `wanted`: words among which those of commands are whose flags matter; others may lack theirs.
+    """
     parser = _Parser(
         prog="ddpgd",
         description="Data-parallel gradient descent: the same bits on any number of ranks.",
@@ -123,13 +124,20 @@ def make_parser() -> tuple[_Parser, dict[str, _Parser]]:
         for name, (text, example) in _COMMANDS.items()
     }
     _add_own_flags(commands)
-    plan.add_flags(commands["plan"])
-    commands["scaling"].description = scaling_command.DESCRIPTION
-    scaling_command.add_flags(commands["scaling"])
-    step_profile.add_flags(commands["profile"])
-    for name, options in _OPTIONS.items():
-        _add_options(commands[name], options)
+    for name in commands:
+        if name in wanted:
+            if name in _MODULES:
+                import_module(_MODULES[name]).add_flags(commands[name])
+            _add_options(commands[name], _options(name))
     return parser, commands
+
+
+def _options(command: str) -> Collection[str]:
+    """Returns the options of the configuration that a command has."""
+    if command in _MODULES:
+        options: Collection[str] = import_module(_MODULES[command]).WORK_OPTIONS
+        return options
+    return _OPTIONS.get(command, ())
 
 
 def _add_own_flags(commands: dict[str, _Parser]) -> None:

@@ -1,4 +1,7 @@
-"""The commands, called with their flags parsed."""
+"""The commands, called with their flags parsed.
+
+What one command alone needs is imported in it: each rank of a run would wait for it.
+"""
 
 import json
 from collections.abc import Sequence
@@ -13,16 +16,9 @@ from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Transport
 from ddpgd.config.schema import Config, flag
 from ddpgd.config.toml_file import read_toml
-from ddpgd.data import picture
-from ddpgd.doctor import doctor
 from ddpgd.errors import DdpgdError, InputError, one_line
 from ddpgd.run import checkpoint, inference, setup
-from ddpgd.run.compare import compare, differing_options
-from ddpgd.run.plots import draw_folders
 from ddpgd.run.stderr import say
-from ddpgd.scaling import command as scaling_command
-from ddpgd.scaling import plan
-from ddpgd.scaling import profile as step_profile
 from ddpgd.training.stopping import StopRequest
 
 _SURE = 0.9
@@ -41,6 +37,7 @@ def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch, _stop:
 
 def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
     """Print an answer for each picture; one that has none is a line on standard error, and exit code 2 at the end."""
+    from ddpgd.data import picture
 
     def work() -> None:
         _, saved = checkpoint.find(Path(parsed["checkpoint"]), say)
@@ -78,6 +75,8 @@ def _data(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: Sto
 
 
 def _compare(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+    from ddpgd.run.compare import compare, differing_options
+
     def work() -> None:
         first, second = map(Path, parsed["runs"])
         num_steps, difference = compare(first, second)
@@ -101,6 +100,8 @@ class _Ill(DdpgdError):
 
 
 def _doctor(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
+    from ddpgd.doctor import doctor
+
     file = parsed.get("config")
     config = Config(**(on_root(world, lambda: read_toml(file)) if file else {}) | parsed["given"])
     shared = config.tensor, config.pipeline
@@ -112,6 +113,8 @@ def _doctor(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: S
 
 
 def _plot(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+    from ddpgd.run.plots import draw_folders
+
     def work() -> None:
         draw_folders([Path(run) for run in parsed["runs"]], Path(parsed["out"]))
         print(parsed["out"])
@@ -120,22 +123,28 @@ def _plot(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: St
 
 
 def _plan(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
+    from ddpgd.scaling import plan
+
     lines = plan.lines(parsed["given"], parsed, world, launched.local_rank)
     if world.rank == 0:
         print("\n".join(lines), flush=True)
 
 
 def _scaling(parsed: dict[str, Any], _world: Transport, launched: Launch, _stop: StopRequest) -> None:
+    from ddpgd.scaling import command
+
     if launched.world_size > 1:
         raise InputError("scaling starts its ranks itself; type ddpgd scaling without mpirun, and --ranks 1,2,4")
-    scaling_command.run(parsed, parsed["arguments"])
+    command.run(parsed, parsed["arguments"])
 
 
 def _profile(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+    from ddpgd.scaling import profile
+
     def work() -> None:
         config = Config(**parsed["given"])
-        found = step_profile.profile(config, parsed["steps"])
-        print("\n".join(step_profile.lines(found, bool(parsed.get("json")))))
+        found = profile.profile(config, parsed["steps"])
+        print("\n".join(profile.lines(found, bool(parsed.get("json")))))
 
     on_root(world, work)
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch  # type: ignore[import-untyped]
-
 from ddpgd.data import mnist
 from ddpgd.data.mirrors import SOURCES, Source, SourceError
 from ddpgd.errors import InputError
@@ -60,6 +58,8 @@ def locate(data: str | None, environment: Mapping[str, str]) -> Place:
 
 def default_cache(environment: Mapping[str, str] = os.environ) -> Path:
     """Return `mnist` in the folder that `DDPGD_CACHE` names, else in the user's cache of the operating system."""
+    import pooch  # type: ignore[import-untyped]  # slow to import, and most ranks are told where their data is
+
     try:
         base = environment.get("DDPGD_CACHE") or str(pooch.os_cache("ddpgd"))
     except RuntimeError:

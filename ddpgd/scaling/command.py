@@ -32,6 +32,9 @@ ddpgd scaling --out scaling
   ddpgd scaling --out scaling --ranks 1,2,4,8 --wires float32,float16 --target 0.97
   ddpgd scaling --out scaling --hosts launch/hosts.example --ranks 1,4,8 -- --hidden 512,512"""
 
+WORK_OPTIONS = ()
+"""Options of `train` that are flags of `scaling`: it hands on what follows `--`."""
+
 OWN_FLAGS = {"--steps", "--epochs", "--max-time", "--until-accuracy", "--global-batch", "--micro-batch", "--accumulate"}
 OWN_FLAGS |= {
     "--tensor",
@@ -49,7 +52,8 @@ OWN_FLAGS |= {
 
 
 def add_flags(parser: ArgumentParser) -> None:
-    """Adds the flags of `ddpgd scaling`."""
+    """Adds the flags of `ddpgd scaling`, its description and its examples."""
+    parser.description, parser.epilog = DESCRIPTION, f"example:\n  {EXAMPLES}"
     wires = OPTIONS["wire"].metadata["choices"]
     add = parser.add_argument
     add("--out", metavar="FOLDER", type=path, required=True, help="folder for all results; made if it is not there")
