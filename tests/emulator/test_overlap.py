@@ -14,12 +14,14 @@ from runs import SMALL_SHAPE, Record, records
 
 from .test_nccl import printed, the_host_looks_once_for_many_steps
 
+FEW: Record = {"steps": 8, "log_every": 5, "evaluate_every": 6}
 CASES: dict[str, Record] = {
     "two": {"hidden": [40]},
-    "four": {"hidden": [40, 40, 40]},
-    "accumulate": {"hidden": [40, 40], "global_batch": 64, "micro_batch": 4, "optimizer": "adam", "clip_norm": 0.5},
-    "ranks without micro-batches": {"hidden": [40], "micro_batch": 10},
-    "float16": {"hidden": [40], "precision": "float16"},
+    "four": FEW | {"hidden": [40, 40, 40]},
+    "accumulate": FEW
+    | {"hidden": [40, 40], "global_batch": 64, "micro_batch": 4, "optimizer": "adam", "clip_norm": 0.5},
+    "ranks without micro-batches": FEW | {"hidden": [40], "micro_batch": 10},
+    "float16": FEW | {"hidden": [40], "precision": "float16"},
     "observed": {"hidden": [40], "log_every": 1, "steps": 5},
 }
 
