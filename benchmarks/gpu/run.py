@@ -33,7 +33,7 @@ from benchmarks.gpu.targets import verdict
 from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Alone
 from ddpgd.errors import InputError
-from ddpgd.run import setup
+from ddpgd.run.loading import load_data
 from ddpgd.scaling.arguments import positive
 
 PARTS = ("steps", "profile", "epoch")
@@ -122,7 +122,7 @@ class Bench:
 
 
 def bench(asked: argparse.Namespace, arguments: list[str]) -> int:
-    data = setup.load_data(asked.data, Alone(), Launch("", 0, 1, 0), say)
+    data = load_data(asked.data, Alone(), Launch("", 0, 1, 0), say)
     with tempfile.TemporaryDirectory(prefix="ddpgd-bench-") as scratch:
         samples = Path(scratch) / "samples.npz"
         np.savez(samples, images=data.train_images, labels=data.train_labels)

@@ -18,6 +18,7 @@ from ddpgd.config.schema import Config, flag
 from ddpgd.config.toml_file import read_toml
 from ddpgd.errors import DdpgdError, InputError, one_line
 from ddpgd.run import checkpoint, inference, setup
+from ddpgd.run.loading import load_data
 from ddpgd.run.stderr import say
 from ddpgd.training.stopping import StopRequest
 
@@ -67,7 +68,7 @@ def _answer(probabilities: NDArray[np.float64], names: Sequence[str]) -> str:
 
 
 def _data(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
-    data = setup.load_data(parsed.get("data"), world, launched, say)
+    data = load_data(parsed.get("data"), world, launched, say)
     if world.rank == 0:
         rows, cols = data.image_shape
         print(f"{data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples,")

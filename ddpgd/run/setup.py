@@ -13,13 +13,11 @@ from typing import Any
 
 from rich.console import Console
 
-from ddpgd.comm.agreement import on_all_ranks, on_root
+from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch, node
 from ddpgd.comm.transport import Alone, Transport
 from ddpgd.config.schema import Config, from_table
 from ddpgd.config.validation import changed, check_rule_has, continued, validate
-from ddpgd.data import download, mnist, synthetic
-from ddpgd.data.mnist import Dataset
 from ddpgd.errors import DdpgdError, InputError
 from ddpgd.kernels.cuda import device as cuda_device
 from ddpgd.run import checkpoint, inference, tensorboard
@@ -27,6 +25,7 @@ from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import agree, mpi_world
 from ddpgd.run.failures import as_one_line
 from ddpgd.run.folder import check_keeps_later
+from ddpgd.run.loading import load_data
 from ddpgd.run.progress import Bar, Guarded, Lines, Quiet
 from ddpgd.run.run import run_on_ranks
 from ddpgd.run.stderr import say
@@ -112,32 +111,6 @@ def evaluate_checkpoint(path: Path, data: str | None, world: Transport, launch: 
         data=dataset.source,
         world_size=world.world_size,
     )
-
-
-def load_data(given: str | None, world: Transport, launch: Launch, report: Say) -> Dataset:
-    """Load the samples, on every rank, into memory of its own; one rank of each node fetches them.
-
-    Rank 0's environment says for all where they are: ranks elsewhere may have another one.
-
-    Raises:
-        InputError: on all ranks, if any rank has no data, or other data than rank 0.
-    """
-    choice = on_root(world, lambda: given if given is not None else os.environ.get("DDPGD_DATA"))
-    place = on_all_ranks(world, lambda: download.locate(choice, os.environ))
-    directory = place.directory
-    if directory is None:
-        data = synthetic.make()
-    else:
-        if place.is_cache:
-            on_all_ranks(world, lambda: download.fetch(directory, report) if launch.local_rank == 0 else directory)
-        data = on_all_ranks(world, lambda: mnist.load(directory))
-        if place.is_cache:
-            on_all_ranks(world, lambda: download.check_fetched(data))
-    digests = world.all_gather_objects(data.sha256)
-    for peer, digest in enumerate(digests):
-        if digest != digests[0]:
-            raise InputError(f"rank {peer} has other data than rank 0; give every node the same files by --data")
-    return data
 
 
 def _place(given: Mapping[str, Any]) -> Path:

@@ -64,6 +64,8 @@ def test_commands_run_in_their_order(document: str, tmp_path: Path) -> None:
     for line, words in said.items():
         if "ddpgd compare" in line:
             assert "equal params, bit for bit" in words, line
+    shown = re.findall(r"global batch \d+ = [^`\n]* accumulated", (ROOT / document).read_text(encoding="utf-8"))
+    assert [words for words in shown if words not in "".join(said.values())] == []
 
 
 def test_other_commands_have_tests_that_run_them() -> None:

@@ -1,5 +1,6 @@
 """Event files of TensorBoard hold what metrics.jsonl holds."""
 
+import re
 import struct
 import sys
 from pathlib import Path
@@ -44,3 +45,8 @@ def test_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(InputError, match="--tensorboard needs tensorboardX; type pip install"):
         check()
+
+
+def test_the_readme_says_how_to_look() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"--tensorboard\b.*\btensorboard --logdir runs", readme, re.DOTALL)
