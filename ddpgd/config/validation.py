@@ -219,8 +219,6 @@ def _validate_divided(config: Config, who: str) -> None:
         )
     if WIRES[config.wire].kind is Kind.COMPRESSOR:
         raise InputError(f"{who}: --wire {config.wire} sums whole vectors, and ranks have parts; drop one of the two")
-    if config.error_feedback:
-        raise InputError(f"{who}: --error-feedback keeps vectors of all params on each rank; drop one of the two")
     if config.exchange == "two-level":
         raise InputError(f"{who}: sums of gradients are flat then; type --exchange flat")
 

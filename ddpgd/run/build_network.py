@@ -120,4 +120,4 @@ def held(config: Config, image_shape: tuple[int, int], shape: Shape, is_sharded:
         params.append(tuple(part.spans_in(whole)))
         own = segments(part.size, shape.data)[place.data] if is_sharded else slice(0, part.size)
         optimizer.append(placed(own, params[-1]))
-    return Held(params, optimizer, whole.size)
+    return Held(params, optimizer, whole.size, shape)

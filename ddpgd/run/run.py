@@ -115,7 +115,8 @@ class Run:
         self._step = build.sync(self._ops, config, data, self._grid, pace.total_steps, *given)
         self._state = self._step.state
         if saved:
-            resharding.restore(self._ops, transport, self._state, saved.arrays, saved.facts["world_size"])
+            self._change = resharding.change(saved, config, self._grid.shape)
+            resharding.restore(self._ops, transport, self._state, saved.arrays, self._change)
             saved.drop_arrays()
 
     @property
@@ -150,12 +151,7 @@ class Run:
         """In what a run that goes on differs from the one before."""
         if self._saved is None:
             return []
-        before, now = self._saved.facts["world_size"], self._transport.world_size
-        lines = [
-            f"{before} ranks before, {now} now: {text}"
-            for text in resharding.describe_resharding(self._state)
-            if before != now
-        ]
+        lines = resharding.describe(self._state, self._change)
         if self._saved.facts.get("backend") not in (None, self._ops.name):
             saved_by = self._saved.facts["backend"]
             lines.append(f"the checkpoint was computed by {saved_by}; {self._ops.name} has other last digits")

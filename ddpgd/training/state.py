@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpgd.comm.bulk import Places
+from ddpgd.comm.grid import Shape
 from ddpgd.comm.sharding import Shares
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import CONTROL_WORDS, Control
@@ -14,11 +15,16 @@ from ddpgd.training.counters import Counters
 
 
 class Held(NamedTuple):
-    """The places, in vectors (size,) of the whole network, of what each rank holds of the params and of the optimizer."""
+    """The places, in vectors (size,) of the whole network, of what each rank of a grid holds of params and optimizer."""
 
     params: list[Places]
     optimizer: list[Places]
     size: int
+    shape: Shape
+
+    def of_replica(self, number: int) -> list[Places]:
+        """Returns the places of params on the ranks that are so far along the data axis; nothing, for the others."""
+        return [own if self.shape.place(rank).data == number else () for rank, own in enumerate(self.params)]
 
 
 @dataclass
@@ -32,7 +38,7 @@ class TrainState:
         counters: The state of the run in numbers, on the host.
         optimizer: The optimizer's vectors by name, float32: this rank's part of (n,).
         replicated: Vectors by their names in checkpoints, params aside, that are equal on all ranks.
-        per_rank: The same: vectors of which each rank has its own.
+        per_rank: The same: vectors of which each rank, or the ranks that together hold the params, have their own.
         divided: The same: vectors of which each rank has the part that `held.optimizer` names.
         shares: The part of params that this rank updates.
         held: What each rank holds.

@@ -36,18 +36,15 @@ def test_every_rank_gets_what_is_meant_for_it(
     monkeypatch.setattr(threads, "Threads", Noting)
 
     def work(transport: Threads) -> None:
-        rank, root = transport.rank, transport.rank == 0
+        rank, root, everybody = transport.rank, transport.rank == 0, range(world_size)
         array = values(rank, shape)
         bulk.broadcast(transport, array)
         np.testing.assert_array_equal(array, values(0, shape))
-        parts = [values(10 + peer, shape) for peer in range(world_size)] if root else []
-        out = np.empty(shape, np.float32)
-        bulk.scatter(transport, parts, out)
-        np.testing.assert_array_equal(out, values(10 + rank, shape))
-        gathered = bulk.gather(transport, values(20 + rank, shape))
-        assert len(gathered) == (world_size if root else 0)
-        for peer, theirs in enumerate(gathered):
-            np.testing.assert_array_equal(theirs, values(20 + peer, shape))
+        own, size = values(20 + rank, shape).reshape(-1), array.size
+        whole = bulk.gather_parts(
+            transport, own, [(slice(0, size),) if peer == world_size - 1 else () for peer in everybody], size
+        )
+        np.testing.assert_array_equal(whole, values(19 + world_size, shape).reshape(-1) if root else np.empty(0))
 
     threads.run(world_size, work)
     assert Noting.longest <= 64

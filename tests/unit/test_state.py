@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ddpgd.comm.grid import Shape
 from ddpgd.comm.transports import threads
 from ddpgd.comm.transports.threads import Threads
 from ddpgd.comm.wires import FORMATS
 from ddpgd.config.schema import from_table
+from ddpgd.config.units import plural
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.optim.rules import RULES
 from ddpgd.run import build, checkpoint, resharding
@@ -48,7 +50,7 @@ def test_a_run_goes_on(way: str, before: int, after: int, tmp_path: Path, capsys
     train(tmp_path / "cut", before, **given)
     at = sorted((tmp_path / "cut" / "checkpoints").glob("step-*"))[0]
     resumed = train(tmp_path / "cut", after, resume=str(at), run_dir=str(tmp_path / "on"), quiet=False)
-    told = f"{before} ranks before, {after} now: " in capsys.readouterr().out
+    told = f"{plural(before, 'rank')} before, {plural(after, 'rank')} now: " in capsys.readouterr().out
     assert told == (before != after)
     if before == after:
         assert resumed["params_sha256"] == whole["params_sha256"]
@@ -67,7 +69,8 @@ def test_no_residual_is_lost_where_ranks_are_fewer(way: str, tmp_path: Path) -> 
 
     def work(transport: Threads) -> dict[str, NDArray[Any]]:
         live = build.sync(Reference(), config, digits(), build.grid(config, transport), 6)
-        resharding.restore(Reference(), transport, live.state, saved.arrays, 3)
+        change = resharding.change(saved, config, Shape(2))
+        resharding.restore(Reference(), transport, live.state, saved.arrays, change)
         return {
             name: vector.astype(np.float64)
             for name, vector in live.state.per_rank.items()
