@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import Field
 from numbers import Integral, Real
@@ -38,8 +39,12 @@ def coerce(option: Field[Any], value: Any, where: str) -> Any:
             raise InputError(f"{where}: {shown(value)} is not true or false")
         return bool(value)
     if kind is tuple:
-        widths = tuple(_number(part, int, where, "widths joined by commas", "512,512") for part in _parts(value))
-        return () if widths == (0,) else widths
+        example = re.search(r"as in ([0-9,]+)", option.metadata["help"])
+        assert example, "the help of an option of several numbers shows some"
+        numbers = tuple(
+            _number(part, int, where, "whole numbers joined by commas", example[1]) for part in _parts(value)
+        )
+        return () if numbers == (0,) else numbers
     if not isinstance(value, str) or (not value and value != option.metadata["bare"]):
         raise InputError(f"{where}: {shown(value)} is not a text")
     if "\0" in value:

@@ -190,6 +190,8 @@ def _validate_grid(config: Config) -> None:
             f"--tensor {config.tensor}: more than --shards {config.shards}; type --shards {config.tensor} in a new run, or "
             f"--tensor {config.shards}"
         )
+    if config.stages and config.pipeline == 1:
+        raise InputError(f"--stages {_text(config.stages)} is for --pipeline; type that as well, or drop it")
     num_layers = len(config.hidden) + 1
     if config.pipeline > num_layers:
         raise InputError(

@@ -86,7 +86,7 @@ def _grid(everybody: Everybody, tensor: int, pipeline: int) -> Iterator[Finding]
     if rest or not data:
         size = tensor * pipeline
         yield Finding(
-            f"{plural(len(everybody), 'rank')} do not form groups of {size}, --tensor {tensor} x --pipeline {pipeline}",
+            f"{plural(len(everybody), 'rank')} cannot form groups of {size}, --tensor {tensor} x --pipeline {pipeline}",
             f"mpirun -n {max(1, data) * size}, or another --tensor or --pipeline",
             is_fatal=True,
         )
@@ -181,7 +181,8 @@ def _threads(everybody: Everybody) -> Iterator[Finding]:
         wanted = sum(facts.blas_threads for facts in theirs)
         if cores and wanted > len(cores):
             yield Finding(
-                f"{host}: {len(theirs)} ranks with {theirs[0].blas_threads} BLAS threads each, on {plural(len(cores), 'core')}",
+                f"{host}: {len(theirs)} ranks with {plural(theirs[0].blas_threads, 'BLAS thread')} each, on "
+                f"{plural(len(cores), 'core')}",
                 "export OMP_NUM_THREADS=1 (ddpgd train computes with one thread a rank in any case)",
             )
         if cores and len(theirs) > len(cores):

@@ -59,7 +59,7 @@ def report(everybody: Everybody, found: Sequence[Finding], pairs: Sequence[Pair]
         f"{plural(len(everybody), 'rank')}, on {hosts}; "
         f"{own.launched.launcher or 'no launcher'}; MPI library: {own.library or 'none'}",
         f"rank 0: {own.gpu.name if own.gpu else f'no GPU ({own.gpu_absence})'}; {own.cpu}, {plural(len(own.cores), 'core')}; "
-        f"{own.blas}, {own.blas_threads} threads; data: {own.data or own.data_absence}",
+        f"{own.blas}, {plural(own.blas_threads, 'thread')}; data: {own.data or own.data_absence}",
         *notes,
     ]
     for title, theirs in kinds(everybody, pairs).items():

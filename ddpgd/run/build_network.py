@@ -105,7 +105,7 @@ def grid_shape(config: Config, world_size: int) -> Shape:
         axes = ("tensor", config.tensor), ("pipeline", config.pipeline)
         flags = " ".join(f"--{axis} {count}" for axis, count in axes if count > 1)
         wanted = " or ".join(str(size * count) for count in (max(1, data), max(1, data) + 1))
-        raise InputError(f"{flags}: {plural(world_size, 'rank')} do not form groups of {size}; start {wanted} ranks")
+        raise InputError(f"{flags}: {plural(world_size, 'rank')} cannot form groups of {size}; start {wanted} ranks")
     return Shape(data, config.pipeline, config.tensor)
 
 

@@ -80,14 +80,14 @@ def test_nothing_is_found_where_nothing_is_wrong() -> None:
     [
         (2, 2, []),
         (4, 1, ["ranks 0, 1, 2 and 3, which would share layers, are on several machines"]),
-        (3, 1, ["4 ranks do not form groups of 3, --tensor 3 x --pipeline 1"]),
-        (2, 4, ["4 ranks do not form groups of 8, --tensor 2 x --pipeline 4"]),
+        (3, 1, ["4 ranks cannot form groups of 3, --tensor 3 x --pipeline 1"]),
+        (2, 4, ["4 ranks cannot form groups of 8, --tensor 2 x --pipeline 4"]),
     ],
 )
 def test_a_grid_fits_the_ranks_and_their_machines(tensor: int, pipeline: int, told: list[str]) -> None:
     found = examine(EVERYBODY, "", linked(), tensor, pipeline)
     assert texts(found) == told
-    assert [finding.is_fatal for finding in found] == ["do not form" in text for text in told]
+    assert [finding.is_fatal for finding in found] == ["cannot form" in text for text in told]
 
 
 SHARED, ONE_KIND = "in a folder that all machines share", "host file of one kind of machines"

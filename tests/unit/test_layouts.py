@@ -197,11 +197,11 @@ def test_many_layers_are_balanced_at_once() -> None:
     ("given", "world_size", "line"),
     [
         ({"tensor": 2}, 2, "--tensor 2: more than --shards 1; type --shards 2 in a new run, or --tensor 1"),
-        ({"shards": 3, "tensor": 2}, 3, "--tensor 2: 3 ranks do not form groups of 2; start 2 or 4 ranks"),
+        ({"shards": 3, "tensor": 2}, 3, "--tensor 2: 3 ranks cannot form groups of 2; start 2 or 4 ranks"),
         (
             {"shards": 2, "tensor": 2, "pipeline": 2},
             3,
-            "--tensor 2 --pipeline 2: 3 ranks do not form groups of 4; start 4 or 8 ranks",
+            "--tensor 2 --pipeline 2: 3 ranks cannot form groups of 4; start 4 or 8 ranks",
         ),
         (
             {"pipeline": 3},
@@ -210,6 +210,7 @@ def test_many_layers_are_balanced_at_once() -> None:
         ),
         ({"shards": 13}, 1, "--shards 13: a hidden layer is 12 wide; type --shards 12 or less"),
         ({"shards": 0}, 1, "--shards 0: must be 1 to 1024"),
+        ({"stages": (1, 1)}, 1, "--stages 1,1 is for --pipeline; type that as well, or drop it"),
         (
             {"pipeline": 2, "stages": (1, 2)},
             2,
