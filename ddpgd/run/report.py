@@ -66,22 +66,39 @@ def introduction(
         f"exchange: {config.reduce}, {config.wire}{feedback}{form}, at most {plural(num_pieces, 'piece')} a rank",
         f"run folder: {folder}",
     ]
-    idle = shape.replica * (shape.data - algebra.num_micro_batches)
-    if idle > 0:
-        lines.append(f"WARNING: {idle} of {ranks} idle: type --accumulate 1, or a larger --global-batch")
-    if apart:
-        lines.append(
-            f"WARNING: ranks {', '.join(map(str, apart))}, which share layers, are on several machines: start ranks node by "
-            "node, or type a smaller --tensor"
-        )
-    if config.global_batch > len(data.train_labels):
-        lines.append(
-            f"WARNING: --global-batch {config.global_batch:,} is more than the {len(data.train_labels):,} training samples: "
-            f"a step is a whole epoch of {len(data.train_labels):,} samples; type a smaller one"
-        )
+    lines += [
+        f"WARNING: {text}"
+        for text in _doubts(config, shape, algebra.num_micro_batches, len(data.train_labels), apart, backend)
+    ]
     if pace[0]:
         lines.append(f"resuming after step {pace[0]} of {pace[1]}")
     return lines
+
+
+def _doubts(
+    config: Config, shape: Shape, num_micro_batches: int, num_samples: int, apart: Sequence[int], backend: str
+) -> list[str]:
+    """Returns a sentence for each thing about a run's start that its user hardly wants."""
+    assert config.global_batch is not None, "resolve() was not called"
+    found = []
+    idle = shape.replica * (shape.data - num_micro_batches)
+    if idle > 0:
+        ranks = plural(shape.data * shape.replica, "rank")
+        found.append(f"{idle} of {ranks} idle: type --accumulate 1, or a larger --global-batch")
+    if apart:
+        found.append(
+            f"ranks {', '.join(map(str, apart))}, which share layers, are on several machines: start ranks node by "
+            "node, or type a smaller --tensor"
+        )
+    if config.global_batch > num_samples:
+        found.append(
+            f"--global-batch {config.global_batch:,} is more than the {num_samples:,} training samples: "
+            f"a step is a whole epoch of {num_samples:,} samples; type a smaller one"
+        )
+    of_gpus = {f"--replay {config.replay}": config.replay != "graph", "--share-gpu": config.share_gpu}
+    if backend.startswith("numpy"):
+        found += [f"{flag} has no effect: it is for GPUs" for flag, is_given in of_gpus.items() if is_given]
+    return found
 
 
 def summary(

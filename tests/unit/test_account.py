@@ -60,6 +60,15 @@ def test_a_batch_of_more_than_all_samples_is_told_of() -> None:
     assert any(line.startswith("WARNING: --global-batch 4,096 is more than the 64 training samples") for line in lines)
 
 
+@pytest.mark.parametrize(("backend", "told"), [("numpy (auto: no GPU)", 2), ("cupy", 0)])
+def test_flags_of_gpus_are_told_of_where_there_is_none(backend: str, told: int) -> None:
+    config = resolve(Config(replay="persistent", share_gpu=True), 1)
+    lines = report.introduction(
+        config, Shape(), 1, "alone", backend, (784, 10), 7850, 1, synthetic.make(300, 64), "runs/any", (0, 10)
+    )
+    assert sum(" has no effect: it is for GPUs" in line for line in lines) == told
+
+
 def test_the_last_lines_tell_the_time_since_a_resume_and_count_in_words() -> None:
     summary = {
         "train_s": 3.2,
