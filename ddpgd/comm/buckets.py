@@ -6,6 +6,10 @@ Li et al., "PyTorch Distributed: experiences on accelerating data parallel train
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from ddpgd.comm.cluster import Cluster, latency_s, seconds
+from ddpgd.comm.traffic import is_one_shot
+from ddpgd.comm.wires import WIRES, Kind, Load
+
 
 class Layer(NamedTuple):
     """A layer, as buckets see it: its first element, which begins a block, and the seconds of its backward pass."""
@@ -22,6 +26,30 @@ class Schedule(NamedTuple):
 
     cuts: tuple[int, ...]
     exposed_s: float
+
+
+def fastest(wire: str, load: Load, layers: Sequence[Layer], cluster: Cluster) -> Schedule:
+    """Returns the buckets with the least exposed time, by the cost model; `why_whole` must have found no reason against."""
+    form = WIRES[wire]
+
+    def sum_s(bucket: slice) -> float:
+        return seconds([form.of_bucket(load, bucket)], cluster)
+
+    whole = form.of_bucket(load, slice(0, load.size))
+    return choose(layers, load.size, sum_s, latency_s(whole, cluster) / whole.rounds)
+
+
+def why_whole(wire: str, load: Load, layers: Sequence[Layer]) -> str:
+    """Returns the reason for which a sum cannot be made in buckets, as a clause; empty: it can."""
+    reasons = {
+        "--reduce fast sums whole vectors": load.reduce == "fast",
+        f"--wire {wire} would round other values": WIRES[wire].kind is not Kind.EXACT,
+        "with --shard-optimizer ranks keep their part of the sum": load.sharded,
+        "a sum of two levels travels whole": bool(load.nodes),
+        "the gradient is too small": is_one_shot(load.size, max(load.pieces), exact=True)
+        or not all_cuts(layers, load.size),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def choose(layers: Sequence[Layer], size: int, sum_s: Callable[[slice], float], latency_s: float) -> Schedule:

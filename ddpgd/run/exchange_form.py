@@ -50,7 +50,8 @@ def choose(config: Config, machine: Machine, ops: Ops, transport: Transport, dat
     """Chooses the form that --exchange and --overlap ask for; every rank calls it, and gets the same; see `of_levels`."""
     chosen = of_levels(config, machine, ops, transport, data)
     link = partial(_link, ops, transport, transport, PROBE_WORDS)
-    overlap = overlaps.plan(config, ops, transport, data, chosen.levels is not None, link)
+    nodes = chosen.levels.nodes if chosen.levels else ()
+    overlap = overlaps.plan(config, ops, transport, data, nodes, link)
     return chosen._replace(overlap=overlap)
 
 

@@ -1,15 +1,14 @@
 """Overlap of the exchange with the backward pass: the buckets that --overlap asks for, or that the cost model finds."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ddpgd.comm.buckets import Layer, all_cuts, choose
-from ddpgd.comm.cluster import Cluster, Link, latency_s, seconds
-from ddpgd.comm.traffic import is_one_shot
+from ddpgd.comm.buckets import Layer, all_cuts, fastest, why_whole
+from ddpgd.comm.cluster import Cluster, Link
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports.capabilities import TRANSPORTS
-from ddpgd.comm.wires import WIRES, Kind, Load
+from ddpgd.comm.wires import Load
 from ddpgd.config.schema import Config
 from ddpgd.config.units import plural
 from ddpgd.data.mnist import Dataset
@@ -35,7 +34,12 @@ class Overlap(NamedTuple):
 
 
 def plan(
-    config: Config, ops: Ops, transport: Transport, data: Dataset, has_levels: bool, link: Callable[[], Link]
+    config: Config,
+    ops: Ops,
+    transport: Transport,
+    data: Dataset,
+    nodes: tuple[int, ...],
+    link: Callable[[], Link],
 ) -> Overlap:
     """Returns the buckets that --overlap means; every rank calls it, and gets the same.
 
@@ -44,56 +48,48 @@ def plan(
         ops: The backend.
         transport: The ranks.
         data: The samples.
-        has_levels: True if the sum has two levels.
+        nodes: The number of ranks of each node, where the sum has two levels; empty: it is flat.
         link: Measures the link between all ranks; every rank calls it.
     """
     if config.overlap == "off" or transport.world_size == 1:
         return Overlap()
     cut, size = build.batches(config, data), build_network.layout(config, data.image_shape).size
-    load = Load(size, cut.num_micro_batches(0), transport.world_size)
+    sharded = config.shard_optimizer == "on"
+    load = Load(
+        size, cut.num_micro_batches(0), transport.world_size, reduce=config.reduce, nodes=nodes, sharded=sharded
+    )
     own = math.ceil(load.num_micro_batches / load.world_size)
     num_rows = min(own, ops.batched_micro_batches(config.micro_batch, size)) * config.micro_batch
-    layers = layer_costs(config, data.image_shape, min(num_rows, cut.global_batch))
-    if why := why_not(config, transport.name, load, layers, has_levels):
+    layers = layer_costs(config, data.image_shape, min(num_rows, cut.global_batch), FLOPS[config.precision])
+    if why := why_not(config, transport.name, load, layers):
         return Overlap(why=why * (config.overlap == "on"))
     if config.overlap == "on":
         return Overlap(all_cuts(layers, size))
     measured = link()
-    return Overlap(faster_cuts(config.wire, load, layers, Cluster(load.world_size, measured, measured)))
+    return Overlap(fastest(config.wire, load, layers, Cluster(load.world_size, measured, measured)).cuts)
 
 
-def layer_costs(config: Config, image_shape: tuple[int, int], num_rows: int) -> list[Layer]:
+def layer_costs(config: Config, image_shape: tuple[int, int], num_rows: int, flops_per_s: float) -> tuple[Layer, ...]:
     """Returns the backward passes of so many rows; the first layer has no gradient of its inputs."""
     network = build_network.layers(config, image_shape)
-    starts, rate = layer_starts(network), FLOPS[config.precision]
-    return [
-        Layer(start, (2 if number == 0 else 4) * num_rows * layer.num_inputs * layer.num_outputs / rate)
-        for number, (start, layer) in enumerate(zip(starts, network, strict=True))
-    ]
+    return tuple(
+        Layer(start, (2 if number == 0 else 4) * num_rows * layer.num_inputs * layer.num_outputs / flops_per_s)
+        for number, (start, layer) in enumerate(zip(layer_starts(network), network, strict=True))
+    )
 
 
-def faster_cuts(wire: str, load: Load, layers: list[Layer], cluster: Cluster) -> tuple[int, ...]:
-    """Returns the cuts with the least exposed time, by the cost model."""
-    form = WIRES[wire]
-
-    def sum_s(bucket: slice) -> float:
-        return seconds([form.of_bucket(load, bucket)], cluster)
-
-    whole = form.of_bucket(load, slice(0, load.size))
-    return choose(layers, load.size, sum_s, latency_s(whole, cluster) / whole.rounds).cuts
+def layer_shares(config: Config, image_shape: tuple[int, int]) -> tuple[Layer, ...]:
+    """Returns the backward passes of layers in a pass, forward and backward, that takes a second."""
+    forward = sum(2 * layer.num_inputs * layer.num_outputs for layer in build_network.layers(config, image_shape))
+    backward = sum(layer.backward_s for layer in layer_costs(config, image_shape, 1, 1.0))
+    return layer_costs(config, image_shape, 1, forward + backward)
 
 
-def why_not(config: Config, transport: str, load: Load, layers: list[Layer], has_levels: bool) -> str:
+def why_not(config: Config, transport: str, load: Load, layers: Sequence[Layer]) -> str:
     """Returns the reason for which nothing can travel beside the backward pass, as a clause; empty: it can."""
-    small = is_one_shot(load.size, max(load.pieces), exact=True) or not all_cuts(layers, load.size)
     reasons = {
         f"{transport} does not send while a rank computes": not TRANSPORTS[transport].overlaps,
         "--sync local sends changes of params": config.sync == "local",
-        "--reduce fast sums whole vectors": config.reduce == "fast",
-        f"--wire {config.wire} would round other values": WIRES[config.wire].kind is not Kind.EXACT,
-        "with --shard-optimizer ranks keep their part of the sum": config.shard_optimizer == "on",
-        "a sum of two levels travels whole": has_levels,
         "with --tensor or --pipeline ranks have parts of the params": config.tensor * config.pipeline > 1,
-        "the gradient is too small": small,
     }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+    return next((reason for reason, holds in reasons.items() if holds), "") or why_whole(config.wire, load, layers)

@@ -32,7 +32,8 @@ def _sentence(
     work: Work, costs: Costs, cluster: Cluster, world_size: int, codings: dict[str, Costs], largest_batch: int
 ) -> str:
     now = predict(work, costs, cluster, world_size)
-    told = f"At {world_size:,} ranks {bound(now)}: {percent(now.efficiency)} efficient"
+    beside = f", with {now.num_buckets} buckets beside the backward pass" if now.num_buckets > 1 else ""
+    told = f"At {world_size:,} ranks {bound(now)}: {percent(now.efficiency)} efficient{beside}"
     if now.efficiency >= WANTED:
         return f"{told}; nothing needs to change."
     better = [
@@ -54,7 +55,7 @@ def _sentence(
 def bound(now: Prediction) -> str:
     """Names the largest loss of a step."""
     losses = {
-        "the start-up of messages costs most (latency-bound)": now.latency_s,
+        "the start-up of messages costs most (latency-bound)": now.latency_s - max(0.0, now.hidden_s - now.transfer_s),
         "the link's rate costs most (bandwidth-bound)": max(0.0, now.transfer_s - now.hidden_s),
         "encoding costs most": now.coding_s,
         "waiting for the slowest rank costs most": now.wait_s,

@@ -5,12 +5,15 @@ operations in MPICH", 2005. Seconds throughout.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from ddpgd.comm.buckets import Layer, Schedule, fastest, why_whole
 from ddpgd.comm.cluster import Cluster, latency_s, seconds, transfer_s
 from ddpgd.comm.traffic import Level, Traffic
 from ddpgd.comm.wires import WIRES, Kind, Load
+from ddpgd.kernels.cuda.joined import batched_micro_batches
 
 
 class Coding(NamedTuple):
@@ -44,8 +47,9 @@ class Work:
 
     `density`: of topk, what a rank sends. `narrow`: of powersgd, the elements of its two sums, instead of num_params.
     `overlap`: the share of computing during which bytes may travel: 0 where the exchange begins when all gradients are
-    there, as ddpgd's does but over NCCL; the backward pass, 2/3, for those that send the last layers' first. `exchange`:
-    "flat", "two-level", or "auto", the faster of them. `sharded`: each rank updates its part.
+    there; the backward pass, 2/3, for those that send the last layers' first. `layers`: where ranks send gradients in
+    buckets of layers, the backward passes in a pass of a second; empty: they do not. `exchange`: "flat", "two-level", or
+    "auto", the faster of them. `sharded`: each rank updates its part.
     """
 
     num_params: int
@@ -57,6 +61,7 @@ class Work:
     density: float = 1.0
     narrow: tuple[int, int] = (0, 0)
     overlap: float = 0.0
+    layers: tuple[Layer, ...] = ()
     exchange: str = "flat"
     sharded: bool = False
 
@@ -65,6 +70,7 @@ class Prediction(NamedTuple):
     """A step's parts, means over steps; `wire_bytes` are those of the rank that sends most, `efficiency` 1 is perfect.
 
     `between_bytes`: of a sum of two levels, what the rank that sends most sends to other nodes; 0 for others.
+    `num_buckets`: parts in which the gradient travels. `hidden_s`: the exchange's seconds during which ranks compute.
 
     `compute_s` includes `update_s`, of which `repeated_s` is what other ranks compute as well.
     """
@@ -73,6 +79,7 @@ class Prediction(NamedTuple):
     global_batch: int
     num_pieces: int
     exchange: str
+    num_buckets: int
     wire_bytes: float
     between_bytes: float
     compute_s: float
@@ -101,19 +108,22 @@ def predict(work: Work, costs: Costs, cluster: Cluster, world_size: int) -> Pred
     compute_s = _compute_s(work, costs, num_micro_batches, world_size)
     one_rank_s = _compute_s(work, costs, num_micro_batches, 1)
     load = _load(work, num_micro_batches, cluster, world_size)
+    beside = _beside(work, costs, load, cluster)
+    load = load._replace(cuts=beside.cuts if beside else ())
     num_pieces = WIRES[work.wire].num_pieces(load)
     sums = _sums(work, load)
     wait_s = costs.jitter * compute_s * waits(world_size) / math.sqrt(work.local_steps)
     coding_s = _coding_s(work, costs, load, num_pieces) if sums else 0.0
     links_s = [sum(part_s(one, cluster) for one in sums) for part_s in (latency_s, transfer_s)]
     parts = [part / work.local_steps for part in (*links_s, coding_s)]
-    hidden_s = min(sum(parts), work.overlap * compute_s)
+    hidden_s = sum(links_s) - beside.exposed_s if beside else min(sum(parts), work.overlap * compute_s)
     step_s = compute_s + wait_s + sum(parts) - hidden_s
     return Prediction(
         world_size=world_size,
         global_batch=work.global_batch,
         num_pieces=num_pieces,
         exchange="two-level" if load.nodes else "flat",
+        num_buckets=len(load.cuts) + 1,
         wire_bytes=_busiest(sums) / work.local_steps,
         between_bytes=_busiest([one for one in sums if one.level is Level.BETWEEN]) / work.local_steps,
         compute_s=compute_s,
@@ -129,6 +139,27 @@ def predict(work: Work, costs: Costs, cluster: Cluster, world_size: int) -> Pred
         samples_per_s=work.global_batch / step_s,
         efficiency=one_rank_s / (world_size * step_s),
     )
+
+
+def in_buckets(
+    wire: str, load: Load, layers: Sequence[Layer], micro_batch: int, costs: Costs, cluster: Cluster
+) -> Schedule | None:
+    """Returns the buckets of a sum that travels beside the last backward pass of a step; None: it travels whole.
+
+    Args:
+        wire: The form of gradients.
+        load: The sum.
+        layers: As of `Work`.
+        micro_batch: Samples.
+        costs: Of a rank.
+        cluster: The links.
+    """
+    if load.world_size == 1 or why_whole(wire, load, layers):
+        return None
+    own = math.ceil(load.num_micro_batches / load.world_size)
+    joined = min(own, batched_micro_batches(micro_batch, load.size))
+    pass_s = joined * (costs.micro_batch_s + micro_batch * costs.sample_s)
+    return fastest(wire, load, [Layer(one.start, one.backward_s * pass_s) for one in layers], cluster)
 
 
 def weak(work: Work, rows_per_rank: int, world_size: int) -> Work:
@@ -160,6 +191,12 @@ def _load(work: Work, num_micro_batches: int, cluster: Cluster, world_size: int)
     either = [flat, levels] if cluster.ranks_per_node > 1 else [flat]
     forms = {"flat": [flat], "two-level": [levels], "auto": either}[work.exchange]
     return min(forms, key=lambda load: seconds(WIRES[work.wire].traffic(load), cluster))
+
+
+def _beside(work: Work, costs: Costs, load: Load, cluster: Cluster) -> Schedule | None:
+    """Returns the buckets of gradients; None: they travel whole, or changes of params do."""
+    layers = work.layers if work.local_steps == 1 else ()
+    return in_buckets(work.wire, load, layers, work.micro_batch, costs, cluster)
 
 
 def _busiest(sums: list[Traffic]) -> int:

@@ -38,7 +38,7 @@ MOST_CALLS, LEAST_CALLS, TIMED = 25, 5, 1 << 24
 class Fit:
     """The measured constants. `costs` are those of `codings`' plain wire, and its coding costs of others, by name.
 
-    `link`: between these ranks, which are on `num_nodes` machines; None: there is but one rank.
+    `link`: between these ranks, which are on `num_nodes` machines and send over `transport`; None: there is but one rank.
     `num_params`: of the network that ran.
     """
 
@@ -48,6 +48,7 @@ class Fit:
     num_params: int
     world_size: int
     num_nodes: int = 1
+    transport: str = "mpi-host"
 
     def table(self) -> dict[str, Any]:
         """For JSON."""
@@ -83,7 +84,7 @@ def fit(ops: Ops, config: Config, transport: Transport, seconds: float, num_node
         if WIRES[config.wire].kind is Kind.COMPRESSOR:
             codings[config.wire] = _compressing(ops, config, layout, build.batches(config, data))
         link = None if transport.world_size == 1 else _link(ops, transport, whole, costs, layout.size)
-    own = Fit(costs, codings, link, layout.num_params, transport.world_size, num_nodes)
+    own = Fit(costs, codings, link, layout.num_params, transport.world_size, num_nodes, transport.name)
     return transport.all_gather_objects(own)[0]
 
 

@@ -7,10 +7,11 @@ of gradients come after. Neighbours share layers, so groups lie inside nodes as 
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from ddpgd.comm.buckets import Layer
 from ddpgd.comm.cluster import MESSAGE_SHARE, Cluster, Link, seconds
 from ddpgd.comm.grid import Shape
 from ddpgd.comm.wires import WIRES, Kind, Load
@@ -19,7 +20,7 @@ from ddpgd.config.units import bytes_text, parse_bytes, plural, time_text
 from ddpgd.errors import InputError
 from ddpgd.optim.rules import RULES
 from ddpgd.run import build_network
-from ddpgd.scaling.cost_model import Costs
+from ddpgd.scaling.cost_model import Costs, in_buckets
 from ddpgd.scaling.layouts import RankOf, predict
 
 
@@ -41,7 +42,12 @@ class LayoutCost(NamedTuple):
 
 
 def layouts(
-    config: Config, image_shape: tuple[int, int], costs: Costs, cluster: Cluster, world_size: int
+    config: Config,
+    image_shape: tuple[int, int],
+    costs: Costs,
+    cluster: Cluster,
+    world_size: int,
+    buckets: Sequence[Layer] = (),
 ) -> list[LayoutCost]:
     """Returns all layouts of so many ranks, the fastest first.
 
@@ -51,8 +57,12 @@ def layouts(
         costs: Of one rank that has the whole network.
         cluster: The links.
         world_size: Number of ranks.
+        buckets: As `layers` of `cost_model.Work`, for ranks that have all layers.
     """
-    found = [_cost(config, image_shape, costs, cluster, shape) for shape in shapes(config, world_size)]
+    found = [
+        _cost(config, image_shape, costs, cluster, shape, buckets if shape.replica == 1 else ())
+        for shape in shapes(config, world_size)
+    ]
     return sorted(found, key=lambda one: one.step_s)
 
 
@@ -113,7 +123,14 @@ def answer(found: Mapping[int, list[LayoutCost]], flags: Mapping[str, Any]) -> l
     return [line for lines in tables for line in lines][:-1]
 
 
-def _cost(config: Config, image_shape: tuple[int, int], costs: Costs, cluster: Cluster, shape: Shape) -> LayoutCost:
+def _cost(
+    config: Config,
+    image_shape: tuple[int, int],
+    costs: Costs,
+    cluster: Cluster,
+    shape: Shape,
+    buckets: Sequence[Layer],
+) -> LayoutCost:
     laid_out = replace(config, tensor=shape.tensor, pipeline=shape.pipeline, stages=None)
     ranks = predict(laid_out, image_shape, shape.data * shape.replica, range(shape.replica))
     assert config.global_batch is not None, "resolve() was not called"
@@ -125,7 +142,8 @@ def _cost(config: Config, image_shape: tuple[int, int], costs: Costs, cluster: C
     whole_bytes = 4 * build_network.layout(config, image_shape).size
     is_sharded = largest.optimizer_bytes < largest.params_bytes
     update_s = costs.update_s * largest.optimizer_bytes / whole_bytes
-    exchange_s = _exchange_s(laid_out, costs, cluster, shape, largest.params_bytes // 4, num_micro_batches, is_sharded)
+    load = Load(largest.params_bytes // 4, num_micro_batches, shape.data, reduce=config.reduce, sharded=is_sharded)
+    exchange_s = _exchange_s(laid_out, costs, cluster, shape, load, buckets)
     return LayoutCost(
         shape,
         passes_s + exchange_s + update_s,
@@ -179,21 +197,21 @@ def _exchange_s(
     costs: Costs,
     cluster: Cluster,
     shape: Shape,
-    size: int,
-    num_micro_batches: int,
-    is_sharded: bool,
+    load: Load,
+    buckets: Sequence[Layer],
 ) -> float:
     """The sum of gradients over replicas, and what the ranks of a replica tell each other."""
     told_s = 2 * math.log2(shape.replica) * _link(cluster, shape.replica).latency_s
     if shape.data == 1:
         return told_s
-    load = Load(size, num_micro_batches, shape.data, reduce=config.reduce, sharded=is_sharded)
     # All ranks of a replica sum at once, and those of a node share its link.
     sharing = min(shape.replica, cluster.ranks_per_node)
     between = Link(cluster.between.latency_s, cluster.between.bytes_per_s / sharing)
     links = Cluster(max(1, cluster.ranks_per_node // shape.replica), cluster.inside, between)
     added = (shape.data * WIRES[config.wire].num_pieces(load) - 1) / shape.data
-    return told_s + seconds(WIRES[config.wire].traffic(load), links) + size * added * costs.add_s
+    beside = in_buckets(config.wire, load, buckets, config.micro_batch, costs, links)
+    sum_s = beside.exposed_s if beside else seconds(WIRES[config.wire].traffic(load), links)
+    return told_s + sum_s + load.size * added * costs.add_s
 
 
 def _memory_bytes(config: Config, image_shape: tuple[int, int], shape: Shape, rank: RankOf, own: int) -> int:

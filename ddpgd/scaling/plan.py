@@ -1,7 +1,5 @@
 """`ddpgd plan`: predict runs on any number of ranks, from stated or measured costs; as a table, advice, JSON or a plot."""
 
-import json
-import math
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,24 +11,23 @@ from ddpgd.comm.cluster import Cluster, Link
 from ddpgd.comm.compressor import Window
 from ddpgd.comm.compressors.power_sgd import num_narrow
 from ddpgd.comm.transport import Transport
+from ddpgd.comm.transports.capabilities import TRANSPORTS
 from ddpgd.comm.wires import WIRES
 from ddpgd.config.parsing import path
 from ddpgd.config.schema import Config, resolve
 from ddpgd.config.units import (
-    bytes_text,
     parse_count,
     parse_duration,
     parse_rate,
     positive,
-    time_text,
 )
 from ddpgd.config.validation import form, validate
 from ddpgd.errors import InputError
 from ddpgd.run import build_network
 from ddpgd.run.build_exchange import is_sharded
 from ddpgd.run.device import Machine, agree
-from ddpgd.scaling import layout_plan
-from ddpgd.scaling.advice import advise, percent
+from ddpgd.scaling import layout_plan, plan_overlap, plan_report
+from ddpgd.scaling.advice import advise
 from ddpgd.scaling.cost_model import Coding, Costs, Prediction, Work, predict
 from ddpgd.scaling.fit import Fit, fit
 from ddpgd.scaling.layout_plan import LayoutCost
@@ -57,7 +54,10 @@ FLAGS: dict[str, tuple[str, str]] = {
     "inside_latency": ("5us", "latency between the ranks of a node"),
     "parameters": ("NUMBER", "number of parameters of a network of your own, as in 25.6M"),
     "compute_time": ("TIME", "time of one micro-batch, forward and backward, on one rank, as in 120ms"),
-    "overlap": ("SHARE", "fraction of computing that overlaps with the exchange (ddpgd: 0; PyTorch DDP: 0.66)"),
+    "overlap": (
+        "auto|SHARE",
+        "auto: the buckets that ddpgd train would take over --transport nccl; else a fraction of computing (PyTorch DDP: 0.66)",
+    ),
     "samples": ("NUMBER", "samples in an epoch (default: 60000, as in MNIST)"),
     "seconds": ("SECONDS", "time that --measure may take (default: 4)"),
     "memory": ("80GB", "with --layouts: the memory of a rank, which rules out what does not fit"),
@@ -94,20 +94,28 @@ class Plan:
         config: Config,
         flags: Mapping[str, Any],
         fitted: Fit | None,
-        num_params: int,
+        size: int,
         narrow: tuple[int, int],
         samples: int = 60_000,
-        on_cpu: bool = False,
+        on_gpu: bool | None = None,
     ) -> None:
-        """`flags`: those of FLAGS, as typed. `narrow`: what powersgd sums, in elements. `on_cpu`: ranks have no GPUs."""
+        """`flags`: those of FLAGS, as typed. `size`, `narrow`: elements of the gradient, and of what powersgd sums.
+
+        `on_gpu`: True if each rank has a GPU; None: nothing is said.
+        """
+        self.transport = plan_overlap.transport_of(config, fitted, bool(on_gpu) and not config.share_gpu)
+        overlap = plan_overlap.parse(
+            flags.get("overlap"), config, None if "parameters" in flags else IMAGE_SHAPE, self.transport
+        )
         self.fitted = fitted
         self.samples = samples
         self.ranks = sorted({parse_count(part, "ranks") for part in flags.get("ranks", FLAGS["ranks"][0]).split(",")})
         self._config = config
         self._costs = _costs(flags, fitted, config)
         self._cluster = _cluster(flags, fitted)
+        self._asked = flags.get("overlap") == plan_overlap.AUTO
         self._work = Work(
-            num_params=num_params,
+            num_params=size,
             global_batch=config.global_batch or 0,
             micro_batch=config.micro_batch,
             wire=config.wire,
@@ -115,9 +123,10 @@ class Plan:
             local_steps=config.local_steps if config.sync == "local" else 1,
             density=config.topk_density,
             narrow=narrow,
-            overlap=_share(flags.get("overlap", "0")),
+            overlap=overlap.share,
+            layers=overlap.layers,
             exchange=form(config),
-            sharded=is_sharded(config, num_params, max(self.ranks), on_cpu),
+            sharded=is_sharded(config, size, max(self.ranks), on_gpu is False),
         )
 
     def work(self, world_size: int) -> Work:
@@ -131,10 +140,20 @@ class Plan:
     def predictions(self) -> list[Prediction]:
         return [predict(self.work(size), self._costs, self._cluster, size) for size in self.ranks]
 
+    @property
+    def note(self) -> str:
+        """A clause on buckets, for the table; empty: there is nothing to say."""
+        return plan_overlap.note(
+            self._asked, self._config, self._work.num_params, self._work.layers, self.transport, self.predictions
+        )
+
     def layouts(self, world_size: int) -> list[LayoutCost]:
         """Every layout of so many ranks, the fastest first."""
         config = replace(self._config, global_batch=self.work(world_size).global_batch, accumulate=None)
-        return layout_plan.layouts(config, IMAGE_SHAPE, self._costs, self._cluster, world_size)
+        if TRANSPORTS[self.transport].wants_gpu and config.shard_optimizer == "auto":
+            config = replace(config, shard_optimizer="off")
+        buckets = self._work.layers
+        return layout_plan.layouts(config, IMAGE_SHAPE, self._costs, self._cluster, world_size, buckets)
 
     @property
     def advice(self) -> list[str]:
@@ -188,16 +207,6 @@ def _cluster(flags: Mapping[str, Any], fitted: Fit | None) -> Cluster:
     return Cluster(parse_count(flags.get("ranks_per_node", "1"), "ranks-per-node"), inside, between)
 
 
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 <= share <= 1:
-        raise InputError(f"--overlap: {text!r} is not a fraction; type a number from 0 to 1")
-    return share
-
-
 def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, local_rank: int) -> list[str]:
     """Returns what `ddpgd plan` prints; all ranks call it. `given`: WORK_OPTIONS, coerced; `flags`: FLAGS, as typed."""
     config = Config(**given)
@@ -206,37 +215,43 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, 
     validate(config)
     if config.transport == "threads":
         raise InputError("--transport threads: plan measures the ranks that mpirun started; drop the flag")
-    tensors = build_network.layout(config, IMAGE_SHAPE)
-    num_params = tensors.num_params
-    narrow = num_narrow([Window(tensor.start, tensor.shape) for tensor in tensors.tensors], config.powersgd_rank)
-    if "parameters" in flags:
-        num_params = parse_count(flags["parameters"], "parameters", "25.6M")
-        if "compute_time" not in flags:
-            raise InputError(
-                "--parameters: the time of that network's computing is missing; type --compute-time 120ms with it"
-            )
-        if "hidden" in given:
-            raise InputError("--hidden and --parameters both name a network; type one of them")
-        if WIRES[config.wire].needs_shapes:
-            raise InputError(
-                f"--parameters does not say which matrices --wire {config.wire} would send; type another wire"
-            )
+    size, narrow = _sizes(config, given, flags)
     layout_plan.check(config, flags)
     samples = parse_count(flags.get("samples", "60000"), "samples", "60000")
     is_measured = bool(flags.get("measure"))
     machine = agree(config, False, world, local_rank) if is_measured else Machine(None, "")
     link = INSIDE if world.world_size > 1 else None
-    unmeasured = Fit(STATED, {}, link, num_params, world.world_size, machine.num_nodes)
+    unmeasured = Fit(STATED, {}, link, size, world.world_size, machine.num_nodes)
     # What is wrong is told before anything is measured.
-    Plan(config, flags, unmeasured if is_measured else None, num_params, narrow, samples)
+    Plan(config, flags, unmeasured if is_measured else None, size, narrow, samples)
     fitted = _fit(config, flags, world, machine) if is_measured else None
-    on_cpu = machine.ops(config).name == "numpy" if is_measured else config.backend == "numpy"
-    plan = Plan(config, flags, fitted, num_params, narrow, samples, on_cpu)
+    stated = {"cupy": True, "numpy": False, "auto": None}[config.backend]
+    plan = Plan(config, flags, fitted, size, narrow, samples, machine.device is not None if is_measured else stated)
     if flags.get("layouts"):
         return layout_plan.answer({world_size: plan.layouts(world_size) for world_size in plan.ranks}, flags)
     if "plot" in flags:
         on_root(world, lambda: draw_predictions(plan.predictions, Path(flags["plot"])))
-    return [as_json(plan, samples)] if flags.get("json") else [*table(plan, samples), "", *plan.advice]
+    if flags.get("json"):
+        return [plan_report.as_json(plan.predictions, plan.advice, plan.fitted, samples)]
+    return [*plan_report.table(plan.predictions, samples, plan.note), "", *plan.advice]
+
+
+def _sizes(config: Config, given: Mapping[str, Any], flags: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
+    """Returns the elements of the gradient, and of what powersgd would sum of it."""
+    layout = build_network.layout(config, IMAGE_SHAPE)
+    narrow = num_narrow([Window(tensor.start, tensor.shape) for tensor in layout.tensors], config.powersgd_rank)
+    if "parameters" not in flags:
+        return layout.size, narrow
+    size = parse_count(flags["parameters"], "parameters", "25.6M")
+    if "compute_time" not in flags:
+        raise InputError(
+            "--parameters: the time of that network's computing is missing; type --compute-time 120ms with it"
+        )
+    if "hidden" in given:
+        raise InputError("--hidden and --parameters both name a network; type one of them")
+    if WIRES[config.wire].needs_shapes:
+        raise InputError(f"--parameters does not say which matrices --wire {config.wire} would send; type another wire")
+    return size, narrow
 
 
 def _fit(config: Config, flags: Mapping[str, Any], world: Transport, machine: Machine) -> Fit:
@@ -246,29 +261,3 @@ def _fit(config: Config, flags: Mapping[str, Any], world: Transport, machine: Ma
     backend = machine.ops(config)
     reachable = machine.reaching(config, backend, machine.transport(config, world)).transport
     return fit(backend, resolve(config, reachable.world_size), reachable, seconds, machine.num_nodes)
-
-
-def table(plan: Plan, samples_per_epoch: int) -> list[str]:
-    """Returns a table with a line for each number of ranks, and a line on what an epoch is."""
-    lines = [
-        f"{'ranks':>6} {'batch':>9} {'step':>10} {'compute':>10} {'wait':>10} {'exchange':>10} {'sent':>10} "
-        f"{'samples/s':>12} {'epoch':>10} {'efficient':>9}"
-    ]
-    for one in plan.predictions:
-        epoch_s = samples_per_epoch / one.samples_per_s
-        lines.append(
-            f"{one.world_size:6,} {one.global_batch:9,} {time_text(one.step_s):>10} {time_text(one.compute_s):>10} "
-            f"{time_text(one.wait_s):>10} {time_text(one.exchange_s):>10} {bytes_text(one.wire_bytes):>10} "
-            f"{one.samples_per_s:12,.0f} {time_text(epoch_s):>10} {percent(one.efficiency):>9}"
-        )
-    lines.append(f"(an epoch is {samples_per_epoch:,} samples; --samples NUMBER sets another number)")
-    return lines
-
-
-def as_json(plan: Plan, samples_per_epoch: int) -> str:
-    rows = [
-        one._asdict() | {"exchange_s": one.exchange_s, "epoch_s": samples_per_epoch / one.samples_per_s}
-        for one in plan.predictions
-    ]
-    fitted = plan.fitted.table() if plan.fitted else None
-    return json.dumps({"predictions": rows, "advice": plan.advice, "fit": fitted}, indent=2)

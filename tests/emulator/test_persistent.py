@@ -67,7 +67,7 @@ def test_the_bits_of_graphs_in_any_order_of_the_threads(order: str) -> None:
 
 
 def test_groups_of_micro_batches_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddpgd.kernels.cuda.backend.JOINED_ROWS", 16)
+    monkeypatch.setattr("ddpgd.kernels.cuda.joined.JOINED_ROWS", 16)
     graph, persistent = both(global_batch=40, micro_batch=8)
     agree(persistent[:2], graph[:2])
 

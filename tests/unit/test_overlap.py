@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ddpgd.comm.buckets import fastest
 from ddpgd.comm.cluster import Cluster, Link
 from ddpgd.comm.transport import Alone, Transport
 from ddpgd.comm.wires import Load
@@ -12,7 +13,7 @@ from ddpgd.config.schema import Config, resolve
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import BLOCK
 from ddpgd.run import build_network
-from ddpgd.run.overlap import Overlap, faster_cuts, layer_costs, plan
+from ddpgd.run.overlap import FLOPS, Overlap, layer_costs, plan
 from runs import digits, train
 
 FAST, SLOW = Link(1e-6, 1e11), Link(1e-3, 1e9)
@@ -23,9 +24,11 @@ class Ranks(Alone):
     world_size = 4
 
 
-def planned(link: Link = FAST, transport: Transport | None = None, has_levels: bool = False, **given: Any) -> Overlap:
+def planned(
+    link: Link = FAST, transport: Transport | None = None, nodes: tuple[int, ...] = (), **given: Any
+) -> Overlap:
     config = resolve(Config(**({"data": "synthetic", "hidden": (40, 40), "global_batch": 64} | given)), 4)
-    return plan(config, Reference(), transport or Ranks(), digits(), has_levels, lambda: link)
+    return plan(config, Reference(), transport or Ranks(), digits(), nodes, lambda: link)
 
 
 def test_on_means_a_bucket_for_each_layer() -> None:
@@ -49,7 +52,7 @@ def test_auto_asks_the_cost_model() -> None:
         ("--wire float16", {"wire": "float16"}),
         ("--wire topk", {"wire": "topk"}),
         ("--shard-optimizer", {"shard_optimizer": "on"}),
-        ("two levels", {"has_levels": True}),
+        ("two levels", {"nodes": (2, 2)}),
         ("--tensor", {"shards": 2, "tensor": 2}),
         ("too small", {"hidden": ()}),
     ],
@@ -70,7 +73,7 @@ def test_on_cpus_a_run_says_that_nothing_overlaps(tmp_path: Path, capsys: pytest
 
 def test_the_first_layer_has_no_gradient_of_its_inputs() -> None:
     config = Config(hidden=(784,), precision="bfloat16")
-    first, last = layer_costs(config, (28, 28), 128)
+    first, last = layer_costs(config, (28, 28), 128, FLOPS["bfloat16"])
     assert first.backward_s == pytest.approx(2 * 128 * 784 * 784 / 2e14)
     assert last.backward_s == pytest.approx(4 * 128 * 784 * 10 / 2e14)
 
@@ -80,7 +83,8 @@ def test_longer_computing_hides_more_buckets() -> None:
     load = Load(build_network.layout(config, (28, 28)).size, 8, 4)
     cluster = Cluster(4, FAST, FAST)
     counts = [
-        len(faster_cuts("float32", load, layer_costs(config, (28, 28), rows), cluster)) for rows in (1, 256, 4096)
+        len(fastest("float32", load, layer_costs(config, (28, 28), rows, 2e13), cluster).cuts)
+        for rows in (1, 256, 4096)
     ]
     assert counts[0] == 0 < counts[1]
     assert counts[1] <= counts[2] + 1

@@ -8,6 +8,7 @@ import cupy
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ddpgd.kernels.cuda import joined
 from ddpgd.kernels.cuda.columns import Columns
 from ddpgd.kernels.cuda.compress import CudaWire
 from ddpgd.kernels.cuda.dense import VALUE_DTYPES, Dense
@@ -17,14 +18,10 @@ from ddpgd.kernels.cuda.persistent import Persistent
 from ddpgd.kernels.cuda.sums import Sums, spans
 from ddpgd.kernels.cuda.updates import decision_words, update_arguments
 from ddpgd.kernels.ops import Array, side_by_side
-from ddpgd.kernels.words import TAIL_WORDS, Policy
+from ddpgd.kernels.words import Policy
 
 LOSS_ROWS = 128
 """Rows that a thread block of a loss takes; `loss.cu` says the same."""
-
-JOINED_ROWS = 16384
-JOINED_BYTES = 1 << 29
-"""Micro-batches are joined up to so many rows, and gradients of so many bytes. Not yet measured."""
 
 
 class Cuda:
@@ -114,8 +111,7 @@ class Cuda:
         self.stream.synchronize()
 
     def batched_micro_batches(self, micro_batch: int, size: int) -> int:
-        most = min(JOINED_ROWS // micro_batch, JOINED_BYTES // (4 * (size + TAIL_WORDS)))
-        return 1 << (max(1, most).bit_length() - 1)
+        return joined.batched_micro_batches(micro_batch, size)
 
     def round_weights(self, params: Array) -> Array:
         if self.activation_dtype == self.vector_dtype:
