@@ -2,9 +2,11 @@
 
 import json
 import struct
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,19 @@ def train(folder: Path, world_size: int = 1, **given: Any) -> Record:
         small |= {"global_batch": 50, "micro_batch": 7, "lr": 0.05, "steps": 9, "evaluate_every": 4}
     ranks = {} if world_size == 1 else {"transport": "threads", "ranks": world_size}
     return setup.start_run(small | ranks | given, Alone(), Launch("", 0, 1, 0), StopRequest())
+
+
+def stopping_at(call: int, here: bool = True) -> Callable[[StopRequest], bool]:
+    """Returns what to put in place of `StopRequest.__bool__`: true at that call of the training loop, from 0, if `here`.
+
+    A watchdog, which asks too, from a thread of its own whenever it looks, is not counted.
+    """
+    calls = count()
+
+    def asked(_request: StopRequest) -> bool:
+        return threading.current_thread() is threading.main_thread() and next(calls) == call and here
+
+    return asked
 
 
 def records(folder: Path) -> list[Record]:

@@ -18,7 +18,7 @@ from ddpgd.data import synthetic
 from ddpgd.errors import InputError, Interrupted, MachineError, NonFiniteError
 from ddpgd.run import checkpoint
 from ddpgd.training.stopping import StopRequest
-from runs import records
+from runs import records, stopping_at
 
 Record = dict[str, Any]
 
@@ -76,9 +76,8 @@ def test_a_stop_that_one_rank_asks_for_ends_all_and_resumes_alone(
     asking: int,
 ) -> None:
     whole = train(folder / "whole", alone=True, steps=12)
-    steps = iter(range(100))
     with monkeypatch.context() as patched:
-        patched.setattr(StopRequest, "__bool__", lambda _: next(steps) == 4 and comm.rank == asking % comm.size)
+        patched.setattr(StopRequest, "__bool__", stopping_at(4, comm.rank == asking % comm.size))
         with pytest.raises(Interrupted, match="stopped after step 5 of 12"):
             train(folder / "cut", steps=12)
     comm.Barrier()
@@ -96,10 +95,9 @@ def test_a_run_of_two_levels_is_stopped_and_goes_on_in_another_split(
 ) -> None:
     whole = train(folder / "whole", alone=True, steps=12)
     splits = SPLITS.get(comm.size, ["2"])
-    steps = iter(range(100))
     with monkeypatch.context() as patched:
         patched.setenv(RANKS_PER_NODE, splits[0])
-        patched.setattr(StopRequest, "__bool__", lambda _: next(steps) == 4 and comm.rank == comm.size - 1)
+        patched.setattr(StopRequest, "__bool__", stopping_at(4, comm.rank == comm.size - 1))
         with pytest.raises(Interrupted, match="stopped after step 5 of 12"):
             train(folder / "cut", steps=12, exchange="two-level")
     for number, split in enumerate([*splits, ""]):
