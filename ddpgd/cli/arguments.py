@@ -25,7 +25,10 @@ _COMMANDS = {
         "say which digit, or class of its data, a checkpoint sees in each picture",
         "ddpgd predict runs/first/checkpoints/latest seven.png",
     ),
-    "data": ("fetch, verify and report the data", "ddpgd data"),
+    "data": (
+        "fetch, verify and report the data, and how --sync federated divides them among clients",
+        "ddpgd data --partition shards:2 --clients 100 --out partition.png",
+    ),
     "compare": (
         "find the first step and layer at which two runs differ",
         "ddpgd compare runs/first runs/second",
@@ -50,7 +53,11 @@ _COMMANDS = {
 }
 """Description and example of each command."""
 
-_OPTIONS: dict[str, Collection[str]] = {"train": OPTIONS, "doctor": ("tensor", "pipeline")}
+_OPTIONS: dict[str, Collection[str]] = {
+    "train": OPTIONS,
+    "doctor": ("tensor", "pipeline"),
+    "data": ("partition", "clients", "seed"),
+}
 """The commands that have options of the configuration, and which."""
 
 _MODULES = {"plan": "ddpgd.scaling.plan", "scaling": "ddpgd.scaling.command", "profile": "ddpgd.scaling.profile"}
@@ -157,6 +164,9 @@ def _add_own_flags(commands: dict[str, _Parser]) -> None:
     kinds = "PNG, JPEG, PGM, BMP, GIF, TIFF or WebP of one digit, of any size, dark or light"
     commands["predict"].add_argument("images", metavar="IMAGE", nargs="+", type=path, help=kinds)
     commands["compare"].add_argument("runs", metavar="RUN", nargs=2, type=path, help="a run folder")
+    commands["data"].add_argument(
+        "--out", metavar="FILE", type=path, help="with --partition: draw the samples of each client, as PNG or SVG"
+    )
     several = "a run folder; several are drawn over each other"
     commands["plot"].add_argument("runs", metavar="RUN", nargs="+", type=path, help=several)
     commands["plot"].add_argument(

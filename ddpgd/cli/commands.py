@@ -16,6 +16,7 @@ from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Transport
 from ddpgd.config.schema import Config, flag
 from ddpgd.config.toml_file import read_toml
+from ddpgd.data.mnist import Dataset
 from ddpgd.errors import DdpgdError, InputError, one_line
 from ddpgd.run import checkpoint, inference, setup
 from ddpgd.run.loading import load_data
@@ -73,6 +74,21 @@ def _data(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: Sto
         rows, cols = data.image_shape
         print(f"{data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples,")
         print(f"{rows}x{cols} pixels, whole and consistent; SHA-256 of all {data.sha256}")
+    if "partition" in parsed["given"]:
+        on_root(world, lambda: _show_partition(parsed, data))
+    elif unused := [name for name in ("clients", "seed", "out") if name in parsed | parsed["given"]]:
+        raise InputError(f"{flag(unused[0])} is for --partition; type for example --partition shards:2, or drop it")
+
+
+def _show_partition(parsed: dict[str, Any], data: Dataset) -> None:
+    from ddpgd.run import partition_report
+
+    config = Config(sync="federated", **parsed["given"])
+    counts = partition_report.class_counts(config, data)
+    print("\n".join(partition_report.lines(config, counts, data.class_names)))
+    if out := parsed.get("out"):
+        partition_report.draw(config, counts, data.class_names, Path(out))
+        print(out)
 
 
 def _compare(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:

@@ -4,13 +4,15 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields, replace
+from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ddpgd.comm.grid import PIPELINE_SCHEDULES
 from ddpgd.comm.transports.capabilities import TRANSPORTS
 from ddpgd.comm.wires import WIRES
+from ddpgd.config.federated import DEFAULT_ROUNDS, FederatedOptions
+from ddpgd.config.option import fixed_option, option
 from ddpgd.config.parsing import coerce
 from ddpgd.errors import InputError, shown
 from ddpgd.kernels.ops import REPLAYS
@@ -19,28 +21,6 @@ from ddpgd.model.network import LOSSES
 from ddpgd.optim.rules import RULES
 from ddpgd.optim.schedules import SCHEDULES
 from ddpgd.params import INITS
-
-
-def _option(
-    default: Any,
-    group: str,
-    text: str,
-    kind: type = str,
-    choices: tuple[str, ...] = (),
-    fixed: bool = False,
-    bare: str | None = None,
-) -> Any:
-    """Makes a field with the metadata of its flag.
-
-    Of the kind `Path` is the name of a file or folder: text, in which `~` is expanded. `fixed`: the option defines the
-    weights, so a resumed run must keep it. `bare`: the value of a flag without an argument; None: it needs one.
-    """
-    metadata = {"group": group, "help": text, "kind": kind, "choices": choices, "fixed": fixed, "bare": bare}
-    return field(default=default, metadata=metadata)
-
-
-def _fixed(default: Any, group: str, text: str, kind: type = str, choices: tuple[str, ...] = ()) -> Any:
-    return _option(default, group, text, kind, choices, fixed=True)
 
 
 def _rates() -> str:
@@ -57,7 +37,7 @@ def _rules_with(option: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(FederatedOptions):
     """A training run. Every field is a flag of `ddpgd train`, with `_` written as `-`.
 
     Values are checked when training starts, not here. NumPy's numbers, lists and paths are accepted.
@@ -67,137 +47,139 @@ class Config:
     (True, 64)
     """
 
-    data: str | None = _option(
+    data: str | None = option(
         None,
         "data",
         "folder with MNIST's IDX files, or 'synthetic' (default: $DDPGD_DATA, the cache, or a download)",
         Path,
     )
-    run_dir: str | None = _option(
+    run_dir: str | None = option(
         None, "run", "folder for records and checkpoints (default: a new one under runs/)", Path
     )
-    resume: str | None = _option(
+    resume: str | None = option(
         None,
         "run",
         "resume from this checkpoint or run folder; without a value, from the newest checkpoint in --run-dir",
         Path,
         bare="",
     )
-    evaluate_every: int | None = _option(None, "run", "steps between evaluations (default: once an epoch)", int)
-    checkpoint_every: int | None = _option(None, "run", "steps between checkpoints (default: at the end)", int)
-    log_every: int = _option(100, "run", "steps between records in metrics.jsonl", int)
-    quiet: bool = _option(False, "run", "print errors only", bool)
-    tensorboard: bool = _option(False, "run", "write TensorBoard event files too, to RUN/tensorboard", bool)
+    evaluate_every: int | None = option(None, "run", "steps between evaluations (default: once an epoch)", int)
+    checkpoint_every: int | None = option(None, "run", "steps between checkpoints (default: at the end)", int)
+    log_every: int = option(100, "run", "steps between records in metrics.jsonl", int)
+    quiet: bool = option(False, "run", "print errors only", bool)
+    tensorboard: bool = option(False, "run", "write TensorBoard event files too, to RUN/tensorboard", bool)
 
-    epochs: int | None = _option(None, "length", "passes over the training samples (default: 10)", int)
-    steps: int | None = _option(None, "length", "number of updates, instead of --epochs", int)
-    until_accuracy: float | None = _option(
+    epochs: int | None = option(None, "length", "passes over the training samples (default: 10)", int)
+    steps: int | None = option(None, "length", "number of updates, instead of --epochs", int)
+    until_accuracy: float | None = option(
         None, "length", "stop at the first evaluation that reaches this test accuracy, as in 0.98", float
     )
-    max_time: float | None = _option(
+    max_time: float | None = option(
         None, "length", "seconds after which to write a checkpoint and exit with code 75", float
     )
 
-    hidden: tuple[int, ...] = _fixed((512,), "network", "widths of the hidden layers, as in 512,512; 0: none", tuple)
-    activation: str = _fixed("relu", "network", "activation function of the hidden layers", choices=ACTIVATIONS)
-    init: str = _fixed("he", "network", "distribution of the initial weights", choices=tuple(INITS))
-    loss: str = _fixed("cross-entropy", "network", "loss function", choices=tuple(LOSSES))
-    shards: int = _fixed(
+    hidden: tuple[int, ...] = fixed_option(
+        (512,), "network", "widths of the hidden layers, as in 512,512; 0: none", tuple
+    )
+    activation: str = fixed_option("relu", "network", "activation function of the hidden layers", choices=ACTIVATIONS)
+    init: str = fixed_option("he", "network", "distribution of the initial weights", choices=tuple(INITS))
+    loss: str = fixed_option("cross-entropy", "network", "loss function", choices=tuple(LOSSES))
+    shards: int = fixed_option(
         1, "network", "parts in which each layer's width is computed, so that --tensor ranks can share it", int
     )
-    seed: int = _fixed(0, "network", "seed of the initial weights and the data order", int)
+    seed: int = fixed_option(0, "network", "seed of the initial weights and the data order", int)
 
-    global_batch: int | None = _fixed(None, "batch", "samples per update, over all ranks (default: 256)", int)
-    micro_batch: int = _fixed(64, "batch", "samples in one forward and backward pass", int)
-    accumulate: int | None = _option(
+    global_batch: int | None = fixed_option(None, "batch", "samples per update, over all ranks (default: 256)", int)
+    micro_batch: int = fixed_option(64, "batch", "samples in one forward and backward pass", int)
+    accumulate: int | None = option(
         None, "batch", "micro-batches per rank and update, instead of --global-batch; fixed at the first start", int
     )
 
-    optimizer: str = _fixed("momentum", "optimizer", "update rule", choices=tuple(RULES))
-    lr: float | None = _fixed(None, "optimizer", f"learning rate (default: the update rule's: {_rates()})", float)
-    momentum: float = _fixed(0.9, "optimizer", f"momentum of --optimizer {_rules_with('momentum')}", float)
-    schedule: str = _fixed("cosine", "optimizer", "learning-rate schedule", choices=tuple(SCHEDULES))
-    warmup: int = _fixed(0, "optimizer", "steps of linear warm-up", int)
-    scale_lr: str | None = _fixed(
+    optimizer: str = fixed_option("momentum", "optimizer", "update rule", choices=tuple(RULES))
+    lr: float | None = fixed_option(None, "optimizer", f"learning rate (default: the update rule's: {_rates()})", float)
+    momentum: float = fixed_option(0.9, "optimizer", f"momentum of --optimizer {_rules_with('momentum')}", float)
+    schedule: str = fixed_option("cosine", "optimizer", "learning-rate schedule", choices=tuple(SCHEDULES))
+    warmup: int = fixed_option(0, "optimizer", "steps of linear warm-up", int)
+    scale_lr: str | None = fixed_option(
         None, "optimizer", "scale --lr with the global batch: linear:BASE_BATCH or sqrt:BASE_BATCH"
     )
-    weight_decay: float = _fixed(
+    weight_decay: float = fixed_option(
         0.0005, "optimizer", "L2 penalty: this factor times the params joins the gradient", float
     )
-    clip_norm: float = _fixed(0.0, "optimizer", "largest norm of the mean gradient; 0: no clipping", float)
-    non_finite: Literal["stop", "skip"] = _fixed(
+    clip_norm: float = fixed_option(0.0, "optimizer", "largest norm of the mean gradient; 0: no clipping", float)
+    non_finite: Literal["stop", "skip"] = fixed_option(
         "stop", "optimizer", "what to do about a gradient with NaN or infinity", choices=("stop", "skip")
     )
 
-    backend: Literal["auto", "numpy", "cupy"] = _option(
+    backend: Literal["auto", "numpy", "cupy"] = option(
         "auto", "machine", "compute backend: cupy (GPU) or numpy (CPU)", choices=("auto", "numpy", "cupy")
     )
-    precision: Literal["float32", "tf32", "float16", "bfloat16"] = _fixed(
+    precision: Literal["float32", "tf32", "float16", "bfloat16"] = fixed_option(
         "float32",
         "machine",
         "input type of matrix products, whose sums are float32; all but float32 need a GPU",
         choices=("float32", "tf32", "float16", "bfloat16"),
     )
-    replay: Literal["graph", "persistent"] = _option(
+    replay: Literal["graph", "persistent"] = option(
         "graph",
         "machine",
         "how a GPU runs steps that need no host work: as CUDA graphs, or, those of a small network on one rank, in one kernel",
         choices=REPLAYS,
     )
-    share_gpu: bool = _option(False, "machine", "let several ranks of a node share one GPU", bool)
-    transport: Literal["auto", "alone", "threads", "mpi-host", "mpi-cuda", "nccl"] = _option(
+    share_gpu: bool = option(False, "machine", "let several ranks of a node share one GPU", bool)
+    transport: Literal["auto", "alone", "threads", "mpi-host", "mpi-cuda", "nccl"] = option(
         "auto",
         "machine",
         "how ranks communicate; auto: by NCCL if each has a GPU and it works, else host memory",
         choices=("auto", *TRANSPORTS),
     )
-    tensor: int = _option(
+    tensor: int = option(
         1, "machine", "ranks that share each layer, at most --shards; the others compute other samples", int
     )
-    pipeline: int = _option(1, "machine", "ranks that each have some of the layers, and follow each other", int)
-    pipeline_schedule: Literal["1f1b", "gpipe"] = _option(
+    pipeline: int = option(1, "machine", "ranks that each have some of the layers, and follow each other", int)
+    pipeline_schedule: Literal["1f1b", "gpipe"] = option(
         "1f1b",
         "machine",
         "with --pipeline: how many micro-batches a stage holds; 1f1b: one for each stage to come; gpipe: all of a step",
         choices=PIPELINE_SCHEDULES,
     )
-    stages: tuple[int, ...] | None = _option(
+    stages: tuple[int, ...] | None = option(
         None, "machine", "with --pipeline: layers of each stage, as in 2,1 (default: balanced by their cost)", tuple
     )
-    ranks: int | None = _option(None, "machine", "number of ranks of --transport threads", int)
-    wire: str = _fixed(
+    ranks: int | None = option(None, "machine", "number of ranks of --transport threads", int)
+    wire: str = fixed_option(
         "float32",
         "exchange",
         "form of gradients on the wire: float32; 16 or 8 bits, scaled by block; the largest elements; or low rank",
         choices=tuple(WIRES),
     )
-    topk_density: float = _fixed(0.01, "exchange", "fraction of the elements that --wire topk sends", float)
-    topk_warmup: int = _fixed(0, "exchange", "epochs in which --wire topk sends more, fewer each epoch", int)
-    topk_masking: bool = _fixed(
+    topk_density: float = fixed_option(0.01, "exchange", "fraction of the elements that --wire topk sends", float)
+    topk_warmup: int = fixed_option(0, "exchange", "epochs in which --wire topk sends more, fewer each epoch", int)
+    topk_masking: bool = fixed_option(
         False, "exchange", "with --wire topk: clear the momentum of elements that are sent", bool
     )
-    powersgd_rank: int = _fixed(2, "exchange", "rank of the approximation of --wire powersgd", int)
-    error_feedback: bool = _fixed(False, "exchange", "add each step's encoding error to the next gradient", bool)
-    reduce: Literal["ordered", "fast"] = _fixed(
+    powersgd_rank: int = fixed_option(2, "exchange", "rank of the approximation of --wire powersgd", int)
+    error_feedback: bool = fixed_option(False, "exchange", "add each step's encoding error to the next gradient", bool)
+    reduce: Literal["ordered", "fast"] = fixed_option(
         "ordered",
         "exchange",
         "order of the sum: canonical, with the same bits on any number of ranks, or the transport's own",
         choices=("ordered", "fast"),
     )
-    exchange: Literal["auto", "flat", "two-level"] = _option(
+    exchange: Literal["auto", "flat", "two-level"] = option(
         "auto",
         "exchange",
         "form of the ordered sum: between all ranks, or inside nodes first; auto: what is faster, for --wire float32",
         choices=("auto", "flat", "two-level"),
     )
-    shard_optimizer: Literal["auto", "on", "off"] = _option(
+    shard_optimizer: Literal["auto", "on", "off"] = option(
         "auto",
         "exchange",
         "let each rank hold and update its part of the optimizer, with the same bits; auto: on CPUs, where it is faster",
         choices=("auto", "on", "off"),
         bare="on",
     )
-    overlap: Literal["auto", "on", "off"] = _option(
+    overlap: Literal["auto", "on", "off"] = option(
         "auto",
         "exchange",
         "send the last layers' gradients while others are computed, with the same bits, where each rank has a GPU and NCCL; "
@@ -205,30 +187,41 @@ class Config:
         choices=("auto", "on", "off"),
         bare="on",
     )
-    sync: Literal["every-step", "local"] = _fixed(
+    sync: Literal["every-step", "local", "federated"] = fixed_option(
         "every-step",
         "exchange",
-        "combine gradients at every step, or the changes of the params after some local steps",
-        choices=("every-step", "local"),
+        "combine gradients at every step, changes of the params after local steps, or those of clients in rounds",
+        choices=("every-step", "local", "federated"),
     )
-    local_steps: int = _fixed(8, "exchange", "with --sync local: steps between two combinations", int)
-    local_after: int = _fixed(0, "exchange", "with --sync local: steps of gradient exchange before it begins", int)
-    outer_lr: float = _fixed(1.0, "exchange", "with --sync local: learning rate of the mean change", float)
-    outer_momentum: float = _fixed(0.0, "exchange", "with --sync local: Nesterov momentum of the mean change", float)
+    local_steps: int = fixed_option(8, "exchange", "with --sync local: steps between two combinations", int)
+    local_after: int = fixed_option(
+        0, "exchange", "with --sync local: steps of gradient exchange before it begins", int
+    )
+    outer_lr: float = fixed_option(
+        1.0, "exchange", "with --sync local or federated: learning rate of the mean change", float
+    )
+    outer_momentum: float = fixed_option(
+        0.0, "exchange", "with --sync local or federated: momentum of the mean change; Nesterov's with local", float
+    )
 
 
-MUTUALLY_EXCLUSIVE = (("epochs", "steps"), ("global_batch", "accumulate"))
+MUTUALLY_EXCLUSIVE = (("epochs", "steps"), ("rounds", "steps"), ("rounds", "epochs"), ("global_batch", "accumulate"))
 """Pairs of options that set the same thing, of which only one may be given."""
 
-OPTIONS: Mapping[str, Field[Any]] = {option.name: option for option in fields(Config)}
+_INHERITED = {one.name for one in fields(FederatedOptions)}
+
+OPTIONS: Mapping[str, Field[Any]] = {
+    one.name: one for one in sorted(fields(Config), key=lambda one: one.name in _INHERITED)
+}
+"""The fields by name, those for one way to train last."""
 
 
-def _field_doc(option: Field[Any]) -> str:
+def _field_doc(field: Field[Any]) -> str:
     """Returns one line on a field: name, type, default, help text."""
-    choices = option.metadata["choices"]
-    kind = f"one of {', '.join(choices)}" if choices else option.metadata["kind"].__name__
-    default = "" if option.default is None else f", default {option.default!r}"
-    return f"        {option.name} ({kind}{default}): {option.metadata['help']}.\n"
+    choices = field.metadata["choices"]
+    kind = f"one of {', '.join(choices)}" if choices else field.metadata["kind"].__name__
+    default = "" if field.default is None else f", default {field.default!r}"
+    return f"        {field.name} ({kind}{default}): {field.metadata['help']}.\n"
 
 
 Config.__doc__ = f"{Config.__doc__}\n    Attributes:\n{''.join(map(_field_doc, OPTIONS.values()))}    "
@@ -255,7 +248,14 @@ def from_table(table: Mapping[str, Any]) -> Config:
 
 
 def resolve(config: Config, world_size: int) -> Config:
-    """Returns `config` with defaults filled in and --accumulate turned into a global batch: W * accumulate * micro_batch."""
+    """Returns `config` with defaults filled in and --accumulate turned into a global batch: W * accumulate * micro_batch.
+
+    With --sync federated a step is a round, and there is no global batch.
+    """
+    if config.lr is None:
+        config = replace(config, lr=RULES[config.optimizer].lr)
+    if config.sync == "federated":
+        return replace(config, steps=config.rounds or config.steps or DEFAULT_ROUNDS, rounds=None)
     if config.accumulate is not None:
         global_batch = world_size * config.accumulate * config.micro_batch
         config = replace(config, global_batch=global_batch, accumulate=None)
@@ -263,6 +263,4 @@ def resolve(config: Config, world_size: int) -> Config:
         config = replace(config, global_batch=max(256, config.micro_batch))
     if config.epochs is None and config.steps is None:
         config = replace(config, epochs=10)
-    if config.lr is None:
-        config = replace(config, lr=RULES[config.optimizer].lr)
     return config

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ddpgd.comm.wires import WIRES, Kind
+from ddpgd.config.federated import FEDERATED_OPTIONS, RANGES, refusals
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag
 from ddpgd.errors import InputError
 from ddpgd.optim.rules import RULES
@@ -16,11 +17,16 @@ PER_LAUNCH = (
 )
 """Options that say how one start goes, not what the run is: a resume begins with their defaults."""
 
-_REQUIRES = {
-    **{("wire", wire.name): wire.options for wire in WIRES.values() if wire.options},
-    ("sync", "local"): ("local_steps", "local_after", "outer_lr", "outer_momentum"),
+_REQUIRES: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
+    **{("wire", (wire.name,)): wire.options for wire in WIRES.values() if wire.options},
+    ("sync", ("local",)): ("local_steps", "local_after"),
+    ("sync", ("local", "federated")): ("outer_lr", "outer_momentum"),
+    ("sync", ("federated",)): FEDERATED_OPTIONS,
 }
-"""Options that have no effect without the value of another."""
+"""Options that have no effect without one of some values of another."""
+
+_LENGTH = ("epochs", "steps", "rounds", "until_accuracy")
+"""Options that end a run; of the first three, one is set."""
 
 _HUGE = 2**53
 _RANGES: dict[str, tuple[float, float, str]] = {
@@ -51,6 +57,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "checkpoint_every": (1, _HUGE, "at least 1"),
     "log_every": (1, _HUGE, "at least 1"),
     "ranks": (1, 1024, "1 to 1024"),
+    **RANGES,
 }
 
 
@@ -76,9 +83,7 @@ def continued(saved: Config, given: Mapping[str, Any], world_size: int) -> Confi
                 f"{flag(name)} {_text(value)}: the checkpoint was trained with {_text(before)}, and going on keeps that; "
                 "drop the flag, or start a new run without --resume"
             )
-    length = (
-        {} if given.keys().isdisjoint(("epochs", "steps")) else dict.fromkeys(("epochs", "steps", "until_accuracy"))
-    )
+    length = {} if given.keys().isdisjoint(_LENGTH[:-1]) else dict.fromkeys(_LENGTH)
     this_start = {name: OPTIONS[name].default for name in PER_LAUNCH}
     return replace(saved, **{**length, **this_start, **given})
 
@@ -149,11 +154,15 @@ def _validate_exchange(config: Config) -> None:
     """Refuses options that contradict each other in the exchange: compressors, local steps, error feedback."""
     for (name, wanted), belonging in _REQUIRES.items():
         for other in belonging:
-            if getattr(config, name) != wanted and getattr(config, other) != OPTIONS[other].default:
-                raise InputError(f"{flag(other)} is for {flag(name)} {wanted}; type that as well, or drop it")
-    if config.shard_optimizer == "on" and config.sync == "local":
+            if getattr(config, name) not in wanted and getattr(config, other) != OPTIONS[other].default:
+                raise InputError(
+                    f"{flag(other)} is for {flag(name)} {' or '.join(wanted)}; type that as well, or drop it"
+                )
+    if config.sync == "federated":
+        _validate_federated(config)
+    if config.shard_optimizer == "on" and config.sync != "every-step":
         raise InputError(
-            "--shard-optimizer: with --sync local each rank updates all params by itself; drop one of the two"
+            f"--shard-optimizer: with --sync {config.sync} each rank updates all params by itself; drop one of the two"
         )
     if config.exchange == "two-level" and (config.reduce == "fast" or WIRES[config.wire].kind is Kind.COMPRESSOR):
         who = "--reduce fast" if config.reduce == "fast" else f"--wire {config.wire}"
@@ -169,13 +178,25 @@ def _validate_exchange(config: Config) -> None:
         )
     if not keeps and config.sync == "every-step":
         return
-    who = f"--wire {config.wire}" if keeps else "--sync local"
+    who = f"--wire {config.wire}" if keeps else f"--sync {config.sync}"
     if config.precision == "float16":
         raise InputError(
             f"--precision float16 changes its loss scale, which {who} cannot follow; type --precision bfloat16"
         )
     if config.non_finite == "skip":
         raise InputError(f"--non-finite skip cannot undo what {who} has kept on one rank; type --non-finite stop")
+
+
+def _validate_federated(config: Config) -> None:
+    """Refuses what clients cannot do, or have no use for."""
+    if WIRES[config.wire].kind is Kind.COMPRESSOR or config.error_feedback:
+        what = "--error-feedback" if config.error_feedback else f"--wire {config.wire}"
+        raise InputError(
+            f"{what}: residuals would have to wait until a client is asked again; type --wire int8 without feedback"
+        )
+    for is_wrong, line in refusals(config):
+        if is_wrong:
+            raise InputError(line)
 
 
 def _validate_grid(config: Config) -> None:

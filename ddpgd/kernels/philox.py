@@ -18,6 +18,14 @@ class Purpose(IntEnum):
     SYNTHETIC = 3
     ENCODE = 4
     LOW_RANK = 5
+    PARTITION = 6
+    CLIENTS = 7
+    CLIENT_ORDER = 8
+    DROP = 9
+    STRAGGLE = 10
+    CLIENT_ENCODE = 11
+    NOISE = 12
+    MASK = 13
 
 
 WORDS_PER_BLOCK = 4
@@ -37,9 +45,9 @@ def uniforms(seed: int, purpose: Purpose, index: int, count: int) -> NDArray[np.
     return (words(seed, purpose, index, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def permutation(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
+def permutation(seed: int, epoch: int, num_samples: int, purpose: Purpose = Purpose.PERMUTATION) -> NDArray[np.int64]:
     """The order of an epoch's samples, int64 (num_samples,): a stable argsort of raw words, a function of (seed, epoch)."""
-    keys = words(seed, Purpose.PERMUTATION, epoch, num_samples)
+    keys = words(seed, purpose, epoch, num_samples)
     # NumPy's fast sort is not stable, which shows only where two words are equal: once in 10^10 epochs of 60,000.
     order = np.argsort(keys)
     ordered = keys[order]

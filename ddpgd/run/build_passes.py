@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ddpgd.comm.grid import Grid
 from ddpgd.comm.transport import PointToPoint
 from ddpgd.config.schema import Config
-from ddpgd.data.batches import Batches, Samples
+from ddpgd.data.batches import Samples
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
 from ddpgd.kernels.ops import Ops
@@ -26,12 +26,12 @@ from ddpgd.training.trainer import Sync
 
 
 def passes(
-    backend: Ops, config: Config, data: Dataset, grid: Grid, layers: Sequence[Layer], join: int, cut: Batches
+    backend: Ops, config: Config, data: Dataset, grid: Grid, layers: Sequence[Layer], join: int, most_samples: int
 ) -> Passes:
-    """The passes of a rank, with room for what it trains or tests at once."""
+    """The passes of a rank, with room for what it trains or tests at once; `most_samples`: those of the largest step."""
     batched_tests = _batched_tests(backend, data, grid.shape.data) * evaluate.EVALUATE_ROWS
     test_rows = min(batched_tests, max(evaluate.EVALUATE_ROWS, len(data.test_labels)))
-    train_rows = min(join * config.micro_batch, cut.samples(0))
+    train_rows = min(join * config.micro_batch, most_samples)
     rows = max(train_rows, test_rows)
     network = Network(backend, layers, config.loss, rows, has_inputs=grid.place.pipeline == 0)
     if grid.shape.pipeline == 1:

@@ -89,7 +89,7 @@ def why_not(config: Config, transport: str, load: Load, layers: Sequence[Layer])
     """Returns the reason for which nothing can travel beside the backward pass, as a clause; empty: it can."""
     reasons = {
         f"{transport} does not send while a rank computes": not TRANSPORTS[transport].overlaps,
-        "--sync local sends changes of params": config.sync == "local",
+        f"--sync {config.sync} sends changes of params": config.sync != "every-step",
         "with --tensor or --pipeline ranks have parts of the params": config.tensor * config.pipeline > 1,
     }
     return next((reason for reason, holds in reasons.items() if holds), "") or why_whole(config.wire, load, layers)

@@ -22,6 +22,12 @@ PANELS = (
 )
 """Fields of records: name, title, factor."""
 
+CLIENT_PANELS = (
+    ("client_accuracy_worst_decile", "accuracy of the worst tenth of clients, %", 100.0),
+    ("drift", "distance of clients or ranks from their mean, over its move", 1.0),
+)
+"""Those of federated runs, which have the first of these fields."""
+
 LOGARITHMIC = ("train_loss_mean", "test_loss_mean", "grad_norm")
 DPI = 120
 
@@ -42,8 +48,11 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path) -> None:
     InputError: matplotlib is missing, or the file cannot be written.
     """
     plt = pyplot()
-    figure, grid = plt.subplots(3, 2, figsize=(12, 11), sharex=True, layout="constrained")
-    for axes, (name, title, factor) in zip(grid.flat, PANELS, strict=True):
+    has_clients = any(CLIENT_PANELS[0][0] in one for records in runs.values() for one in records)
+    panels = PANELS + CLIENT_PANELS * has_clients
+    num_rows = len(panels) // 2
+    figure, grid = plt.subplots(num_rows, 2, figsize=(12, 3.7 * num_rows), sharex=True, layout="constrained")
+    for axes, (name, title, factor) in zip(grid.flat, panels, strict=True):
         drawn = [
             _line(axes, number, label, [(one["step"], factor * one[name]) for one in _shown(records, name)])
             for number, (label, records) in enumerate(runs.items())

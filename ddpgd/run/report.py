@@ -16,9 +16,9 @@ from ddpgd.config.schema import Config
 from ddpgd.config.units import plural
 from ddpgd.data.idx import NUM_CLASSES
 from ddpgd.data.mnist import Dataset
-from ddpgd.optim import schedules
 from ddpgd.run.progress import decimals
-from ddpgd.training.batch_split import Algebra
+from ddpgd.run.summary import NO_CLIENTS
+from ddpgd.run.work import Work
 from ddpgd.training.counters import Record
 
 VERSION = version("ddpgd")
@@ -41,59 +41,40 @@ def introduction(
     num_pieces: int,
     data: Dataset,
     folder: str,
+    work: Work,
     pace: tuple[int, int],
     form: str = "",
     apart: Sequence[int] = (),
 ) -> list[str]:
     """Returns the first lines of a run.
 
-    `form`: what there is to say of that of the exchange. `pace`: steps done and in all. `apart`: ranks on several machines
-    that share layers.
+    `work`: the words on a step. `form`: what there is to say of that of the exchange. `pace`: steps done and in all.
+    `apart`: ranks on several machines that share layers.
     """
-    assert config.global_batch is not None, "resolve() was not called"
-    assert config.lr is not None, "resolve() was not called"
     feedback = " with error feedback" if config.error_feedback else ""
-    factor = schedules.scale(config.scale_lr, config.global_batch)
-    scaled = f" x {factor:g} ({config.scale_lr})" if config.scale_lr else ""
-    algebra = Algebra(config.global_batch, config.micro_batch, shape.data, "replica" if shape.replica > 1 else "rank")
     ranks = plural(shape.data * shape.replica, "rank")
     grid = f", {shape}," * (shape.replica > 1)
     lines = [
         f"ddpgd {VERSION}: {ranks}{grid} on {plural(num_nodes, 'machine')} over {transport}, backend {backend}",
         f"data: {data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples",
         f"network {'-'.join(map(str, sizes))}: {num_params:,} params; {config.activation}, {config.loss}, {config.precision}",
-        f"{algebra}; {config.optimizer}, lr {config.lr:g}{scaled}",
+        work.text,
         f"exchange: {config.reduce}, {config.wire}{feedback}{form}, at most {plural(num_pieces, 'piece')} a rank",
         f"run folder: {folder}",
     ]
-    lines += [
-        f"WARNING: {text}"
-        for text in _doubts(config, shape, algebra.num_micro_batches, len(data.train_labels), apart, backend)
-    ]
+    lines += [f"WARNING: {text}" for text in (*work.doubts, *_doubts(config, apart, backend))]
     if pace[0]:
         lines.append(f"resuming after step {pace[0]} of {pace[1]}")
     return lines
 
 
-def _doubts(
-    config: Config, shape: Shape, num_micro_batches: int, num_samples: int, apart: Sequence[int], backend: str
-) -> list[str]:
+def _doubts(config: Config, apart: Sequence[int], backend: str) -> list[str]:
     """Returns a sentence for each thing about a run's start that its user hardly wants."""
-    assert config.global_batch is not None, "resolve() was not called"
     found = []
-    idle = shape.replica * (shape.data - num_micro_batches)
-    if idle > 0:
-        ranks = plural(shape.data * shape.replica, "rank")
-        found.append(f"{idle} of {ranks} idle: type --accumulate 1, or a larger --global-batch")
     if apart:
         found.append(
             f"ranks {', '.join(map(str, apart))}, which share layers, are on several machines: start ranks node by "
             "node, or type a smaller --tensor"
-        )
-    if config.global_batch > num_samples:
-        found.append(
-            f"--global-batch {config.global_batch:,} is more than the {num_samples:,} training samples: "
-            f"a step is a whole epoch of {num_samples:,} samples; type a smaller one"
         )
     of_gpus = {f"--replay {config.replay}": config.replay != "graph", "--share-gpu": config.share_gpu}
     if backend.startswith("numpy"):
@@ -113,6 +94,7 @@ def summary(
     backend: str,
     device: str,
     wire: str,
+    global_batch: int,
     num_params: int,
     params_sha256: str,
     warnings: list[str],
@@ -126,8 +108,9 @@ def summary(
         "shards": config.shards,
         "tensor": config.tensor,
         "pipeline": config.pipeline,
-        "global_batch": config.global_batch,
+        "global_batch": global_batch,
         "micro_batch": config.micro_batch,
+        **NO_CLIENTS,
         **figures,
         "params_sha256": params_sha256,
         "num_params": num_params,
@@ -188,6 +171,9 @@ def conclusion(summary: Record, folder: str) -> list[str]:
         f"{summary['exchange_us_median'] or 0:.0f} us and {summary['wire_bytes_per_step'] / 1e6:.3g} MB sent by a rank",
         *(f"WARNING: {warning}" for warning in summary["warnings"]),
     ]
+    if masked := summary.get("masked_change"):
+        own, sent = (" ".join(f"{word:08x}" for word in masked[name]) for name in ("change", "masked"))
+        lines.append(f"a client's change begins {own}; the server got {sent}")
     if late := summary["late_rank"]:
         lines.append(
             f"the other ranks waited for rank {late['rank']} {late['share']:.0%} of the time; it had a core "

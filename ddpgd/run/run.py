@@ -224,6 +224,7 @@ class Run:
             num_pieces=self._step.exchange.num_pieces(self._step.batches.num_micro_batches(0)),
             data=self._data,
             folder=str(self._folder.path),
+            work=build.work(config, self._grid.shape, len(self._data.train_labels)),
             pace=(self._state.counters.step, self._pace.total_steps),
             apart=self._apart,
         )
@@ -241,7 +242,8 @@ class Run:
             num_buckets=len(self._form.overlap.cuts) + 1,
             backend=self._ops.name,
             device=self._ops.device,
-            wire=self._step.exchange.wire,
+            wire=config.wire,
+            global_batch=self._step.batches.global_batch,
             num_params=self._layout.num_params,
             params_sha256=on_root(self._transport, lambda: self._layout.sha256(params)),
             warnings=report.warnings(config, figures, self._data.test_labels),

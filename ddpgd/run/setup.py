@@ -136,7 +136,8 @@ def _configure(given: Mapping[str, Any], resumed: tuple[Path, Checkpoint] | None
     config = continued(before, {**own_folder, **given, "resume": None}, world_size)
     check_rule_has(config.optimizer, changed(given))
     _validate(config)
-    if config.schedule != "constant" and (config.epochs, config.steps) != (before.epochs, before.steps):
+    now, then = ((one.epochs, one.steps or one.rounds) for one in (config, before))
+    if config.schedule != "constant" and now != then:
         say(f"the run has another length now, so the {config.schedule} schedule goes on differently")
     return config
 

@@ -15,6 +15,18 @@ _LARGEST_FILE = 1_000_000
 _LARGEST_INT = 2**64
 
 
+NO_CLIENTS: Record = {
+    "client_bytes": 0,
+    "epsilon": None,
+    "masked_change": None,
+    "client_loss_mean": None,
+    "client_accuracy_mean": None,
+    "client_accuracy_std": None,
+    "client_accuracy_worst_decile": None,
+}
+"""The fields of federated runs, as others have them."""
+
+
 class Summary(TypedDict):
     """The result of a complete run, equal on all ranks. It describes the whole run, resumes included.
 
@@ -27,7 +39,7 @@ class Summary(TypedDict):
         shards: Parts in which each layer's width is computed.
         tensor: Number of ranks that share each layer.
         pipeline: Number of ranks that have some of the layers each.
-        global_batch: Samples per update, over all ranks.
+        global_batch: Samples per update, over all ranks; with `--sync federated`, clients in a round.
         micro_batch: Samples in one forward and backward pass.
         steps: Steps of the whole run, those before a resume included.
         epochs: Passes over the training samples, a fraction where the last one is not complete.
@@ -49,6 +61,15 @@ class Summary(TypedDict):
         wire_bytes_per_step: Bytes that the busiest rank sends in a step.
         between_bytes_per_step: Bytes that the busiest rank sends to other nodes in a step of two levels; 0 where the exchange
             is flat, which does not count them apart.
+        client_bytes: Bytes that the clients and the server of a federated run would have sent: in each round the params to each
+            client, and its change back; 0 in other runs.
+        epsilon: Privacy loss of a client in a federated run with `--dp-noise`, at `--dp-delta`; else None.
+        masked_change: First words of a client's "change" and of what the server got, "masked", in the last round of a run with
+            `--secure-aggregation`; else None.
+        client_loss_mean: Mean loss of the clients of a federated run on their own samples, each counted alike; else None.
+        client_accuracy_mean: The same of their accuracy.
+        client_accuracy_std: Its standard deviation over clients.
+        client_accuracy_worst_decile: Its mean over the worst tenth of clients.
         wire_compression: Bytes of a float32 ring exchange divided by those sent; None where nothing is sent.
         one_rank_s_estimate: Seconds that one rank alone would have needed for `train_s`.
         params_sha256: SHA-256 of all params, as 64 hexadecimal digits.
@@ -94,6 +115,13 @@ class Summary(TypedDict):
     optimizer_bytes: int | None
     wire_bytes_per_step: int
     between_bytes_per_step: int
+    client_bytes: int
+    epsilon: float | None
+    masked_change: dict[str, list[int]] | None
+    client_loss_mean: float | None
+    client_accuracy_mean: float | None
+    client_accuracy_std: float | None
+    client_accuracy_worst_decile: float | None
     wire_compression: float | None
     one_rank_s_estimate: float
     params_sha256: str
@@ -171,6 +199,7 @@ def _checked(table: Any, run_dir: str) -> Summary:
         "exchange": "flat",
         "exchange_choice": "",
         "between_bytes_per_step": 0,
+        **NO_CLIENTS,
         "num_buckets": 1,
         **table,
         "run_dir": run_dir,

@@ -21,7 +21,7 @@ from ddpgd.data.mnist import Dataset
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.philox import Purpose, uniforms
 from ddpgd.params import Layout
-from ddpgd.run import build, build_exchange, build_network
+from ddpgd.run import build, build_exchange, build_network, build_parts
 from ddpgd.scaling.cost_model import Coding, Costs, waits
 from ddpgd.training.step import Step
 
@@ -74,7 +74,7 @@ def fit(ops: Ops, config: Config, transport: Transport, seconds: float, num_node
     All ranks call it, and get the same.
     """
     # Whole steps alone.
-    data = synthetic.make(num_train=4 * build.global_batch(config), num_test=64)
+    data = synthetic.make(num_train=4 * build_parts.global_batch(config), num_test=64)
     halved = replace(config, micro_batch=max(1, config.micro_batch // 2))
     with threadpool_limits(1, user_api="blas"):
         whole, half = (_run(ops, one, data, transport, 0.4 * seconds) for one in (config, halved))

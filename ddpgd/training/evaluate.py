@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Alone, Transport
@@ -26,6 +27,7 @@ class Evaluate:
         transport: Transport,
         join: int = 1,
         stages: Transport | None = None,
+        order: NDArray[np.int64] | None = None,
     ) -> None:
         """
         Args:
@@ -35,14 +37,15 @@ class Evaluate:
             transport: The ranks that compute other samples, with the same layers.
             join: At most so many micro-batches are computed side by side.
             stages: The ranks of a pipeline, of which the last has the loss.
+            order: The numbers of the samples that count, on the host; None: all.
         """
-        num_samples = len(samples.labels)
+        order = np.arange(len(samples.labels)) if order is None else order
         self._ops = ops
         self._passes = passes
         self._samples = samples
         self._stages = stages or Alone()
-        self._num_micro_batches = math.ceil(num_samples / EVALUATE_ROWS)
-        self._order = ops.from_host(np.arange(num_samples))
+        self._num_micro_batches = math.ceil(len(order) / EVALUATE_ROWS)
+        self._order = ops.from_host(order)
         self._cursor = ops.zeros((CURSOR_WORDS,), np.int64)
         control = np.zeros(CONTROL_WORDS)
         control[Control.LOSS_SCALE] = 1
@@ -50,7 +53,7 @@ class Evaluate:
         self._exchange = Exchange(transport, ops, size=0, join=join)
 
     def __call__(self, params: Array, weights: Array) -> tuple[float, float]:
-        feed = Feed(self._samples, self._order, self._cursor, EVALUATE_ROWS, len(self._samples.labels))
+        feed = Feed(self._samples, self._order, self._cursor, EVALUATE_ROWS, len(self._order))
         groups = self._exchange.groups(self._num_micro_batches)
         for group in self._passes.losses(feed, groups, Weights(params, weights, self._control)):
             self._exchange.fold(group)

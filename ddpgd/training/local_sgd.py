@@ -14,6 +14,7 @@ from ddpgd.comm.exchange import Exchange
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import CONTROL_WORDS, Control, Tail
 from ddpgd.optim.rules import Optimizer
+from ddpgd.training.counters import Record
 from ddpgd.training.step import Step
 from ddpgd.training.step_result import StepResult
 
@@ -100,6 +101,10 @@ class LocalSgd:
             drift=drift,
             between_bytes=(self.exchange.form.bytes_between - between_before) // num_steps,
         )
+
+    def figures(self) -> Record:
+        """Returns no figures of its own."""
+        return {}
 
     def _end(self, step: int) -> int:
         """The step at which the round of `step` ends."""

@@ -18,6 +18,7 @@ from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import HISTORY_WORDS, TAIL_WORDS, History, Policy, Tail
 from ddpgd.optim.rules import Optimizer
 from ddpgd.optim.schedules import Schedule
+from ddpgd.training.counters import Record
 from ddpgd.training.cursor import DataCursor
 from ddpgd.training.lookahead import Lookahead
 from ddpgd.training.passes import Feed, Passes, Weights
@@ -106,6 +107,10 @@ class Step:
             between_bytes=cost.between_bytes // count,
             stage_wait_s=self.passes.wait_s - waited_s,
         )
+
+    def figures(self) -> Record:
+        """Returns no figures of its own."""
+        return {}
 
     def time_parts(self) -> None:
         """Lets the host take part in every step from the first on, so that the parts of each are timed."""

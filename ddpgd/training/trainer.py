@@ -34,7 +34,8 @@ class Observer(Protocol):
 
 
 class Sync(Protocol):
-    """The choice of what ranks combine, and when: `Step` gradients, every step; `LocalSgd` params, after some steps."""
+    """The choice of what ranks combine, and when: `Step` gradients, every step; `LocalSgd` params, after some steps;
+    `Federated` changes of clients, every round."""
 
     state: TrainState
     passes: Passes
@@ -46,6 +47,9 @@ class Sync(Protocol):
 
     def non_finite(self, step: int) -> str:
         """Names the first gradient of `step` on this rank that is not finite; empty: there is none."""
+
+    def figures(self) -> Record:
+        """Returns figures of its own for the summary, and numbers among them for records; every rank calls it."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Trainer:
         self._skip_non_finite = skip_non_finite
         self._rank = f"rank {transport.rank} ({place})" if place else f"rank {transport.rank}"
         self._books = Bookkeeping(step.state, batches, step.exchange)
+        self._own_figures: Record = {}
         self._saved_at = -1
         self._skipped_in_a_row = 0
 
@@ -100,7 +105,7 @@ class Trainer:
             raise
         finally:
             self._batches.close()
-        return self._books.figures(self._transport)
+        return self._books.figures(self._transport) | (self._own_figures or self._step.figures())
 
     def _loop(self) -> None:
         counters, pace = self._counters, self._pace
@@ -117,7 +122,8 @@ class Trainer:
             if evaluated:
                 self._test()
             if evaluated or observe or _crossed_multiple(before, counters.step, pace.log_every):
-                self._observer.record(self._books.record(result, evaluated))
+                own = {name: value for name, value in self._own_figures.items() if isinstance(value, int | float)}
+                self._observer.record(self._books.record(result, evaluated) | (own if evaluated else {}))
             self._observer.step(counters)
             if pace.checkpoint_every and _crossed_multiple(before, counters.step, pace.checkpoint_every):
                 self._checkpoint()
@@ -136,6 +142,7 @@ class Trainer:
         loss_mean, self._counters.test_accuracy = self._evaluate(self._step.state.params, self._step.state.weights)
         self._counters.test_loss_mean = finite_or_none(loss_mean)
         self._counters.tested_at = self._counters.step
+        self._own_figures = self._step.figures()
 
     def _steps_to_next_event(self) -> tuple[int, bool]:
         """Number of steps until the host has something to do; and whether the next one is logged."""

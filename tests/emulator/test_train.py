@@ -9,12 +9,22 @@ from typing import Any
 import pytest
 
 from ddpgd.errors import Interrupted, NonFiniteError
-from ddpgd.run import build, checkpoint, report
+from ddpgd.run import build_parts, checkpoint, report
 from ddpgd.training.stopping import StopRequest
 from runs import Record, records, train, train_on_small_digits
 
 from . import fake_cupy
 
+FEDERATED: Record = {
+    "sync": "federated",
+    "clients": 10,
+    "client_fraction": 0.3,
+    "local_epochs": 1,
+    "client_batch": "20",
+    "global_batch": None,
+    "micro_batch": 16,
+    "steps": 5,
+}
 CONFIGURATIONS: dict[str, Record] = {
     "ragged": {},
     "aligned": {"global_batch": 64, "micro_batch": 4, "optimizer": "adam", "lr": 0.01},
@@ -24,6 +34,7 @@ CONFIGURATIONS: dict[str, Record] = {
     "float16": {"precision": "float16", "hidden": (12, 9)},
     "bfloat16": {"precision": "bfloat16", "activation": "tanh"},
     "tf32": {"precision": "tf32", "steps": 5},
+    "federated, bfloat16, masked": FEDERATED | {"precision": "bfloat16", "secure_aggregation": True, "proximal": 0.1},
 }
 
 
@@ -106,7 +117,7 @@ def test_a_captured_step_has_the_bits_of_one_that_is_not(tmp_path: Path, monkeyp
 def test_a_resumed_run_equals_an_uninterrupted_one(
     before: int, after: int, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "LOSS_SCALE_GROWTH_STEPS", 2)
+    monkeypatch.setattr(build_parts, "LOSS_SCALE_GROWTH_STEPS", 2)
     given = {"steps": 12, "precision": precision}
     gpu(tmp_path / "whole", **given)
     asked = itertools.count()
@@ -117,7 +128,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     saved = checkpoint.find(tmp_path / "cut", print)[1]
     assert 0 < saved.counters["step"] < 12
     if precision == "float16":
-        assert saved.counters["loss_scale"] > build.INITIAL_LOSS_SCALE
+        assert saved.counters["loss_scale"] > build_parts.INITIAL_LOSS_SCALE
     gpu(tmp_path / "cut", after, resume=str(tmp_path / "cut"))
     assert records(tmp_path / "cut") == records(tmp_path / "whole")
 
@@ -132,7 +143,7 @@ def test_a_resume_on_another_backend_is_told(tmp_path: Path, capsys: pytest.Capt
 def test_a_loss_scale_that_is_too_large_is_halved_by_all(
     world_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "INITIAL_LOSS_SCALE", 2.0**20)
+    monkeypatch.setattr(build_parts, "INITIAL_LOSS_SCALE", 2.0**20)
     summary = gpu(tmp_path / "run", world_size, precision="float16", steps=12)
     scales = [record["loss_scale"] for record in records(tmp_path / "run")]
     skipped = summary["skipped_updates"]

@@ -31,6 +31,16 @@ CONFIGURATIONS: dict[str, Record] = {
     "aligned": {"global_batch": 64, "micro_batch": 4, "optimizer": "adam", "lr": 0.01},
     "fewer micro-batches than ranks": {"global_batch": 3, "micro_batch": 1, "optimizer": "sgd"},
     "one micro-batch": {"global_batch": 20, "micro_batch": 20, "loss": "mse"},
+    "federated": {
+        "sync": "federated",
+        "global_batch": None,
+        "clients": 9,
+        "client_fraction": 0.4,
+        "local_epochs": 1,
+        "partition": "sizes:lognormal:1.0",
+        "server_optimizer": "adam",
+        "outer_lr": 0.01,
+    },
 }
 
 

@@ -7,6 +7,7 @@ from ddpgd.comm.grid import Shape
 from ddpgd.config.schema import Config, resolve
 from ddpgd.data import synthetic
 from ddpgd.run import report
+from ddpgd.run.work import of_steps
 
 
 @pytest.mark.parametrize(("world_size", "idle"), [(4, ""), (5, "1 of 5 ranks"), (7, "3 of 7 ranks")])
@@ -23,6 +24,7 @@ def test_ranks_without_a_micro_batch_are_told_of(world_size: int, idle: str) -> 
         1,
         synthetic.make(64, 64),
         "runs/any",
+        of_steps(config, Shape(world_size), 64),
         (0, 10),
     )
     said = [line for line in lines if " idle" in line]
@@ -54,18 +56,26 @@ def test_a_run_that_did_not_learn_says_so(changed: dict[str, float], said: str) 
 
 def test_a_batch_of_more_than_all_samples_is_told_of() -> None:
     config = resolve(Config(global_batch=4096, micro_batch=64), 1)
-    lines = report.introduction(
-        config, Shape(), 1, "alone", "numpy", (784, 10), 7850, 1, synthetic.make(64, 64), "runs/any", (0, 10)
+    given = (
+        "alone",
+        "numpy",
+        (784, 10),
+        7850,
+        1,
+        synthetic.make(64, 64),
+        "runs/any",
+        of_steps(config, Shape(), 64),
+        (0, 10),
     )
+    lines = report.introduction(config, Shape(), 1, *given)
     assert any(line.startswith("WARNING: --global-batch 4,096 is more than the 64 training samples") for line in lines)
 
 
 @pytest.mark.parametrize(("backend", "told"), [("numpy (auto: no GPU)", 2), ("cupy", 0)])
 def test_flags_of_gpus_are_told_of_where_there_is_none(backend: str, told: int) -> None:
     config = resolve(Config(replay="persistent", share_gpu=True), 1)
-    lines = report.introduction(
-        config, Shape(), 1, "alone", backend, (784, 10), 7850, 1, synthetic.make(300, 64), "runs/any", (0, 10)
-    )
+    given = (784, 10), 7850, 1, synthetic.make(300, 64), "runs/any", of_steps(config, Shape(), 300), (0, 10)
+    lines = report.introduction(config, Shape(), 1, "alone", backend, *given)
     assert sum(" has no effect: it is for GPUs" in line for line in lines) == told
 
 
@@ -94,7 +104,8 @@ def test_the_last_lines_tell_the_time_since_a_resume_and_count_in_words() -> Non
 
 def test_a_grid_is_told_and_ranks_apart_are_warned_of() -> None:
     config = resolve(Config(global_batch=256, micro_batch=64, shards=2, tensor=2), 3)
-    given = "mpi-host", "numpy", (784, 10), 7850, 1, synthetic.make(64, 64), "runs/any", (0, 10)
+    work = of_steps(config, Shape(3, 1, 2), 64)
+    given = "mpi-host", "numpy", (784, 10), 7850, 1, synthetic.make(64, 64), "runs/any", work, (0, 10)
     lines = report.introduction(config, Shape(3, 1, 2), 2, *given, apart=[2, 3])
     assert "6 ranks, data 3 x pipeline 1 x tensor 2, on 2 machines over mpi-host" in lines[0]
     assert any("= 3 replicas x 0 to 2 accumulated" in line for line in lines)

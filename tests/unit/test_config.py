@@ -9,6 +9,7 @@ import tomli_w
 
 from ddpgd.cli import arguments as command_line
 from ddpgd.comm.wires import WIRES, Kind, Wire
+from ddpgd.config.federated import FEDERATED_OPTIONS
 from ddpgd.config.parsing import coerce
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag, from_table, resolve, to_table
 from ddpgd.config.toml_file import read_toml
@@ -72,6 +73,21 @@ OTHER: dict[str, tuple[Any, str]] = {
     "local_after": (4, "4"),
     "outer_lr": (0.75, "0.75"),
     "outer_momentum": (0.5, "0.5"),
+    "rounds": (50, "50"),
+    "clients": (20, "20"),
+    "client_fraction": (0.5, "0.5"),
+    "local_epochs": (2, "2"),
+    "client_batch": ("all", "all"),
+    "partition": ("shards:2", "shards:2"),
+    "client_weights": ("equal", "equal"),
+    "proximal": (0.01, "0.01"),
+    "server_optimizer": ("adam", "adam"),
+    "drop": (0.25, "0.25"),
+    "stragglers": (0.5, "0.5"),
+    "dp_clip": (1.5, "1.5"),
+    "dp_noise": (0.75, "0.75"),
+    "dp_delta": (1e-4, "1e-4"),
+    "secure_aggregation": (True, ""),
 }
 FIXED = {
     *(
@@ -108,6 +124,7 @@ FIXED = {
         "outer_lr",
         "outer_momentum",
     ),
+    *FEDERATED_OPTIONS[1:],
 }
 
 over_options = pytest.mark.parametrize("name", OPTIONS)

@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import ddpgd
-from ddpgd.run.summary import Summary, read_summary
+from ddpgd.run.summary import NO_CLIENTS, Summary, read_summary
 
 FIELDS = [name for name in get_type_hints(Summary) if name != "run_dir"]
 
@@ -58,11 +58,11 @@ def test_wrong_values_are_refused(name: str, run: tuple[Path, Summary], tmp_path
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_fields_that_are_missing(name: str, run: tuple[Path, Summary], tmp_path: Path) -> None:
-    """Earlier versions had no warnings, no late rank, no time since the start, no reason for a transport, and one form."""
+    """Earlier versions had no warnings, late rank, time since the start, reason for a transport, other form, or clients."""
     table = written(run)
     del table[name]
     added = {"warnings", "late_rank", "train_s_since_start", "transport_choice", "exchange", "exchange_choice"}
-    if name in added | {"between_bytes_per_step", "optimizer_bytes", "num_buckets"}:
+    if name in added | {"between_bytes_per_step", "optimizer_bytes", "num_buckets", *NO_CLIENTS}:
         (tmp_path / "summary.json").write_text(json.dumps(table))
         assert read_summary(tmp_path).keys() == get_type_hints(Summary).keys()
     else:

@@ -1,0 +1,157 @@
+"""Making of --sync federated: clients and their samples, their steps, and the exchange of their changes."""
+
+import math
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddpgd.comm.compressor import NoExchange
+from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.grid import Grid, Shape
+from ddpgd.comm.levels import Levels
+from ddpgd.comm.sharding import Replicated
+from ddpgd.comm.transport import Alone
+from ddpgd.config.federated import whole_number
+from ddpgd.config.schema import Config
+from ddpgd.data.batches import Batches
+from ddpgd.data.mnist import Dataset
+from ddpgd.errors import InputError
+from ddpgd.federated.clients import Clients, Proximal
+from ddpgd.federated.federated import Federated
+from ddpgd.federated.figures import ClientFigures
+from ddpgd.federated.partition import divide
+from ddpgd.federated.privacy import Privacy
+from ddpgd.federated.rounds import ClientBatches, Rounds
+from ddpgd.federated.sums import MOST_CLIENTS, Clear, Masked
+from ddpgd.kernels.ops import Ops
+from ddpgd.optim import rules
+from ddpgd.optim.rules import RULES, Optimizer
+from ddpgd.optim.schedules import Schedule
+from ddpgd.params import Layout
+from ddpgd.run import build_exchange, build_network, build_parts, build_passes
+from ddpgd.run.work import Work, of_rounds
+from ddpgd.training.counters import Counters
+from ddpgd.training.evaluate import Evaluate
+from ddpgd.training.state import TrainState
+from ddpgd.training.step import Step
+
+
+def clients_per_round(config: Config) -> int:
+    """Returns the number of clients that train in a round."""
+    return max(1, round(config.client_fraction * config.clients))
+
+
+def parts(config: Config, data: Dataset) -> list[NDArray[np.int64]]:
+    """Returns the samples of each client; see `partition.divide`."""
+    return divide(config.partition, data.train_labels, config.clients, config.seed)
+
+
+def batches(config: Config, data: Dataset) -> Batches:
+    """Returns rounds as steps: their samples are clients, and an epoch is as many rounds as reach all clients once.
+
+    Raises:
+        InputError: The samples cannot be divided as --partition says, or a package is missing.
+    """
+    parts(config, data)
+    count = clients_per_round(config)
+    if config.dp_noise and find_spec("dp_accounting") is None:
+        raise InputError("--dp-noise needs dp-accounting to tell epsilon; type pip install 'ddpgd[privacy]'")
+    if config.secure_aggregation and count > MOST_CLIENTS:
+        raise InputError(f"--secure-aggregation: {count:,} clients in a round; type a smaller --client-fraction")
+    rounds_per_epoch = -(-config.clients // count)
+    return Batches(rounds_per_epoch * count, count, 1, np.arange, num_epochs=0)
+
+
+def work(config: Config, shape: Shape, num_samples: int) -> Work:  # noqa: ARG001
+    """Returns the words on a round."""
+    return of_rounds(config, shape, clients_per_round(config))
+
+
+def sync(
+    backend: Ops,
+    config: Config,
+    data: Dataset,
+    grid: Grid,
+    total_steps: int,
+    initial_params: NDArray[np.float32],
+    counters: Counters,
+    levels: Levels | None,
+    cuts: Sequence[int],  # noqa: ARG001
+) -> Federated:
+    """Returns rounds of federated averaging on one rank; see `build.sync`."""
+    layout, rounds, whole = build_network.layout(config, data.image_shape), _rounds(config, data), batches(config, data)
+    rule = build_parts.optimizer(backend, config, layout.size)
+    held = build_network.held(config, data.image_shape, grid.shape, False)
+    shares = Replicated(grid.world, layout.size)
+    state = build_parts.state(backend, config, initial_params, counters, shares, held, rule)
+    clients, schedule = _clients(backend, config, data, grid, rounds, rule, state, total_steps)
+    samples = clients.step.samples
+    evaluations = [
+        Evaluate(backend, clients.step.passes, samples, Alone(), order=part)
+        for part in rounds.parts[grid.world.rank :: grid.world.world_size]
+    ]
+    added = (Masked if config.secure_aggregation else Clear)(backend, rounds, layout.size)
+    momentum = dict.fromkeys(RULES[config.server_optimizer].options, config.outer_momentum)
+    server = rules.make(config.server_optimizer, backend, layout.size, 0.0, **momentum)
+    state.replicated = build_parts.named("outer.", server.state)
+    return Federated(
+        backend,
+        clients,
+        whole,
+        rounds,
+        Exchange(grid.world, backend, added.size, reduce=config.reduce, levels=levels),
+        added,
+        build_exchange.codec(config.wire, backend),
+        _privacy(config, layout),
+        ClientFigures(evaluations, grid.world),
+        server,
+        config.outer_lr,
+        schedule,
+        equal_weights=config.client_weights == "equal",
+    )
+
+
+def _clients(
+    backend: Ops,
+    config: Config,
+    data: Dataset,
+    grid: Grid,
+    rounds: Rounds,
+    rule: Optimizer,
+    state: TrainState,
+    total_rounds: int,
+) -> tuple[Clients, Schedule]:
+    """Returns the local training of clients, and the learning rates of rounds."""
+    cut = ClientBatches(rounds, whole_number(config.client_batch), config.micro_batch)
+    layers = build_network.layers(config, data.image_shape, grid.shape, grid.place, grid.tensor)
+    size, num_micro_batches = state.params.size, -(-cut.global_batch // cut.micro_batch)
+    join = build_passes.batched_micro_batches(backend, cut.micro_batch, size, num_micro_batches, 1)
+    schedule = build_parts.learning_rates(config, total_rounds)
+    anchor = backend.zeros((size,), np.float32)
+    between = Proximal(backend, state.params, anchor, config.proximal) if config.proximal else NoExchange()
+    step = Step(
+        backend,
+        build_passes.passes(backend, config, data, grid, layers, join, cut.global_batch),
+        build_passes.samples(backend, grid, data.train_images, data.train_labels),
+        cut,
+        Exchange(Alone(), backend, size, join=join, compressor=between),
+        rule,
+        lambda step: schedule(cut.round(step)),
+        state,
+        build_parts.policy(config, cut.global_batch),
+    )
+    return Clients(backend, step, cut, rounds, anchor), schedule
+
+
+def _privacy(config: Config, layout: Layout) -> Privacy:
+    support = np.zeros(layout.size, np.float32)
+    layout.fill(support, {name: np.ones(shape, np.float32) for name, shape in layout.shapes.items()})
+    clip, count = config.dp_clip or math.inf, clients_per_round(config)
+    return Privacy(clip, config.dp_noise, config.dp_delta, config.clients, count, config.seed, support)
+
+
+def _rounds(config: Config, data: Dataset) -> Rounds:
+    count, own = clients_per_round(config), parts(config, data)
+    return Rounds(config.seed, own, count, config.local_epochs, config.drop, config.stragglers)

@@ -1,0 +1,81 @@
+"""The parts that builders of all syncs make alike: decisions, update rules, learning rates, states."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.sharding import Shares
+from ddpgd.comm.wires import WIRES
+from ddpgd.config.schema import Config
+from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.words import Policy
+from ddpgd.optim import rules, schedules
+from ddpgd.optim.rules import RULES, Optimizer
+from ddpgd.optim.schedules import Schedule
+from ddpgd.run import build_exchange
+from ddpgd.training.counters import Counters
+from ddpgd.training.state import Held, TrainState
+
+INITIAL_LOSS_SCALE = 2.0**12
+LARGEST_LOSS_SCALE = 2.0**15
+"""The gradient of one sample's loss by its logits lies in -1 to 1, and float16 ends at 65,504."""
+LOSS_SCALE_GROWTH_STEPS = 1000
+
+
+def policy(config: Config, batch: int) -> Policy:
+    """The rules of the decision of a step of `batch` samples.
+
+    Only float16 overflows where float32 does not: its loss scale adapts itself.
+    With a wire that takes the momentum, each rank clips what it adds.
+    Micikevicius et al., "Mixed precision training", 2018.
+    """
+    growth_interval = LOSS_SCALE_GROWTH_STEPS if config.precision == "float16" else 0
+    clip_norm = 0.0 if WIRES[config.wire].takes_momentum and config.sync == "every-step" else config.clip_norm
+    return Policy(batch, clip_norm, growth_interval, LARGEST_LOSS_SCALE)
+
+
+def state(
+    backend: Ops,
+    config: Config,
+    params: NDArray[np.float32],
+    counters: Counters,
+    shares: Shares,
+    held: Held,
+    rule: Optimizer,
+) -> TrainState:
+    """The state at `counters`, from `params` (n,) on the host."""
+    loss_scale = INITIAL_LOSS_SCALE if config.precision == "float16" else 1.0
+    return TrainState.create(backend, params, counters, shares, held, rule.state, loss_scale)
+
+
+def named(prefix: str, vectors: Mapping[str, Array]) -> dict[str, Array]:
+    """Vectors by their names in checkpoints."""
+    return {f"{prefix}{name}": vector for name, vector in vectors.items()}
+
+
+def wire_state(prefix: str, exchange: Exchange) -> dict[str, Array]:
+    """The vectors of a compressor that are equal on all ranks, by their names in checkpoints."""
+    compressor = exchange.compressor
+    return named(prefix, compressor.replicated if compressor else {})
+
+
+def optimizer(backend: Ops, config: Config, size: int) -> Optimizer:
+    """The update rule; plain SGD where the wire has the momentum, with the weight decay that momentum would multiply."""
+    if momentum := build_exchange.momentum_of_wire(config):
+        return rules.make("sgd", backend, size, config.weight_decay / (1 - momentum))
+    options = {name: getattr(config, name) for name in RULES[config.optimizer].options}
+    return rules.make(config.optimizer, backend, size, config.weight_decay, **options)
+
+
+def learning_rates(config: Config, total_steps: int) -> Schedule:
+    """step -> learning rate, scaled to the global batch where that is asked for."""
+    assert config.lr is not None, "resolve() was not called"
+    factor = schedules.scale(config.scale_lr, global_batch(config)) if config.scale_lr else 1.0
+    return schedules.make(config.schedule, factor * config.lr, total_steps, config.warmup)
+
+
+def global_batch(config: Config) -> int:
+    assert config.global_batch is not None, "resolve() was not called"
+    return config.global_batch
