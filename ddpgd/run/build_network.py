@@ -55,7 +55,7 @@ def stages(config: Config, widths: Sequence[int], num_stages: int) -> list[slice
 
     A layer costs two products, of forward pass and weights, and one more where there is a gradient by its inputs.
     """
-    if config.stages:
+    if config.stages and num_stages > 1:
         bounds = [0, *accumulate(config.stages)]
         return [slice(first, end) for first, end in pairwise(bounds)]
     return balanced(layer_costs(widths), num_stages)

@@ -69,6 +69,13 @@ def test_runs_records_and_checkpoints_are_those_of_one_rank(way: str, tmp_path: 
         assert without_noise(tmp_path / str(number)) == without_noise(tmp_path / "one"), shape
 
 
+@pytest.mark.parametrize("stages", [(1, 2), (2, 1)])
+def test_stages_as_asked_for_have_the_bits_of_one_rank(stages: tuple[int, ...], tmp_path: Path) -> None:
+    one = train(tmp_path / "one", **BASE)
+    asked = train(tmp_path / "asked", **BASE, **layout(Shape(1, 2, 1), stages=stages))
+    assert asked["params_sha256"] == one["params_sha256"]
+
+
 def without_noise(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in record.items() if name != "noise_scale"} for record in records(folder)]
 
