@@ -102,6 +102,12 @@ class Counted:
         self._transport.barrier()
         self._phase[0] += 1
 
+    def connect(self, peers: Sequence[int]) -> None:
+        assert isinstance(self._transport, PointToPoint)
+        self._phase[0] += 1
+        self._transport.connect(peers)
+        self._phase[0] += 1
+
     def send(self, array: Array, peer: int) -> Callable[[], object]:
         assert isinstance(self._transport, PointToPoint)
         return self._counted(self._transport.send(array, peer))

@@ -192,6 +192,11 @@ class Exchange:
         return self._replica is not None or not is_alone
 
     @property
+    def tells(self) -> bool:
+        """True on one of all ranks: the first of those with the loss."""
+        return self.transport.rank == 0 and (self._replica is None or self._replica.has_loss)
+
+    @property
     def wire(self) -> str:
         """The name of the form on the wire, as `--wire` has it."""
         return self.compressor.name if self.compressor else self.codec.name

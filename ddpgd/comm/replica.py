@@ -28,6 +28,7 @@ class Replica:
         groups: Further groups in which this rank sends during a step, for the count of its bytes.
 
     Attributes:
+        has_loss: As given.
         block_norms: Squared norms of the whole sum's blocks, float32 (size / 1024,), after `combine`.
     """
 
@@ -44,7 +45,7 @@ class Replica:
         self._ops = ops
         self._transport = transport
         self._groups = groups
-        self._has_loss = has_loss
+        self.has_loss = has_loss
         self._words = ops.zeros((num_blocks + TAIL_WORDS,), np.float32)
         self.block_norms = self._words[:num_blocks]
         self._tail = self._words[num_blocks:]
@@ -77,7 +78,7 @@ class Replica:
             else:
                 ops.copy(part_norms[blocks], window)
             first = blocks.stop
-        if not self._has_loss:
+        if not self.has_loss:
             tail[_STATISTICS].fill(0)
         ops.copy(tail, self._tail)
         self._transport.all_reduce(self._words)

@@ -73,8 +73,12 @@ class PointToPoint(Transport, Protocol):
     """A transport whose ranks can also send to each other one by one, while they compute.
 
     Messages from one rank to another arrive in the order in which they are sent. Receive before the peer sends, as often as
-    it may send, and nothing can block.
+    it may send, and nothing can block. Where `needs_host` is False, nothing waits in the host: a message follows what came
+    before it on the stream of its time, and what a wait holds up is what comes after it there.
     """
+
+    def connect(self, peers: Sequence[int]) -> None:
+        """Prepares messages to these ranks and from them; every rank calls it, and names those that name it."""
 
     def send(self, array: Array, peer: int) -> Callable[[], object]:
         """Begins to send a C-contiguous `array`; returns what waits until it may change."""

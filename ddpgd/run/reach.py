@@ -32,7 +32,7 @@ def reach(name: str, owns_gpu: bool, backend: Ops, world: Transport, has_stages:
         owns_gpu: True if no two ranks share a GPU.
         backend: The backend of a rank.
         world: The ranks.
-        has_stages: True in a pipeline, whose ranks send while they compute, which host memory alone allows.
+        has_stages: True in a pipeline, whose ranks send while they compute: then the trial does so too.
 
     Raises:
         InputError: On all ranks: the named transport cannot serve.
@@ -40,7 +40,7 @@ def reach(name: str, owns_gpu: bool, backend: Ops, world: Transport, has_stages:
     if name == "mpi-cuda":
         return Reached(_mpi_cuda(backend, world))
     if name == "nccl":
-        transport, why = _nccl(backend, world)
+        transport, why = _nccl(backend, world, has_stages)
         if transport is None:
             raise InputError(f"--transport nccl: {why}; --transport mpi-host does without")
         return Reached(transport)
@@ -49,9 +49,7 @@ def reach(name: str, owns_gpu: bool, backend: Ops, world: Transport, has_stages:
         return Reached(staged)
     if not owns_gpu:
         return Reached(staged, "NCCL wants a GPU for each rank")
-    if has_stages:
-        return Reached(staged, "stages send to each other through host memory")
-    transport, why = _nccl(backend, world)
+    transport, why = _nccl(backend, world, has_stages)
     return Reached(staged, why) if transport is None else Reached(transport, "each rank has a GPU of its own")
 
 
@@ -61,7 +59,7 @@ def reach_inside(backend: Ops, world: Transport, group: Transport) -> Transport 
     return None if first_failure(world, why) else transport
 
 
-def _nccl(backend: Ops, world: Transport) -> tuple[Transport | None, str]:
+def _nccl(backend: Ops, world: Transport, has_stages: bool = False) -> tuple[Transport | None, str]:
     """Returns the transport, or None and why, on all ranks alike."""
     try:
         from ddpgd.comm.transports import nccl
@@ -71,7 +69,7 @@ def _nccl(backend: Ops, world: Transport) -> tuple[Transport | None, str]:
         absence = ""
     if why := first_failure(world, absence):
         return None, why
-    return nccl.join(world, lambda: backend.stream)
+    return nccl.join(world, lambda: backend.stream, has_stages)
 
 
 def _mpi_cuda(backend: Ops, world: Transport) -> Transport:

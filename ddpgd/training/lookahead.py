@@ -11,7 +11,7 @@ LONGEST_RUN_S = 0.1
 class Lookahead:
     """The number of steps in a run without a look of the host.
 
-    Ranks that exchange gradients must run the same number: it follows from the time that rank 0 told in the tail of an
+    Ranks that exchange gradients must run the same number: it follows from the time that one rank told in the tail of an
     earlier step, which is equal on all ranks. A request to stop travels in the same way, so all ranks see it at the same
     look. Where no other rank adds to the sums, the rank goes by its own time.
 
@@ -21,7 +21,7 @@ class Lookahead:
 
     def __init__(self, ops: Ops, exchange: Exchange) -> None:
         self.requests = Requests(ops) if exchange.has_peers else None
-        self._tells = exchange.transport.rank == 0
+        self._tells = exchange.tells
         self._own_step_s = LONGEST_RUN_S
         self._agreed_step_s = LONGEST_RUN_S
 

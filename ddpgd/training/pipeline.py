@@ -30,7 +30,7 @@ class Pipeline:
     def __init__(self, ops: Ops, network: Network, transport: PointToPoint, schedule: str, columns: Columns) -> None:
         """`transport`: the stages, in order. `columns`: those that travel, where several ranks share a layer."""
         self.network = network
-        self.needs_host = True
+        self.needs_host = transport.needs_host
         self.wait_s = 0.0
         self.most_held = 0
         self._ops = ops
@@ -40,6 +40,8 @@ class Pipeline:
         self._columns = columns
         self._slots: dict[tuple[int, int], _Slot] = {}
         self._sent: dict[int, list[Wait]] = {}
+        neighbours = transport.rank - 1, transport.rank + 1
+        transport.connect([rank for rank in neighbours if 0 <= rank < transport.world_size])
 
     def gradients(
         self,
@@ -109,11 +111,12 @@ class Pipeline:
             self._waiting(slot.sent)
 
     def _waiting(self, waits: list[Wait]) -> None:
-        """Calls each of `waits`, and forgets it."""
+        """Calls each of `waits`, and forgets it. Only the host's waiting has a time."""
         started = time.perf_counter()
         while waits:
             waits.pop()()
-        self.wait_s += time.perf_counter() - started
+        if self.needs_host:
+            self.wait_s += time.perf_counter() - started
 
     def _slots_of(self, feed: Feed, groups: Sequence[Group], depth: int) -> list["_Slot"]:
         """The slot of each group: a slot is free for another group once its gradient has come and gone."""

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
 
+Test = Callable[[], bool]
+"""Says whether work that was begun has ended."""
+
 
 class Mark:
     """One recording of an event: passed, once the stream has come to it. `captured`: where it is part of a capture."""
@@ -23,6 +26,10 @@ class Mark:
         if self.stream is not None:
             self.stream.drain(self)
 
+    def reached(self) -> bool:
+        """True if the stream has come to it, or comes to it now."""
+        return self.passed or self.stream is None or bool(self.stream.advance(self))
+
 
 class Kind(Enum):
     """Kinds of entries in the queue of a captured stream."""
@@ -39,7 +46,7 @@ class Captured:
         self.origin = origin
         self.queues: dict[Any, list[tuple[Kind, Any]]] = {origin: []}
 
-    def add(self, stream: Any, work: Callable[[], None]) -> None:
+    def add(self, stream: Any, work: Callable[[], "Test | None"]) -> None:
         self.queues[stream].append((Kind.RUN, work))
 
     def record(self, stream: Any) -> Mark:
@@ -60,27 +67,47 @@ class Captured:
             rest += [(mark.stream, self.queues[mark.stream].index((Kind.PASS, mark)) + 1) for mark in waited]
         return all(reached[stream] == len(queue) for stream, queue in self.queues.items())
 
-    def run(self, late: bool) -> None:
-        """Runs all of it: the work of other streams than the origin as early as what it waits for allows, or as late."""
-        left = {stream: deque(queue) for stream, queue in self.queues.items()}
-        passed: set[Mark] = set()
 
-        def step(stream: Any) -> None:
-            kind, what = left[stream].popleft()
-            if kind is Kind.RUN:
-                what()
-            elif kind is Kind.PASS:
-                what.pass_by()
-                passed.add(what)
-            else:
-                while what not in passed:
-                    step(what.stream)
+class Replay:
+    """One run of a capture: the work of other streams than the origin as early as what it waits for allows, or as late."""
 
-        def is_free(stream: Any) -> bool:
-            return bool(left[stream]) and (left[stream][0][0] is not Kind.WAIT or left[stream][0][1] in passed)
+    def __init__(self, captured: Captured, late: bool) -> None:
+        self._origin = captured.origin
+        self._late = late
+        self._left = {stream: deque(queue) for stream, queue in captured.queues.items()}
+        self._others = [stream for stream in self._left if stream is not self._origin]
+        self._passed: set[Mark] = set()
 
-        others = [stream for stream in left if stream is not self.origin]
-        while left[self.origin]:
-            while not late and any(map(is_free, others)):
-                step(next(filter(is_free, others)))
-            step(self.origin)
+    def advance(self) -> bool:
+        """Runs as much as goes without waiting for other processes; returns whether that was all."""
+        while self._left[self._origin]:
+            while not self._late and self._steps_aside():
+                pass
+            # Where the origin waits for a message, others go on even if they may be late.
+            if not self._step(self._origin) and not self._steps_aside():
+                return False
+        return True
+
+    def _steps_aside(self) -> bool:
+        return any(self._step(stream) for stream in self._others if self._is_free(stream))
+
+    def _is_free(self, stream: Any) -> bool:
+        left = self._left[stream]
+        return bool(left) and (left[0][0] is not Kind.WAIT or left[0][1] in self._passed)
+
+    def _step(self, stream: Any) -> bool:
+        """Runs the first entry of a queue, or of one that it waits for; returns whether something went on."""
+        queue = self._left[stream]
+        kind, what = queue[0]
+        if kind is Kind.WAIT and what not in self._passed:
+            return self._step(what.stream)
+        if kind is Kind.PASS:
+            what.pass_by()
+            self._passed.add(what)
+        elif kind is Kind.RUN:
+            test = what()
+            if test is not None and not test():
+                queue[0] = kind, lambda: test
+                return False
+        queue.popleft()
+        return True

@@ -1,4 +1,7 @@
-"""NCCL between emulated GPUs of several processes: MPI does what a group asks for, in the order of the group's stream."""
+"""NCCL between emulated GPUs of several processes: MPI does what a group asks for, in the order of the group's stream.
+
+A send ends no sooner than its receive has begun, as NCCL's may. The host waits for none.
+"""
 
 import itertools
 from typing import Any
@@ -57,11 +60,16 @@ def groupStart() -> None:  # noqa: N802
 
 
 def groupEnd() -> None:  # noqa: N802
-    from mpi4py import MPI
-
     calls, _Group.calls = _Group.calls or [], None
     if calls:
-        Stream.by_ptr[_Group.stream].enqueue(lambda: MPI.Request.Waitall([call() for call in calls]))
+        Stream.by_ptr[_Group.stream].enqueue(lambda: _ending([call() for call in calls]))
+
+
+def _ending(requests: list[Any]) -> Any:
+    """Returns what says whether all of these have ended."""
+    from mpi4py import MPI
+
+    return lambda: MPI.Request.Testall(requests)
 
 
 class NcclCommunicator:
@@ -73,7 +81,7 @@ class NcclCommunicator:
         self._rank = rank
 
     def send(self, address: int, count: int, kind: int, peer: int, stream: int) -> None:
-        self._ask("Isend", address, count, kind, peer, stream)
+        self._ask("Issend", address, count, kind, peer, stream)
 
     def recv(self, address: int, count: int, kind: int, peer: int, stream: int) -> None:
         self._ask("Irecv", address, count, kind, peer, stream)
@@ -96,7 +104,7 @@ class NcclCommunicator:
         assert (kind, operation) == (NCCL_FLOAT32, NCCL_SUM)
         assert source == target
         values = np.frombuffer(MPI.memory.fromaddress(target, 4 * count), np.float32)
-        Stream.by_ptr[stream].enqueue(lambda: self._comm.Allreduce(MPI.IN_PLACE, values))
+        Stream.by_ptr[stream].enqueue(lambda: _ending([self._comm.Iallreduce(MPI.IN_PLACE, values)]))
 
     def abort(self) -> None:
         pass

@@ -1,6 +1,8 @@
 """Streams, events and graphs of the fake CuPy. Work runs at once; lazily, only when something waits for it.
 
-In a graph of several streams those that others wait for run as early as their own waits allow; lazily, as late.
+In a graph of several streams those that others wait for run as early as their own waits allow; lazily, as late. A message to
+another process is work that ends later: what is behind it on its stream waits, other streams go on. Whoever waits for a
+stream on which nothing goes on for `HANG_S` seconds is told what each stream waits for.
 """
 
 # ruff: noqa: ARG002  signatures are CuPy's
@@ -8,16 +10,19 @@ In a graph of several streams those that others wait for run as early as their o
 import itertools
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from .fake_graph import Captured, Mark
+from .fake_graph import Captured, Mark, Replay, Test
 
 settings = SimpleNamespace(num_devices=1, order="forward", lazy=False, num_multiprocessors=4)
 current = threading.local()
 lock = threading.RLock()
+HANG_S = float(os.environ.get("DDPGD_EMULATOR_HANG_S", "240"))
+LOOK_S = 1e-4
 
 
 class CUDAError(RuntimeError):
@@ -84,8 +89,11 @@ class Stream:
         streams()[current_device()] = self
         return self
 
-    def enqueue(self, work: Callable[[], None], keep: Any = None) -> None:
-        """Work at the end of the queue; `keep` lives until it has run, but a graph keeps nothing alive."""
+    def enqueue(self, work: Callable[[], Test | None], keep: Any = None) -> None:
+        """Work at the end of the queue; `keep` lives until it has run, but a graph keeps nothing alive.
+
+        Work that goes on after its call returns what says whether it has ended.
+        """
         if self.device_id not in {-1, current_device()}:
             raise CUDARuntimeError(400, f"work for device {current_device()} on a stream of device {self.device_id}")
         others = [] if self.is_non_blocking else [s for s in list(self.by_ptr.values()) if not s.is_non_blocking]
@@ -100,17 +108,37 @@ class Stream:
                 stream.drain()
         self.pending.append((work, keep))
         if not settings.lazy:
-            self.drain()
+            self.advance()
 
     def drain(self, mark: "Mark | None" = None) -> None:
-        """Runs what is queued; with a mark, only until that is passed."""
+        """Runs what is queued, and waits for its end; with a mark, only until that is passed."""
+        with lock:
+            since = time.monotonic()
+            while not self.advance(mark):
+                if any(stream.step() for stream in list(self.by_ptr.values()) if stream.pending):
+                    since = time.monotonic()
+                elif time.monotonic() - since > HANG_S:
+                    raise CUDARuntimeError(702, f"cudaErrorLaunchTimeout: {waiting(list(self.by_ptr.values()))}")
+                else:
+                    time.sleep(LOOK_S)
+
+    def advance(self, mark: "Mark | None" = None) -> bool:
+        """Runs what is queued as far as it goes; returns whether that is to the end, or to the mark."""
         with lock:
             while self.pending and not (mark and mark.passed):
-                self.step()
+                if not self.step():
+                    return False
+        return True
 
-    def step(self) -> None:
-        entry = self.pending.popleft()  # keeps what the work needs until it is done
-        entry[0]()
+    def step(self) -> bool:
+        """Runs the first work of the queue; returns whether it has ended."""
+        work, keep = self.pending[0]  # `keep` is what the work needs until it is done
+        test = work()
+        if test is None or test():
+            self.pending.popleft()
+            return True
+        self.pending[0] = (lambda: test), keep
+        return False
 
     def refuse_capture(self, what: str) -> None:
         if self.captured is not None:
@@ -140,7 +168,7 @@ class Stream:
         if mark.captured is None:
             if self.captured is not None and mark.stream is not None:
                 raise CUDARuntimeError(905, "cudaErrorStreamCaptureIsolation: an event from before the capture")
-            self.enqueue(mark.reach)
+            self.enqueue(lambda: mark.reached)
         elif mark.captured is not mark.stream.captured:
             raise CUDARuntimeError(400, "cudaErrorInvalidResourceHandle: an event of a capture that has ended")
         elif self.captured not in (None, mark.captured):
@@ -190,10 +218,7 @@ class Graph:
         self.captured = captured
 
     def launch(self, stream: Stream | None = None) -> None:
-        (stream or get_current_stream()).enqueue(self.run, keep=self)
-
-    def run(self) -> None:
-        self.captured.run(settings.lazy)
+        (stream or get_current_stream()).enqueue(lambda: Replay(self.captured, settings.lazy).advance, keep=self)
 
     def upload(self, stream: Stream | None = None) -> None:
         (stream or get_current_stream()).refuse_capture("upload of a graph")
@@ -228,6 +253,12 @@ def get_elapsed_time(start: Event, end: Event) -> float:
     if start.disable_timing or end.disable_timing or start.mark.time_s is None or end.mark.time_s is None:
         raise CUDARuntimeError(400, "cudaErrorInvalidResourceHandle: an event without a time")
     return 1000 * (end.mark.time_s - start.mark.time_s)
+
+
+def waiting(queues: list[Stream]) -> str:
+    """Says which streams cannot go on."""
+    stuck = [f"stream {stream.ptr} of {len(stream.pending)} pieces of work" for stream in queues if stream.pending]
+    return f"streams wait in a circle, or for a rank that has ended: {', '.join(stuck)}"
 
 
 def streams() -> dict[int, Stream]:

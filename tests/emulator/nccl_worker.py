@@ -2,7 +2,8 @@
 
 python -m emulator.nccl_worker FOLDER CASES: a JSON object of options by case. Rank 0 prints a JSON object of a list by case:
 the report of each rank. A case's `stop_on` is [rank, number of times that it is asked before it wants to stop]; `ahead` 0 lets
-the host look after every step.
+the host look after every step. With `one_stream`, a fault, messages of stages have no streams of their own; `untried`: and no
+trial comes before them.
 """
 
 import json
@@ -10,13 +11,17 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import ddpgd.training.lookahead
 from ddpgd.comm.launcher import launch
 from ddpgd.comm.transport import Transport
+from ddpgd.comm.transports import nccl
 from ddpgd.comm.transports.mpi_host import MpiHost
 from ddpgd.errors import DdpgdError
 from ddpgd.kernels.cuda.backend import Cuda
@@ -73,6 +78,23 @@ def watched(looks: list[Any]) -> Callable[..., Any]:
     return noting
 
 
+@contextmanager
+def faulty(one_stream: bool, untried: bool) -> Iterator[None]:
+    """Lets messages of stages share the stream of computing, and their trial pass."""
+    with pytest.MonkeyPatch.context() as patch:
+        if one_stream:
+            carry = nccl.Line.carry
+
+            def carry_there(self: nccl.Line, stream: Any, *message: Any) -> Any:
+                self._stream = stream
+                return carry(self, stream, *message)
+
+            patch.setattr(nccl.Line, "carry", carry_there)
+        if untried:
+            patch.setattr("ddpgd.comm.transports.nccl._Trial._meets", lambda *_: True)
+        yield
+
+
 def report(folder: Path, given: dict[str, Any], world: Transport) -> dict[str, Any]:
     """Runs a case; returns its summary or its error, and what this rank saw."""
     stop_rank, times = given.pop("stop_on", (-1, -1))
@@ -91,7 +113,8 @@ def report(folder: Path, given: dict[str, Any], world: Transport) -> dict[str, A
     everywhere = {"run_dir": str(folder), "quiet": True, "transport": "nccl"}
     stop = Asked(times if world.rank == stop_rank else -1)
     try:
-        ended = setup.start_run(small | everywhere | given, world, launch(os.environ), stop)
+        with faulty(given.pop("one_stream", False), given.pop("untried", False)):
+            ended = setup.start_run(small | everywhere | given, world, launch(os.environ), stop)
     except DdpgdError as error:
         ended = {"error": type(error).__name__, "line": str(error)}
     finally:

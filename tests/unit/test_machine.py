@@ -1,5 +1,6 @@
 """The device of a rank, and the transport that reaches it."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -14,10 +15,22 @@ from ddpgd.comm.transports import mpi_probe, threads
 from ddpgd.comm.transports.mpi_probe import why_not_cuda_aware
 from ddpgd.comm.transports.staged import Staged
 from ddpgd.errors import InputError
+from ddpgd.kernels.cuda.device import select
 from ddpgd.run.reach import Reached, reach
 
 BACKEND: Any = SimpleNamespace(stream=None, synchronize=lambda: None)
 """As much of a backend on a GPU as choosing a transport takes."""
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(None, "32"), ("1", "1")])
+def test_streams_have_queues_of_their_own_unless_the_environment_says_otherwise(
+    given: str | None, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_DEVICE_MAX_CONNECTIONS", given or "")
+    if given is None:
+        monkeypatch.delenv("CUDA_DEVICE_MAX_CONNECTIONS")
+    select(0)
+    assert os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] == wanted
 
 
 class NcclError(Exception):

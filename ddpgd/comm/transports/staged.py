@@ -75,6 +75,9 @@ class Staged:
     def barrier(self) -> None:
         self._transport.barrier()
 
+    def connect(self, peers: Sequence[int]) -> None:
+        self._point_to_point().connect(peers)
+
     def send(self, array: Array, peer: int) -> Callable[[], object]:
         ((host,),) = self._downloaded([[array]])
         return self._point_to_point().send(host, peer)

@@ -1,7 +1,11 @@
 """The GPU of a rank: chosen from its local rank, before MPI starts, or the reason why there is none."""
 
+import os
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+QUEUES = "32"
+"""Queues of the device for streams, the most there are: a stream that waits in one of its own holds up no other."""
 
 MATRIX_CAPABILITY = 80
 """From which compute capability on tensor cores take tf32 and bfloat16."""
@@ -43,6 +47,7 @@ def select(local_rank: int) -> tuple[Device | None, str]:
     again at the first where there are fewer than ranks, which `start` refuses or allows. Selecting does not hide the
     other GPUs, as CUDA_VISIBLE_DEVICES would: ranks of a node could then not read each other's memory.
     """
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", QUEUES)  # read when CUDA starts
     try:
         import cupy
     except ImportError as error:
