@@ -14,7 +14,6 @@ import argparse
 import json
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -22,9 +21,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.lib.arguments import load, new_file
+from benchmarks.lib.program import Program, make_parser
 from ddpgd.run.atomic import write_atomically
 from ddpgd.run.records import read_records
 from ddpgd.scaling.arguments import positive, some_of
+from ddpgd.scaling.processes import RunFailed, last_lines, run_for
+
+PROGRAM = Program("federated")
 
 TARGET = 0.97
 WORK = (
@@ -93,9 +96,11 @@ class Runs:
         words = [sys.executable, "-Pm", *shlex.split(command), *self._data]
         if self._ranks > 1:
             words += ["--transport", "threads", "--ranks", str(self._ranks)]
-        print(command, file=sys.stderr, flush=True)
+        PROGRAM.say(command)
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([*words, "--run-dir", f"{folder}/run"], check=True)
+            done = run_for([*words, "--run-dir", f"{folder}/run"], None)
+            if done.returncode != 0:
+                raise RunFailed(f"{command}: {last_lines(done)}")
             records = [one for one in read_records(Path(folder, "run")) if one.get("test_accuracy") is not None]
             summary = json.loads(Path(folder, "run", "summary.json").read_text())
         reached = rounds_to_target([(one["step"], one["test_accuracy"]) for one in records], TARGET)
@@ -122,7 +127,7 @@ def measure(runs: Runs, name: str, lrs: Iterable[float], num_seeds: int) -> dict
 
 def main() -> int:
     """Runs what is missing, and prints a line for each case."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--out", type=new_file, required=True, help="results, as JSON; those that are there are kept")
     parser.add_argument("--cases", type=some_of(list(CASES)), default=list(CASES), help=f"of {','.join(CASES)}")
     parser.add_argument("--lrs", type=_rates, default=list(LRS), help="the grid, as in 0.1,0.215")
@@ -130,7 +135,10 @@ def main() -> int:
     parser.add_argument("--most", type=positive(float), default=1.5, help="most rounds of a run, over those published")
     parser.add_argument("--ranks", type=positive(int), default=1, help="ranks of a run, as threads")
     parser.add_argument("--data", help="folder of MNIST")
-    asked = parser.parse_args()
+    return PROGRAM.run(lambda: _run(parser.parse_args()))
+
+
+def _run(asked: argparse.Namespace) -> bool:
     load(asked.data)
     runs = Runs(asked.out, asked.data, asked.most, asked.ranks)
     for name in asked.cases:
@@ -138,7 +146,7 @@ def main() -> int:
         runs.found[name] = found
         runs.save()
         print(f"{name}: {json.dumps(found)}", flush=True)
-    return 0
+    return True
 
 
 def _rates(text: str) -> list[float]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.cpu.pairs import in_turn, pair_lines
+from benchmarks.federated.run import rounds_to_target
 from benchmarks.lib.page import PageError
 from benchmarks.lib.program import Program, show
 from benchmarks.lib.results import between, ratios, spread, write
@@ -95,6 +96,22 @@ def test_a_program_tells_failures_in_one_line_and_by_its_exit_code(capsys: pytes
     failures = [RunFailed("a"), InputError("b"), LabError("c"), PageError("d"), OSError("e")]
     assert [program.run(partial(work, failure)) for failure in failures] == [1, 2, 2, 2, 2]
     assert capsys.readouterr().err == "".join(f"bench_x: {letter}\n" for letter in "abcde")
+
+
+@pytest.mark.parametrize(
+    ("points", "rounds"),
+    [
+        ([(10, 0.5), (20, 0.9)], 17.5),
+        ([(10, 0.7), (20, 0.6), (30, 0.9)], 25.0),
+        ([(5, 0.8)], 5.0),
+        ([(10, 0.5), (20, 0.7)], None),
+    ],
+)
+def test_rounds_to_a_target_are_read_from_a_monotone_curve(
+    points: list[tuple[int, float]], rounds: float | None
+) -> None:
+    found = rounds_to_target(points, 0.8)
+    assert found == (rounds and pytest.approx(rounds))
 
 
 def test_lines_are_printed_or_put_into_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -156,12 +156,15 @@ def _gradient(params: Array, picked: Array) -> Array:
 
 
 def test_rounds_sample_without_replacement_and_share_out_by_cost() -> None:
-    parts = [np.arange(size) for size in (1, 2, 3, 40, 50, 60, 70, 80)]
-    rounds = Rounds(0, parts, 8, 1)
-    tasks = rounds.tasks(3)
-    assert sorted(task.client for task in tasks) == list(range(8))
-    sizes = [len(parts[task.client]) for task in tasks]
-    assert abs(sum(sizes[:4]) - sum(sizes[4:])) < 0.2 * sum(sizes)
+    parts = [np.arange(10 if client % 2 else 100) for client in range(16)]
+    rounds = Rounds(0, parts, 16, 1)
+    for number in range(10):
+        tasks = rounds.tasks(number)
+        assert sorted(task.client for task in tasks) == list(range(16))
+        sizes = np.array([len(parts[task.client]) for task in tasks])
+        for num_ranks in (2, 4):
+            shares = sizes.reshape(num_ranks, -1).sum(axis=1)
+            assert shares.max() < 1.25 * shares.mean()
     few = Rounds(0, parts, 3, 1)
     drawn = [frozenset(task.client for task in few.tasks(number)) for number in range(40)]
     assert all(len(clients) == 3 for clients in drawn)

@@ -1,12 +1,14 @@
 """Partitions: every sample belongs to exactly one client, and classes and sizes are spread as the name says."""
 
 import re
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
+from ddpgd.cli import main as cli
 from ddpgd.errors import InputError
 from ddpgd.federated.partition import PARTITIONS, divide
 
@@ -20,6 +22,8 @@ LABELS = np.tile(np.arange(10, dtype=np.uint8), 60)
     num_clients=st.integers(1, 12),
     seed=st.integers(0, 2**64 - 1),
 )
+@example(row="dirichlet:0.3", labels=[7] * 24, num_clients=12, seed=0)
+@example(row="sizes:lognormal:1.0", labels=[0, 1] * 12, num_clients=24, seed=0)
 def test_every_sample_belongs_to_exactly_one_client(row: str, labels: list[int], num_clients: int, seed: int) -> None:
     array = np.array(labels, np.uint8)
     parts = divide(row, array, num_clients, seed)
@@ -69,3 +73,35 @@ def test_sizes_are_log_normal() -> None:
 def test_refusals(text: str, num_clients: int, line: str) -> None:
     with pytest.raises(InputError, match=re.escape(line)):
         divide(text, LABELS, num_clients, 0)
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_the_command_shows_who_has_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install 'ddpgd[plots]')")
+    path = tmp_path / "p.png"
+    asked = ["data", "--data", "synthetic", "--partition", "shards:2", "--clients", "15", "--seed", "4"]
+    assert cli.main([*asked, "--out", str(path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in said[4:16]]
+    assert [row[0] for row in rows] == [str(number) for number in range(12)]
+    assert all(sum(map(int, row[3:])) == int(row[1]) == 22 for row in rows)
+    assert "... and 3 more" in said
+    assert "samples of a client: 22 to 22, mean 22.0, deviation 0.0" in said
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--clients", "3"], "--clients is for --partition; type for example --partition shards:2, or drop it"),
+        (
+            ["--partition", "shards:9", "--clients", "40"],
+            "--clients 40: 360 parts of 330 training samples would be empty",
+        ),
+        (["--partition", "iid", "--clients", "0"], "--clients 0: must be 1 to 2^20"),
+    ],
+)
+def test_the_command_refuses(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "--data", "synthetic", *arguments]) == 2
+    assert line in capsys.readouterr().err
