@@ -210,6 +210,8 @@ def _cluster(flags: Mapping[str, Any], fitted: Fit | None) -> Cluster:
 def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, local_rank: int) -> list[str]:
     """Returns what `ddpgd plan` prints; all ranks call it. `given`: WORK_OPTIONS, coerced; `flags`: FLAGS, as typed."""
     config = Config(**given)
+    if config.sync == "federated":
+        raise InputError("--sync federated: plan knows steps of ranks, not rounds of clients; type --sync local")
     if config.global_batch is None and config.accumulate is None:
         config = replace(config, accumulate=1)
     validate(config)

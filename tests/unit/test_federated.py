@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ddpgd.cli import main as cli
 from ddpgd.comm.transport import Alone
 from ddpgd.config.schema import Config, resolve
 from ddpgd.errors import InputError, Interrupted, NonFiniteError
@@ -250,3 +251,8 @@ def test_refusals(given: dict[str, Any], line: str, tmp_path: Path) -> None:
     assert line in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_plan_does_not_know_rounds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--sync", "federated"]) == 2
+    assert "plan knows steps of ranks, not rounds of clients; type --sync local" in capsys.readouterr().err
