@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NAMES = "rmsprop or linear or fixed8"
+NAMES = "adagrad or quadratic or fixed8"
 """What the diffs add, as pytest's -k selects it."""
 
 

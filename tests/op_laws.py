@@ -644,7 +644,9 @@ def wanted_update(
 ) -> list[Array]:
     """Returns params, grads and state after an update, by the formula in the rule's row, in float64."""
     params, grads, *state = (vector.astype(np.float64) for vector in vectors)
-    names = {"g": scale * grads + weight_decay * params, "lr": lr, "t": t, "sqrt": np.sqrt, "sign": np.sign}
+    joined = 0.0 if rule.decoupled else weight_decay
+    names = {"g": scale * grads + joined * params, "lr": lr, "t": t, "sqrt": np.sqrt, "sign": np.sign}
+    names |= {"weight_decay": weight_decay, "params": params}
     names |= dict(zip(rule.state, state, strict=True)) | hyper_of(rule)
     exec(rule.formula, {}, names)
     return [params - names["change"], grads, *(names[vector] for vector in rule.state)]

@@ -36,6 +36,11 @@ def _rules_with(option: str) -> str:
     return " and ".join(rule.name for rule in RULES.values() if option in rule.options)
 
 
+def _decoupled() -> str:
+    """Returns the rules whose weight decay is decoupled, in words."""
+    return " and ".join(rule.name for rule in RULES.values() if rule.decoupled)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config(FederatedOptions):
     """A training run. Every field is a flag of `ddpgd train`, with `_` written as `-`.
@@ -99,12 +104,23 @@ class Config(FederatedOptions):
     lr: float | None = fixed_option(None, "optimizer", f"learning rate (default: the update rule's: {_rates()})", float)
     momentum: float = fixed_option(0.9, "optimizer", f"momentum of --optimizer {_rules_with('momentum')}", float)
     schedule: str = fixed_option("cosine", "optimizer", "learning-rate schedule", choices=tuple(SCHEDULES))
+    restarts: int = fixed_option(
+        3, "optimizer", "with --schedule restarts: how often the learning rate begins anew", int
+    )
+    drops: int = fixed_option(
+        2, "optimizer", "with --schedule step: how often, at equal distances, the learning rate drops", int
+    )
+    drop_factor: float = fixed_option(0.1, "optimizer", "with --schedule step: factor of each drop", float)
+    end_factor: float = fixed_option(0.01, "optimizer", "with --schedule exponential: factor at the end", float)
     warmup: int = fixed_option(0, "optimizer", "steps of linear warm-up", int)
     scale_lr: str | None = fixed_option(
         None, "optimizer", "scale --lr with the global batch: linear:BASE_BATCH or sqrt:BASE_BATCH"
     )
     weight_decay: float = fixed_option(
-        0.0005, "optimizer", "L2 penalty: this factor times the params joins the gradient", float
+        0.0005,
+        "optimizer",
+        f"L2 penalty: this factor times the params joins the gradient; with {_decoupled()} it shrinks the params apart from it",
+        float,
     )
     clip_norm: float = fixed_option(0.0, "optimizer", "largest norm of the mean gradient; 0: no clipping", float)
     non_finite: Literal["stop", "skip"] = fixed_option(

@@ -10,6 +10,7 @@ from ddpgd.config.federated import FEDERATED_OPTIONS, RANGES, refusals
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag
 from ddpgd.errors import InputError
 from ddpgd.optim.rules import RULES
+from ddpgd.optim.schedules import SCHEDULES
 
 PER_LAUNCH = (
     *("resume", "max_time", "quiet", "backend", "replay", "share_gpu", "transport", "ranks"),
@@ -19,6 +20,7 @@ PER_LAUNCH = (
 
 _REQUIRES: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
     **{("wire", (wire.name,)): wire.options for wire in WIRES.values() if wire.options},
+    **{("schedule", (curve.name,)): curve.options for curve in SCHEDULES.values() if curve.options},
     ("sync", ("local",)): ("local_steps", "local_after"),
     ("sync", ("local", "federated")): ("outer_lr", "outer_momentum"),
     ("sync", ("federated",)): FEDERATED_OPTIONS,
@@ -43,6 +45,10 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "accumulate": (1, 2**20, "1 to 2^20"),
     "lr": (1e-300, math.inf, "above 0"),
     "momentum": (0, 1 - 1e-9, "at least 0 and below 1"),
+    "restarts": (1, _HUGE, "at least 1"),
+    "drops": (1, _HUGE, "at least 1"),
+    "drop_factor": (1e-9, 1, "above 0 and at most 1, as in 0.1"),
+    "end_factor": (1e-9, 1, "above 0 and at most 1, as in 0.01"),
     "warmup": (0, _HUGE, "at least 0"),
     "weight_decay": (0, math.inf, "at least 0"),
     "clip_norm": (0, math.inf, "at least 0"),

@@ -23,6 +23,8 @@ class Rule:
         pytorch: The equal optimizer of `torch.optim`, without params, lr and weight_decay, which tests compare with.
             Empty: PyTorch has none.
         behind_top_k: True if the rule can follow the sparse sums of `--wire topk`.
+        decoupled: True if weight decay shrinks the params by itself: g is the gradient alone, and the formula also reads
+            weight_decay and params.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Rule:
     hyper: Mapping[str, float | None] = field(default_factory=dict)
     pytorch: str = ""
     behind_top_k: bool = True
+    decoupled: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -77,6 +80,36 @@ _ROWS = (
         state=("exp_avg", "exp_avg_sq"),
         hyper={"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
         pytorch="Adam(betas=(beta1, beta2), eps=epsilon)",
+    ),
+    Rule(
+        "adamw",
+        "exp_avg = beta1 * exp_avg + (1 - beta1) * g; exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g**2; "
+        "change = lr * (exp_avg / (1 - beta1**t)) / (sqrt(exp_avg_sq / (1 - beta2**t)) + epsilon) + lr * weight_decay * params",
+        'Loshchilov, Hutter, "Decoupled weight decay regularization", 2019',
+        lr=0.001,
+        state=("exp_avg", "exp_avg_sq"),
+        hyper={"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
+        pytorch="AdamW(betas=(beta1, beta2), eps=epsilon)",
+        decoupled=True,
+    ),
+    Rule(
+        "rmsprop",
+        "square_avg = alpha * square_avg + (1 - alpha) * g**2; change = lr * g / (sqrt(square_avg) + epsilon)",
+        'Tieleman, Hinton, "Lecture 6.5: RMSProp", Neural Networks for Machine Learning, 2012',
+        lr=0.001,
+        state=("square_avg",),
+        hyper={"alpha": 0.99, "epsilon": 1e-8},
+        pytorch="RMSprop(alpha=alpha, eps=epsilon)",
+    ),
+    Rule(
+        "lion",
+        "change = lr * sign(beta1 * exp_avg + (1 - beta1) * g) + lr * weight_decay * params; "
+        "exp_avg = beta2 * exp_avg + (1 - beta2) * g",
+        'Chen et al., "Symbolic discovery of optimization algorithms", 2023',
+        lr=0.0001,
+        state=("exp_avg",),
+        hyper={"beta1": 0.9, "beta2": 0.99},
+        decoupled=True,
     ),
 )
 

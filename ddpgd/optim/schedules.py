@@ -14,29 +14,46 @@ class Curve:
 
     Attributes:
         name: The value of `--schedule`.
-        factor: Fraction of the steps after the warm-up that are done, 0 to 1 -> factor on the learning rate, 0 to 1.
+        factor: Fraction of the steps after the warm-up that are done, 0 to 1, and the values of `options` -> factor on the
+            learning rate, 0 to 1.
         source: The publication, if there is one.
+        options: The options that have no meaning without this schedule.
     """
 
     name: str
-    factor: Callable[[float], float]
+    factor: Callable[..., float]
     source: str = ""
+    options: tuple[str, ...] = ()
+
+
+def _cosine(fraction: float) -> float:
+    return 0.5 * (1.0 + math.cos(math.pi * fraction))
+
+
+def _after_restarts(fraction: float, restarts: int) -> float:
+    place = fraction * (restarts + 1)
+    return _cosine(place - min(restarts, math.floor(place)))
 
 
 _ROWS = (
     Curve("constant", lambda _: 1.0),
+    Curve("cosine", _cosine, 'Loshchilov, Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017'),
+    Curve("restarts", _after_restarts, "the same: the cosine begins anew, after equal parts of the run", ("restarts",)),
+    Curve("linear", lambda fraction: 1.0 - fraction, 'Li, Yumer, Ramanan, "Budgeted training", 2020'),
     Curve(
-        "cosine",
-        lambda fraction: 0.5 * (1.0 + math.cos(math.pi * fraction)),
-        'Loshchilov, Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017',
+        "step",
+        lambda fraction, drops, drop_factor: drop_factor ** min(drops, math.floor(fraction * (drops + 1))),
+        'He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016',
+        ("drops", "drop_factor"),
     ),
+    Curve("exponential", lambda fraction, end_factor: end_factor**fraction, options=("end_factor",)),
 )
 
 SCHEDULES = {curve.name: curve for curve in _ROWS}
 """The learning-rate schedules, by name."""
 
 
-def make(name: str, lr: float, total_steps: int, warmup_steps: int) -> Schedule:
+def make(name: str, lr: float, total_steps: int, warmup_steps: int, **options: float) -> Schedule:
     """Returns the schedule called `name`, after a linear warm-up.
 
     Args:
@@ -44,13 +61,15 @@ def make(name: str, lr: float, total_steps: int, warmup_steps: int) -> Schedule:
         lr: The learning rate after the warm-up.
         total_steps: Steps of the run, the warm-up included.
         warmup_steps: Steps of the warm-up; step s of them has the learning rate lr (s + 1) / warmup_steps.
+        options: The values of the schedule's options.
     """
-    factor, remaining = SCHEDULES[name].factor, max(1, total_steps - warmup_steps)
+    curve, remaining = SCHEDULES[name], max(1, total_steps - warmup_steps)
+    values = [options[option] for option in curve.options]
 
     def schedule(step: int) -> float:
         if step < warmup_steps:
             return lr * (step + 1) / warmup_steps
-        return lr * factor(min(1.0, (step - warmup_steps) / remaining))
+        return lr * curve.factor(min(1.0, (step - warmup_steps) / remaining), *values)
 
     return schedule
 

@@ -13,7 +13,7 @@ from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import Policy
 from ddpgd.optim import rules, schedules
 from ddpgd.optim.rules import RULES, Optimizer
-from ddpgd.optim.schedules import Schedule
+from ddpgd.optim.schedules import SCHEDULES, Schedule
 from ddpgd.run import build_exchange
 from ddpgd.training.counters import Counters
 from ddpgd.training.state import Held, TrainState
@@ -73,7 +73,8 @@ def learning_rates(config: Config, total_steps: int) -> Schedule:
     """step -> learning rate, scaled to the global batch where that is asked for."""
     assert config.lr is not None, "resolve() was not called"
     factor = schedules.scale(config.scale_lr, global_batch(config)) if config.scale_lr else 1.0
-    return schedules.make(config.schedule, factor * config.lr, total_steps, config.warmup)
+    options = {name: getattr(config, name) for name in SCHEDULES[config.schedule].options}
+    return schedules.make(config.schedule, factor * config.lr, total_steps, config.warmup, **options)
 
 
 def global_batch(config: Config) -> int:

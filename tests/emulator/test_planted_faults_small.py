@@ -83,7 +83,7 @@ def updates(device: Device) -> None:
     size = 1021
     for rule in RULES.values():
         arrays = [vector.astype(np.float32) for vector in vectors_of(rule, np.random.default_rng(4), size)]
-        wanted = wanted_update(rule, arrays, 0.0, 0.5, 0.25, 3)
+        wanted = wanted_update(rule, arrays, 0.125, 0.5, 0.25, 3)
         hyper = list(hyper_of(rule).values())
         factors = [np.float64(value) for value in (*hyper, *[0.0] * (4 - len(hyper)))]
         for apply in (0, 1):
@@ -91,7 +91,7 @@ def updates(device: Device) -> None:
             control[[Control.LR, Control.SCALE, Control.APPLY, Control.UPDATE]] = 0.5, 0.25, apply, 3
             there = [device.put(array) for array in arrays]
             vectors = *there, *[NO_POINTER] * (3 - len(rule.state))
-            others = np.float32(0), *factors, NO_POINTER, np.int64(size), device.put(control)
+            others = np.float32(0.125), *factors, NO_POINTER, np.int64(size), device.put(control)
             device.launch("optimizer.cu", rule.name, (1,), (256,), *vectors, *others)
             for array, before, after in zip(there, arrays, wanted, strict=True):
                 np.testing.assert_allclose(array.get(), after if apply else before, rtol=1e-5, atol=1e-6)
@@ -177,6 +177,19 @@ FAULTS = (
     Fault("updates: the state is not kept", updates, "held[v].at[j] = state[v]", "held[v].at[j] = held[v].at[j]"),
     Fault("updates: one vector fewer", updates, "v < R::NUM_VECTORS", "v < R::NUM_VECTORS - 1"),
     Fault("nesterov: not ahead", updates, "return __fadd_rn(g, __fmul_rn", "return __fmul_rn(g, __fmul_rn"),
+    Fault(
+        "adamw: decay at the rate of adam",
+        updates,
+        "__fmul_rn(rule.rate, weight_decay)",
+        "__fmul_rn(rule.lr, weight_decay)",
+    ),
+    Fault(
+        "lion: the sign of the momentum alone",
+        updates,
+        "__fadd_rn(__fmul_rn(share, state[0]), g)",
+        "__fmul_rn(share, state[0])",
+    ),
+    Fault("rmsprop: no root", updates, "sqrtf(state[0]), epsilon", "state[0], epsilon"),
     Fault("adam: used before computed", updates, f"        }}\n    {BARRIER}", "        }\n"),
     Fault("block_max: read before written", codes, f"= value;\n{BARRIER}    value =", "= value;\n    value ="),
     Fault("codec: draws before words", codes, "offset + begin);\n        __syncthreads();", "offset + begin);"),

@@ -6,9 +6,15 @@ import pytest
 
 from ddpgd.config.schema import OPTIONS
 from ddpgd.optim import schedules
-from ddpgd.optim.schedules import SCHEDULES
+from ddpgd.optim.schedules import SCHEDULES, Schedule
 
 over_schedules = pytest.mark.parametrize("name", SCHEDULES)
+
+
+def schedule(name: str, lr: float, total_steps: int, warmup_steps: int, **options: float) -> Schedule:
+    """The schedule of that name, with the defaults of options that are not given."""
+    defaults = {option: OPTIONS[option].default for option in SCHEDULES[name].options}
+    return schedules.make(name, lr, total_steps, warmup_steps, **defaults | options)
 
 
 @pytest.mark.parametrize(
@@ -16,30 +22,47 @@ over_schedules = pytest.mark.parametrize("name", SCHEDULES)
     [(0, 1.0), (25, (1 + math.sqrt(0.5)) / 2), (50, 0.5), (75, (1 - math.sqrt(0.5)) / 2), (100, 0.0), (1000, 0.0)],
 )
 def test_cosine(step: int, wanted: float) -> None:
-    assert schedules.make("cosine", 0.3, 100, 0)(step) == pytest.approx(0.3 * wanted, abs=1e-15)
+    assert schedule("cosine", 0.3, 100, 0)(step) == pytest.approx(0.3 * wanted, abs=1e-15)
 
 
 @over_schedules
 @pytest.mark.parametrize(("step", "wanted"), [(0, 0.1), (1, 0.2), (8, 0.9), (9, 1.0), (10, 1.0)])
 def test_a_linear_warm_up_ends_where_the_schedule_begins(name: str, step: int, wanted: float) -> None:
-    assert schedules.make(name, 2.0, 110, 10)(step) == pytest.approx(2.0 * wanted)
+    assert schedule(name, 2.0, 110, 10)(step) == pytest.approx(2.0 * wanted)
 
 
 def test_cosine_after_a_warm_up_spans_what_remains() -> None:
-    rate = schedules.make("cosine", 2.0, 110, 10)
+    rate = schedule("cosine", 2.0, 110, 10)
     assert rate(60) == pytest.approx(1.0)
     assert rate(110) == pytest.approx(0.0, abs=1e-15)
     assert all(rate(step) > rate(step + 1) for step in range(10, 110))
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "wanted"),
+    [
+        ("linear", {}, {0: 1, 25: 0.75, 50: 0.5, 99: 0.01, 100: 0}),
+        ("exponential", {"end_factor": 0.0001}, {0: 1, 25: 0.1, 50: 0.01, 75: 0.001, 100: 0.0001}),
+        ("step", {"drops": 1, "drop_factor": 0.5}, {0: 1, 49: 1, 50: 0.5, 99: 0.5, 100: 0.5}),
+        ("step", {"drops": 3, "drop_factor": 0.1}, {24: 1, 25: 0.1, 50: 0.01, 74: 0.01, 75: 0.001, 100: 0.001}),
+        ("restarts", {"restarts": 1}, {0: 1, 25: 0.5, 49: 0.5 + math.cos(0.98 * math.pi) / 2, 50: 1, 75: 0.5, 100: 0}),
+        ("restarts", {"restarts": 3}, {0: 1, 25: 1, 50: 1, 75: 1, 87.5: 0.5, 100: 0}),
+    ],
+)
+def test_steps_worked_out_by_hand(name: str, options: dict[str, float], wanted: dict[float, float]) -> None:
+    rate = schedule(name, 0.3, 100, 0, **options)
+    for step, factor in wanted.items():
+        assert rate(step) == pytest.approx(0.3 * factor, abs=1e-15), step
+
+
 @pytest.mark.parametrize("step", [0, 1, 99, 10_000])
 def test_constant(step: int) -> None:
-    assert schedules.make("constant", 0.25, 100, 0)(step) == 0.25
+    assert schedule("constant", 0.25, 100, 0)(step) == 0.25
 
 
 @over_schedules
 def test_a_run_of_one_step_has_its_learning_rate(name: str) -> None:
-    assert schedules.make(name, 0.25, 1, 0)(0) == 0.25
+    assert schedule(name, 0.25, 1, 0)(0) == 0.25
 
 
 @pytest.mark.parametrize(
@@ -61,7 +84,7 @@ def test_scale(rule: str | None, global_batch: int, wanted: float) -> None:
 @over_schedules
 @pytest.mark.parametrize("warmup_steps", [0, 1, 30])
 def test_a_schedule_begins_at_the_learning_rate_and_never_leaves_0_to_it(name: str, warmup_steps: int) -> None:
-    rate = schedules.make(name, 0.5, 100, warmup_steps)
+    rate = schedule(name, 0.5, 100, warmup_steps)
     assert rate(warmup_steps) == 0.5
     assert all(0 <= rate(step) <= 0.5 for step in range(2 * 100))
     assert rate(100) == rate(1000)

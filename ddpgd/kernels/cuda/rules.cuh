@@ -59,3 +59,46 @@ struct Adam : Rule {
     }
 };
 KERNEL(adam, Adam)
+
+struct AdamW : Adam {
+    static constexpr bool DECOUPLED = true;
+
+    using Adam::Adam;
+};
+KERNEL(adamw, AdamW)
+
+struct RmsProp : Rule {
+    static constexpr int NUM_VECTORS = 1;
+    float keep, take, epsilon;
+
+    __device__ explicit RmsProp(const Words& words)
+        : Rule(words), keep(words.hyper[0]), take(1 - words.hyper[0]), epsilon(words.hyper[1])
+    {
+    }
+
+    __device__ float direction(float g, float* state) const
+    {
+        state[0] = __fadd_rn(__fmul_rn(keep, state[0]), __fmul_rn(take, __fmul_rn(g, g)));
+        return g / __fadd_rn(sqrtf(state[0]), epsilon);
+    }
+};
+KERNEL(rmsprop, RmsProp)
+
+struct Lion : Rule {
+    static constexpr int NUM_VECTORS = 1;
+    static constexpr bool DECOUPLED = true;
+    float share, keep, take;  // share: of the momentum beside a gradient of 1, in the sign
+
+    __device__ explicit Lion(const Words& words)
+        : Rule(words), share(words.hyper[0] / (1 - words.hyper[0])), keep(words.hyper[1]), take(1 - words.hyper[1])
+    {
+    }
+
+    __device__ float direction(float g, float* state) const
+    {
+        const float mixed = __fadd_rn(__fmul_rn(share, state[0]), g);
+        state[0] = __fadd_rn(__fmul_rn(keep, state[0]), __fmul_rn(take, g));
+        return (mixed > 0) - (mixed < 0);
+    }
+};
+KERNEL(lion, Lion)

@@ -25,11 +25,13 @@ struct Words {
 };
 
 // A rule: the number of its vectors, what all threads of a block share (made by all of them together), and
-// direction(g, state): changes the state of one element; the change of its param is lr times what it returns.
+// direction(g, state): changes the state of one element; the change of its param is lr times what it returns. Where weight
+// decay is decoupled, g is without it, and rate times it shrinks the param.
 struct Rule {
-    float lr;
+    static constexpr bool DECOUPLED = false;
+    float lr, rate;
 
-    __device__ explicit Rule(const Words& words) : lr(words.lr) {}
+    __device__ explicit Rule(const Words& words) : lr(words.lr), rate(words.lr) {}
 };
 
 // The vectors of an update.
@@ -55,9 +57,12 @@ __device__ __forceinline__ void update_four(
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
         const float scaled = __fmul_rn(scale, grad.at[j]);
-        const float g = weight_decay == 0.0f ? scaled : __fadd_rn(scaled, __fmul_rn(weight_decay, param.at[j]));
+        const bool decays = weight_decay != 0.0f;
+        const float joining = __fmul_rn(R::DECOUPLED ? __fmul_rn(rule.rate, weight_decay) : weight_decay, param.at[j]);
+        const float g = decays && !R::DECOUPLED ? __fadd_rn(scaled, joining) : scaled;
         float state[VECTORS] = {held[0].at[j], held[1].at[j], held[2].at[j]};
-        param.at[j] = __fsub_rn(param.at[j], __fmul_rn(rule.lr, rule.direction(g, state)));
+        const float change = __fmul_rn(rule.lr, rule.direction(g, state));
+        param.at[j] = __fsub_rn(param.at[j], decays && R::DECOUPLED ? __fadd_rn(change, joining) : change);
 #pragma unroll
         for (int v = 0; v < R::NUM_VECTORS; ++v) held[v].at[j] = state[v];
     }

@@ -25,6 +25,10 @@ class Words(NamedTuple):
     number: float
     weight_decay: float
 
+    @property
+    def without_decay(self) -> "Words":
+        return self._replace(weight_decay=0.0)
+
 
 class Part:
     """The views of a part of an update's vectors, and two work arrays of its length, all of which fit into the cache."""
@@ -45,6 +49,13 @@ class Part:
             np.multiply(self.params, words.weight_decay, out=self.work)
             np.add(self._gradient, self.work, out=self._gradient)
         return self._gradient
+
+    def decayed(self, words: Words) -> Array:
+        """Returns the change in `work` with lr weight_decay params added to it."""
+        if words.weight_decay:
+            np.multiply(self.params, words.lr * words.weight_decay, out=self._gradient)
+            np.add(self.work, self._gradient, out=self.work)
+        return self.work
 
 
 Formula = Callable[..., Array]
@@ -105,6 +116,39 @@ def adam(part: Part, words: Words, beta1: float, beta2: float, epsilon: float) -
     np.divide(exp_avg, work, out=work)
     np.multiply(work, words.lr / (1.0 - beta1**words.number), out=work)
     return work
+
+
+@_formula
+def adamw(part: Part, words: Words, beta1: float, beta2: float, epsilon: float) -> Array:
+    adam(part, words.without_decay, beta1, beta2, epsilon)
+    return part.decayed(words)
+
+
+@_formula
+def rmsprop(part: Part, words: Words, alpha: float, epsilon: float) -> Array:
+    (square_avg,), gradient, work = part.state, part.gradient(words), part.work
+    np.multiply(gradient, gradient, out=work)
+    np.multiply(work, 1.0 - alpha, out=work)
+    np.multiply(square_avg, alpha, out=square_avg)
+    np.add(square_avg, work, out=square_avg)
+    np.sqrt(square_avg, out=work)
+    np.add(work, epsilon, out=work)
+    np.divide(gradient, work, out=work)
+    np.multiply(work, words.lr, out=work)
+    return work
+
+
+@_formula
+def lion(part: Part, words: Words, beta1: float, beta2: float) -> Array:
+    (exp_avg,), gradient, work = part.state, part.gradient(words.without_decay), part.work
+    np.multiply(exp_avg, beta1 / (1.0 - beta1), out=work)
+    np.add(work, gradient, out=work)
+    np.sign(work, out=work)
+    np.multiply(work, words.lr, out=work)
+    np.multiply(exp_avg, beta2, out=exp_avg)
+    np.multiply(gradient, 1.0 - beta2, out=gradient)
+    np.add(exp_avg, gradient, out=exp_avg)
+    return part.decayed(words)
 
 
 class Updates:
