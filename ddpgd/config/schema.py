@@ -14,6 +14,7 @@ from ddpgd.comm.wires import WIRES
 from ddpgd.config.federated import DEFAULT_ROUNDS, FederatedOptions
 from ddpgd.config.option import fixed_option, option
 from ddpgd.config.parsing import coerce
+from ddpgd.config.units import enumerated
 from ddpgd.errors import InputError, shown
 from ddpgd.kernels.ops import REPLAYS
 from ddpgd.model.layers import ACTIVATIONS
@@ -28,17 +29,17 @@ def _rates() -> str:
     rates: dict[float, list[str]] = {}
     for rule in RULES.values():
         rates.setdefault(rule.lr, []).append(rule.name)
-    return ", ".join(f"{rate:g} of {' and '.join(names)}" for rate, names in rates.items())
+    return ", ".join(f"{rate:g} of {enumerated(names)}" for rate, names in rates.items())
 
 
 def _rules_with(option: str) -> str:
     """Returns the rules that have a hyper-parameter from this option, in words."""
-    return " and ".join(rule.name for rule in RULES.values() if option in rule.options)
+    return enumerated([rule.name for rule in RULES.values() if option in rule.options])
 
 
 def _decoupled() -> str:
     """Returns the rules whose weight decay is decoupled, in words."""
-    return " and ".join(rule.name for rule in RULES.values() if rule.decoupled)
+    return enumerated([rule.name for rule in RULES.values() if rule.decoupled])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 from ddpgd.errors import InputError
 
@@ -65,6 +66,11 @@ def time_text(seconds: float) -> str:
 def plural(number: int, noun: str) -> str:
     """Returns a count with its noun: "1 rank", "2 ranks", "60,000 samples"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def enumerated(words: Sequence[str]) -> str:
+    """Returns "a, b and c"."""
+    return " and ".join([*[", ".join(words[:-1])] * (len(words) > 1), *words[-1:]])
 
 
 def bytes_text(number: float) -> str:

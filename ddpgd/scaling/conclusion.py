@@ -1,8 +1,8 @@
 """The conclusion of a scaling measurement in sentences: the gain, and the causes of the time that is lost."""
 
 import math
-from collections.abc import Sequence
 
+from ddpgd.config.units import enumerated
 from ddpgd.scaling.analysis import Row
 from ddpgd.scaling.cases import ISOLATED
 
@@ -65,14 +65,10 @@ def _explained(row: Row) -> str:
     gains = [ms(-lost) for lost in parts.values() if lost < 0]
     told = (
         f"A step takes {ms(step)}, where {ms(perfect)} would be perfect; the difference of {ms(step - perfect)} "
-        f"is {_and(losses)}"
+        f"is {enumerated(losses)}"
     )
-    return told + (f", less {_and(gains)} of computing faster than on one rank." if gains else ".")
+    return told + (f", less {enumerated(gains)} of computing faster than on one rank." if gains else ".")
 
 
 def _largest_first(part: tuple[str, float]) -> float:
     return -part[1]
-
-
-def _and(words: Sequence[str]) -> str:
-    return " and ".join([*[", ".join(words[:-1])] * (len(words) > 1), *words[-1:]])
