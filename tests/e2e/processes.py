@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,9 +23,10 @@ def ranks_of(process: "subprocess.Popen[Any]") -> Iterator[int]:
 
 
 def kill(process: "subprocess.Popen[str]") -> None:
-    """Kills the ranks, which ends mpirun too."""
+    """Kills the ranks, which ends mpirun too; those that have just ended are left alone."""
     for pid in list(ranks_of(process)):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     process.communicate()
 
 
