@@ -45,7 +45,7 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
     ("records too often", ("train", "--log-every", "0"), "--log-every 0: must be at least 1"),
     ("checkpoints too often", ("train", "--checkpoint-every", "0"), "--checkpoint-every 0: must be at least 1"),
     ("evaluations too often", ("train", "--evaluate-every", "0"), "--evaluate-every 0: must be at least 1"),
-    ("widths not numbers", ("train", "--hidden", "512,wide"), "--hidden: 'wide' is not widths"),
+    ("widths not numbers", ("train", "--hidden", "512,wide"), "--hidden: 'wide' is not whole numbers joined by commas"),
     ("a width of 0", ("train", "--hidden", "512,0"), "--hidden 512,0: each width must be"),
     ("unknown optimizer", ("train", "--optimizer", "adm"), "did you mean adam?"),
     ("unknown schedule", ("train", "--schedule", "cosin"), "did you mean cosine?"),
