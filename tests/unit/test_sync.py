@@ -143,7 +143,7 @@ def test_a_rank_whose_gradient_is_not_finite_ends_all(world_size: int, tmp_path:
         ({"wire": "topk", "error_feedback": True}, "keeps residuals in any case; drop the flag"),
         (
             {"wire": "topk", "optimizer": "nesterov"},
-            "takes over plain momentum alone; type --optimizer sgd, momentum or adam",
+            "takes over plain momentum alone; type --optimizer sgd, momentum, adam, adamw, rmsprop or lion",
         ),
         ({"wire": "powersgd", "non_finite": "skip"}, "--non-finite skip cannot undo what --wire powersgd has kept"),
         ({"sync": "local", "precision": "float16"}, "which --sync local cannot follow; type --precision bfloat16"),

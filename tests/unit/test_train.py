@@ -85,7 +85,14 @@ def test_fast_is_near(world_size: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "optimizer"),
-    [*((*ranks, name) for ranks in ((1, 1), (3, 3), (1, 5), (5, 1)) for name in RULES), (3, 64, "adam")],
+    [
+        *((3, 5, name) for name in RULES),
+        (1, 1, "adam"),
+        (3, 3, "adam"),
+        (1, 5, "adam"),
+        (5, 1, "adam"),
+        (3, 64, "adam"),
+    ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
     before: int, after: int, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
