@@ -17,14 +17,8 @@ from ddpgd.config.federated import whole_number
 from ddpgd.config.schema import Config
 from ddpgd.data.batches import Batches
 from ddpgd.data.mnist import Dataset
+from ddpgd.data.partition import divide
 from ddpgd.errors import InputError
-from ddpgd.federated.clients import Clients, Proximal
-from ddpgd.federated.federated import Federated
-from ddpgd.federated.figures import ClientFigures
-from ddpgd.federated.partition import divide
-from ddpgd.federated.privacy import Privacy
-from ddpgd.federated.rounds import ClientBatches, Rounds
-from ddpgd.federated.sums import MOST_CLIENTS, Clear, Masked
 from ddpgd.kernels.ops import Ops
 from ddpgd.optim import rules
 from ddpgd.optim.rules import RULES, Optimizer
@@ -34,6 +28,12 @@ from ddpgd.run import build_exchange, build_network, build_parts, build_passes
 from ddpgd.run.work import Work, of_rounds
 from ddpgd.training.counters import Counters
 from ddpgd.training.evaluate import Evaluate
+from ddpgd.training.federated.clients import Clients, Proximal
+from ddpgd.training.federated.federated import Federated
+from ddpgd.training.federated.figures import ClientFigures
+from ddpgd.training.federated.privacy import Privacy
+from ddpgd.training.federated.rounds import ClientBatches, Rounds
+from ddpgd.training.federated.sums import MOST_CLIENTS, Clear, Masked
 from ddpgd.training.state import TrainState
 from ddpgd.training.step import Step
 

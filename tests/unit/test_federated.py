@@ -12,11 +12,11 @@ from ddpgd.cli import main as cli
 from ddpgd.comm.transport import Alone
 from ddpgd.config.schema import Config, resolve
 from ddpgd.errors import InputError, Interrupted, NonFiniteError
-from ddpgd.federated.federated import Federated
-from ddpgd.federated.rounds import ClientBatches, Rounds
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD
 from ddpgd.run import build, build_federated, checkpoint
+from ddpgd.training.federated.federated import Federated
+from ddpgd.training.federated.rounds import ClientBatches, Rounds
 from ddpgd.training.stopping import StopRequest
 from runs import Record, digits, records, train
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpgd.federated.partition import divide
+from ddpgd.data.partition import divide
 from ddpgd.run import checkpoint, inference
 from runs import digits, records, train
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
 from ddpgd.errors import InputError
-from ddpgd.federated import sums
-from ddpgd.federated.privacy import Privacy
 from ddpgd.run import build_federated, report
+from ddpgd.training.federated import sums
+from ddpgd.training.federated.privacy import Privacy
 from runs import Record, records, train
 
 FEW: Record = {"sync": "federated", "clients": 12, "client_fraction": 0.5, "local_epochs": 1, "client_batch": "9"}

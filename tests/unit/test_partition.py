@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 
 from ddpgd.cli import main as cli
+from ddpgd.data.partition import PARTITIONS, divide
 from ddpgd.errors import InputError
-from ddpgd.federated.partition import PARTITIONS, divide
 
 LABELS = np.tile(np.arange(10, dtype=np.uint8), 60)
 

@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpgd.federated.rounds import Rounds
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.philox import Purpose, words
+from ddpgd.training.federated.rounds import Rounds
 
 UNIT = 2.0**-24
 """The resolution of fixed point: weighted changes lie in -128 to 128, and so does their sum."""

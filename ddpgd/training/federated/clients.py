@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpgd.comm.compressor import NoExchange
-from ddpgd.federated.rounds import ClientBatches, Rounds
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import CONTROL_WORDS, Control, Tail
 from ddpgd.optim import rules
+from ddpgd.training.federated.rounds import ClientBatches, Rounds
 from ddpgd.training.state import TrainState
 from ddpgd.training.step import Step
 

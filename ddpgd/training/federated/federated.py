@@ -12,17 +12,17 @@ import numpy as np
 from ddpgd.comm.codec import Codec
 from ddpgd.comm.exchange import Exchange
 from ddpgd.data.batches import Batches
-from ddpgd.federated.clients import Clients
-from ddpgd.federated.figures import ClientFigures
-from ddpgd.federated.privacy import Privacy
-from ddpgd.federated.rounds import Rounds
-from ddpgd.federated.sums import Sum
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.philox import Purpose
 from ddpgd.kernels.words import CONTROL_WORDS, Control, Tail
 from ddpgd.optim.rules import Optimizer
 from ddpgd.optim.schedules import Schedule
 from ddpgd.training.counters import Record
+from ddpgd.training.federated.clients import Clients
+from ddpgd.training.federated.figures import ClientFigures
+from ddpgd.training.federated.privacy import Privacy
+from ddpgd.training.federated.rounds import Rounds
+from ddpgd.training.federated.sums import Sum
 from ddpgd.training.step_result import StepResult
 
 
