@@ -131,14 +131,20 @@ class Stream:
         return True
 
     def step(self) -> bool:
-        """Runs the first work of the queue; returns whether it has ended."""
+        """Runs the first work of the queue; returns whether it has ended. Work that fails is gone from the queue."""
         work, keep = self.pending[0]  # `keep` is what the work needs until it is done
-        test = work()
-        if test is None or test():
+        try:
+            test = work()
+            has_ended = test is None or test()
+        except BaseException:
             self.pending.popleft()
-            return True
-        self.pending[0] = (lambda: test), keep
-        return False
+            raise
+        if not has_ended:
+            assert test is not None
+            self.pending[0] = (lambda: test), keep
+            return False
+        self.pending.popleft()
+        return True
 
     def refuse_capture(self, what: str) -> None:
         if self.captured is not None:
