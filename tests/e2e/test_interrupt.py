@@ -58,7 +58,7 @@ def assert_equal(folder: Path, whole: Path) -> None:
     assert records(folder / "run") == records(whole)
 
 
-@pytest.mark.parametrize("num_ranks", [1, 3])
+@pytest.mark.parametrize("num_ranks", [1, pytest.param(3, marks=pytest.mark.deep)])
 def test_usr1_to_mpirun_then_resume(tmp_path: Path, whole: Path, num_ranks: int) -> None:
     process = start(tmp_path, 2)
     wait_for_step(tmp_path, 100, process)
@@ -104,6 +104,7 @@ def test_kill_9_at_steps_of_a_run(tmp_path: Path, whole: Path) -> None:
     assert_equal(tmp_path, whole)
 
 
+@pytest.mark.deep
 def test_kill_9_of_two_levels_and_another_split_each_time(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -274,6 +274,7 @@ RUN = [
 
 
 @pytest.mark.usefixtures("open_mpi")
+@pytest.mark.deep
 def test_training_goes_on_after_a_cut_with_the_same_bits(tmp_path: Path) -> None:
     train = [sys.executable, "-m", "ddpgd", *RUN]
     done = lab("--rate", "100mbit", "--cut", "3:3", command=[*train, str(tmp_path / "cut"), "--epochs", "3"])

@@ -51,6 +51,7 @@ def test_any_number_of_ranks(tmp_path: Path) -> None:
     check_same_bits(tmp_path, "784-50-10, global 64, micro 32", MPI_WAYS | THREADS_WAYS)
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("mnist")
 def test_three_ranks(tmp_path: Path) -> None:
     check_same_bits(tmp_path, LARGE, {"mpi-host-3": MPI_WAYS["mpi-host-3"]})
@@ -63,6 +64,7 @@ def test_every_configuration_on_any_number_of_ranks(tmp_path: Path, configuratio
     check_same_bits(tmp_path, configuration, MPI_WAYS | THREADS_WAYS)
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("mnist")
 def test_interrupted_on_2_ranks_and_resumed_on_3(tmp_path: Path) -> None:
     configuration = CONFIGURATIONS[LARGE]

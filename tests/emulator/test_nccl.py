@@ -69,7 +69,12 @@ def both(num_ranks: int, folder: Path, cases: dict[str, Record]) -> dict[str, tu
 
 
 @pytest.mark.parametrize(
-    ("num_ranks", "names"), [(2, list(CONFIGURATIONS)), (3, list(CONFIGURATIONS)[:2]), (4, list(CONFIGURATIONS)[:2])]
+    ("num_ranks", "names"),
+    [
+        (2, list(CONFIGURATIONS)),
+        (3, list(CONFIGURATIONS)[:2]),
+        pytest.param(4, list(CONFIGURATIONS)[:2], marks=pytest.mark.deep),
+    ],
 )
 def test_steps_without_the_host_have_the_bits_of_single_ones(num_ranks: int, names: list[str], tmp_path: Path) -> None:
     for name, (single, ahead) in both(num_ranks, tmp_path, {name: CONFIGURATIONS[name] for name in names}).items():

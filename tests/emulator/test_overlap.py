@@ -43,7 +43,12 @@ def predicted(hidden: list[int], num_micro_batches: int, num_ranks: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("num_ranks", "names"), [(2, list(CASES)), (3, ["two", "ranks without micro-batches"]), (4, list(CASES)[1:3])]
+    ("num_ranks", "names"),
+    [
+        (2, list(CASES)),
+        (3, ["two", "ranks without micro-batches"]),
+        pytest.param(4, list(CASES)[1:3], marks=pytest.mark.deep),
+    ],
 )
 def test_buckets_beside_the_backward_pass_have_the_bits_of_one_sum(
     num_ranks: int, names: list[str], tmp_path: Path
