@@ -57,5 +57,6 @@ def draw(config: Config, counts: NDArray[np.int64], class_names: Sequence[str], 
         below += column
     axes.set(xlabel="client", ylabel="training samples", title=f"{config.partition}: samples of each client, by class")
     axes.margins(x=0.01)
+    axes.locator_params(axis="x", integer=True)
     figure.legend(loc="outside right upper", frameon=False, title="class")
     save_figure(figure, path, "--out")
