@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.lib.arguments import load, new_file
 from benchmarks.lib.program import Program, make_parser
+from ddpgd.errors import NonFiniteError
 from ddpgd.run.atomic import write_atomically
 from ddpgd.run.records import read_records
 from ddpgd.scaling.arguments import positive, some_of
@@ -34,7 +35,7 @@ WORK = (
     "--hidden 200,200 --sync federated --clients 100 --client-fraction 0.1 --local-epochs 1 --optimizer sgd --weight-decay 0 "
     f"--schedule constant --until-accuracy {TARGET} --backend numpy --quiet"
 )
-LRS = (0.0215, 0.0464, 0.1, 0.215, 0.464)
+LRS = (0.0215, 0.0464, 0.1, 0.215, 0.464, 1.0)
 """A grid whose factor is the third root of 10, as in the paper."""
 
 
@@ -99,6 +100,8 @@ class Runs:
         PROGRAM.say(command)
         with tempfile.TemporaryDirectory() as folder:
             done = run_for([*words, "--run-dir", f"{folder}/run"], None)
+            if done.returncode == NonFiniteError.exit_code:
+                return {"command": command, "rounds": None}
             if done.returncode != 0:
                 raise RunFailed(f"{command}: {last_lines(done)}")
             records = [one for one in read_records(Path(folder, "run")) if one.get("test_accuracy") is not None]

@@ -286,6 +286,7 @@ def test_training_goes_on_after_a_cut_with_the_same_bits(tmp_path: Path) -> None
     assert cut["params_sha256"] == alone["params_sha256"]
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("open_mpi")
 def test_training_cut_for_ever_ends_by_itself_with_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("time", "2"), ("intvl", "1"), ("probes", "2")):

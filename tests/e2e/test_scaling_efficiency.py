@@ -106,6 +106,7 @@ def test_wrong_input_is_one_line(arguments: tuple[str, ...], line: str, tmp_path
     assert line in done.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.deep
 def test_across_the_machines_of_a_host_file(tmp_path: Path, lab: None) -> None:  # noqa: ARG001
     hosts = tmp_path / "hosts"
     hosts.write_text("host0 slots=1\nhost1 slots=1\n")

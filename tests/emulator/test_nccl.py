@@ -98,12 +98,12 @@ def the_host_looks_once_for_many_steps(looks: list[Any]) -> None:
         assert calls.keys() <= {"to_host", "upload"}
 
 
-@pytest.mark.parametrize("num_ranks", [2, 3, 4])
+@pytest.mark.parametrize("num_ranks", [2, pytest.param(3, marks=pytest.mark.deep), 4])
 def test_groups_have_communicators_of_their_own(num_ranks: int) -> None:
     assert printed(num_ranks, "split_worker") == f"{num_ranks}\n"
 
 
-@pytest.mark.parametrize("nodes", ["2,2", "1,3", "2,1"])
+@pytest.mark.parametrize("nodes", [pytest.param("2,2", marks=pytest.mark.deep), "1,3", "2,1"])
 def test_two_levels_have_the_canonical_sum_by_nccl_and_by_nccl_inside_nodes_alone(nodes: str) -> None:
     num_ranks = sum(map(int, nodes.split(",")))
     assert printed(num_ranks, "two_level_worker", nodes) == f"{num_ranks}\n"
@@ -120,7 +120,7 @@ def test_whole_steps_of_two_levels_are_graphs(tmp_path: Path, monkeypatch: pytes
     assert max(look[0] for look in found["two-level"][1][0]["looks"]) >= 9
 
 
-@pytest.mark.parametrize("num_ranks", [2, 3])
+@pytest.mark.parametrize("num_ranks", [2, pytest.param(3, marks=pytest.mark.deep)])
 def test_a_stop_of_any_rank_ends_all_at_the_same_look(num_ranks: int, tmp_path: Path) -> None:
     cases: dict[str, Record] = {"whole": {}}
     for rank in range(num_ranks):

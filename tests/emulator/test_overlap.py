@@ -46,7 +46,7 @@ def predicted(hidden: list[int], num_micro_batches: int, num_ranks: int) -> int:
     ("num_ranks", "names"),
     [
         (2, list(CASES)),
-        (3, ["two", "ranks without micro-batches"]),
+        pytest.param(3, ["two", "ranks without micro-batches"], marks=pytest.mark.deep),
         pytest.param(4, list(CASES)[1:3], marks=pytest.mark.deep),
     ],
 )

@@ -113,7 +113,7 @@ def test_other_steps_are_graphs(given: dict[str, Any], monkeypatch: pytest.Monke
     assert other.launches == graph.launches
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.deep)])
 def test_the_largest_phases_spill_nothing_and_read_what_others_wrote(precision: str) -> None:
     """Loads by the path of constants (LDG.CONSTANT) may be older than the last barrier."""
     products = (f"phase::{kernel}<64,64>" for kernel in ("gather_forward", "forward", "input", "params_of_layers"))
