@@ -58,6 +58,12 @@ def whole_number(text: str) -> int | None:
     return number
 
 
+def client_lr(config: Any) -> float:
+    """Returns the default learning rate of clients; smaller with momentum, with which steps of small batches diverge."""
+    rule = RULES[config.optimizer]
+    return rule.lr * (1 - config.momentum) if "momentum" in rule.options else rule.lr
+
+
 FEDERATED_OPTIONS = tuple(FederatedOptions.__dataclass_fields__)
 """Their names."""
 

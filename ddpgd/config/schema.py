@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ddpgd.comm.grid import PIPELINE_SCHEDULES
 from ddpgd.comm.transports.capabilities import TRANSPORTS
 from ddpgd.comm.wires import WIRES
-from ddpgd.config.federated import DEFAULT_ROUNDS, FederatedOptions
+from ddpgd.config.federated import DEFAULT_ROUNDS, FederatedOptions, client_lr
 from ddpgd.config.option import fixed_option, option
 from ddpgd.config.parsing import coerce
 from ddpgd.config.units import enumerated
@@ -102,7 +102,12 @@ class Config(FederatedOptions):
     )
 
     optimizer: str = fixed_option("momentum", "optimizer", "update rule", choices=tuple(RULES))
-    lr: float | None = fixed_option(None, "optimizer", f"learning rate (default: the update rule's: {_rates()})", float)
+    lr: float | None = fixed_option(
+        None,
+        "optimizer",
+        f"learning rate (default: the update rule's: {_rates()}; with --sync federated times 1 - momentum)",
+        float,
+    )
     momentum: float = fixed_option(0.9, "optimizer", f"momentum of --optimizer {_rules_with('momentum')}", float)
     schedule: str = fixed_option("cosine", "optimizer", "learning-rate schedule", choices=tuple(SCHEDULES))
     restarts: int = fixed_option(
@@ -270,7 +275,8 @@ def resolve(config: Config, world_size: int) -> Config:
     With --sync federated a step is a round, and there is no global batch.
     """
     if config.lr is None:
-        config = replace(config, lr=RULES[config.optimizer].lr)
+        lr = client_lr(config) if config.sync == "federated" else RULES[config.optimizer].lr
+        config = replace(config, lr=lr)
     if config.sync == "federated":
         return replace(config, steps=config.rounds or config.steps or DEFAULT_ROUNDS, rounds=None)
     if config.accumulate is not None:

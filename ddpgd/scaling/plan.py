@@ -1,79 +1,48 @@
 """`ddpgd plan`: predict runs on any number of ranks, from stated or measured costs; as a table, advice, JSON or a plot."""
 
 from argparse import ArgumentParser
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ddpgd.comm.agreement import on_root
-from ddpgd.comm.cluster import Cluster, Link
 from ddpgd.comm.compressor import Window
 from ddpgd.comm.compressors.power_sgd import num_narrow
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports.capabilities import TRANSPORTS
 from ddpgd.comm.wires import WIRES
 from ddpgd.config.parsing import path
-from ddpgd.config.schema import Config, resolve
+from ddpgd.config.schema import Config
 from ddpgd.config.units import (
     parse_count,
-    parse_duration,
-    parse_rate,
-    positive,
 )
 from ddpgd.config.validation import form, validate
 from ddpgd.errors import InputError
 from ddpgd.run import build_network
 from ddpgd.run.build_exchange import is_sharded
 from ddpgd.run.device import Machine, agree
-from ddpgd.scaling import layout_plan, plan_overlap, plan_report
+from ddpgd.scaling import federated_plan, layout_plan, plan_inputs, plan_overlap, plan_report
 from ddpgd.scaling.advice import advise
-from ddpgd.scaling.cost_model import Coding, Costs, Prediction, Work, predict
-from ddpgd.scaling.fit import Fit, fit
+from ddpgd.scaling.cost_model import Prediction, Work, predict
+from ddpgd.scaling.federated_plan import RoundPlan
+from ddpgd.scaling.fit import Fit
 from ddpgd.scaling.layout_plan import LayoutCost
 from ddpgd.scaling.plot_plan import draw_predictions
-
-ACHIEVED = 0.8
-"""Of a link's nominal rate, what large messages of several processes get."""
-
-STATED = Costs(0.0, 0.0, add_s=2e-11, coding=Coding(2e-11, 2e-11), jitter=0.02)
-"""What is not stated of a machine: elements of 12 bytes at 600 GB/s, and steps that differ by 2 %."""
-
-INSIDE = Link(5e-6, 100e9)
-"""Between the GPUs of a node, where nothing is said."""
 
 IMAGE_SHAPE = (28, 28)
 """Of MNIST."""
 
-FLAGS: dict[str, tuple[str, str]] = {
-    "ranks": ("8,64,512", "numbers of ranks"),
-    "ranks_per_node": ("8", "ranks that share a node, and its link"),
-    "link": ("100Gbit", "nominal rate between nodes; measured with --measure on several ranks"),
-    "latency": ("5us", "latency between nodes; measured with --measure on several ranks"),
-    "inside": ("100GB", "rate between the ranks of a node"),
-    "inside_latency": ("5us", "latency between the ranks of a node"),
-    "parameters": ("NUMBER", "number of parameters of a network of your own, as in 25.6M"),
-    "compute_time": ("TIME", "time of one micro-batch, forward and backward, on one rank, as in 120ms"),
-    "overlap": (
-        "auto|SHARE",
-        "auto: the buckets that ddpgd train would take over --transport nccl; else a fraction of computing (PyTorch DDP: 0.66)",
-    ),
-    "samples": ("NUMBER", "samples in an epoch (default: 60000, as in MNIST)"),
-    "seconds": ("SECONDS", "time that --measure may take (default: 4)"),
-    "memory": ("80GB", "with --layouts: the memory of a rank, which rules out what does not fit"),
-    "plot": ("FILE", "draw efficiency against ranks, as PNG or SVG"),
-}
-
 WORK_OPTIONS = ("hidden", "global_batch", "micro_batch", "accumulate", "optimizer", "wire", "topk_density", "powersgd_rank",
                 "reduce", "exchange", "sync", "local_steps", "shard_optimizer", "shards", "pipeline_schedule", "backend",
-                "precision", "share_gpu",
-                "transport")  # fmt: skip
+                "precision", "share_gpu", "transport", "clients", "client_fraction", "local_epochs", "client_batch",
+                "partition", "stragglers")  # fmt: skip
 """Options of `train` that `plan` has as well."""
 
 
 def add_flags(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("plan")
-    for name, (metavar, text) in FLAGS.items():
+    for name, (metavar, text) in plan_inputs.FLAGS.items():
         kind = path if metavar == "FILE" else str
         group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=metavar, type=kind, help=text)
     group.add_argument("--measure", action="store_true", default=None, help="time compute with short local runs")
@@ -99,20 +68,23 @@ class Plan:
         samples: int = 60_000,
         on_gpu: bool | None = None,
     ) -> None:
-        """`flags`: those of FLAGS, as typed. `size`, `narrow`: elements of the gradient, and of what powersgd sums.
+        """`flags`: those of `plan_inputs.FLAGS`, as typed. `size`, `narrow`: elements of the gradient, and of powersgd's sums.
 
         `on_gpu`: True if each rank has a GPU; None: nothing is said.
         """
+        if asked := [name for name in plan_inputs.DEVICE_FLAGS if name in flags]:
+            raise InputError(f"--{asked[0].replace('_', '-')} is for --sync federated; type that as well, or drop it")
         self.transport = plan_overlap.transport_of(config, fitted, bool(on_gpu) and not config.share_gpu)
         overlap = plan_overlap.parse(
             flags.get("overlap"), config, None if "parameters" in flags else IMAGE_SHAPE, self.transport
         )
         self.fitted = fitted
         self.samples = samples
-        self.ranks = sorted({parse_count(part, "ranks") for part in flags.get("ranks", FLAGS["ranks"][0]).split(",")})
+        self.ranks = plan_inputs.ranks(flags)
         self._config = config
-        self._costs = _costs(flags, fitted, config)
-        self._cluster = _cluster(flags, fitted)
+        self._flags = flags
+        self._costs = plan_inputs.costs(flags, fitted, config)
+        self._cluster = plan_inputs.cluster(flags, fitted)
         self._asked = flags.get("overlap") == plan_overlap.AUTO
         self._work = Work(
             num_params=size,
@@ -158,7 +130,7 @@ class Plan:
     @property
     def advice(self) -> list[str]:
         """A sentence for each number of ranks; global batches that it suggests are not larger than an epoch."""
-        float16 = STATED.coding if self.fitted is None else self.fitted.codings["float16"]
+        float16 = plan_inputs.STATED.coding if self.fitted is None else self.fitted.codings["float16"]
         return advise(
             self.work,
             self._costs,
@@ -168,74 +140,59 @@ class Plan:
             self.samples,
         )
 
-
-def _costs(flags: Mapping[str, Any], fitted: Fit | None, config: Config) -> Costs:
-    if "compute_time" in flags:
-        return replace(STATED, sample_s=parse_duration(flags["compute_time"], "compute-time") / config.micro_batch)
-    if fitted is None:
-        raise InputError(
-            "plan: the time of computing is missing; type --measure, or --parameters 25.6M --compute-time 120ms"
-        )
-    return replace(fitted.costs, coding=fitted.codings.get(config.wire, Coding()))
-
-
-def _cluster(flags: Mapping[str, Any], fitted: Fit | None) -> Cluster:
-    """Links as stated; what is not stated, as measured: inside a machine, or between those that have ranks.
-
-    Measured inside one, and nothing said of others: all ranks are taken to be in it.
-    """
-    measured = fitted.link if fitted else None
-    is_inside = fitted is not None and fitted.num_nodes == 1
-    if "link" in flags:
-        latency_s = parse_duration(flags.get("latency", FLAGS["latency"][0]), "latency")
-        between = Link(latency_s, ACHIEVED * parse_rate(flags["link"], "link"))
-    elif measured and not (is_inside and "ranks_per_node" in flags):
-        between = measured
-    elif measured:
-        raise InputError(
-            "plan: the rate between machines is missing; type --link 100Gbit (the measured link is inside one machine)"
-        )
-    else:
-        raise InputError(
-            "plan: the rate of the link is missing; type --link 100Gbit, or start --measure under mpirun -n 2"
-        )
-    inside = measured if measured and is_inside else INSIDE
-    if "inside" in flags:
-        inside = Link(inside.latency_s, parse_rate(flags["inside"], "inside"))
-    if "inside_latency" in flags:
-        inside = Link(parse_duration(flags["inside_latency"], "inside-latency"), inside.bytes_per_s)
-    return Cluster(parse_count(flags.get("ranks_per_node", "1"), "ranks-per-node"), inside, between)
+    def lines(self) -> list[str]:
+        """Returns the predictions as a table and advice, or as JSON."""
+        flags = self._flags
+        if flags.get("layouts"):
+            return layout_plan.answer({world_size: self.layouts(world_size) for world_size in self.ranks}, flags)
+        if flags.get("json"):
+            return [plan_report.as_json(self.predictions, self.advice, self.fitted, self.samples)]
+        return [*plan_report.table(self.predictions, self.samples, self.note), "", *self.advice]
 
 
 def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, local_rank: int) -> list[str]:
     """Returns what `ddpgd plan` prints; all ranks call it. `given`: WORK_OPTIONS, coerced; `flags`: FLAGS, as typed."""
     config = Config(**given)
-    if config.sync == "federated":
-        raise InputError("--sync federated: plan knows steps of ranks, not rounds of clients; type --sync local")
-    if config.global_batch is None and config.accumulate is None:
-        config = replace(config, accumulate=1)
+    samples = parse_count(flags.get("samples", "60000"), "samples", "60000")
     validate(config)
+    kind = _KINDS[config.sync]
+    timed = kind.timed(config, samples)
     if config.transport == "threads":
         raise InputError("--transport threads: plan measures the ranks that mpirun started; drop the flag")
     size, narrow = _sizes(config, given, flags)
     layout_plan.check(config, flags)
-    samples = parse_count(flags.get("samples", "60000"), "samples", "60000")
     is_measured = bool(flags.get("measure"))
-    machine = agree(config, False, world, local_rank) if is_measured else Machine(None, "")
-    link = INSIDE if world.world_size > 1 else None
-    unmeasured = Fit(STATED, {}, link, size, world.world_size, machine.num_nodes)
-    # What is wrong is told before anything is measured.
-    Plan(config, flags, unmeasured if is_measured else None, size, narrow, samples)
-    fitted = _fit(config, flags, world, machine) if is_measured else None
+    machine = agree(timed, False, world, local_rank) if is_measured else Machine(None, "")
     stated = {"cupy": True, "numpy": False, "auto": None}[config.backend]
-    plan = Plan(config, flags, fitted, size, narrow, samples, machine.device is not None if is_measured else stated)
-    if flags.get("layouts"):
-        return layout_plan.answer({world_size: plan.layouts(world_size) for world_size in plan.ranks}, flags)
-    if "plot" in flags:
+    on_gpu = machine.device is not None if is_measured else stated
+
+    def question(fitted: Fit | None) -> Plan | RoundPlan:
+        return kind.plan(timed, flags, fitted, size, narrow, samples, on_gpu)
+
+    link = plan_inputs.INSIDE if world.world_size > 1 else None
+    unmeasured = Fit(plan_inputs.STATED, {}, link, size, world.world_size, machine.num_nodes)
+    # What is wrong is told before anything is measured.
+    question(unmeasured if is_measured else None)
+    plan = question(plan_inputs.measured(timed, flags, world, machine) if is_measured else None)
+    if "plot" in flags and "layouts" not in flags:
         on_root(world, lambda: draw_predictions(plan.predictions, Path(flags["plot"])))
-    if flags.get("json"):
-        return [plan_report.as_json(plan.predictions, plan.advice, plan.fitted, samples)]
-    return [*plan_report.table(plan.predictions, samples, plan.note), "", *plan.advice]
+    return plan.lines()
+
+
+class _Kind(NamedTuple):
+    """Questions on runs of a --sync: `timed(config, samples)` returns the configuration whose steps are measured."""
+
+    timed: Callable[[Config, int], Config]
+    plan: type[Plan | RoundPlan]
+
+
+def _with_a_batch(config: Config, _samples: int) -> Config:
+    is_open = config.global_batch is None and config.accumulate is None
+    return replace(config, accumulate=1) if is_open else config
+
+
+_STEPS = _Kind(_with_a_batch, Plan)
+_KINDS = {"every-step": _STEPS, "local": _STEPS, "federated": _Kind(federated_plan.as_steps, RoundPlan)}
 
 
 def _sizes(config: Config, given: Mapping[str, Any], flags: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
@@ -254,12 +211,3 @@ def _sizes(config: Config, given: Mapping[str, Any], flags: Mapping[str, Any]) -
     if WIRES[config.wire].needs_shapes:
         raise InputError(f"--parameters does not say which matrices --wire {config.wire} would send; type another wire")
     return size, narrow
-
-
-def _fit(config: Config, flags: Mapping[str, Any], world: Transport, machine: Machine) -> Fit:
-    seconds = positive(flags.get("seconds", "4"))
-    if seconds is None:
-        raise InputError(f"--seconds: {flags['seconds']!r} is not a number above 0; type for example 4")
-    backend = machine.ops(config)
-    reachable = machine.reaching(config, backend, machine.transport(config, world)).transport
-    return fit(backend, resolve(config, reachable.world_size), reachable, seconds, machine.num_nodes)

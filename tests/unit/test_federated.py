@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ddpgd.cli import main as cli
 from ddpgd.comm.transport import Alone
 from ddpgd.config.schema import Config, resolve
 from ddpgd.errors import InputError, Interrupted, NonFiniteError
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD
+from ddpgd.optim.rules import RULES
 from ddpgd.run import build, build_federated, checkpoint
 from ddpgd.training.federated.federated import Federated
 from ddpgd.training.federated.rounds import ClientBatches, Rounds
@@ -253,6 +253,17 @@ def test_refusals(given: dict[str, Any], line: str, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_plan_does_not_know_rounds(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["plan", "--sync", "federated"]) == 2
-    assert "plan knows steps of ranks, not rounds of clients; type --sync local" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("given", "lr"),
+    [
+        ({}, 0.01),
+        ({"momentum": 0.5}, 0.05),
+        ({"optimizer": "sgd"}, 0.1),
+        ({"optimizer": "adam"}, 0.001),
+        ({"lr": 0.3}, 0.3),
+    ],
+)
+def test_clients_with_momentum_begin_at_a_smaller_learning_rate(given: dict[str, Any], lr: float) -> None:
+    """With that of large batches they diverge."""
+    assert resolve(Config(sync="federated", **given), 1).lr == pytest.approx(lr)
+    assert resolve(Config(**given), 1).lr == (given.get("lr") or RULES[given.get("optimizer", "momentum")].lr)

@@ -16,7 +16,7 @@ from ddpgd.config.schema import Config, resolve
 from ddpgd.config.units import bytes_text, parse_count, parse_duration, parse_rate, time_text
 from ddpgd.errors import InputError
 from ddpgd.kernels.reference.backend import Reference
-from ddpgd.scaling import fit, plan
+from ddpgd.scaling import fit, plan_inputs
 from ddpgd.training.step import Step
 from ddpgd.training.step_result import StepResult
 
@@ -177,17 +177,17 @@ def test_wrong_input_is_one_line(arguments: tuple[str, ...], line: str, capsys: 
 def test_a_measured_link_lies_where_its_ranks_are(
     num_nodes: int, flags: dict[str, str], inside: str, between: str
 ) -> None:
-    stated = Link(parse_duration("20us", "latency"), plan.ACHIEVED * parse_rate("100Gbit", "link"))
-    links = {"measured": Link(1e-3, 1e6), "assumed": plan.INSIDE, "stated": stated}
-    fitted = fit.Fit(plan.STATED, {}, links["measured"], 100, 2, num_nodes)
-    found = plan._cluster({"latency": "20us", **flags}, fitted)
+    stated = Link(parse_duration("20us", "latency"), plan_inputs.ACHIEVED * parse_rate("100Gbit", "link"))
+    links = {"measured": Link(1e-3, 1e6), "assumed": plan_inputs.INSIDE, "stated": stated}
+    fitted = fit.Fit(plan_inputs.STATED, {}, links["measured"], 100, 2, num_nodes)
+    found = plan_inputs.cluster({"latency": "20us", **flags}, fitted)
     assert (found.inside, found.between) == (links[inside], links[between])
 
 
 def test_what_is_measured_inside_a_machine_is_no_network() -> None:
-    fitted = fit.Fit(plan.STATED, {}, Link(1e-3, 1e6), 100, 2, 1)
+    fitted = fit.Fit(plan_inputs.STATED, {}, Link(1e-3, 1e6), 100, 2, 1)
     with pytest.raises(InputError, match="the measured link is inside one machine"):
-        plan._cluster({"ranks_per_node": "8"}, fitted)
+        plan_inputs.cluster({"ranks_per_node": "8"}, fitted)
 
 
 @pytest.mark.parametrize(

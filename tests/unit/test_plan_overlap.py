@@ -17,7 +17,8 @@ from ddpgd.kernels.reference.backend import Reference
 from ddpgd.run import build_network, overlap
 from ddpgd.scaling.cost_model import Costs, Prediction, Work, predict
 from ddpgd.scaling.fit import Fit
-from ddpgd.scaling.plan import STATED, Plan
+from ddpgd.scaling.plan import Plan
+from ddpgd.scaling.plan_inputs import STATED
 from ddpgd.scaling.plan_overlap import transport_of
 from runs import digits
 
