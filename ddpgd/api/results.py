@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -97,12 +97,17 @@ def read_summary(run: str | os.PathLike[str]) -> Summary:
     return summary.read_summary(Path(run))
 
 
-def plot(runs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> None:
+def plot(
+    runs: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    against: Literal["step", "samples", "seconds"] = "step",
+) -> None:
     """Draws loss, accuracy, learning rate, gradient norm and throughput of runs over each other.
 
     Args:
         runs: Run folders.
         out: The picture, a PNG or SVG file.
+        against: The horizontal axis: steps, samples computed, or seconds of training.
 
     Raises:
         InputError: A folder has no records, matplotlib is missing, or the file cannot be written.
@@ -116,7 +121,7 @@ def plot(runs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) ->
     """
     from ddpgd.run.plots import draw_folders
 
-    draw_folders([Path(run) for run in runs], Path(out))
+    draw_folders([Path(run) for run in runs], Path(out), against)
 
 
 def load_params(run: str | os.PathLike[str]) -> dict[str, NDArray[np.float32]]:

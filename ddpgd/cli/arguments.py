@@ -172,6 +172,8 @@ def _add_own_flags(commands: dict[str, _Parser]) -> None:
     commands["plot"].add_argument(
         "--out", metavar="FILE", type=path, default="plot.png", help="PNG or SVG (default: plot.png)"
     )
+    axes = ("step", "samples", "seconds")
+    commands["plot"].add_argument("--against", choices=axes, default="step", help="the horizontal axis (default: step)")
 
 
 def _add_options(parser: _Parser, names: Iterable[str]) -> None:

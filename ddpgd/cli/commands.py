@@ -133,7 +133,7 @@ def _plot(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: St
     from ddpgd.run.plots import draw_folders
 
     def work() -> None:
-        draw_folders([Path(run) for run in parsed["runs"]], Path(parsed["out"]))
+        draw_folders([Path(run) for run in parsed["runs"]], Path(parsed["out"]), parsed["against"])
         print(parsed["out"])
 
     on_root(world, work)

@@ -28,22 +28,27 @@ CLIENT_PANELS = (
 )
 """Those of federated runs, which have the first of these fields."""
 
+AXES = {"step": "step", "samples": "samples", "seconds": "train_s"}
+"""Fields of records by the names of horizontal axes: steps, which may be rounds, samples computed, seconds of training."""
+
 LOGARITHMIC = ("train_loss_mean", "test_loss_mean", "grad_norm")
 DPI = 120
 
 
-def draw_folders(folders: Sequence[Path], path: Path) -> None:
-    """Draws the records of run folders, by their names, over each other.
+def draw_folders(folders: Sequence[Path], path: Path, against: str = "step") -> None:
+    """Draws the records of run folders, by their names, over each other. `against`: one of `AXES`.
 
-    InputError: a folder has no records, matplotlib is missing, or the file cannot be written.
+    InputError: a folder has no records, matplotlib is missing, the file cannot be written, or there is no such axis.
     """
+    if against not in AXES:
+        raise InputError(f"against: there is no axis {against!r}; type {', '.join(AXES)}")
     names = [folder.name for folder in folders]
     titles = names if len(set(names)) == len(names) else list(map(str, folders))
-    draw_runs({title: read_records(folder) for title, folder in zip(titles, folders, strict=True)}, path)
+    draw_runs({title: read_records(folder) for title, folder in zip(titles, folders, strict=True)}, path, against)
 
 
-def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path) -> None:
-    """Draws records of runs, by title, against steps, over each other.
+def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path, against: str) -> None:
+    """Draws records of runs, by title, over each other.
 
     InputError: matplotlib is missing, or the file cannot be written.
     """
@@ -54,7 +59,7 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path) -> None:
     figure, grid = plt.subplots(num_rows, 2, figsize=(12, 3.7 * num_rows), sharex=True, layout="constrained")
     for axes, (name, title, factor) in zip(grid.flat, panels, strict=True):
         drawn = [
-            _line(axes, number, label, [(one["step"], factor * one[name]) for one in _shown(records, name)])
+            _line(axes, number, label, [(one[AXES[against]], factor * one[name]) for one in _shown(records, name)])
             for number, (label, records) in enumerate(runs.items())
         ]
         axes.set_title(title, fontsize=11)
@@ -62,7 +67,7 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path) -> None:
         if name in LOGARITHMIC and min(drawn) > 0:
             axes.set_yscale("log")
     for axes in grid[-1]:
-        axes.set_xlabel("step")
+        axes.set_xlabel(against)
     handles, labels = grid.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
     save_figure(figure, path, "--out")
@@ -83,7 +88,7 @@ def _shown(records: Sequence[Record], name: str) -> list[Record]:
     ]
 
 
-def _line(axes: Any, number: int, label: str, points: list[tuple[int, float]]) -> float:
+def _line(axes: Any, number: int, label: str, points: list[tuple[float, float]]) -> float:
     """Draws the line of a run; returns its lowest value."""
     steps, values = zip(*points, strict=True) if points else ((), ())
     style, mark = STYLES[number // len(COLOURS) % len(STYLES)], "o" if len(points) < 30 else None

@@ -6,6 +6,7 @@ import pytest
 
 from ddpgd.cli.main import main
 from ddpgd.run import plots
+from ddpgd.run.records import read_records
 from ddpgd.training.counters import Record
 from runs import train
 
@@ -38,6 +39,17 @@ def test_an_svg_names_the_runs_and_panels(two_runs: list[str], tmp_path: Path) -
         assert f"<!-- {said} -->" in text
 
 
+@pytest.mark.parametrize("against", plots.AXES)
+def test_another_horizontal_axis(against: str, two_runs: list[str], tmp_path: Path) -> None:
+    assert main(["plot", *two_runs, "--against", against, "--out", str(tmp_path / "runs.svg")]) == 0
+    text = (tmp_path / "runs.svg").read_text()
+    assert [name for name in plots.AXES if f"<!-- {name} -->" in text] == [against]
+
+
+def test_every_record_has_the_axes(two_runs: list[str]) -> None:
+    assert all(field in one for one in read_records(Path(two_runs[0])) for field in plots.AXES.values())
+
+
 def test_a_run_alone_is_drawn_as_well(two_runs: list[str], tmp_path: Path) -> None:
     assert main(["plot", two_runs[0], "--out", str(tmp_path / "one.png")]) == 0
 
@@ -46,6 +58,7 @@ def test_a_run_alone_is_drawn_as_well(two_runs: list[str], tmp_path: Path) -> No
     ("arguments", "line"),
     [
         (("plot", "/no/such/run"), "not a run folder"),
+        (("plot", "/no/such/run", "--against", "hours"), "argument --against: invalid choice: 'hours' (choose from"),
         (("plot",), "the following arguments are required: RUN"),
     ],
 )
