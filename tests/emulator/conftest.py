@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cores import pytest_configure  # noqa: F401 - a hook
 from emulator import fake_cupy
 from op_report import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown  # noqa: F401 - hooks
 from patience import pytest_runtest_protocol  # noqa: F401 - a hook

@@ -6,6 +6,7 @@ import hypothesis
 import pytest
 from threadpoolctl import threadpool_limits
 
+from cores import pytest_configure  # noqa: F401 - a hook
 from ddpgd.data import synthetic
 from runs import digits
 

@@ -73,8 +73,10 @@ def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("either_way")
-@pytest.mark.parametrize("world_size", WORLD_SIZES)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("world_size", "size"),
+    [(world_size, size) for world_size in WORLD_SIZES for size in SIZES if world_size <= 8 or size >= 5000],
+)
 def test_every_rank_holds_the_canonical_sum(world_size: int, size: int) -> None:
     """Over one exchange, which serves steps of any number of micro-batches, in any order."""
     rows = make_rows(max(COUNTS), size)
