@@ -31,6 +31,8 @@ REPLAYS = ("graph", "persistent")
 
 def side_by_side(weights: Sequence[Array], axis: int) -> list[slice]:
     """Returns where each of `weights` lies along an axis of all of them together."""
+    if len(weights) == 1:
+        return [slice(0, weights[0].shape[axis])]
     ends = accumulate(weight.shape[axis] for weight in weights)
     return [slice(end - weight.shape[axis], end) for weight, end in zip(weights, ends, strict=True)]
 

@@ -97,7 +97,8 @@ class Reference:
         indices = order[first : first + len(y)]
         rows = self._scratch("rows", x.shape, np.uint8)
         images.take(indices, axis=0, out=rows, mode="clip")
-        np.multiply(rows, x.dtype.type(1.0 / (255.0 * std)), out=x)
+        np.copyto(x, rows)
+        np.multiply(x, x.dtype.type(1.0 / (255.0 * std)), out=x)
         np.subtract(x, x.dtype.type(mean / std), out=x)
         picked = self._scratch("labels", y.shape, np.uint8)
         labels.take(indices, out=picked, mode="clip")
