@@ -1,7 +1,7 @@
 """The commands' arguments: flags, most of them generated from the fields of the configuration, and their values."""
 
 import argparse
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Container, Iterable, Mapping
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -50,6 +50,10 @@ _COMMANDS = {
         "time the operations of a step on one rank, beside this machine's rate of matrix products",
         "ddpgd profile --hidden 512,512 --micro-batch 128",
     ),
+    "descend": (
+        "descend a function of a few params, and show the path",
+        "ddpgd descend '(x-3)**2' --from 0 --lr 0.1 --steps 50",
+    ),
 }
 """Description and example of each command."""
 
@@ -60,9 +64,15 @@ _OPTIONS: dict[str, Collection[str]] = {
 }
 """The commands that have options of the configuration, and which."""
 
-_MODULES = {"plan": "ddpgd.scaling.plan", "scaling": "ddpgd.scaling.command", "profile": "ddpgd.scaling.profile"}
-"""Modules that add the flags of a command themselves, and name its options of the configuration in WORK_OPTIONS. Each is
-imported for its command alone: every rank of a run would wait for the others."""
+_MODULES = {
+    "plan": "ddpgd.scaling.plan",
+    "scaling": "ddpgd.scaling.command",
+    "profile": "ddpgd.scaling.profile",
+    "descend": "ddpgd.lab.command",
+}
+"""Modules that add the flags of a command themselves, and name its options of the configuration in WORK_OPTIONS, and in
+DEFAULTS those that begin with another value. Each is imported for its command alone: every rank of a run would wait for the
+others."""
 
 
 class _Shown(DdpgdError):
@@ -110,7 +120,8 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     given = _coerced(values, options)
     file = read_toml(values["config"]) if parsed.command == "train" and "config" in values else {}
     together = _without_rivals(file, given) | given
-    check_rule_has(together.get("optimizer", OPTIONS["optimizer"].default), given)
+    defaults = _defaults(parsed.command) | together
+    check_rule_has(defaults.get("optimizer", OPTIONS["optimizer"].default), given)
     return values | {"given": together}
 
 
@@ -135,8 +146,14 @@ def make_parser(wanted: Container[str] = _COMMANDS) -> tuple[_Parser, dict[str, 
         if name in wanted:
             if name in _MODULES:
                 import_module(_MODULES[name]).add_flags(commands[name])
-            _add_options(commands[name], _options(name))
+            _add_options(commands[name], _options(name), _defaults(name))
     return parser, commands
+
+
+def _defaults(command: str) -> dict[str, Any]:
+    """Returns the defaults of a command's options that are not those of the configuration."""
+    defaults: dict[str, Any] = getattr(import_module(_MODULES[command]), "DEFAULTS", {}) if command in _MODULES else {}
+    return defaults
 
 
 def _options(command: str) -> Collection[str]:
@@ -176,7 +193,7 @@ def _add_own_flags(commands: dict[str, _Parser]) -> None:
     commands["plot"].add_argument("--against", choices=axes, default="step", help="the horizontal axis (default: step)")
 
 
-def _add_options(parser: _Parser, names: Iterable[str]) -> None:
+def _add_options(parser: _Parser, names: Iterable[str], defaults: Mapping[str, Any]) -> None:
     """Adds flags for options of the configuration, in their groups. Values stay text, which `_coerced` converts."""
     groups: dict[str, Any] = {}
     for name in names:
@@ -188,9 +205,10 @@ def _add_options(parser: _Parser, names: Iterable[str]) -> None:
         if option.metadata["kind"] is bool:
             groups[title].add_argument(flag(name), action="store_true", default=None, **settings)
             continue
-        if option.default is not None:
-            default = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
-            settings["help"] += f" (default: {default})"
+        default = defaults.get(name, option.default)
+        if default is not None:
+            text = ",".join(map(str, default)) if isinstance(default, tuple) else default
+            settings["help"] += f" (default: {text})"
         if option.metadata["bare"] is not None:
             settings |= {"nargs": "?", "const": option.metadata["bare"]}
         metavar = "|".join(option.metadata["choices"]) or name.upper()

@@ -166,6 +166,14 @@ def _profile(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop:
     on_root(world, work)
 
 
+def _descend(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+    from ddpgd.lab import command
+
+    lines = command.lines(parsed["given"], parsed, world)
+    if world.rank == 0:
+        print("\n".join(lines), flush=True)
+
+
 COMMANDS = {
     "train": _train,
     "evaluate": _evaluate,
@@ -177,4 +185,5 @@ COMMANDS = {
     "plan": _plan,
     "scaling": _scaling,
     "profile": _profile,
+    "descend": _descend,
 }

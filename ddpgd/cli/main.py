@@ -47,7 +47,7 @@ def _needs_ranks(arguments: list[str]) -> bool:
     command = arguments[:1]
     if not {"-h", "--help", "--version"}.isdisjoint(arguments):
         return False
-    return command in (["train"], ["evaluate"], ["data"], ["doctor"]) or (
+    return command in (["train"], ["evaluate"], ["data"], ["doctor"], ["descend"]) or (
         command == ["plan"] and "--measure" in arguments
     )
 

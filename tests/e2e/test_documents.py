@@ -11,7 +11,19 @@ import pytest
 from conftest import DDPGD, MPIRUN, PYTHON, ROOT, call_ddpgd, call_module, run_ddpgd, under_mpirun
 from documents import DOCUMENTS, lines_of
 
-COMMANDS = {"train", "evaluate", "predict", "data", "compare", "doctor", "plot", "plan", "scaling", "profile"}
+COMMANDS = {
+    "train",
+    "evaluate",
+    "predict",
+    "data",
+    "compare",
+    "doctor",
+    "plot",
+    "plan",
+    "scaling",
+    "profile",
+    "descend",
+}
 PAGES = (
     "CONTRIBUTING.md",
     "ARCHITECTURE.md",
