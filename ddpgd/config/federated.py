@@ -43,6 +43,12 @@ class FederatedOptions:
     dp_delta: float = fixed_option(
         1e-5, "federated", "with --dp-noise: probability with which the epsilon that is told may be exceeded", float
     )
+    client_figures: Literal["on", "off"] = option(
+        "on",
+        "federated",
+        "at evaluations, loss and accuracy over the samples of each client too",
+        choices=("on", "off"),
+    )
     secure_aggregation: bool = fixed_option(
         False, "federated", "mask each client's change, so that the server can read their sum alone", bool
     )

@@ -1,7 +1,7 @@
 """Making of --sync federated: clients and their samples, their steps, and the exchange of their changes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 import numpy as np
@@ -19,14 +19,14 @@ from ddpgd.data.batches import Batches
 from ddpgd.data.mnist import Dataset
 from ddpgd.data.partition import divide
 from ddpgd.errors import InputError
-from ddpgd.kernels.ops import Ops
+from ddpgd.kernels.ops import Array, Ops
 from ddpgd.optim import rules
 from ddpgd.optim.rules import RULES, Optimizer
 from ddpgd.optim.schedules import Schedule
 from ddpgd.params import Layout
 from ddpgd.run import build_exchange, build_network, build_parts, build_passes
 from ddpgd.run.work import Work, of_rounds
-from ddpgd.training.counters import Counters
+from ddpgd.training.counters import Counters, Record
 from ddpgd.training.evaluate import Evaluate
 from ddpgd.training.federated.clients import Clients, Proximal
 from ddpgd.training.federated.federated import Federated
@@ -87,11 +87,6 @@ def sync(
     shares = Replicated(grid.world, layout.size)
     state = build_parts.state(backend, config, initial_params, counters, shares, held, rule)
     clients, schedule = _clients(backend, config, data, grid, rounds, rule, state, total_steps)
-    samples = clients.step.samples
-    evaluations = [
-        Evaluate(backend, clients.step.passes, samples, Alone(), order=part)
-        for part in rounds.parts[grid.world.rank :: grid.world.world_size]
-    ]
     added = (Masked if config.secure_aggregation else Clear)(backend, rounds, layout.size)
     momentum = dict.fromkeys(RULES[config.server_optimizer].options, config.outer_momentum)
     server = rules.make(config.server_optimizer, backend, layout.size, 0.0, **momentum)
@@ -105,7 +100,7 @@ def sync(
         added,
         build_exchange.codec(config.wire, backend),
         _privacy(config, layout),
-        ClientFigures(evaluations, grid.world),
+        _client_figures(backend, config, grid, clients.step, rounds),
         server,
         config.outer_lr,
         schedule,
@@ -143,6 +138,17 @@ def _clients(
         build_parts.policy(config, cut.global_batch),
     )
     return Clients(backend, step, cut, rounds, anchor), schedule
+
+
+def _client_figures(
+    backend: Ops, config: Config, grid: Grid, step: Step, rounds: Rounds
+) -> Callable[[Array, Array], Record]:
+    """Returns what evaluates the clients, where that is wanted."""
+    if config.client_figures == "off":
+        return lambda _params, _weights: {}
+    own = rounds.parts[grid.world.rank :: grid.world.world_size]
+    evaluations = [Evaluate(backend, step.passes, step.samples, Alone(), order=part) for part in own]
+    return ClientFigures(evaluations, grid.world)
 
 
 def _privacy(config: Config, layout: Layout) -> Privacy:

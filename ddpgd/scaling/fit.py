@@ -68,34 +68,40 @@ class _Run:
     wire_bytes: float
 
 
-def fit(ops: Ops, config: Config, transport: Transport, seconds: float, num_nodes: int = 1) -> Fit:
+def fit(ops: Ops, config: Config, transport: Transport, seconds: float, num_nodes: int = 1, apart: bool = False) -> Fit:
     """Two short runs of a resolved `config`, of micro-batches and of half ones, in about so many seconds; then single calls.
 
-    All ranks call it, and get the same.
+    All ranks call it, and get the same. `apart`: each rank makes these runs by itself, all at once, as clients are trained;
+    a third one measures the link.
     """
     # Whole steps alone.
     data = synthetic.make(num_train=4 * build_parts.global_batch(config), num_test=64)
-    halved = replace(config, micro_batch=max(1, config.micro_batch // 2))
+    has_link, world_size = transport.world_size > 1, transport.world_size
+    each_s = 0.8 * seconds / (3 if apart and has_link else 2)
+    lone = replace(config, global_batch=build_parts.global_batch(config) // world_size) if apart else config
+    halved = replace(lone, micro_batch=max(1, lone.micro_batch // 2))
     with threadpool_limits(1, user_api="blas"):
-        whole, half = (_run(ops, one, data, transport, 0.4 * seconds) for one in (config, halved))
+        whole, half = (_run(ops, one, data, transport, each_s, apart) for one in (lone, halved))
+        joint = _run(ops, config, data, transport, each_s) if apart and has_link else whole
         layout = build_network.layout(config, data.image_shape)
         costs = replace(_costs(whole, half), add_s=_add_s(ops, layout.size))
         codings = _codings(ops, layout.size)
         if WIRES[config.wire].kind is Kind.COMPRESSOR:
             codings[config.wire] = _compressing(ops, config, layout, build.batches(config, data))
-        link = None if transport.world_size == 1 else _link(ops, transport, whole, costs, layout.size)
-    own = Fit(costs, codings, link, layout.num_params, transport.world_size, num_nodes, transport.name)
+        link = None if not has_link else _link(ops, transport, joint, costs, layout.size)
+    own = Fit(costs, codings, link, layout.num_params, world_size, num_nodes, transport.name)
     return transport.all_gather_objects(own)[0]
 
 
-def _run(ops: Ops, config: Config, data: Dataset, transport: Transport, seconds: float) -> _Run:
+def _run(ops: Ops, config: Config, data: Dataset, transport: Transport, seconds: float, apart: bool = False) -> _Run:
     """Steps of float32, ordered, with whole updates: the parts of each are timed, and the steps are the same on all ranks.
 
-    They learn so slowly that no network diverges: a step whose gradient is not finite would update nothing.
+    They learn so slowly that no network diverges: a step whose gradient is not finite would update nothing. `apart`: each rank
+    computes all of them, at the same time as the others.
     """
     plain = replace(config, wire="float32", reduce="ordered", error_feedback=False, sync="every-step", lr=SLOW_LR)
     plain = replace(plain, shard_optimizer="off")
-    step = build.sync(ops, plain, data, build.grid(plain, transport), total_steps=10**9)
+    step = build.sync(ops, plain, data, build.grid(plain, Alone() if apart else transport), total_steps=10**9)
     assert isinstance(step, Step), "every step is synced"
     step.time_parts()
     found = [step.run(number, 1, False, False) for number in range(WARM_UP_STEPS)]

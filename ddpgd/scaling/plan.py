@@ -173,17 +173,21 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, 
     unmeasured = Fit(plan_inputs.STATED, {}, link, size, world.world_size, machine.num_nodes)
     # What is wrong is told before anything is measured.
     question(unmeasured if is_measured else None)
-    plan = question(plan_inputs.measured(timed, flags, world, machine) if is_measured else None)
+    plan = question(plan_inputs.measured(timed, flags, world, machine, kind.apart) if is_measured else None)
     if "plot" in flags and "layouts" not in flags:
         on_root(world, lambda: draw_predictions(plan.predictions, Path(flags["plot"])))
     return plan.lines()
 
 
 class _Kind(NamedTuple):
-    """Questions on runs of a --sync: `timed(config, samples)` returns the configuration whose steps are measured."""
+    """Questions on runs of a --sync: `timed(config, samples)` returns the configuration whose steps are measured.
+
+    `apart`: of each rank by itself.
+    """
 
     timed: Callable[[Config, int], Config]
     plan: type[Plan | RoundPlan]
+    apart: bool
 
 
 def _with_a_batch(config: Config, _samples: int) -> Config:
@@ -191,8 +195,8 @@ def _with_a_batch(config: Config, _samples: int) -> Config:
     return replace(config, accumulate=1) if is_open else config
 
 
-_STEPS = _Kind(_with_a_batch, Plan)
-_KINDS = {"every-step": _STEPS, "local": _STEPS, "federated": _Kind(federated_plan.as_steps, RoundPlan)}
+_STEPS = _Kind(_with_a_batch, Plan, apart=False)
+_KINDS = {"every-step": _STEPS, "local": _STEPS, "federated": _Kind(federated_plan.as_steps, RoundPlan, apart=True)}
 
 
 def _sizes(config: Config, given: Mapping[str, Any], flags: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:

@@ -99,11 +99,11 @@ def cluster(flags: Mapping[str, Any], fitted: Fit | None) -> Cluster:
     return Cluster(parse_count(flags.get("ranks_per_node", "1"), "ranks-per-node"), inside, between)
 
 
-def measured(config: Config, flags: Mapping[str, Any], world: Transport, machine: Machine) -> Fit:
-    """Returns what short runs on these ranks measure; all of them call it."""
+def measured(config: Config, flags: Mapping[str, Any], world: Transport, machine: Machine, apart: bool) -> Fit:
+    """Returns what short runs on these ranks measure; all of them call it. `apart`: see `fit`."""
     seconds = positive(flags.get("seconds", "4"))
     if seconds is None:
         raise InputError(f"--seconds: {flags['seconds']!r} is not a number above 0; type for example 4")
     backend = machine.ops(config)
     reachable = machine.reaching(config, backend, machine.transport(config, world)).transport
-    return fit(backend, resolve(config, reachable.world_size), reachable, seconds, machine.num_nodes)
+    return fit(backend, resolve(config, reachable.world_size), reachable, seconds, machine.num_nodes, apart)

@@ -91,6 +91,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "dp_clip": (1.5, "1.5"),
     "dp_noise": (0.75, "0.75"),
     "dp_delta": (1e-4, "1e-4"),
+    "client_figures": ("off", "off"),
     "secure_aggregation": (True, ""),
 }
 FIXED = {
@@ -128,7 +129,7 @@ FIXED = {
         "outer_lr",
         "outer_momentum",
     ),
-    *FEDERATED_OPTIONS[1:],
+    *(name for name in FEDERATED_OPTIONS if name not in ("rounds", "client_figures")),
 }
 
 over_options = pytest.mark.parametrize("name", OPTIONS)

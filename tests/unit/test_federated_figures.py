@@ -30,6 +30,15 @@ def test_loss_and_accuracy_of_clients(tmp_path: Path) -> None:
         assert told["client_accuracy_worst_decile"] == pytest.approx(np.mean(np.sort(right)[:3]))
 
 
+def test_they_can_be_left_out(tmp_path: Path) -> None:
+    given = {"sync": "federated", "clients": 25, "local_epochs": 1, "global_batch": None, "steps": 2, "lr": 0.05}
+    with_figures, without = (train(tmp_path / name, 2, **given, client_figures=name) for name in ("on", "off"))
+    assert with_figures["params_sha256"] == without["params_sha256"]
+    assert with_figures["client_accuracy_mean"] is not None
+    assert without["client_accuracy_mean"] is None
+    assert "client_accuracy_mean" not in records(tmp_path / "off")[-1]
+
+
 def test_other_runs_have_none(tmp_path: Path) -> None:
     summary = train(tmp_path, 2, steps=2)
     assert summary["client_accuracy_mean"] is summary["epsilon"] is None

@@ -97,6 +97,24 @@ def test_ranks_that_measure_get_the_same(world_size: int, capsys: pytest.Capture
     assert not capsys.readouterr().out
 
 
+def test_steps_of_clients_are_timed_apart_and_the_link_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs of 8 rows in which nothing is sent, and one of 24, by ranks that send."""
+    config, seen = resolve(Config(hidden=(16,), accumulate=1, micro_batch=8), 3), []
+    run = fit._run
+
+    def watched(*words: Any) -> Any:
+        seen.append(run(*words))
+        return seen[-1]
+
+    monkeypatch.setattr(fit, "_run", watched)
+    found = threads.run(3, lambda transport: fit.fit(Reference(), config, transport, 0.2, apart=True))
+    assert all(one == found[0] for one in found)
+    assert found[0].link is not None
+    assert sorted((one.num_micro_batches, one.num_rows, one.wire_bytes > 0) for one in seen) == sorted(
+        [(1, 8, False), (2, 8, False), (1, 8, True)] * 3
+    )
+
+
 def test_a_network_that_would_diverge_is_timed_with_its_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the default learning rate, without warm-up, five layers soon have gradients that are not finite."""
     applied = []

@@ -6,6 +6,7 @@ data", 2017; with other update rules on the server: Reddi et al., "Adaptive fede
 
 import math
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from ddpgd.optim.rules import Optimizer
 from ddpgd.optim.schedules import Schedule
 from ddpgd.training.counters import Record
 from ddpgd.training.federated.clients import Clients
-from ddpgd.training.federated.figures import ClientFigures
 from ddpgd.training.federated.privacy import Privacy
 from ddpgd.training.federated.rounds import Rounds
 from ddpgd.training.federated.sums import Sum
@@ -42,7 +42,7 @@ class Federated:
         sum: Sum,
         codec: Codec,
         privacy: Privacy,
-        client_figures: ClientFigures,
+        client_figures: Callable[[Array, Array], Record],
         server: Optimizer,
         server_lr: float,
         schedule: Schedule,
@@ -58,7 +58,7 @@ class Federated:
             sum: What a row holds, and what their sum means.
             codec: The form in which a client sends its change.
             privacy: The bound of a client's change, and the noise on their sum.
-            client_figures: Evaluates clients.
+            client_figures: (params, rounded weights) -> figures over clients, at evaluations.
             server: The update rule that takes the mean change for a gradient.
             server_lr: Its learning rate.
             schedule: Round -> learning rate of clients.
