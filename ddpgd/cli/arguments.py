@@ -54,6 +54,10 @@ _COMMANDS = {
         "descend a function of a few params, and show the path",
         "ddpgd descend '(x-3)**2' --from 0 --lr 0.1 --steps 50",
     ),
+    "gradcheck": (
+        "compare a network's gradients with finite differences, layer by layer",
+        "ddpgd gradcheck --hidden 512,512 --activation tanh",
+    ),
 }
 """Description and example of each command."""
 
@@ -69,6 +73,7 @@ _MODULES = {
     "scaling": "ddpgd.scaling.command",
     "profile": "ddpgd.scaling.profile",
     "descend": "ddpgd.lab.command",
+    "gradcheck": "ddpgd.lab.gradcheck",
 }
 """Modules that add the flags of a command themselves, and name its options of the configuration in WORK_OPTIONS, and in
 DEFAULTS those that begin with another value. Each is imported for its command alone: every rank of a run would wait for the

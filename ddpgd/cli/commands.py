@@ -174,6 +174,16 @@ def _descend(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop:
         print("\n".join(lines), flush=True)
 
 
+def _gradcheck(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+    from ddpgd.lab import gradcheck
+
+    def work() -> None:
+        for line in gradcheck.lines(parsed["given"], parsed):
+            print(line, flush=True)
+
+    on_root(world, work)
+
+
 COMMANDS = {
     "train": _train,
     "evaluate": _evaluate,
@@ -186,4 +196,5 @@ COMMANDS = {
     "scaling": _scaling,
     "profile": _profile,
     "descend": _descend,
+    "gradcheck": _gradcheck,
 }
