@@ -36,6 +36,7 @@ SETTLED = 1e-3
 """A descent has settled where Newton's method would not move it by more than this share of the point's norm, or of 1."""
 _NEAR = 0.05
 _OFTEN = 0.5
+_TINY = 1e-9
 _SADDLE = "on a saddle point: the loss still falls in some direction"
 _DIVERGED = 1e6
 
@@ -105,8 +106,7 @@ def descend(
     for number in range(num_steps + 1):
         loss, grads = gradient(function, point, transport)
         path.append(Progress(point, loss, float(np.linalg.norm(grads))))
-        if number == 0 and not _is_finite(path[0]):
-            raise InputError("descend: the loss or its gradient is not finite where it starts; type another --from")
+        _check_start(path[0])
         if path[-1].norm <= tolerance or _has_diverged(path):
             break
         if number < num_steps:
@@ -159,9 +159,7 @@ def newton(function: Function, transport: Transport) -> Callable[[int, Vector, V
     """Returns Newton's method as a step: to where the gradient would be 0 if the function were quadratic."""
 
     def step(_number: int, point: Vector, grads: Vector) -> Vector:
-        moved, *_ = np.linalg.lstsq(hessian(function, point, transport), grads, rcond=None)
-        after: Vector = point - moved
-        return after
+        return point - _to_go(hessian(function, point, transport), grads)
 
     return step
 
@@ -173,6 +171,8 @@ def lbfgs(function: Function, num_steps: int, tolerance: float, transport: Trans
     except ImportError:
         raise InputError("--method lbfgs needs SciPy; type pip install 'ddpgd[lab]'") from None
     points = [np.array([param.data for param in function.params])]
+    loss, grads = gradient(function, points[0], transport)
+    _check_start(Progress(points[0], loss, float(np.linalg.norm(grads))))
     minimize(
         lambda point: gradient(function, point, transport), points[0], jac=True, method="L-BFGS-B",
         callback=lambda point: points.append(point.copy()),
@@ -187,14 +187,14 @@ def verdict(function: Function, path: Sequence[Progress], transport: Transport) 
     """Returns a sentence on how a descent went."""
     first, last, steps = path[0], path[-1], len(path) - 1
     if _has_diverged(path):
-        return f"diverged: after {steps} steps the loss is {last.loss:.3g}; type a smaller --lr"
+        return f"diverged: after {plural(steps, 'step')} the loss is {last.loss:.3g}; a smaller --lr or another --from may help"
     curvature = hessian(function, last.point, transport)
-    to_go, *_ = np.linalg.lstsq(curvature, gradient(function, last.point, transport)[1], rcond=None)
+    to_go = _to_go(curvature, gradient(function, last.point, transport)[1])
     reach = max(1.0, float(np.linalg.norm(last.point - to_go)))
     far = [
         number for number, one in enumerate(path) if np.linalg.norm(one.point - (last.point - to_go)) > SETTLED * reach
     ]
-    if not far or far[-1] < steps:
+    if np.isfinite(to_go).all() and (not far or far[-1] < steps):
         return f"settled after {plural(max(far, default=-1) + 1, 'step')} {_kind(curvature)}"
     if last.loss > first.loss:
         return f"climbs: the loss went from {first.loss:.3g} to {last.loss:.3g}; type a smaller --lr"
@@ -202,8 +202,8 @@ def verdict(function: Function, path: Sequence[Progress], transport: Transport) 
         return f"lingers {_SADDLE}; type more --steps"
     turns = [float((one.point - two.point) @ (two.point - three.point)) < 0 for one, two, three in _triples(path)]
     if len(turns) > 1 and np.mean(turns[len(turns) // 2 :]) > _OFTEN:
-        return f"jumps from side to side: the gradient is still {_share(path)} of the first; type a smaller --lr"
-    return f"creeps: after {steps} steps the gradient is still {_share(path)} of the first; type a larger --lr, or more --steps"
+        return f"jumps from side to side: {_share(path)}; type a smaller --lr"
+    return f"creeps: after {plural(steps, 'step')} {_share(path)}; type a larger --lr, or more --steps"
 
 
 def _batch(number: int, batch: int, num_samples: int, seed: int) -> list[int]:
@@ -212,6 +212,21 @@ def _batch(number: int, batch: int, num_samples: int, seed: int) -> list[int]:
     epoch, within = divmod(number, per_pass)
     order: list[int] = permutation(seed, epoch, num_samples).tolist()
     return order[within * batch : (within + 1) * batch]
+
+
+def _to_go(hessian: Vector, grads: Vector) -> Vector:
+    """Returns Newton's step, whose negative leads to where a quadratic has no gradient; NaN where there is none."""
+    if np.isfinite(hessian).all():
+        found, *_ = np.linalg.lstsq(hessian, grads, rcond=None)
+        left = float(np.linalg.norm(hessian @ found - grads))
+        if left <= max(_TINY, _NEAR * float(np.linalg.norm(grads))):
+            return np.asarray(found, np.float64)
+    return np.full_like(grads, math.nan)
+
+
+def _check_start(one: Progress) -> None:
+    if not _is_finite(one):
+        raise InputError("descend: the loss or its gradient is not finite where it starts; type another --from")
 
 
 def _is_finite(one: Progress) -> bool:
@@ -237,7 +252,7 @@ def _kind(hessian: Vector) -> str:
 
 
 def _share(path: Sequence[Progress]) -> str:
-    return f"{100 * path[-1].norm / path[0].norm:.3g} %"
+    return f"the gradient is still {100 * path[-1].norm / path[0].norm:.3g} % of the first"
 
 
 def _triples(path: Sequence[Progress]) -> list[tuple[Progress, Progress, Progress]]:

@@ -22,7 +22,7 @@ VERDICTS = {
     "(x-3)**2 --from 0 --lr 0.1 --steps 50": "settled after 31 steps in a minimum",
     "bowl --lr 0.01": "creeps: after 50 steps the gradient is still 6.18 % of the first",
     "bowl --lr 0.1": "settled after 35 steps in a minimum",
-    "bowl --lr 0.3": "diverged: after 21 steps",
+    "bowl --lr 0.3": "diverged: after 21 steps the loss is 4.94e+07; a smaller --lr",
     "bowl --lr 0.25": "jumps from side to side",
     "line --steps 400": "settled after 328 steps in a minimum",
     "prices": "creeps",
@@ -41,6 +41,11 @@ VERDICTS = {
     "exp(x**2) --from 3 --lr 1": "diverged",
     "log(x) --from 1 --lr 2": "diverged",
     "parabola --mistake plus --steps 5": "climbs",
+    "x**1.5 --from 1 --lr 0.3 --steps 200": "diverged: after 4 steps the loss is nan",
+    "x**1.5 --from 1 --method newton": "diverged",
+    "sqrt(x) --from 1e-9 --method newton --steps 3": "diverged",
+    "abs(x) --from 1 --lr 0.3": "jumps from side to side",
+    "x**4 --from 0": "settled after 0 steps where it is flat",
 }
 
 
@@ -180,6 +185,8 @@ def test_every_function_is_drawn(name: str, tmp_path: Path, capsys: pytest.Captu
         ("True+x", "'True' is no part"),
         ("1e999*x", "is no part of an expression"),
         ("log(x)", "not finite where it starts; type another --from"),
+        ("log(x) --method lbfgs", "not finite where it starts; type another --from"),
+        ("log(x) --method newton", "not finite where it starts; type another --from"),
         ("parabola --from 1,2", "--from '1,2': a number is wanted for each of x; type for example --from=1"),
         ("parabola --from nan", "--from 'nan': a number is wanted"),
         ("bowl --from=1", "for each of b, w; type for example --from=1,1"),
