@@ -36,7 +36,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_all_paths_are_found() -> None:
     found = {action.dest for _, action in PATHS}
-    assert found == {"config", "data", "run_dir", "resume", "checkpoint", "images", "runs", "out", "hosts", "plot"}
+    files = {"out", "hosts", "plot", "animate", "csv", "graph"}
+    assert found == {"config", "data", "run_dir", "resume", "checkpoint", "images", "runs", *files}
 
 
 @pytest.mark.parametrize(("command", "action"), PATHS, ids=lambda part: part if isinstance(part, str) else part.dest)
