@@ -13,15 +13,15 @@ from ddpgd.kernels.words import BLOCK, TAIL_WORDS, Control, Cursor, History, Pol
 
 def squared_norm(scratch: Scratch, x: Array) -> float:
     blocks = x.reshape(-1, BLOCK)
-    levels = scratch.keep(_block_tree, blocks.shape[0], x.dtype)
-    np.vecdot(blocks, blocks, out=levels[0][: blocks.shape[0]])
-    return _root(levels)
+    tree = scratch.keep(_Tree, blocks.shape[0], x.dtype)
+    np.vecdot(blocks, blocks, out=tree.leaves)
+    return tree.root()
 
 
 def squared_norm_of_blocks(scratch: Scratch, block_norms: Array) -> float:
-    levels = scratch.keep(_block_tree, block_norms.shape[0], block_norms.dtype)
-    np.copyto(levels[0][: block_norms.shape[0]], block_norms)
-    return _root(levels)
+    tree = scratch.keep(_Tree, block_norms.shape[0], block_norms.dtype)
+    np.copyto(tree.leaves, block_norms)
+    return tree.root()
 
 
 def decide(
@@ -61,16 +61,20 @@ def decide(
     cursor[: Cursor.RECORD + 1] = first + policy.global_batch, step + 1, record + 1
 
 
-def _root(levels: list[Array]) -> float:
-    for nodes, parents in pairwise(levels):
-        np.add(nodes[::2], nodes[1::2], out=parents)
-    return float(levels[-1][0])
+class _Tree:
+    """A complete binary tree over blocks, whose `leaves` zeros pad to a power of two; its views are made once."""
 
+    def __init__(self, num_blocks: int, dtype: DTypeLike) -> None:
+        levels = [np.zeros(1 << level, dtype) for level in range((num_blocks - 1).bit_length(), -1, -1)]
+        self.leaves = levels[0][:num_blocks]
+        self._sums = [(nodes[::2], nodes[1::2], parents) for nodes, parents in pairwise(levels)]
+        self._root = levels[-1]
 
-def _block_tree(num_blocks: int, dtype: DTypeLike) -> list[Array]:
-    """The nodes of a complete binary tree over blocks, level by level; zeros pad the first to a power of two."""
-    depth = (num_blocks - 1).bit_length()
-    return [np.zeros(1 << level, dtype) for level in range(depth, -1, -1)]
+    def root(self) -> float:
+        """Returns the sum of the leaves."""
+        for left, right, parents in self._sums:
+            np.add(left, right, parents)
+        return float(self._root[0])
 
 
 def _adapt_loss_scale(control: list[float], applied: bool, overflowed: bool, policy: Policy) -> None:
