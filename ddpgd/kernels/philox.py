@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     CLIENT_ENCODE = 11
     NOISE = 12
     MASK = 13
+    AUGMENT = 14
 
 
 WORDS_PER_BLOCK = 4
@@ -38,6 +39,34 @@ def words(seed: int, purpose: Purpose, index: int, count: int, block: int = 0) -
     key = np.array([seed, purpose], dtype=np.uint64)
     raw: NDArray[np.uint64] = np.random.Philox(counter=counter, key=key).random_raw(count)
     return raw
+
+
+def sample_words(
+    seed: int, purpose: Purpose, epoch: int, samples: NDArray[np.int64], count: int, part: int = 0
+) -> NDArray[np.uint64]:
+    """Returns `count` raw words for each of `samples` in an epoch, uint64 (R, count), whatever stands beside it.
+
+    Args:
+        seed: That of the run.
+        purpose: What the words are for.
+        epoch: The epoch, from 0.
+        samples: The samples' numbers in the data set, int64 (R,).
+        count: Words of a sample.
+        part: A stream of its own for each part of the network, as a layer.
+
+    >>> alone = sample_words(0, Purpose.AUGMENT, 3, np.array([7]), 2)
+    >>> bool((sample_words(0, Purpose.AUGMENT, 3, np.array([9, 7]), 2)[1] == alone).all())
+    True
+    """
+    out = np.empty((len(samples), count), np.uint64)
+    generator = np.random.Philox(counter=[0, 0, epoch, part], key=np.array([seed, purpose], np.uint64))
+    # A state that is set costs a quarter of a new generator.
+    state = generator.state
+    for row, sample in zip(out, samples.tolist(), strict=True):
+        state["state"]["counter"][1] = sample
+        generator.state = state
+        row[:] = generator.random_raw(count)
+    return out
 
 
 def uniforms(seed: int, purpose: Purpose, index: int, count: int) -> NDArray[np.float64]:

@@ -47,7 +47,7 @@ CONTROL_WORDS = 8
 
 
 class Cursor(IntEnum):
-    """Int64 words that say where the run stands; `Ops.decide` moves them on."""
+    """Int64 words that say where the run stands; `Ops.decide` moves the first three on."""
 
     FIRST = 0
     """Where the step's samples begin in the epoch's order."""
@@ -55,6 +55,8 @@ class Cursor(IntEnum):
     """The step within its epoch: the row of its learning rate."""
     RECORD = 2
     """Steps decided so far: its remainder is the row of the history that comes next."""
+    EPOCH = 3
+    """The epoch, from 0. The host writes it: steps that run without the host are of one epoch."""
 
 
 CURSOR_WORDS = 4

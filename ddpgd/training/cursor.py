@@ -47,5 +47,6 @@ class DataCursor:
         cursor[Cursor.FIRST] = within * self._batches.global_batch
         cursor[Cursor.STEP] = within
         cursor[Cursor.RECORD] = record
+        cursor[Cursor.EPOCH] = self._epoch
         self._ops.upload(cursor, self.cursor)
         self._step = step

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from ddpgd.comm.tree import ranges
 from ddpgd.data.batches import Batches
 from ddpgd.kernels.philox import permutation
+from ddpgd.kernels.reference.backend import Reference
+from ddpgd.kernels.words import Cursor
 from ddpgd.training.batch_split import Algebra
+from ddpgd.training.cursor import DataCursor
 
 sizes = st.integers(1, 400)
 
@@ -134,3 +137,13 @@ def test_the_algebra_tells_what_the_ranks_really_get(global_batch: int, micro_ba
     shares = [len(share) for share in ranges(algebra.num_micro_batches, world_size)]
     told = str(algebra).partition(" x ")[2].split()
     assert (int(told[0]), int(told[-2])) == (min(shares), max(shares))
+
+
+def test_the_cursor_holds_the_epoch_of_its_order() -> None:
+    batches = Batches(10, 4, 2, order_of(10), 3)
+    at = DataCursor(Reference(), batches, lambda _: 0.1)
+    for step in (0, 1, 3, 8, 4):
+        at.move_to(step, 0)
+        assert at.cursor[Cursor.EPOCH] == batches.epoch(step)
+        np.testing.assert_array_equal(at.order, order_of(10)(batches.epoch(step)))
+    batches.close()

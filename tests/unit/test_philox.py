@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpgd.kernels.philox import WORDS_PER_BLOCK, Purpose, permutation, uniforms, words
+from ddpgd.kernels.philox import WORDS_PER_BLOCK, Purpose, permutation, sample_words, uniforms, words
 
 LARGEST_SEED = 2**64 - 1
 
@@ -16,6 +16,8 @@ FROZEN = [
     (0, Purpose.PARAMS, 0, [15003734204198539638, 13859618513508960101, 12389738016430293093]),
     (LARGEST_SEED, Purpose.PERMUTATION, 7, [10523882607424286496, 2232986504320118337]),
 ]
+
+FROZEN_OF_SAMPLES = [[10897699662901609475, 3922611590645106045], [14679008726634047885, 8297688857334039311]]
 
 
 @pytest.mark.parametrize(("seed", "purpose", "stream", "wanted"), FROZEN)
@@ -28,6 +30,29 @@ def test_words_may_begin_at_any_block(seed: int, purpose: Purpose, block: int, c
     skipped = WORDS_PER_BLOCK * block
     wanted = words(seed, purpose, 3, skipped + count)[skipped:]
     assert words(seed, purpose, 3, count, block).tolist() == wanted.tolist()
+
+
+def test_frozen_words_of_samples() -> None:
+    found = sample_words(5, Purpose.AUGMENT, 2, np.array([7, 59_999]), 2, part=1)
+    assert found.tolist() == FROZEN_OF_SAMPLES
+
+
+@given(st.integers(0, LARGEST_SEED), st.integers(0, 10**6), st.permutations(range(9)), st.integers(1, 9))
+def test_words_of_a_sample_depend_on_no_other(seed: int, epoch: int, samples: list[int], count: int) -> None:
+    found = sample_words(seed, Purpose.AUGMENT, epoch, np.array(samples), count + 1)
+    for sample, own in zip(samples, found, strict=True):
+        alone = sample_words(seed, Purpose.AUGMENT, epoch, np.array([sample]), count)
+        assert alone.tolist() == [own[:count].tolist()]
+
+
+def test_words_of_samples_epochs_and_parts_differ() -> None:
+    found = [
+        sample_words(seed, Purpose.AUGMENT, epoch, np.arange(50), 20, part)
+        for seed in (0, 1)
+        for epoch in (0, 1, 2)
+        for part in (0, 1)
+    ]
+    assert len(np.unique(found)) == 12 * 50 * 20
 
 
 @pytest.mark.parametrize(
