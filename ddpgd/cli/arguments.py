@@ -41,6 +41,7 @@ _COMMANDS = {
         "draw loss, accuracy, learning rate, gradient norm and throughput of runs",
         "ddpgd plot runs/first runs/second --out runs.png",
     ),
+    "runs": ("list runs: what they are, how far they came, what came of them", "ddpgd runs --sort accuracy"),
     "plan": (
         "predict step time and efficiency on any number of ranks, and suggest improvements",
         "mpirun -n 2 ddpgd plan --measure --ranks 8,64,512 --ranks-per-node 8 --link 100Gbit",
@@ -72,6 +73,7 @@ _MODULES = {
     "plan": "ddpgd.scaling.plan",
     "scaling": "ddpgd.scaling.command",
     "profile": "ddpgd.scaling.profile",
+    "runs": "ddpgd.results.listing",
     "descend": "ddpgd.lab.command",
     "gradcheck": "ddpgd.lab.gradcheck",
 }

@@ -139,6 +139,12 @@ def _plot(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: St
     on_root(world, work)
 
 
+def _runs(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+    from ddpgd.results import listing
+
+    on_root(world, lambda: print("\n".join(listing.lines(parsed))))
+
+
 def _plan(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
     from ddpgd.scaling import plan
 
@@ -192,6 +198,7 @@ COMMANDS = {
     "compare": _compare,
     "doctor": _doctor,
     "plot": _plot,
+    "runs": _runs,
     "plan": _plan,
     "scaling": _scaling,
     "profile": _profile,

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from ddpgd.config.units import bytes_text
 
-_TEMPORARY = re.compile(r"\.(config\.toml|metrics\.jsonl|summary\.json|latest|step-\d{8,}\.safetensors)\.\d+")
+_TEMPORARY = re.compile(
+    r"\.(config\.toml|metrics\.jsonl|(?:summary|ended)\.json|report\.html|latest|step-\d{8,}\.safetensors)\.\d+"
+)
 
 
 def write_atomically(path: Path, pieces: Iterable[bytes | memoryview], num_bytes: int = 0) -> None:

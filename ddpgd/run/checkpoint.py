@@ -89,6 +89,11 @@ def newest_first(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: _step(path) or 0, reverse=True)
 
 
+def latest_step(folder: Path) -> int:
+    """Returns the step of the newest checkpoint in `folder`, whole or not; 0: there is none. InputError, as above."""
+    return max((_step(path) or 0 for path in newest_first(folder)), default=0)
+
+
 def later_than(path: Path) -> list[Path]:
     """Returns the checkpoints beside `path` that are of later steps."""
     step = _step(path)

@@ -17,7 +17,7 @@ from ddpgd.config.schema import Config, flag, from_table, to_table
 from ddpgd.config.toml_file import read_toml
 from ddpgd.config.validation import PER_LAUNCH
 from ddpgd.errors import InputError, shown
-from ddpgd.run import checkpoint
+from ddpgd.run import checkpoint, ending
 from ddpgd.run.atomic import remove_temporaries, write_atomically
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.lock import RunLock, remove_leftovers
@@ -82,7 +82,8 @@ class RunFolder:
         write_atomically(self.path / "config.toml", [tomli_w.dumps(_lasting(config)).encode()])
         if self.resumed:
             checkpoint.drop_later(self.resumed)
-        (self.path / "summary.json").unlink(missing_ok=True)
+        for end in ("summary.json", ending.NAME):
+            (self.path / end).unlink(missing_ok=True)
 
 
 def is_free(path: Path) -> bool:

@@ -84,11 +84,9 @@ class RunLock:
         return True
 
     def _check_dead(self, seen: "_Seen", say: Callable[[str], None]) -> None:
-        owner, pid = seen.owner, seen.owner.get("pid")
-        who = f"process {pid} on {owner.get('host')}" if owner else "an unknown process"
-        if owner.get("machine") == self._owner["machine"] and isinstance(pid, int):
-            is_alive = owner.get("started") is not None and _started(pid) == owner.get("started")
-        else:
+        who = f"process {seen.owner.get('pid')} on {seen.owner.get('host')}" if seen.owner else "an unknown process"
+        is_alive = seen.is_alive()
+        if is_alive is None:
             say(f"{self._path.parent}: locked by {who}; watching for {WATCH_S:g} s whether that is alive")
             is_alive = self._shows_life(seen)
         if is_alive:
@@ -138,6 +136,25 @@ class _Seen:
         with suppress(ValueError):
             owner = strict_json.parse(text)
             self.owner = owner if isinstance(owner, dict) else {}
+
+    def is_alive(self) -> bool | None:
+        """Returns whether the owner is a process that runs; None: it is on another machine, or unknown."""
+        pid, started = self.owner.get("pid"), self.owner.get("started")
+        if self.owner.get("machine") != _machine() or not isinstance(pid, int):
+            return None
+        return started is not None and _started(pid) == started
+
+
+def in_use(folder: Path) -> bool:
+    """Returns at once whether a run in `folder` is alive, from another machine as far as its last sign of life tells."""
+    try:
+        seen = _read(folder / _NAME)
+    except OSError:
+        return False
+    if seen is None:
+        return False
+    is_alive = seen.is_alive()
+    return time.time() - seen.renewed / 1e9 < WATCH_S if is_alive is None else is_alive
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """Records of a run: metrics.jsonl, one JSON object a line, validated when read."""
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,22 @@ def read_records(folder: Path) -> list[Record]:
             raise InputError(
                 f"{path}: line {number} is not a record of ddpgd ({error}); mend or remove that line"
             ) from None
+    return records
+
+
+def read_last(folder: Path, num_bytes: int = 1 << 16) -> list[Record]:
+    """Returns the whole records within the last bytes of metrics.jsonl, oldest first; lines that are none are left out."""
+    try:
+        with (folder / "metrics.jsonl").open("rb") as file:
+            begin = max(0, file.seek(0, os.SEEK_END) - num_bytes)
+            file.seek(begin)
+            lines = file.read(num_bytes).split(b"\n")[bool(begin) : -1]
+    except (OSError, ValueError):
+        return []
+    records = []
+    for line in lines:
+        with suppress(ValueError):
+            records.append(_record(strict_json.parse(line.decode())))
     return records
 
 

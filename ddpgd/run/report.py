@@ -26,6 +26,9 @@ VERSION = version("ddpgd")
 _FAR_ABOVE = 2.0
 """Multiple of the loss of guessing from which on a run counts as diverged."""
 
+DIVERGED = "the run diverged"
+"""The beginning of the warning of a run that reached its end with such a loss."""
+
 _AT_CHANCE = 0.01
 """Accuracy above that of one answer for all samples up to which a network counts as guessing."""
 
@@ -141,7 +144,7 @@ def warnings(config: Config, figures: Record, test_labels: NDArray[np.uint8]) ->
     guessing = math.log(NUM_CLASSES) if config.loss == "cross-entropy" else 1.0
     if test_loss is None or test_loss > _FAR_ABOVE * guessing:
         found.append(
-            f"the run diverged: test loss {decimals(test_loss)}, where guessing gives {guessing:.2f}; "
+            f"{DIVERGED}: test loss {decimals(test_loss)}, where guessing gives {guessing:.2f}; "
             "lower --lr, or set --warmup or --clip-norm"
         )
     elif figures["epochs"] >= 1 and accuracy <= np.bincount(test_labels).max() / len(test_labels) + _AT_CHANCE:

@@ -31,6 +31,7 @@ from ddpgd.run import (
 )
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import Machine
+from ddpgd.run.ending import noting_the_end
 from ddpgd.run.folder import RunFolder
 from ddpgd.run.former_layout import VECTOR_FORMAT
 from ddpgd.run.inference import check_same_data
@@ -131,11 +132,10 @@ class Run:
             return self._run(Giver(self._whole_params))
         self._folder.begin(self._config)
         with ExitStack() as stack:
+            stack.enter_context(noting_the_end(self._folder.path))
             files = [stack.enter_context(closing(file)) for file in self._record_files()]
             shown = stack.enter_context(show(self._pace.total_steps, num_epochs, self._state.counters.step))
-            for line in self._introduction():
-                shown.say(line)
-            for line in self._changes():
+            for line in (*self._introduction(), *self._changes()):
                 shown.say(line)
             summary = self._run(Recorder(files, shown, self._hashes))
             for line in report.conclusion(summary, str(self._folder.path)):

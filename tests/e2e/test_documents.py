@@ -19,6 +19,7 @@ COMMANDS = {
     "compare",
     "doctor",
     "plot",
+    "runs",
     "plan",
     "scaling",
     "profile",
