@@ -55,7 +55,10 @@ def read_history(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
     Returns:
         The lines of metrics.jsonl, oldest first. Each has at least "step", "epoch", "train_loss_mean", "lr" and
-        "grad_norm"; those of an evaluation have "test_loss_mean" and "test_accuracy" (0 to 1).
+        "grad_norm"; those of an evaluation have "test_loss_mean" and "test_accuracy" (0 to 1). Logged steps have lists of a
+        number for each layer: "layer_grad_norms" (of the mean gradient), "layer_param_norms" and "layer_update_ratios" (norm
+        of what the update changed, over that of the params); evaluations, for each hidden layer, the share of units that are
+        0 for all samples looked at, "layer_dead_shares" (relu), or near a bound for 99 % of them, "layer_saturated_shares".
 
     Raises:
         InputError: The folder has no records, or damaged ones.

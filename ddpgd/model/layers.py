@@ -29,13 +29,25 @@ class Layer(Protocol):
     because backends multiply by the derivative of the predecessor's activation in the same operation.
 
     Attributes:
+        name: Its name, of which the names of its tensors are made.
         units: Names, shapes and initialisation of its tensors, shard by shard.
         num_inputs, num_outputs: The widths K and N.
+        activation: The activation of its outputs; "identity": none.
+        own_outputs: The columns of its outputs that this rank has, all or those of its shards.
         fusable: True if it calls ops alone that `Ops.fused` allows.
     """
 
     @property
+    def name(self) -> str: ...
+
+    @property
     def units(self) -> tuple[Unit, ...]: ...
+
+    @property
+    def activation(self) -> str: ...
+
+    @property
+    def own_outputs(self) -> slice: ...
 
     @property
     def fusable(self) -> bool: ...
@@ -86,6 +98,10 @@ class Dense:
     def units(self) -> tuple[Unit, ...]:
         weight = Parameter(f"{self.name}.weight", (self.num_inputs, self.num_outputs), is_random=True)
         return ((weight, Parameter(f"{self.name}.bias", (self.num_outputs,))),)
+
+    @property
+    def own_outputs(self) -> slice:
+        return slice(0, self.num_outputs)
 
     def output_dtype(self, ops: Ops) -> np.dtype[np.generic]:
         return ops.vector_dtype if self.activation == "identity" else ops.activation_dtype

@@ -48,6 +48,10 @@ class ColumnParallel:
     def units(self) -> tuple[Unit, ...]:
         return tuple(self._unit(columns) for columns in self._columns)
 
+    @property
+    def own_outputs(self) -> slice:
+        return slice(self._columns[0].start, self._columns[-1].stop)
+
     def _unit(self, columns: slice) -> Unit:
         window = slice(0, self.num_inputs), columns
         weight = Parameter(f"{self.name}.weight", (self.num_inputs, self.num_outputs), True, window)
@@ -62,8 +66,7 @@ class ColumnParallel:
         if self.input_activation != "identity":
             # As long as x is held here, no other array has its id.
             _kept(self._gathers, id(x), lambda: (x, ColumnGather(ops, self.shards, self.transport, x)))[1]()
-        own = slice(self._columns[0].start, self._columns[-1].stop)
-        ops.dense_forward(x, weights[::2], params[1::2], self.activation, micro_batch, out[:, own])
+        ops.dense_forward(x, weights[::2], params[1::2], self.activation, micro_batch, out[:, self.own_outputs])
 
     def backward(
         self,
@@ -97,6 +100,7 @@ class RowParallel:
     input_activation: str
     shards: Shards
     transport: Transport
+    activation: ClassVar[str] = "identity"
     fusable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -110,6 +114,10 @@ class RowParallel:
     @property
     def units(self) -> tuple[Unit, ...]:
         return tuple(self._unit(shard) for shard in self._rows)
+
+    @property
+    def own_outputs(self) -> slice:
+        return slice(0, self.num_outputs)
 
     def _unit(self, shard: int) -> Unit:
         window = self._rows[shard], slice(0, self.num_outputs)

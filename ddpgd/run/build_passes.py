@@ -23,6 +23,7 @@ from ddpgd.training.evaluate import Evaluate
 from ddpgd.training.passes import Passes, WholeNetwork
 from ddpgd.training.pipeline import Pipeline
 from ddpgd.training.trainer import Sync
+from ddpgd.training.units import UnitProbe
 
 
 def passes(
@@ -56,11 +57,11 @@ def samples(backend: Ops, grid: Grid, images: NDArray[np.uint8], labels: NDArray
     return Samples(backend.from_host(images[:, :num_pixels]), backend.from_host(labels))
 
 
-def evaluation(backend: Ops, grid: Grid, step: Sync, data: Dataset) -> Evaluate:
+def evaluation(backend: Ops, grid: Grid, step: Sync, data: Dataset, probe: UnitProbe) -> Evaluate:
     """Evaluation on the test samples, in the buffers of `step`'s network."""
     tests = samples(backend, grid, data.test_images, data.test_labels)
     join = _batched_tests(backend, data, grid.shape.data)
-    return Evaluate(backend, step.passes, tests, grid.data, join, grid.pipeline)
+    return Evaluate(backend, step.passes, tests, grid.data, join, grid.pipeline, probe=probe)
 
 
 def _batched_tests(backend: Ops, data: Dataset, num_replicas: int) -> int:

@@ -16,6 +16,15 @@ _MOST_ENTRIES = 10_000
 _LONGEST_TEXT = 200
 _LARGEST = 2**63
 
+LAYER_FIGURES = (
+    "layer_grad_norms",
+    "layer_param_norms",
+    "layer_update_ratios",
+    "layer_dead_shares",
+    "layer_saturated_shares",
+)
+"""Fields of records with a number for each layer; the last two for each hidden layer."""
+
 
 class RecordFile:
     """metrics.jsonl of a run folder: one JSON object a line, readable at any moment."""
@@ -84,8 +93,9 @@ def read_last(folder: Path, num_bytes: int = 1 << 16) -> list[Record]:
 
 
 def _record(value: Any) -> Record:
-    """Returns a line of metrics.jsonl. ValueError: it is none. All but the hashes are numbers, or null."""
+    """Returns a line of metrics.jsonl. ValueError: it is none. All but hashes and lists are numbers, or null."""
     checks = {"step": _is_step, "params_hash": _is_text, "layer_hashes": _is_table_of_texts}
+    checks |= dict.fromkeys(LAYER_FIGURES, _is_list_of_numbers)
     if not isinstance(value, dict) or "step" not in value:
         raise ValueError("it has no step")
     for name, item in value.items():
@@ -108,3 +118,7 @@ def _is_text(value: Any) -> bool:
 
 def _is_table_of_texts(value: Any) -> bool:
     return isinstance(value, dict) and len(value) <= _MOST_ENTRIES and all(map(_is_text, (*value, *value.values())))
+
+
+def _is_list_of_numbers(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= _MOST_ENTRIES and all(map(_is_number, value))

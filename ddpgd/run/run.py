@@ -35,6 +35,7 @@ from ddpgd.run.ending import noting_the_end
 from ddpgd.run.folder import RunFolder
 from ddpgd.run.former_layout import VECTOR_FORMAT
 from ddpgd.run.inference import check_same_data
+from ddpgd.run.layer_figures import LayerFigures
 from ddpgd.run.observers import Giver, Recorder
 from ddpgd.run.progress import Quiet
 from ddpgd.run.records import RecordFile
@@ -115,6 +116,8 @@ class Run:
         self._apart = self._grid.shape.apart(transport.all_gather_objects(node()))
         self._step = build.sync(self._ops, config, data, self._grid, pace.total_steps, *given)
         self._state = self._step.state
+        layers = build_network.layers(config, data.image_shape)
+        self._layer_figures = LayerFigures(self._ops, transport, layers, self._step)
         if saved:
             self._change = resharding.change(saved, config, self._grid.shape)
             resharding.restore(self._ops, transport, self._state, saved.arrays, self._change)
@@ -165,13 +168,14 @@ class Run:
     def _trainer(self, observer: Observer) -> Trainer:
         return Trainer(
             step=self._step,
-            evaluate=build_passes.evaluation(self._ops, self._grid, self._step, self._data),
+            evaluate=build_passes.evaluation(self._ops, self._grid, self._step, self._data, self._layer_figures.probe),
             batches=self._step.batches,
             transport=self._transport,
             pace=self._pace,
             stop=self._stop,
             save=self._save,
             observer=observer,
+            layer_figures=self._layer_figures,
             skip_non_finite=self._config.non_finite == "skip",
             place=str(self._grid),
         )

@@ -16,7 +16,7 @@ def check() -> None:
 
 
 class EventFile:
-    """Event files in RUN/tensorboard, with every number of a record by its name, at its step."""
+    """Event files in RUN/tensorboard, with every number of a record by its name, those of layers by NAME/LAYER, at its step."""
 
     def __init__(self, folder: Path, step: int) -> None:
         """Opens it for steps after `step`; TensorBoard drops later ones that an interrupted run has left."""
@@ -26,8 +26,10 @@ class EventFile:
 
     def record(self, record: Record) -> None:
         for name, value in record.items():
-            if isinstance(value, int | float) and name not in NO_FIGURES:
-                self._writer.add_scalar(name, value, record["step"], walltime=record["time"])
+            listed = {f"{name}/{number}": one for number, one in enumerate(value, 1)} if isinstance(value, list) else {}
+            for tag, figure in (listed or {name: value}).items():
+                if isinstance(figure, int | float) and name not in NO_FIGURES:
+                    self._writer.add_scalar(tag, figure, record["step"], walltime=record["time"])
 
     def close(self) -> None:
         self._writer.close()

@@ -11,6 +11,7 @@ from ddpgd.data.batches import Samples
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import CONTROL_WORDS, CURSOR_WORDS, Control, Tail
 from ddpgd.training.passes import Feed, Passes, Weights
+from ddpgd.training.units import UnitProbe
 
 EVALUATE_ROWS = 512
 """Samples in a micro-batch of an evaluation; fixed, because a product's bits depend on its shape."""
@@ -28,6 +29,7 @@ class Evaluate:
         join: int = 1,
         stages: Transport | None = None,
         order: NDArray[np.int64] | None = None,
+        probe: UnitProbe | None = None,
     ) -> None:
         """
         Args:
@@ -38,12 +40,14 @@ class Evaluate:
             join: At most so many micro-batches are computed side by side.
             stages: The ranks of a pipeline, of which the last has the loss.
             order: The numbers of the samples that count, on the host; None: all.
+            probe: Counts dead and saturated units.
         """
         order = np.arange(len(samples.labels)) if order is None else order
         self._ops = ops
         self._passes = passes
         self._samples = samples
         self._stages = stages or Alone()
+        self._probe = probe
         self._num_micro_batches = math.ceil(len(order) / EVALUATE_ROWS)
         self._order = ops.from_host(order)
         self._cursor = ops.zeros((CURSOR_WORDS,), np.int64)
@@ -57,6 +61,8 @@ class Evaluate:
         groups = self._exchange.groups(self._num_micro_batches)
         for group in self._passes.losses(feed, groups, Weights(params, weights, self._control)):
             self._exchange.fold(group)
+            if self._probe:
+                self._probe.see(group, feed.rows(group.micro_batches)[1], EVALUATE_ROWS)
         _, summed = self._exchange.combine(self._num_micro_batches)
         tail = self._stages.all_gather_objects(self._ops.to_host(summed).tolist())[-1]
         return tail[Tail.LOSS_SUM] / tail[Tail.SAMPLES], tail[Tail.CORRECT] / tail[Tail.SAMPLES]

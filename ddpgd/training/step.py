@@ -25,6 +25,7 @@ from ddpgd.training.passes import Feed, Passes, Weights
 from ddpgd.training.replay import DeviceReplay, HostReplay, Replay, StepShape
 from ddpgd.training.state import TrainState
 from ddpgd.training.step_result import StepResult
+from ddpgd.training.update_norms import UpdateNorms
 
 HISTORY_ROWS = 512
 """Steps that can run before the host looks."""
@@ -73,6 +74,8 @@ class Step:
         """
         shape = StepShape(self.batches.samples(step), self.batches.num_micro_batches(step), observe)
         count = 1 if observe or self._most_steps == 1 else self._steps_without_host(step, count, stop)
+        if observe:
+            self._update_norms.begin()
         started = time.perf_counter()
         self._cursor.move_to(step, self._num_decided)
         self.exchange.round, waited_s = step, self.passes.wait_s
@@ -88,6 +91,7 @@ class Step:
         step_s = time.perf_counter() - started
         if cost.compute_s is None:
             self._lookahead.note(step_s / count, last[Tail.STEP_S])
+        grad_scale = 1 / (shape.num_samples * last[History.LOSS_SCALE])
         return StepResult(
             num_steps=num_steps,
             samples=num_steps * shape.num_samples,
@@ -106,6 +110,7 @@ class Step:
             residual_norm=self._residual_norm() if observe else None,
             between_bytes=cost.between_bytes // count,
             stage_wait_s=self.passes.wait_s - waited_s,
+            block_norms=self._update_norms.end(grad_scale) if observe else None,
         )
 
     def figures(self) -> Record:
@@ -192,6 +197,10 @@ class Step:
     def _own_weights(self) -> Array:
         state = self.state
         return self._own_parts[0] if state.weights is state.params else state.shares.part(state.weights)
+
+    @cached_property
+    def _update_norms(self) -> UpdateNorms:
+        return UpdateNorms(self._ops, self.state, self._own_parts[1])
 
     @cached_property
     def _spare_row(self) -> Rows:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from ddpgd.comm.codec import WireLoss
+from ddpgd.training.update_norms import BlockNorms
 
 
 class StepResult(NamedTuple):
@@ -14,6 +15,7 @@ class StepResult(NamedTuple):
     `loss_scale` is None where it is fixed; it, `stop`, `lr`, `grad_norm` and `squared_norm_sum` are those of the last step.
     `exchange_s` is None where the host did not see the exchange. `between_bytes`: of `wire_bytes`, those to other nodes, where
     they are counted apart. `stage_wait_s`: of `compute_s`, the time of waiting for other stages of a pipeline.
+    `block_norms`: of this rank's part of an observed update; None where several steps, or clients, make one.
     """
 
     num_steps: int
@@ -34,3 +36,4 @@ class StepResult(NamedTuple):
     drift: float | None = None
     between_bytes: int = 0
     stage_wait_s: float = 0.0
+    block_norms: BlockNorms | None = None

@@ -76,10 +76,15 @@ class Trainer:
         stop: StopRequest,
         save: Callable[[], None],
         observer: Observer,
+        layer_figures: Callable[[StepResult, bool], Record],
         skip_non_finite: bool = False,
         place: str = "",
     ) -> None:
-        """`place`: of the rank in its grid, for what is told of a failure."""
+        """
+        Args:
+            layer_figures: (result, evaluated) -> figures of layers, for a record; every rank calls it.
+            place: Of the rank in its grid, for what is told of a failure.
+        """
         self._step = step
         self._evaluate = evaluate
         self._batches = batches
@@ -89,6 +94,7 @@ class Trainer:
         self._stop = stop
         self._save = save
         self._observer = observer
+        self._layer_figures = layer_figures
         self._skip_non_finite = skip_non_finite
         self._rank = f"rank {transport.rank} ({place})" if place else f"rank {transport.rank}"
         self._books = Bookkeeping(step.state, batches, step.exchange)
@@ -123,7 +129,8 @@ class Trainer:
                 self._test()
             if evaluated or observe or _crossed_multiple(before, counters.step, pace.log_every):
                 own = {name: value for name, value in self._own_figures.items() if isinstance(value, int | float)}
-                self._observer.record(self._books.record(result, evaluated) | (own if evaluated else {}))
+                record = self._books.record(result, evaluated) | self._layer_figures(result, evaluated)
+                self._observer.record(record | (own if evaluated else {}))
             self._observer.step(counters)
             if pace.checkpoint_every and _crossed_multiple(before, counters.step, pace.checkpoint_every):
                 self._checkpoint()

@@ -10,6 +10,7 @@ import pytest
 
 from ddpgd.errors import Interrupted, NonFiniteError
 from ddpgd.run import build_parts, checkpoint, report
+from ddpgd.run.records import LAYER_FIGURES
 from ddpgd.training.stopping import StopRequest
 from runs import Record, records, train, train_on_small_digits
 
@@ -91,6 +92,9 @@ def test_a_run_follows_that_of_the_reference(precision: str, tolerance: float, t
     for ours, theirs in zip(records(tmp_path / "cupy"), records(tmp_path / "numpy"), strict=True):
         assert ours["train_loss_mean"] == pytest.approx(theirs["train_loss_mean"], rel=tolerance)
         assert ours["lr"] == theirs["lr"]
+        for name in set(theirs) & set(LAYER_FIGURES):
+            # Shares are multiples of 1 / units; the first gradients of a run differ by what activations are rounded.
+            assert ours[name] == pytest.approx(theirs[name], rel=20 * tolerance), name
 
 
 @pytest.mark.parametrize("given", [{}, {"precision": "float16"}, {"wire": "bfloat16", "error_feedback": True}])

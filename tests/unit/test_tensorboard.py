@@ -38,6 +38,8 @@ def test_every_number_of_a_record_at_its_step(tmp_path: Path) -> None:
     for line in lines:
         for name in ("train_loss_mean", "lr", "grad_norm"):
             assert found[name, line["step"]] == pytest.approx(line[name], rel=1e-6)
+        for layer, norm in enumerate(line["layer_grad_norms"], start=1):
+            assert found[f"layer_grad_norms/{layer}", line["step"]] == pytest.approx(norm, rel=1e-6)
     assert found["test_accuracy", 6] == pytest.approx(lines[-1]["test_accuracy"])
 
 
