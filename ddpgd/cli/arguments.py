@@ -42,6 +42,10 @@ _COMMANDS = {
         "ddpgd plot runs/first runs/second --out runs.png",
     ),
     "runs": ("list runs: what they are, how far they came, what came of them", "ddpgd runs --sort accuracy"),
+    "report": (
+        "write the results of a run as one page: curves, confusion matrix, mistakes, weights; or compare several runs",
+        "ddpgd report runs/first",
+    ),
     "plan": (
         "predict step time and efficiency on any number of ranks, and suggest improvements",
         "mpirun -n 2 ddpgd plan --measure --ranks 8,64,512 --ranks-per-node 8 --link 100Gbit",
@@ -74,6 +78,7 @@ _MODULES = {
     "scaling": "ddpgd.scaling.command",
     "profile": "ddpgd.scaling.profile",
     "runs": "ddpgd.results.listing",
+    "report": "ddpgd.results.report",
     "descend": "ddpgd.lab.command",
     "gradcheck": "ddpgd.lab.gradcheck",
 }

@@ -145,6 +145,12 @@ def _runs(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: St
     on_root(world, lambda: print("\n".join(listing.lines(parsed))))
 
 
+def _report(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+    from ddpgd.results import report
+
+    on_root(world, lambda: print(report.write_report(parsed)))
+
+
 def _plan(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
     from ddpgd.scaling import plan
 
@@ -199,6 +205,7 @@ COMMANDS = {
     "doctor": _doctor,
     "plot": _plot,
     "runs": _runs,
+    "report": _report,
     "plan": _plan,
     "scaling": _scaling,
     "profile": _profile,

@@ -59,7 +59,7 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path, against: str) ->
     figure, grid = plt.subplots(num_rows, 2, figsize=(12, 3.7 * num_rows), sharex=True, layout="constrained")
     for axes, (name, title, factor) in zip(grid.flat, panels, strict=True):
         drawn = [
-            _line(axes, number, label, [(one[AXES[against]], factor * one[name]) for one in _shown(records, name)])
+            _line(axes, number, label, [(one[AXES[against]], factor * one[name]) for one in comparable(records, name)])
             for number, (label, records) in enumerate(runs.items())
         ]
         axes.set_title(title, fontsize=11)
@@ -73,7 +73,7 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path, against: str) ->
     save_figure(figure, path, "--out")
 
 
-def _shown(records: Sequence[Record], name: str) -> list[Record]:
+def comparable(records: Sequence[Record], name: str) -> list[Record]:
     """Returns the records with a value of `name` that can be compared with the others.
 
     The gradient of a short last batch has a larger norm, which looks like instability; the first step includes start-up.

@@ -3,6 +3,7 @@
 from html import escape
 from pathlib import Path
 
+from ddpgd.run.page import document
 from ddpgd.scaling.analysis import Row
 from ddpgd.scaling.cases import ISOLATED, MODES
 from ddpgd.scaling.conditions import versions_text
@@ -10,20 +11,12 @@ from ddpgd.scaling.records import Found
 from ddpgd.scaling.runs import LOAD_LIMIT
 
 STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 76rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.6rem; margin: 0.5rem 0; } h2 { font-size: 1.2rem; margin: 2rem 0 0.5rem; }
 .lead li { margin: 0.6rem 0; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 1rem 0; overflow-x: auto; }
 figure svg { width: 100%; height: auto; } figure.half { flex: 1 1 20rem; max-width: 36rem; }
 figure.whole { flex: 1 1 100%; } figure.whole svg { min-width: 40rem; max-width: 66rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.8rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.35rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
-th { border-bottom: 2px solid #888; } td:first-child, th:first-child, td.left, th.left { text-align: left; }
-tr.oversubscribed { color: #888; }
-.small { font-size: 0.85rem; color: #555; overflow-wrap: anywhere; }
-code { font-size: 0.9em; overflow-wrap: anywhere; }
+th, td { padding: 0.3rem 0.35rem; } td:first-child, th:first-child { text-align: left; }
+tr.oversubscribed { color: var(--soft); }
 """
 
 COLUMNS = ("scaling", "ranks", "setting", "global batch", "samples/s", "efficiency, %", "ms a step", "compute", "update",
@@ -36,12 +29,9 @@ def page(found: Found, made: list[Row], sentences: list[str], pictures: list[Pat
     hasty = (
         [] if found["finished"] else ["<p><strong>Not all runs are made yet: the same command continues.</strong></p>"]
     )
+    title = f"Scaling of ddpgd on {found['place']}"
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Scaling of ddpgd on {escape(found['place'])}</title><style>{STYLE}</style></head><body>",
-        f"<h1>Scaling of ddpgd on {escape(found['place'])}</h1>",
+        f"<h1>{escape(title)}</h1>",
         f"<p>{escape(facts['hardware'])}. {escape(facts['time'])}.</p>",
         *hasty,
         '<h2>Conclusion</h2><ul class="lead">',
@@ -64,9 +54,9 @@ def page(found: Found, made: list[Row], sentences: list[str], pictures: list[Pat
         "<li><strong>wait</strong>: time in the exchange until the slowest rank arrives</li>",
         "<li><strong>perfect</strong>: one rank's time, divided by the number of ranks</li></ul>",
         "<h2>Conditions</h2>",
-        f'<p class="small">{_conditions(found)}</p></body></html>',
+        f'<p class="small">{_conditions(found)}</p>',
     ]
-    return "\n".join(parts) + "\n"
+    return document(title, STYLE, parts)
 
 
 def _inline(picture: Path) -> str:

@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor",
     "plot",
     "runs",
+    "report",
     "plan",
     "scaling",
     "profile",

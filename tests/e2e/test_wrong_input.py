@@ -100,6 +100,13 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
     ("checkpoint of other images", ("evaluate", "run", "--data", "tiny"), "images are not 28x28"),
     ("not an image", ("predict", "run", "broken.toml"), "broken.toml"),
     ("an empty image", ("predict", "run", "blank.png"), "blank.png"),
+    ("report of no run", ("report", "empty"), "empty: not a run folder"),
+    (
+        "report over another file",
+        ("report", "run", "--out", "broken.toml"),
+        "is there already, and not a page of ddpgd",
+    ),
+    ("report of other images", ("report", "run", "--data", "tiny"), "images of another shape"),
     ("no folder of runs", ("runs", "nowhere"), "nowhere: no folder of runs: No such file"),
     ("unknown order of runs", ("runs", "--sort", "size"), "argument --sort: invalid choice: 'size'"),
     ("not a run folder", ("compare", "run", "empty"), "empty: not a run folder"),

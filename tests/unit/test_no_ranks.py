@@ -26,6 +26,7 @@ def under_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         (["predict", "a", "b.png"], 2),
         (["plot", "a"], 2),
         (["runs", "a"], 2),
+        (["report", "a"], 2),
         (["plan", "--parameters", "1M", "--compute-time", "1ms", "--link", "1Gbit"], 0),
         (["--help"], 0),
         (["train", "--help"], 0),

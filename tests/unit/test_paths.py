@@ -13,7 +13,7 @@ from ddpgd.cli.arguments import make_parser, parse
 from ddpgd.config.schema import OPTIONS
 from ddpgd.config.toml_file import read_toml
 
-POSITIONAL = {"evaluate": 1, "predict": 2, "compare": 2, "plot": 1, "runs": 1}
+POSITIONAL = {"evaluate": 1, "predict": 2, "compare": 2, "plot": 1, "runs": 1, "report": 1}
 """Number of arguments without a flag that a command needs."""
 
 NAMES_A_PATH = re.compile(r"\b(FILE|FOLDER|DIR|RUN|CKPT|IMAGE)\b|^(a )?(folder|file|host file)\b|\bfrom this .* folder")

@@ -82,7 +82,7 @@ def test_values_that_mislead_are_not_drawn() -> None:
         {"step": 100, "step_samples": 256, "grad_norm": 1.0, "samples_per_s": 900.0},
         {"step": 235, "step_samples": 96, "grad_norm": 9.0, "samples_per_s": 900.0},
     ]
-    assert [one["step"] for one in plots._shown(records, "grad_norm")] == [1, 100]
-    assert [one["step"] for one in plots._shown(records, "samples_per_s")] == [100, 235]
+    assert [one["step"] for one in plots.comparable(records, "grad_norm")] == [1, 100]
+    assert [one["step"] for one in plots.comparable(records, "samples_per_s")] == [100, 235]
     old = [{key: value for key, value in one.items() if key != "step_samples"} for one in records]
-    assert [one["step"] for one in plots._shown(old, "grad_norm")] == [1, 100, 235]
+    assert [one["step"] for one in plots.comparable(old, "grad_norm")] == [1, 100, 235]
