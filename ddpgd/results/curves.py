@@ -72,11 +72,11 @@ def of_layers(records: Sequence[Record], names: Sequence[str], against: str) -> 
             for number, points in layers.items()
         ]
         words = " ".join(_WORDS.get(word, word) for word in field.split("_")[1:])
-        figures.append(line_chart(_sentence(f"{words}, by layer"), against, lines, is_log=True))
+        figures.append(line_chart(_sentence(f"{words}, by layer"), against, lines, is_log="share" not in field))
     return list(filter(None, figures))
 
 
-_WORDS = {"grad": "gradient", "param": "parameter"}
+_WORDS = {"grad": "gradient", "param": "parameter", "dead": "dead-unit", "saturated": "saturated-unit"}
 """Words of fields, as they are written."""
 
 
