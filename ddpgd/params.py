@@ -26,12 +26,14 @@ class Parameter(NamedTuple):
         shape: Of the whole tensor.
         is_random: A matrix (K, N) that begins with random values; others begin with zeros.
         window: None: all of it.
+        is_hidden: A weight matrix of a layer before the last: what rules that work on matrices update.
     """
 
     name: str
     shape: tuple[int, ...]
     is_random: bool = False
     window: Window | None = None
+    is_hidden: bool = False
 
 
 Unit = Sequence[Parameter]
@@ -51,6 +53,7 @@ class Tensor:
     is_random: bool
     whole_shape: tuple[int, ...]
     window: Window
+    is_hidden: bool
 
     @property
     def size(self) -> int:
@@ -135,10 +138,10 @@ def layout_of(units: Iterable[Unit]) -> Layout:
     start = 0
     for unit in units:
         end = start
-        for name, shape, is_random, given in unit:
+        for name, shape, is_random, given, is_hidden in unit:
             window = given or tuple(slice(0, length) for length in shape)
             own = tuple(part.stop - part.start for part in window)
-            tensors.append(Tensor(name, own, end, is_random, shape, window))
+            tensors.append(Tensor(name, own, end, is_random, shape, window, is_hidden))
             end = _round_up(end + tensors[-1].size, _ALIGN)
         spans.append(slice(start, _round_up(end, BLOCK)))
         start = spans[-1].stop

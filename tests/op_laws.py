@@ -24,7 +24,7 @@ from ddpgd.kernels.words import (
     Tail,
 )
 from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD
-from ddpgd.optim.rules import RULES, Rule
+from ddpgd.optim.rules import ELEMENTWISE, Rule
 from oracles import bits, from_bfloat16, to_bfloat16, tree_fold, uneven
 
 Array = NDArray[Any]
@@ -69,7 +69,7 @@ over_shapes = pytest.mark.parametrize(
 over_rows = pytest.mark.parametrize(("micro_batch", "rows"), ROWS)
 over_losses = pytest.mark.parametrize("loss", LOSSES)
 over_lengths = pytest.mark.parametrize("length", LENGTHS)
-over_rules = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+over_rules = pytest.mark.parametrize("rule", ELEMENTWISE.values(), ids=ELEMENTWISE)
 
 
 class Bench:

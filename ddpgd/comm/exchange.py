@@ -45,6 +45,7 @@ class Exchange:
         compressor: Sums in the codec's stead.
         levels: The groups of a sum inside nodes and then between them; the exchange owns duplicates. None: it is flat.
         sharded: Where ranks sum segments, and lose nothing, each keeps the sum of its own; see `block_norms`.
+        owned: The segments then, whole blocks; empty: as even as possible.
         replica: The ranks among which the params are divided; None: every rank has all.
         cuts: Starts of buckets, whole blocks, from the last to the first: each travels as soon as it is computed; see
             `combine_beside`. Not for lossy codecs, `levels`, `sharded` or `replica`: buckets have owners of their own.
@@ -65,6 +66,7 @@ class Exchange:
         sharded: bool = False,
         replica: Replica | None = None,
         cuts: Sequence[int] = (),
+        owned: Sequence[slice] = (),
     ) -> None:
         if reduce not in ("ordered", "fast"):
             raise ValueError(f"reduce is {reduce!r}; it must be 'ordered' or 'fast'")
@@ -89,7 +91,7 @@ class Exchange:
         self._seed = seed
         self._keys = (ops.zeros((3,), np.uint64), ops.zeros((3,), np.uint64))
         self._ops = ops
-        sending = Sending(ops, self.codec, size, self._keys, self._residuals, self._part_norms)
+        sending = Sending(ops, self.codec, size, self._keys, self._residuals, self._part_norms, owned)
         self.form: Form = TwoLevel(levels.duplicate(), sending) if levels else Flat(self.transport, sending, cuts)
         self._rows = RowPool(ops, size, join)
         self._plans: dict[int, StepPlan] = {}

@@ -83,18 +83,17 @@ class Flat:
         return 0
 
     def plan(self, num_micro_batches: int, rows: Sequence[Array], slots: list[int]) -> list[Part]:
-        size, exact, world_size = self._sending.size, self._sending.codec.exact, self._transport.world_size
+        sending, world_size = self._sending, self._transport.world_size
+        size, exact, sums_stay = sending.size, sending.codec.exact, sending.block_norms is not None
         pieces = _pieces(num_micro_batches, tree.ranges(num_micro_batches, world_size), exact)
-        one_shot = (
-            traffic.is_one_shot(size, max(map(len, pieces.of_ranks)), exact) and self._sending.block_norms is None
-        )
+        one_shot = traffic.is_one_shot(size, max(map(len, pieces.of_ranks)), exact) and not sums_stay
         # A tail that travels as its gradient does needs no message of its own.
         owners, joined = 1 if one_shot else world_size, exact and all(pieces.of_ranks)
         values, parts = _of_rows(rows, slots), []
         for bucket in buckets(size, () if one_shot else self._cuts):
             is_last = bucket.stop == size
-            cut = windows(size, owners, joined, bucket, is_last)
-            messages = MessagePlan(self._transport, self._sending, cut, pieces, values, rows[0], one_shot)
+            cut = windows(size, owners, joined, bucket, is_last, sending.owned if sums_stay else ())
+            messages = MessagePlan(self._transport, sending, cut, pieces, values, rows[0], one_shot)
             parts.append(Part(slice(bucket.start, bucket.stop + TAIL_WORDS * is_last), messages))
         return parts
 

@@ -5,7 +5,7 @@ as well, or, where the tail travels apart, rank 0, which always has a micro-batc
 micro-batches, and used every step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,6 +51,7 @@ class Sending(NamedTuple):
         residuals: What encodings have lost so far; None: nothing is kept.
         block_norms: float32 (size / 1024,): `all_gather` hands every rank the squared norms of the blocks of the sum, and
             its tail, in place of the sum; not in one shot. None: the sum.
+        owned: With block_norms: the segment of each rank; empty: as even as possible.
     """
 
     ops: Ops
@@ -59,6 +60,7 @@ class Sending(NamedTuple):
     keys: tuple[Array, Array]
     residuals: Residuals | None
     block_norms: Array | None = None
+    owned: Sequence[slice] = ()
 
 
 class MessagePlan:

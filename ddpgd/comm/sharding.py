@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ddpgd.comm.transport import Array, Transport, gathering
-from ddpgd.comm.windows import segments
 
 
 class Shares(Protocol):
@@ -47,10 +46,10 @@ class Replicated:
 
 
 class Sharded:
-    """`Shares` where each rank updates its own segment: whole blocks, as in the exchange of gradients."""
+    """`Shares` where each rank updates its own segment: one of `spans`, whole blocks, as in the exchange of gradients."""
 
-    def __init__(self, transport: Transport, size: int) -> None:
-        self.spans = segments(size, transport.world_size)
+    def __init__(self, transport: Transport, spans: list[slice]) -> None:
+        self.spans = spans
         self.own = self.spans[transport.rank]
         self.num_parts = transport.world_size
         self._transport = transport

@@ -27,7 +27,12 @@ def buckets(size: int, cuts: Sequence[int]) -> list[slice]:
 
 
 def windows(
-    size: int, num_owners: int, joined: bool, whole: slice | None = None, has_tail: bool = True
+    size: int,
+    num_owners: int,
+    joined: bool,
+    whole: slice | None = None,
+    has_tail: bool = True,
+    owned: Sequence[slice] = (),
 ) -> list[Window]:
     """Returns the segments that are not empty, and the tail: `joined` to the last segment, or apart.
 
@@ -37,10 +42,11 @@ def windows(
         joined: True if the tail belongs to the last segment.
         whole: The part of the gradient that is cut; None: all of it.
         has_tail: True if the tail belongs to that part: to its end where it is joined.
+        owned: The segments of a whole gradient; empty: as even as possible.
     """
     start, stop = (0, size) if whole is None else (whole.start, whole.stop)
     tail = slice(size, size + TAIL_WORDS)
-    spans = [slice(start + part.start, start + part.stop) for part in segments(stop - start, num_owners)]
+    spans = [slice(start + part.start, start + part.stop) for part in owned or segments(stop - start, num_owners)]
     if joined and has_tail:
         spans[-1] = slice(spans[-1].start, tail.stop)
     found = [Window(rank, span) for rank, span in enumerate(spans) if span.start < span.stop]

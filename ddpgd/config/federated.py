@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ddpgd.config.option import fixed_option, option
-from ddpgd.optim.rules import RULES
+from ddpgd.optim.rules import ELEMENTWISE, RULES
 
 DEFAULT_ROUNDS = 100
 
@@ -28,7 +28,10 @@ class FederatedOptions:
     )
     proximal: float = fixed_option(0.0, "federated", "pull of clients towards the global params: FedProx's mu", float)
     server_optimizer: str = fixed_option(
-        "sgd", "federated", "update rule of the server, with --outer-lr and --outer-momentum", choices=tuple(RULES)
+        "sgd",
+        "federated",
+        "update rule of the server, with --outer-lr and --outer-momentum",
+        choices=tuple(ELEMENTWISE),
     )
     drop: float = fixed_option(0.0, "federated", "probability that a client's update does not arrive", float)
     stragglers: float = fixed_option(

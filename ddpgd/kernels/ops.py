@@ -90,8 +90,8 @@ class Ops(Protocol):
     def fused(self) -> AbstractContextManager[None]:
         """A context in which ops may run together and later, at its end, with the bits that they have alone.
 
-        Only `gather_normalise`, the ops of layers and losses, `decide` and `update` may be called in it. An output that
-        only others of them read need not be written.
+        Only `gather_normalise`, the ops of layers and losses, `decide`, `update` and `update_matrix` may be called in it. An
+        output that only others of them read need not be written.
         """
 
     def aside(self) -> AbstractContextManager[None]:
@@ -235,4 +235,20 @@ class Ops(Protocol):
         reads and changes the vectors `state`. Hyper-parameters and vectors come in the table's order. params, grads and
         the vectors are (n,); grads stays as it is. weights, which `round_weights` made, follows params.
         Nothing happens where APPLY is 0. Elements that are zero in all vectors (the padding between tensors) stay zero.
+        """
+
+    def update_matrix(
+        self,
+        params: Array,
+        grads: Array,
+        exp_avg: Array,
+        control: Array,
+        weight_decay: float,
+        beta: float,
+        weights: Array,
+    ) -> None:
+        """params -= change, by the formula of "muon" in the table `optim.rules.RULES`; see `update`.
+
+        params, grads, exp_avg, weights: windows (K, N) of vectors. The matrix is orthogonalised in the dtype of vectors,
+        float32, by the iterations of `kernels.newton_schulz`; its bits depend on nothing but the matrix.
         """

@@ -115,6 +115,10 @@ def _config(given: Mapping[str, Any], flags: Mapping[str, Any], function: Functi
         )
     if "method" in flags and (unused := {"batch", "mistake"} & flags.keys()):
         raise InputError(f"--{min(unused)}: --method {flags['method']} wants true gradients; drop one of the two")
+    if companion := RULES[config.optimizer].companion:
+        raise InputError(
+            f"--optimizer {config.optimizer}: a point has no weight matrices; type --optimizer {companion}, its companion"
+        )
     validate(config)
     if config.steps is not None and config.steps > _MOST_STEPS:
         raise InputError(f"--steps {config.steps}: must be at most {_MOST_STEPS}")

@@ -96,7 +96,8 @@ class Dense:
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        weight = Parameter(f"{self.name}.weight", (self.num_inputs, self.num_outputs), is_random=True)
+        shape, is_hidden = (self.num_inputs, self.num_outputs), self.activation != "identity"
+        weight = Parameter(f"{self.name}.weight", shape, is_random=True, is_hidden=is_hidden)
         return ((weight, Parameter(f"{self.name}.bias", (self.num_outputs,))),)
 
     @property

@@ -54,7 +54,7 @@ class ColumnParallel:
 
     def _unit(self, columns: slice) -> Unit:
         window = slice(0, self.num_inputs), columns
-        weight = Parameter(f"{self.name}.weight", (self.num_inputs, self.num_outputs), True, window)
+        weight = Parameter(f"{self.name}.weight", (self.num_inputs, self.num_outputs), True, window, is_hidden=True)
         return weight, Parameter(f"{self.name}.bias", (self.num_outputs,), window=(columns,))
 
     def output_dtype(self, ops: Ops) -> np.dtype[np.generic]:

@@ -25,6 +25,9 @@ class Rule:
         behind_top_k: True if the rule can follow the sparse sums of `--wire topk`.
         decoupled: True if weight decay shrinks the params by itself: g is the gradient alone, and the formula also reads
             weight_decay and params.
+        companion: Empty: the rule updates vectors element by element. Else `formula` is that of a hidden weight matrix
+            (K, N), and reads orthogonalised(g), see `kernels.newton_schulz`, and max; the rule of this name, whose
+            vectors are the same, updates all other params with the same learning rate and weight decay.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Rule:
     pytorch: str = ""
     behind_top_k: bool = True
     decoupled: bool = False
+    companion: str = ""
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -93,6 +97,19 @@ _ROWS = (
         decoupled=True,
     ),
     Rule(
+        "muon",
+        "exp_avg = beta * exp_avg + (1 - beta) * g; "
+        "change = lr * 0.2 * sqrt(max(K, N)) * orthogonalised(beta * exp_avg + (1 - beta) * g) + lr * weight_decay * params",
+        'Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; with the factor 0.2 sqrt(max(K, N)) '
+        'of Liu et al., "Muon is scalable for LLM training", 2025',
+        lr=0.001,
+        state=("exp_avg", "exp_avg_sq"),
+        hyper={"beta": 0.95},
+        behind_top_k=False,
+        decoupled=True,
+        companion="adamw",
+    ),
+    Rule(
         "rmsprop",
         "square_avg = alpha * square_avg + (1 - alpha) * g**2; change = lr * g / (sqrt(square_avg) + epsilon)",
         'Tieleman, Hinton, "Lecture 6.5: RMSProp", Neural Networks for Machine Learning, 2012',
@@ -116,12 +133,15 @@ _ROWS = (
 RULES = {rule.name: rule for rule in _ROWS}
 """The update rules, by name."""
 
+ELEMENTWISE = {name: rule for name, rule in RULES.items() if not rule.companion}
+"""Those that update vectors element by element, whatever lies in them."""
+
 FORMER_NAMES = {"first": "exp_avg", "second": "exp_avg_sq"}
 """Names that vectors had in checkpoints of earlier versions."""
 
 
 class Optimizer:
-    """A rule with its vectors.
+    """A rule with its vectors, in which no matrices are known: `companion` stands in for a rule of matrices.
 
     Attributes:
         state: The vectors by name, float32 (size,).
@@ -129,16 +149,22 @@ class Optimizer:
 
     def __init__(self, ops: Ops, rule: Rule, size: int, weight_decay: float, options: Mapping[str, float]) -> None:
         """Creates the vectors as zeros. `options` holds the values of `rule.options`; others are ignored."""
+        elementwise = RULES[rule.companion or rule.name]
         self.state = {name: ops.zeros((size,), ops.vector_dtype) for name in rule.state}
         self._ops = ops
-        self._name = rule.name
+        self._name = elementwise.name
         self._weight_decay = weight_decay
-        self._hyper = [options[name] if value is None else value for name, value in rule.hyper.items()]
+        self._hyper = values(elementwise, options)
 
     def update(self, params: Array, grads: Array, control: Array, weights: Array) -> None:
         """Applies the gradient SCALE * grads as `control` says; see `Ops.update`. grads stays as it is."""
         vectors = list(self.state.values())
         self._ops.update(self._name, params, grads, vectors, control, self._weight_decay, self._hyper, weights)
+
+
+def values(rule: Rule, options: Mapping[str, float]) -> list[float]:
+    """Returns the rule's hyper-parameters, some of which are `options`, in the order of its row."""
+    return [options[name] if value is None else value for name, value in rule.hyper.items()]
 
 
 def make(name: str, ops: Ops, size: int, weight_decay: float, **options: float) -> Optimizer:

@@ -108,11 +108,12 @@ def _steps(
     is_sharded = build_exchange.is_sharded(config, part.size, num_replicas, is_flat and on_cpu)
     held = build_network.held(config, data.image_shape, grid.shape, is_sharded)
     replica = _replica(backend, grid, held)
-    parts = is_sharded, levels, replica, cuts
+    owned = build_network.owned(config, part, num_replicas)
+    parts = is_sharded, levels, replica, cuts, owned
     exchange = build_exchange.of_gradients(backend, config, grid.data, part, cut, join, *parts)
     cut.prepare(cut.epoch(counters.step))
-    shares = (Sharded if is_sharded else Replicated)(exchange.transport, part.size)
-    rule = build_parts.optimizer(backend, config, shares.own.stop - shares.own.start)
+    shares = Sharded(exchange.transport, owned) if is_sharded else Replicated(exchange.transport, part.size)
+    rule = build_parts.optimizer(backend, config, part, shares.own)
     state = build_parts.state(backend, config, _part(initial_params, held, grid), counters, shares, held, rule)
     step_through = partial(
         Step,

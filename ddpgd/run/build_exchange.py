@@ -46,10 +46,12 @@ def of_gradients(
     levels: Levels | None = None,
     replica: Replica | None = None,
     cuts: Sequence[int] = (),
+    owned: Sequence[slice] = (),
 ) -> Exchange:
     """Returns the exchange that sums gradients, every step; of two levels if its groups are given, in buckets with `cuts`.
 
-    `transport`: the ranks that have the same `layout`. `replica`: those among which the params are divided.
+    `transport`: the ranks that have the same `layout`. `replica`: those among which the params are divided. `owned`: where
+    `sharded`, the segments of ranks.
     """
 
     def batch_fraction(step: int) -> float:
@@ -58,7 +60,7 @@ def of_gradients(
     clip_norm = config.clip_norm * batches.global_batch / math.sqrt(transport.world_size)
     setup = _setup(backend, config, transport, layout, batches, batch_fraction)
     setup = setup._replace(momentum=momentum_of_wire(config), clip_norm=clip_norm)
-    return _exchange(config, setup, join, sharded, levels, replica, cuts)
+    return _exchange(config, setup, join, sharded, levels, replica, cuts, owned)
 
 
 def of_changes(
@@ -106,6 +108,7 @@ def _exchange(
     levels: Levels | None,
     replica: Replica | None = None,
     cuts: Sequence[int] = (),
+    owned: Sequence[slice] = (),
 ) -> Exchange:
     wire = WIRES[config.wire]
     return Exchange(
@@ -122,4 +125,5 @@ def _exchange(
         sharded=sharded and levels is None,
         replica=replica,
         cuts=cuts,
+        owned=owned,
     )

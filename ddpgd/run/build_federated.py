@@ -82,9 +82,9 @@ def sync(
 ) -> Federated:
     """Returns rounds of federated averaging on one rank; see `build.sync`."""
     layout, rounds, whole = build_network.layout(config, data.image_shape), _rounds(config, data), batches(config, data)
-    rule = build_parts.optimizer(backend, config, layout.size)
     held = build_network.held(config, data.image_shape, grid.shape, False)
     shares = Replicated(grid.world, layout.size)
+    rule = build_parts.optimizer(backend, config, layout, shares.own)
     state = build_parts.state(backend, config, initial_params, counters, shares, held, rule)
     clients, schedule = _clients(backend, config, data, grid, rounds, rule, state, total_steps)
     added = (Masked if config.secure_aggregation else Clear)(backend, rounds, layout.size)

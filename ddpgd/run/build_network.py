@@ -11,11 +11,13 @@ from ddpgd.config.schema import Config
 from ddpgd.config.units import plural
 from ddpgd.data.idx import NUM_CLASSES
 from ddpgd.errors import InputError
+from ddpgd.kernels.newton_schulz import multiplications
 from ddpgd.kernels.ops import Ops
 from ddpgd.model.layers import Layer, dense_layers, network_layout
 from ddpgd.model.network import Network
 from ddpgd.model.shards import Shards
 from ddpgd.model.tensor_parallel import sharded_layers
+from ddpgd.optim.rules import RULES
 from ddpgd.params import Layout
 from ddpgd.training.state import Held
 
@@ -109,6 +111,26 @@ def grid_shape(config: Config, world_size: int) -> Shape:
     return Shape(data, config.pipeline, config.tensor)
 
 
+def owned(config: Config, part: Layout, world_size: int) -> list[slice]:
+    """Returns the segment of vectors that each rank updates where the optimizer is sharded over so many: whole blocks.
+
+    They are as even as possible; where the rule works on matrices, each is of whole units, so that the dearest costs least.
+    """
+    if not RULES[config.optimizer].companion:
+        return segments(part.size, world_size)
+    costs = [
+        sum(
+            multiplications(tensor.shape) if tensor.is_hidden else tensor.size
+            for tensor in part.tensors
+            if unit.start <= tensor.start < unit.stop
+        )
+        for unit in part.units
+    ]
+    groups = balanced(costs, min(world_size, len(costs)))
+    spans = [slice(part.units[group.start].start, part.units[group.stop - 1].stop) for group in groups]
+    return spans + [slice(part.size, part.size)] * (world_size - len(spans))
+
+
 def held(config: Config, image_shape: tuple[int, int], shape: Shape, is_sharded: bool) -> Held:
     """Returns what each rank of a grid holds of the params and, where they are sharded, of the optimizer's vectors."""
     whole = layout(config, image_shape)
@@ -118,6 +140,6 @@ def held(config: Config, image_shape: tuple[int, int], shape: Shape, is_sharded:
         place = shape.place(rank)
         part = network_layout(layers(config, image_shape, shape, place))
         params.append(tuple(part.spans_in(whole)))
-        own = segments(part.size, shape.data)[place.data] if is_sharded else slice(0, part.size)
+        own = owned(config, part, shape.data)[place.data] if is_sharded else slice(0, part.size)
         optimizer.append(placed(own, params[-1]))
     return Held(params, optimizer, whole.size, shape)

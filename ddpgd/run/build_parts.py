@@ -1,6 +1,7 @@
 """The parts that builders of all syncs make alike: decisions, update rules, learning rates, states."""
 
 from collections.abc import Mapping
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,10 @@ from ddpgd.config.schema import Config
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import Policy
 from ddpgd.optim import rules, schedules
+from ddpgd.optim.matrices import MatrixOptimizer, Parts
 from ddpgd.optim.rules import RULES, Optimizer
 from ddpgd.optim.schedules import SCHEDULES, Schedule
+from ddpgd.params import Layout
 from ddpgd.run import build_exchange
 from ddpgd.training.counters import Counters
 from ddpgd.training.state import Held, TrainState
@@ -61,12 +64,30 @@ def wire_state(prefix: str, exchange: Exchange) -> dict[str, Array]:
     return named(prefix, compressor.replicated if compressor else {})
 
 
-def optimizer(backend: Ops, config: Config, size: int) -> Optimizer:
-    """The update rule; plain SGD where the wire has the momentum, with the weight decay that momentum would multiply."""
+def optimizer(backend: Ops, config: Config, layout: Layout, own: slice) -> Optimizer:
+    """The update rule of a part of vectors; plain SGD where the wire has the momentum, with the weight decay that momentum
+    would multiply."""
+    size = own.stop - own.start
     if momentum := build_exchange.momentum_of_wire(config):
         return rules.make("sgd", backend, size, config.weight_decay / (1 - momentum))
-    options = {name: getattr(config, name) for name in RULES[config.optimizer].options}
+    rule = RULES[config.optimizer]
+    options = {name: getattr(config, name) for name in rule.options}
+    if rule.companion:
+        return MatrixOptimizer(backend, rule, size, config.weight_decay, options, parts(layout, own))
     return rules.make(config.optimizer, backend, size, config.weight_decay, **options)
+
+
+def parts(layout: Layout, own: slice) -> Parts:
+    """Returns the places of the tensors that a part of vectors holds, all of them whole."""
+    found = Parts([], [])
+    held = [tensor for tensor in layout.tensors if own.start <= tensor.start < own.stop]
+    for is_hidden, tensors in groupby(held, lambda tensor: tensor.is_hidden):
+        group = list(tensors)
+        if is_hidden:
+            found.matrices.extend((tensor.start - own.start, tensor.shape) for tensor in group)
+        else:
+            found.rest.append(slice(group[0].start - own.start, group[-1].start + group[-1].size - own.start))
+    return found
 
 
 def learning_rates(config: Config, total_steps: int) -> Schedule:

@@ -17,7 +17,7 @@ from ddpgd.kernels.words import (
     Policy,
     Tail,
 )
-from ddpgd.optim.rules import RULES
+from ddpgd.optim.rules import ELEMENTWISE
 
 from . import fake_cupy
 from .planting import Device, Fault, agree, order_that_shows
@@ -43,7 +43,7 @@ def decided(rule: str, num_blocks: int, precision: str, fused: bool, **given: fl
     ops: Any = Cuda(0, precision)
     rng, size = np.random.default_rng(1), BLOCK * num_blocks
     params, grads, *state = (ops.from_host(rng.standard_normal(size).astype(np.float32)) for _ in range(4))
-    state = state[: len(RULES[rule].state)]
+    state = state[: len(ELEMENTWISE[rule].state)]
     if given.get("infinite"):
         grads[size - 1] = np.inf
     words, tail, cursor = np.zeros(CONTROL_WORDS), np.zeros(TAIL_WORDS, np.float32), np.zeros(CURSOR_WORDS, np.int64)
@@ -53,7 +53,7 @@ def decided(rule: str, num_blocks: int, precision: str, fused: bool, **given: fl
     control, summed, at = (ops.from_host(array) for array in (words, tail, cursor))
     lrs, history = ops.from_host(np.array([0.1, 0.2, 0.3])), ops.zeros((7, HISTORY_WORDS), np.float64)
     policy = Policy(32, given.get("clip_norm", 0.0), int(given.get("growth_interval", 0)), 2.0**15)
-    weights, hyper = ops.round_weights(params), [0.5 / (number + 1) for number in range(len(RULES[rule].hyper))]
+    weights, hyper = ops.round_weights(params), [0.5 / (number + 1) for number in range(len(ELEMENTWISE[rule].hyper))]
 
     def work() -> None:
         ops.decide(grads, summed, lrs, at, control, history, policy)
@@ -78,7 +78,7 @@ def same(rule: str, num_blocks: int, precision: str = "float32", order: str = "f
     return alone == fused
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ELEMENTWISE)
 @pytest.mark.parametrize("decision", DECISIONS)
 def test_every_rule_and_decision(rule: str, decision: str) -> None:
     assert same(rule, 3, **DECISIONS[decision])

@@ -10,7 +10,7 @@ from ddpgd.comm.wires import FORMATS
 from ddpgd.kernels.philox import Purpose, words
 from ddpgd.kernels.reference import codecs
 from ddpgd.kernels.words import BLOCK, CONTROL_WORDS, TAIL_WORDS, Control, Tail
-from ddpgd.optim.rules import RULES
+from ddpgd.optim.rules import ELEMENTWISE
 from op_laws import hyper_of, vectors_of, wanted_update
 from oracles import bits, tree_fold, uneven
 
@@ -81,7 +81,7 @@ def takes_losses(device: Device) -> None:
 def updates(device: Device) -> None:
     """Every rule, applied and not, at a ragged length."""
     size = 1021
-    for rule in RULES.values():
+    for rule in ELEMENTWISE.values():
         arrays = [vector.astype(np.float32) for vector in vectors_of(rule, np.random.default_rng(4), size)]
         wanted = wanted_update(rule, arrays, 0.125, 0.5, 0.25, 3)
         hyper = list(hyper_of(rule).values())

@@ -33,6 +33,8 @@ CONFIGURATIONS: dict[str, Record] = {
     "no hidden layer": {"hidden": (), "loss": "mse", "weight_decay": 0.01, "clip_norm": 0.5},
     "across epochs": {"global_batch": 128, "micro_batch": 9, "warmup": 3, "activation": "sigmoid"},
     "float16": {"precision": "float16", "hidden": (12, 9)},
+    "muon": {"optimizer": "muon", "lr": 0.01, "hidden": (12, 9), "steps": 5, "clip_norm": 0.5},
+    "muon, bfloat16": {"optimizer": "muon", "lr": 0.01, "precision": "bfloat16", "hidden": (12, 9), "steps": 5},
     "bfloat16": {"precision": "bfloat16", "activation": "tanh"},
     "tf32": {"precision": "tf32", "steps": 5},
     "federated, bfloat16, masked": FEDERATED | {"precision": "bfloat16", "secure_aggregation": True, "proximal": 0.1},
@@ -97,7 +99,9 @@ def test_a_run_follows_that_of_the_reference(precision: str, tolerance: float, t
             assert ours[name] == pytest.approx(theirs[name], rel=20 * tolerance), name
 
 
-@pytest.mark.parametrize("given", [{}, {"precision": "float16"}, {"wire": "bfloat16", "error_feedback": True}])
+@pytest.mark.parametrize(
+    "given", [{}, {"precision": "float16"}, {"wire": "bfloat16", "error_feedback": True}, {"optimizer": "muon"}]
+)
 def test_steps_that_run_without_the_host_have_the_bits_of_single_ones(given: Record, tmp_path: Path) -> None:
     """A record every step lets no two steps run together; none but the last lets whole epochs do so."""
     given |= {"global_batch": 20, "steps": 60, "evaluate_every": 1000}
@@ -221,7 +225,13 @@ def test_fast_is_near(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"precision": "bfloat16", "hidden": (12, 9)}, {"precision": "float16", "optimizer": "adam"}]
+    "given",
+    [
+        {},
+        {"precision": "bfloat16", "hidden": (12, 9)},
+        {"precision": "float16", "optimizer": "adam"},
+        {"precision": "float16", "optimizer": "muon", "hidden": (12, 9)},
+    ],
 )
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_a_sharded_optimizer_has_the_bits_of_a_replicated_one(given: Record, world_size: int, tmp_path: Path) -> None:

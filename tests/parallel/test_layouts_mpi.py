@@ -25,7 +25,7 @@ GIVEN: dict[str, Any] = {
 
 @over_layouts
 @pytest.mark.parametrize("pipeline_schedule", ["1f1b", "gpipe"])
-@pytest.mark.parametrize(("optimizer", "shard_optimizer"), [("momentum", "off"), ("adam", "on")])
+@pytest.mark.parametrize(("optimizer", "shard_optimizer"), [("momentum", "off"), ("adam", "on"), ("muon", "on")])
 def test_runs_have_the_bits_of_one_rank(
     folder: Path,
     train: Train,

@@ -29,6 +29,7 @@ EXPLODING = {"lr": 1e30, "optimizer": "sgd", "schedule": "constant"}
 CONFIGURATIONS: dict[str, Record] = {
     "ragged": {},
     "aligned": {"global_batch": 64, "micro_batch": 4, "optimizer": "adam", "lr": 0.01},
+    "muon": {"optimizer": "muon", "lr": 0.01, "hidden": (12, 9), "clip_norm": 0.2},
     "fewer micro-batches than ranks": {"global_batch": 3, "micro_batch": 1, "optimizer": "sgd"},
     "one micro-batch": {"global_batch": 20, "micro_batch": 20, "loss": "mse"},
     "federated": {

@@ -15,7 +15,7 @@ from ddpgd.comm.transport import Alone
 from ddpgd.comm.transports import threads
 from ddpgd.lab import command, descent, functions
 from ddpgd.lab.functions import BUILT_IN
-from ddpgd.optim.rules import RULES
+from ddpgd.optim.rules import ELEMENTWISE
 from ddpgd.optim.schedules import SCHEDULES
 
 VERDICTS = {
@@ -83,7 +83,7 @@ def test_the_closed_form_is_told_and_found(capsys: pytest.CaptureFixture[str]) -
     )
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ELEMENTWISE)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_rule_and_schedule_descends(rule: str, schedule: str, capsys: pytest.CaptureFixture[str]) -> None:
     lines = said(capsys, f"bowl --optimizer {rule} --schedule {schedule} --steps 60 --lr 0.02")

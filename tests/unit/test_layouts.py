@@ -37,6 +37,7 @@ BASE: dict[str, Any] = {"hidden": (13, 9), "shards": 4, "clip_norm": 0.2}
 WAYS: dict[str, dict[str, Any]] = {
     "momentum": {},
     "adam, ragged shards": {"optimizer": "adam", "lr": 0.01, "shards": 5, "hidden": (11, 7)},
+    "muon": {"optimizer": "muon", "lr": 0.01},
     "tanh, shards of one column": {"activation": "tanh", "hidden": (4, 4)},
     "sigmoid, mean squared error": {"activation": "sigmoid", "loss": "mse"},
     "one micro-batch, so that some replicas have none": {"global_batch": 14, "micro_batch": 7},

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ddpgd.config.schema import Config
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import BLOCK, CONTROL_WORDS, CURSOR_WORDS, HISTORY_WORDS, TAIL_WORDS, Control, Policy, Tail
 from ddpgd.model.layers import dense_layers
 from ddpgd.model.network import Network
-from ddpgd.optim import rules
-from ddpgd.optim.rules import RULES, Rule
+from ddpgd.optim.rules import ELEMENTWISE, RULES, Rule
 from ddpgd.params import initialise
+from ddpgd.run import build_parts
+from matrix_laws import *  # noqa: F403
 from op_laws import *  # noqa: F403
 from op_laws import LOSSES, Bench, hyper_of, vectors_of
 
@@ -76,13 +78,18 @@ def _calls(ops: Reference, rng: np.random.Generator) -> dict[str, tuple[Callable
             [real(BLOCK), tail(), np.arange(9.0), cursor, control, np.zeros((2, HISTORY_WORDS)), policy],
             {3, 4, 5},
         ),
+        "update_matrix": (
+            ops.update_matrix,
+            [real(5, 4), real(5, 4), real(5, 4), control, 0.01, 0.95, real(5, 4)],
+            {0, 2},
+        ),
     } | {
         rule.name: (
             partial(_update_flat, ops, rule),
             [*vectors_of(rule, rng, 9), control, real(9)],
             {0, *range(2, 2 + len(rule.state))},
         )
-        for rule in RULES.values()
+        for rule in ELEMENTWISE.values()
     }
 
 
@@ -169,7 +176,7 @@ def test_a_second_step_allocates_nothing(rng: np.random.Generator, activation: s
     ops, rows = Reference(), 1024
     model = Network(ops, dense_layers((300, 40, 30, 10), activation), loss, rows)
     params = initialise(model.layout, "he", seed=1)
-    rule = rules.make(optimizer, ops, model.layout.size, weight_decay=1e-4, momentum=0.9)
+    rule = build_parts.optimizer(ops, Config(optimizer=optimizer), model.layout, slice(0, model.layout.size))
     images, labels = rng.integers(0, 256, (2000, 300), dtype=np.uint8), rng.integers(0, 10, 2000, dtype=np.uint8)
     order, cursor = rng.permutation(2000), np.zeros(CURSOR_WORDS, np.int64)
     grads, tails = np.zeros((1, model.layout.size), np.float32), np.zeros((1, TAIL_WORDS), np.float32)

@@ -75,7 +75,7 @@ def test_a_rank_holds_its_part_alone(world_size: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_all_gather_fills_the_parts_of_others(size: int, world_size: int) -> None:
     def work(transport: Threads) -> None:
-        shares = Sharded(transport, size)
+        shares = Sharded(transport, segments(size, world_size))
         for vector in (np.zeros(size, np.float32), np.zeros(size, np.uint16)):
             for round in range(3):
                 vector.fill(0)

@@ -7,6 +7,7 @@ from ddpgd.comm import traffic
 from ddpgd.comm.sharding import Sharded
 from ddpgd.comm.transports import threads
 from ddpgd.comm.transports.threads import Threads
+from ddpgd.comm.windows import segments
 from ddpgd.comm.wires import WIRES
 from wire_cases import SIZE, cases, count_bytes, make_exchange, make_load
 
@@ -32,7 +33,7 @@ def test_counted_bytes_of_a_sharded_update_are_the_tables(wire: str, world_size:
     def count(own: Threads) -> int:
         exchange = make_exchange(own, wire, sharded=True)
         exchange.sum(num_micro_batches, lambda _number, grads, _tail: grads.fill(np.float32(1)))
-        Sharded(exchange.transport, SIZE).all_gather(np.zeros(SIZE, np.float32))
+        Sharded(exchange.transport, segments(SIZE, world_size)).all_gather(np.zeros(SIZE, np.float32))
         return exchange.bytes_sent
 
     load = make_load(SIZE, num_micro_batches, world_size, "ordered")._replace(sharded=True)

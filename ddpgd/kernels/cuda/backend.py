@@ -14,6 +14,7 @@ from ddpgd.kernels.cuda.compress import CudaWire
 from ddpgd.kernels.cuda.dense import VALUE_DTYPES, Dense
 from ddpgd.kernels.cuda.fusion import Call, Fuser, fusable
 from ddpgd.kernels.cuda.launcher import THREADS, GraphLoop, Launcher, by_fours, check, count_of
+from ddpgd.kernels.cuda.orthogonal import Orthogonal
 from ddpgd.kernels.cuda.persistent import Persistent
 from ddpgd.kernels.cuda.sums import Sums, spans
 from ddpgd.kernels.cuda.updates import decision_words, update_arguments
@@ -44,6 +45,7 @@ class Cuda:
         self.device = f"{name}, CUDA {cupy.cuda.runtime.runtimeGetVersion()}, CuPy {cupy.__version__}, {self.products}"
         self._sums = Sums(self._launch)
         self._fuser = Fuser(self._launch, self._dense, self._sums)
+        self._orthogonal = Orthogonal(self._launch, self.squared_norms)
         self._persistent = Persistent(self._launch) if replay == "persistent" else None
         self.recorded: list[Call] | None = None
 
@@ -241,6 +243,19 @@ class Cuda:
     ) -> None:
         arguments = update_arguments(params, grads, state, weight_decay, hyper, weights)
         self._launch("optimizer.cu", rule, *by_fours(params), *arguments, control)
+
+    @fusable
+    def update_matrix(
+        self,
+        params: Array,
+        grads: Array,
+        exp_avg: Array,
+        control: Array,
+        weight_decay: float,
+        beta: float,
+        weights: Array,
+    ) -> None:
+        self._orthogonal.update(params, grads, exp_avg, control, weight_decay, beta, weights)
 
     def _loss(
         self, kernel: str, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array

@@ -1,6 +1,7 @@
 """The products of a dense layer by cuBLAS: one call a micro-batch, so that its bits depend on its own rows alone."""
 
 import importlib
+from functools import partial
 from typing import Any
 
 import cupy
@@ -50,6 +51,7 @@ class Blas:
 
     def __init__(self, launch: Launcher, precision: str, library: Any, handle: int) -> None:
         self._launch = launch
+        self._start = partial(launch, FILE, precision=precision)
         number = int(library.get_version(handle))
         self.name = f"cuBLAS {number // 10000}.{number // 100 % 100}.{number % 100}"
         self._library = library
@@ -77,7 +79,7 @@ class Blas:
             rows = slice(first, first + micro_batch)
             self._multiply(x[rows], False, weight, False, sums[rows])
         sizes = np.int64(out.size), np.int32(num_outputs)
-        self._launch(FILE, "activate_sums", *by_fours(out), sums, bias, out, *sizes, np.int32(activation))
+        self._start("activate_sums", *by_fours(out), sums, bias, out, *sizes, np.int32(activation))
 
     def backward_params(self, x: Array, dout: Array, micro_batch: int, dweight: Array, dbias: Array) -> None:
         num_rows, num_outputs = dout.shape
@@ -86,7 +88,7 @@ class Blas:
             self._multiply(x[rows], True, dout[rows], False, dweight[g])
         sizes = map(np.int32, (num_rows, micro_batch, num_outputs))
         grid = (-(-num_outputs // 32), dbias.shape[0])
-        self._launch(FILE, "sum_columns", grid, BLOCK, dout, dbias, *sizes, np.int64(dbias.strides[0] // 4))
+        self._start("sum_columns", grid, BLOCK, dout, dbias, *sizes, np.int64(dbias.strides[0] // 4))
 
     def backward_input(
         self, dout: Array, weight: Array, x: Array, activation: int, micro_batch: int, dx: Array
@@ -96,7 +98,7 @@ class Blas:
             rows = slice(first, first + micro_batch)
             self._multiply(dout[rows], False, weight, True, sums[rows])
         if activation != IDENTITY:
-            self._launch(FILE, "multiply_slope", *by_fours(dx), sums, x, dx, np.int64(dx.size), np.int32(activation))
+            self._start("multiply_slope", *by_fours(dx), sums, x, dx, np.int64(dx.size), np.int32(activation))
 
     def _multiply(self, left: Array, turn_left: bool, right: Array, turn_right: bool, out: Array) -> None:
         """out = left right, row-major, either transposed first."""

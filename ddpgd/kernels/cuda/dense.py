@@ -126,7 +126,8 @@ class Dense:
 
     def _start(self, product: str, tile: Tile, grid: tuple[int, ...], *arguments: Any) -> None:
         shared = self.shared_bytes(product, tile)
-        self._launch("dense.cu", f"{product}_{tile[0]}x{tile[1]}", grid, BLOCK, *arguments, shared_bytes=shared)
+        kernel = f"{product}_{tile[0]}x{tile[1]}"
+        self._launch("dense.cu", kernel, grid, BLOCK, *arguments, shared_bytes=shared, precision=self._precision)
 
     def _library(self, micro_batch: int, num_inputs: int, num_outputs: int) -> Blas | None:
         return self._blas if micro_batch * num_inputs * num_outputs >= BLAS_FROM else None

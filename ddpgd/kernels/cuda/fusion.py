@@ -176,6 +176,7 @@ OUTPUTS = {
     **dict.fromkeys(LOSSES, (4, 5)),
     "decide": (3, 4, 5),
     "update": (1, 3, 7),
+    "update_matrix": (0, 2, 6),
 }
 """The places of an op's outputs among its arguments."""
 

@@ -52,7 +52,7 @@ class Launcher:
         """The stream of what is launched now."""
         self.num_launches = 0
         """Of kernels, and calls of a library: what a step's price is made of where it is small."""
-        self._options = sources.options(precision)
+        self._precision = precision
         self._modules: dict[tuple[str, bool, Options], Any] = {}
         self._kernels: dict[tuple[str, str, bool, Options], Any] = {}
         self._rehearsed: list[Launch] | None = None
@@ -67,14 +67,17 @@ class Launcher:
         shared_bytes: int = 0,
         cooperative: bool = False,
         defines: Options = (),
+        precision: str = "",
     ) -> None:
         """Launches `kernel` of `file`. Arguments: device arrays, NumPy scalars of the parameters' types, None (null).
 
         More than 48 KiB of dynamic shared memory is asked for by `shared_bytes` alone. Thread blocks of a `cooperative`
         launch run at once; there may be `most_blocks` of them. `defines`: options of the compiler, beside the precision's.
+        `precision`: another than the launcher's.
         """
         self.stream.use()  # another launcher may have taken the thread
-        function = self._function(file, kernel, shared_bytes, cooperative, defines)
+        options = sources.options(precision or self._precision)
+        function = self._function(file, kernel, shared_bytes, cooperative, (*options, *defines))
         for argument in arguments:
             assert type(argument) not in (int, float), f"{kernel}: {argument!r} has no C type"
         if self._rehearsed is not None:
@@ -147,7 +150,8 @@ class Launcher:
         if not cupy.cuda.Device().attributes["CooperativeLaunch"]:
             return 0
         try:
-            function = self._function(file, kernel, shared_bytes, True, defines)
+            options = *sources.options(self._precision), *defines
+            function = self._function(file, kernel, shared_bytes, True, options)
         except driver.CUDADriverError:  # not so much shared memory
             return 0
         at_once: int = driver.occupancyMaxActiveBlocksPerMultiprocessor(function.kernel.ptr, threads, shared_bytes)
@@ -158,17 +162,17 @@ class Launcher:
         self.stream = stream
         stream.use()
 
-    def _function(self, file: str, kernel: str, shared_bytes: int, cooperative: bool, defines: Options) -> Any:
-        key = file, kernel, cooperative, defines
+    def _function(self, file: str, kernel: str, shared_bytes: int, cooperative: bool, options: Options) -> Any:
+        key = file, kernel, cooperative, options
         if key not in self._kernels:
-            module = self._modules.get((file, cooperative, defines))
+            module = self._modules.get((file, cooperative, options))
             if module is None:
                 module = cupy.RawModule(
                     code=sources.joined(file),
-                    options=(*self._options, *defines),
+                    options=options,
                     enable_cooperative_groups=cooperative,
                 )
-                self._modules[file, cooperative, defines] = module
+                self._modules[file, cooperative, options] = module
             function = module.get_function(kernel)
             if shared_bytes > 48 * 1024:
                 function.max_dynamic_shared_size_bytes = shared_bytes

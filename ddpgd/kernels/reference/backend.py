@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 from ddpgd.kernels.ops import Array, side_by_side
 from ddpgd.kernels.reference import decision, losses
 from ddpgd.kernels.reference.compress import ReferenceWire
+from ddpgd.kernels.reference.orthogonal import update_matrix
 from ddpgd.kernels.reference.scratch import Scratch
 from ddpgd.kernels.reference.updates import Updates
 from ddpgd.kernels.words import BLOCK, Control, Cursor, Policy
@@ -214,6 +215,18 @@ class Reference:
         weights: Array,  # noqa: ARG002
     ) -> None:
         self._updates(rule, params, grads, state, control, weight_decay, hyper)
+
+    def update_matrix(
+        self,
+        params: Array,
+        grads: Array,
+        exp_avg: Array,
+        control: Array,
+        weight_decay: float,
+        beta: float,
+        weights: Array,  # noqa: ARG002
+    ) -> None:
+        update_matrix(self._scratch, params, grads, exp_avg, control, weight_decay, beta)
 
     def _scale_loss(self, control: Array, dlogits: Array) -> None:
         loss_scale = float(control[Control.LOSS_SCALE])

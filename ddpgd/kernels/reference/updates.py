@@ -13,8 +13,9 @@ PART = 1 << 17
 """Elements of each vector that are updated at once, 512 KiB in float32. With fewer, the calls take longer than the
 arithmetic; with more, every pass over a vector reads it from memory."""
 
-MOST_KEPT = 4
-"""Sets of vectors whose views are kept: a run has one, or three with local steps."""
+MOST_KEPT = 64
+"""Sets of vectors whose views are kept: a run has one, or three with local steps; where a rule works on matrices, as many
+for each span between them."""
 
 
 class Words(NamedTuple):
