@@ -77,6 +77,7 @@ def ordered(
     exact: bool,
     sharded: bool = False,
     bucket: slice | None = None,
+    owned: Sequence[slice] = (),
 ) -> Traffic:
     """Returns the traffic of an ordered sum of rows, or of one of their `buckets`.
 
@@ -87,18 +88,20 @@ def ordered(
         exact: True if the codec loses nothing, so that a tail can travel with its gradient.
         sharded: True if owners keep their sums, and hand others the squared norms of blocks and the tail.
         bucket: The part of the gradient; that at its end has the tail. None: all of it.
+        owned: With `sharded`: the segments; empty: as even as possible.
     """
     world_size = len(pieces)
     one_shot = is_one_shot(size, max(pieces), exact) and not sharded
     has_tail = bucket is None or bucket.stop == size
-    cut = windows(size, 1 if one_shot else world_size, exact and all(pieces), bucket, has_tail)
+    num_owners, segments_of = 1 if one_shot else world_size, owned if sharded else ()
+    cut = windows(size, num_owners, exact and all(pieces), bucket, has_tail, segments_of)
     sent = _sent(_in_one_shot if one_shot else _in_segments, pieces, cut, coded_bytes, size if sharded else None)
     return _traffic(1 if one_shot else 2, sent, world_size - 1)
 
 
-def shared_params(size: int, world_size: int) -> Traffic:
-    """Returns the traffic of ranks that each hand all others their segment of a vector."""
-    own, others = [span.stop - span.start for span in segments(size, world_size)], world_size - 1
+def shared_params(size: int, world_size: int, owned: Sequence[slice] = ()) -> Traffic:
+    """Returns the traffic of ranks that each hand all others their segment of a vector: one of `owned`, or even ones."""
+    own, others = [span.stop - span.start for span in owned or segments(size, world_size)], world_size - 1
     num_bytes, num_messages = [others * 4 * n for n in own], [others * (n > 0) for n in own]
     return Traffic(1, tuple(num_bytes), tuple(num_messages), others)
 

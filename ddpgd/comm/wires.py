@@ -37,6 +37,7 @@ class Load(NamedTuple):
         nodes: The number of ranks of each node, where the sum has two levels; empty: it is flat.
         sharded: True if each rank updates its segment of the params and hands it to the others.
         cuts: The starts of buckets that travel after each other; see `windows.buckets`.
+        owned: With `sharded`: the segments; empty: as even as possible.
     """
 
     size: int
@@ -48,6 +49,7 @@ class Load(NamedTuple):
     nodes: tuple[int, ...] = ()
     sharded: bool = False
     cuts: tuple[int, ...] = ()
+    owned: tuple[slice, ...] = ()
 
     @property
     def pieces(self) -> tuple[int, ...]:
@@ -96,7 +98,7 @@ class Wire:
 
     def traffic(self, load: Load) -> list[Traffic]:
         """Returns what ranks send in a step, as one or more sums after each other."""
-        params = [traffic.shared_params(load.size, load.world_size)] if load.sharded else []
+        params = [traffic.shared_params(load.size, load.world_size, load.owned)] if load.sharded else []
         return [*self._traffic_of_gradients(load), *params]
 
     def _traffic_of_gradients(self, load: Load) -> list[Traffic]:
@@ -114,7 +116,7 @@ class Wire:
         """Returns the traffic of a part of the gradient in one level, ordered; of a wire that is no compressor."""
         exact, coded_bytes = self.format is None, (self.format or Float32()).num_bytes
         pieces = traffic.num_pieces(load.num_micro_batches, load.world_size, folds_whole=not exact)
-        return traffic.ordered(load.size, pieces, coded_bytes, exact, load.sharded and exact, bucket)
+        return traffic.ordered(load.size, pieces, coded_bytes, exact, load.sharded and exact, bucket, load.owned)
 
     def num_pieces(self, load: Load) -> int:
         """Returns the largest number of pieces that any rank sends."""

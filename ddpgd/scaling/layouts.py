@@ -28,7 +28,10 @@ class Sent(NamedTuple):
 
 
 class RankOf(NamedTuple):
-    """Predictions of one rank. `optimizer_bytes`: of each of the optimizer's vectors. `bubble`: share of the passes."""
+    """Predictions of one rank. `bubble`: share of the passes.
+
+    `optimizer_bytes`: of each of the optimizer's vectors, on the rank with the same params that holds most of them.
+    """
 
     place: Shape
     sent: Sent
@@ -61,12 +64,13 @@ def predict(
         is_sharded = build_exchange.is_sharded(config, part.size, shape.data, on_cpu=True)
         own = tree.ranges(num_micro_batches, shape.data)[place.data]
         own_rows = [rows[number] for number in own]
-        load = Load(part.size, num_micro_batches, shape.data, reduce=config.reduce, sharded=is_sharded)
+        owned = tuple(build_network.owned(config, part, shape.data)) if is_sharded else ()
+        load = Load(part.size, num_micro_batches, shape.data, reduce=config.reduce, sharded=is_sharded, owned=owned)
         data = sum(one.num_bytes[place.data] for one in WIRES[config.wire].traffic(load)) if shape.data > 1 else 0
         words = 4 * (whole.size // BLOCK + TAIL_WORDS)
         replica = 2 * words * (shape.replica - 1) // shape.replica
         sent = Sent(*_passes(config, image_shape, shape, place, own_rows), data, replica)
-        optimizer_bytes = 4 * part.size // (shape.data if is_sharded else 1)
+        optimizer_bytes = 4 * max((span.stop - span.start for span in owned), default=part.size)
         bubble = (shape.pipeline - 1) / (max(1, len(own)) + shape.pipeline - 1)
         found.append(RankOf(place, sent, 4 * part.size, optimizer_bytes, bubble))
     return found

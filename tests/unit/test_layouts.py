@@ -250,10 +250,11 @@ def test_wrong_grids_are_one_line(given: dict[str, Any], world_size: int, line: 
 
 
 @pytest.mark.parametrize("shape", [*SHAPES[::5], Shape(1, 1, 4), Shape(2, 2, 2), Shape(1, 3, 2)], ids=str)
-@pytest.mark.parametrize("sharded", ["on", "off"])
+@pytest.mark.parametrize(("optimizer", "sharded"), [("momentum", "on"), ("momentum", "off"), ("muon", "on")])
 @pytest.mark.parametrize("global_batch", [56, 50])
-def test_ranks_send_the_bytes_that_are_predicted(shape: Shape, sharded: str, global_batch: int) -> None:
-    given = BASE | {"hidden": (24, 17), "shard_optimizer": sharded, "tensor": shape.tensor, "pipeline": shape.pipeline}
+def test_ranks_send_the_bytes_that_are_predicted(shape: Shape, optimizer: str, sharded: str, global_batch: int) -> None:
+    given = BASE | {"hidden": (24, 17), "optimizer": optimizer, "shard_optimizer": sharded}
+    given |= {"tensor": shape.tensor, "pipeline": shape.pipeline}
     config = resolve(Config(**given, global_batch=global_batch, micro_batch=7), shape.data)
     world_size = shape.data * shape.replica
 
