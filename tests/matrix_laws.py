@@ -113,7 +113,7 @@ def test_a_matrix_without_a_gradient_only_decays(bench: Bench, rng: np.random.Ge
 
 
 def test_matrices_of_other_shapes_do_not_disturb_each_other(bench: Bench, rng: np.random.Generator) -> None:
-    """Of 700 and 900 elements, in as many blocks."""
+    """Shapes of 700 and 900 elements, which take as many blocks."""
     given = {shape: matrices(rng, shape) for shape in ((35, 20), (20, 35), (30, 30))}
     results = [
         {shape: updated(bench, *arrays, 0.1, LR=0.1, SCALE=0.5, APPLY=1)[0] for shape, arrays in given.items()}

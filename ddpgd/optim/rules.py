@@ -102,7 +102,7 @@ _ROWS = (
         "change = lr * 0.2 * sqrt(max(K, N)) * orthogonalised(beta * exp_avg + (1 - beta) * g) + lr * weight_decay * params",
         'Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; with the factor 0.2 sqrt(max(K, N)) '
         'of Liu et al., "Muon is scalable for LLM training", 2025',
-        lr=0.001,
+        lr=0.002,
         state=("exp_avg", "exp_avg_sq"),
         hyper={"beta": 0.95},
         behind_top_k=False,

@@ -48,6 +48,17 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
     ("widths not numbers", ("train", "--hidden", "512,wide"), "--hidden: 'wide' is not whole numbers joined by commas"),
     ("a width of 0", ("train", "--hidden", "512,0"), "--hidden 512,0: each width must be"),
     ("unknown optimizer", ("train", "--optimizer", "adm"), "did you mean adam?"),
+    ("muon without matrices", ("descend", "bowl", "--optimizer", "muon"), "type --optimizer adamw, its companion"),
+    (
+        "muon of sparse sums",
+        ("train", "--optimizer", "muon", "--wire", "topk"),
+        "--optimizer muon: --wire topk takes over",
+    ),
+    (
+        "muon on a server",
+        ("train", "--sync", "federated", "--server-optimizer", "muon"),
+        "'muon' is not known; type one of",
+    ),
     ("unknown schedule", ("train", "--schedule", "cosin"), "did you mean cosine?"),
     ("unknown activation", ("train", "--activation", "gelu"), "type one of relu, tanh, sigmoid"),
     ("unknown backend", ("train", "--backend", "cuda"), "--backend: 'cuda' is not known"),

@@ -20,6 +20,7 @@ CONFIGURATIONS: dict[str, Record] = {
     "ragged": {},
     "float16 wire": {"wire": "float16", "error_feedback": True},
     "accumulate": {"global_batch": 64, "micro_batch": 4, "optimizer": "adam", "lr": 0.01, "clip_norm": 0.5},
+    "muon, sharded": {"optimizer": "muon", "lr": 0.01, "hidden": [12, 9], "shard_optimizer": "on"},
     "ranks without micro-batches": {"micro_batch": 10},
     "float16": {"precision": "float16"},
     "powersgd": {"wire": "powersgd"},

@@ -155,7 +155,7 @@ def test_matrices_are_the_weights_before_the_last_layer_shard_by_shard(
 
 
 def cost(layout: Layout, span: slice) -> int:
-    """Of the tensors in a span."""
+    """Returns the cost of the tensors in a span."""
     held = [tensor for tensor in layout.tensors if span.start <= tensor.start < span.stop]
     return sum(multiplications(tensor.shape) if tensor.is_hidden else tensor.size for tensor in held)
 
