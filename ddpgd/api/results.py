@@ -17,7 +17,7 @@ def predict(run: str | os.PathLike[str], images: ArrayLike) -> NDArray[np.float6
     """Computes class probabilities of images by a checkpoint's network, in this process.
 
     Args:
-        run: A run folder, whose newest checkpoint is taken, or a checkpoint file.
+        run: A run folder, whose best or newest checkpoint is taken, or a checkpoint file.
         images: uint8 (B, rows, cols), light on dark as in MNIST, of the size that the network was trained on.
 
     Returns:
@@ -33,10 +33,10 @@ def predict(run: str | os.PathLike[str], images: ArrayLike) -> NDArray[np.float6
     >>> ddpgd.predict(run_dir, numpy.zeros((5, 28, 28), numpy.uint8)).shape
     (5, 10)
     """
-    from ddpgd.run import checkpoint, inference
+    from ddpgd.run import checkpoint_search, inference
     from ddpgd.run.stderr import say
 
-    _, saved = checkpoint.find(Path(run), say)
+    _, saved = checkpoint_search.find_best(Path(run), say)
     pixels = np.asarray(images)
     rows, cols = saved.facts["image_shape"]
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[1:] != (rows, cols) or not len(pixels):
@@ -55,7 +55,8 @@ def read_history(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
     Returns:
         The lines of metrics.jsonl, oldest first. Each has at least "step", "epoch", "train_loss_mean", "lr" and
-        "grad_norm"; those of an evaluation have "test_loss_mean" and "test_accuracy" (0 to 1). Logged steps have lists of a
+        "grad_norm"; those of an evaluation have "test_loss_mean" and "test_accuracy" (0 to 1), or with
+        `validation` instead "validation_loss_mean" and "validation_accuracy". Logged steps have lists of a
         number for each layer: "layer_grad_norms" (of the mean gradient), "layer_param_norms" and "layer_update_ratios" (norm
         of what the update changed, over that of the params); evaluations, for each hidden layer, the share of units that are
         0 for all samples looked at, "layer_dead_shares" (relu), or near a bound for 99 % of them, "layer_saturated_shares".
@@ -131,7 +132,7 @@ def load_params(run: str | os.PathLike[str]) -> dict[str, NDArray[np.float32]]:
     """Loads the params of a checkpoint.
 
     Args:
-        run: A run folder, whose newest checkpoint is taken, or a checkpoint file.
+        run: A run folder, whose best or newest checkpoint is taken, or a checkpoint file.
 
     Returns:
         float32 arrays by name: "dense1.weight" (K, N), "dense1.bias" (N,), and so on; a layer computes x @ weight + bias.
@@ -147,10 +148,10 @@ def load_params(run: str | os.PathLike[str]) -> dict[str, NDArray[np.float32]]:
     {'dense1.weight': (784, 16), 'dense1.bias': (16,), 'dense2.weight': (16, 10), 'dense2.bias': (10,)}
     """
     from ddpgd.config.schema import from_table
-    from ddpgd.run import build_network, checkpoint, resharding
+    from ddpgd.run import build_network, checkpoint_search, resharding
     from ddpgd.run.stderr import say
 
-    _, saved = checkpoint.find(Path(run), say)
+    _, saved = checkpoint_search.find_best(Path(run), say)
     layout = build_network.layout(from_table(saved.config), saved.facts["image_shape"])
     vector = resharding.params(Alone(), layout, saved.arrays)
     return {name: tensor.copy() for name, tensor in layout.whole_tensors(vector).items()}

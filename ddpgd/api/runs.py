@@ -59,7 +59,7 @@ def evaluate(run: str | os.PathLike[str], data: str | os.PathLike[str] | None = 
     Every rank calls it.
 
     Args:
-        run: A run folder, whose newest checkpoint is taken, or a checkpoint file.
+        run: A run folder, whose best or newest checkpoint is taken, or a checkpoint file.
         data: A folder with IDX files, or "synthetic"; default: the data that the run was trained on.
 
     Returns:

@@ -18,7 +18,7 @@ from ddpgd.config.schema import Config, flag
 from ddpgd.config.toml_file import read_toml
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import DdpgdError, InputError, one_line
-from ddpgd.run import checkpoint, inference, setup
+from ddpgd.run import checkpoint_search, inference, setup
 from ddpgd.run.loading import load_data
 from ddpgd.run.stderr import say
 from ddpgd.training.stopping import StopRequest
@@ -42,7 +42,7 @@ def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop:
     from ddpgd.data import picture
 
     def work() -> None:
-        _, saved = checkpoint.find(Path(parsed["checkpoint"]), say)
+        _, saved = checkpoint_search.find_best(Path(parsed["checkpoint"]), say)
         names, pictures, num_refused = inference.class_names(saved), parsed["images"], 0
         for name in pictures:
             try:

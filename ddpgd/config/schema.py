@@ -59,6 +59,12 @@ class Config(FederatedOptions):
         "folder with MNIST's IDX files, or 'synthetic' (default: $DDPGD_DATA, the cache, or a download)",
         Path,
     )
+    validation: int = fixed_option(
+        0,
+        "data",
+        "training samples to hold out: evaluations are on them, and checkpoints/best has the weights that do best there",
+        int,
+    )
     run_dir: str | None = option(
         None, "run", "folder for records and checkpoints (default: a new one under runs/)", Path
     )
@@ -78,7 +84,22 @@ class Config(FederatedOptions):
     epochs: int | None = option(None, "length", "passes over the training samples (default: 10)", int)
     steps: int | None = option(None, "length", "number of updates, instead of --epochs", int)
     until_accuracy: float | None = option(
-        None, "length", "stop at the first evaluation that reaches this test accuracy, as in 0.98", float
+        None,
+        "length",
+        "stop at the first evaluation that reaches this accuracy, as in 0.98: of validation samples, or else of test samples",
+        float,
+    )
+    patience: int | None = option(
+        None, "length", "with --validation: stop after so many evaluations without a better one", int
+    )
+    until_grad_norm: float | None = option(
+        None, "length", "stop at the first record whose norm of the mean gradient is at most this", float
+    )
+    until_loss_fall: float | None = option(
+        None,
+        "length",
+        "stop after the first epoch whose training loss is not below the one before by this fraction, as in 0.01",
+        float,
     )
     max_time: float | None = option(
         None, "length", "seconds after which to write a checkpoint and exit with code 75", float

@@ -38,6 +38,10 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "seed": (0, 2**64 - 1, "0 to 2^64 - 1"),
     "epochs": (1, _HUGE, "at least 1"),
     "steps": (1, _HUGE, "at least 1"),
+    "validation": (0, 2**31, "at least 0"),
+    "patience": (1, _HUGE, "at least 1"),
+    "until_grad_norm": (1e-300, math.inf, "above 0"),
+    "until_loss_fall": (1e-9, 1.0, "above 0 and at most 1, as in 0.01"),
     "until_accuracy": (1e-9, 1.0, "above 0 and at most 1, as in 0.98"),
     "max_time": (1e-9, math.inf, "above 0 seconds"),
     "global_batch": (1, 2**24, "1 to 2^24"),
@@ -110,6 +114,8 @@ def validate(config: Config) -> None:
             f"--micro-batch {config.micro_batch} is more than --global-batch {config.global_batch}; "
             f"type --micro-batch {config.global_batch} or less"
         )
+    if config.patience is not None and not config.validation:
+        raise InputError("--patience: test samples must not decide when to stop; type --validation 5000 as well")
     wire = WIRES[config.wire]
     if wire.kind is not Kind.EXACT and config.reduce == "fast":
         raise InputError(

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -33,6 +33,8 @@ class Dataset:
         image_shape: (rows, cols).
         source: name of the origin, to be printed.
         class_names: a name for each label.
+        validation_images, validation_labels: training samples that are held out of training; see `holdout.hold_out`.
+        undivided_sha256: the digest before that; empty: nothing is held out.
     """
 
     train_images: NDArray[np.uint8]
@@ -42,10 +44,15 @@ class Dataset:
     image_shape: tuple[int, int]
     source: str
     class_names: tuple[str, ...] = tuple("0123456789")
+    validation_images: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0), np.uint8))
+    validation_labels: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    undivided_sha256: str = ""
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest over the image shape and the four arrays with their shapes; equal for equal data."""
+        """Hex digest over the image shape and the four arrays with their shapes; equal for equal data, divided or not."""
+        if self.undivided_sha256:
+            return self.undivided_sha256
         digest = hashlib.sha256(repr(self.image_shape).encode())
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(repr(array.shape).encode())

@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     NOISE = 12
     MASK = 13
     AUGMENT = 14
+    VALIDATION = 15
 
 
 WORDS_PER_BLOCK = 4

@@ -7,7 +7,7 @@ from ddpgd.config.schema import Config, from_table
 from ddpgd.config.toml_file import read_toml
 from ddpgd.errors import InputError
 from ddpgd.results.row import Row, is_run, read_row
-from ddpgd.run import checkpoint
+from ddpgd.run import checkpoint_search
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.records import read_records
 from ddpgd.run.summary import Summary, read_summary
@@ -71,10 +71,8 @@ def read_result(folder: Path, with_checkpoint: bool = True) -> Result:
 
 def _checkpoint(folder: Path, notes: list[str]) -> Checkpoint | None:
     """Returns the best checkpoint of a run, else the newest whole one; None: there is none, and `notes` says so."""
-    best = folder / "checkpoints" / "best"
-    for place in ([best] if best.exists() else []) + [folder]:
-        try:
-            return checkpoint.find(place, notes.append)[1]
-        except InputError as error:
-            notes.append(str(error))
+    try:
+        return checkpoint_search.find_best(folder, notes.append)[1]
+    except InputError as error:
+        notes.append(str(error))
     return None

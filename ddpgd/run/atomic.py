@@ -9,7 +9,7 @@ from pathlib import Path
 from ddpgd.config.units import bytes_text
 
 _TEMPORARY = re.compile(
-    r"\.(config\.toml|metrics\.jsonl|(?:summary|ended)\.json|report\.html|latest|step-\d{8,}\.safetensors)\.\d+"
+    r"\.(config\.toml|metrics\.jsonl|(?:summary|ended)\.json|report\.html|latest|best|step-\d{8,}\.safetensors)\.\d+"
 )
 
 

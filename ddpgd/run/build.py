@@ -29,6 +29,7 @@ from ddpgd.optim import rules
 from ddpgd.params import initialise
 from ddpgd.run import build_exchange, build_federated, build_network, build_parts, build_passes
 from ddpgd.run.work import Work, of_steps
+from ddpgd.training.convergence import Criteria
 from ddpgd.training.counters import Counters
 from ddpgd.training.local_sgd import LocalSgd
 from ddpgd.training.state import Held
@@ -203,7 +204,7 @@ def pace(config: Config, data: Dataset, steps_done: int) -> Intervals:
         log_every=config.log_every,
         evaluate_every=config.evaluate_every or steps_per_epoch,
         checkpoint_every=config.checkpoint_every,
-        until_accuracy=config.until_accuracy,
+        criteria=Criteria(config.until_accuracy, config.patience, config.until_grad_norm, config.until_loss_fall),
     )
 
 

@@ -30,10 +30,11 @@ def passes(
     backend: Ops, config: Config, data: Dataset, grid: Grid, layers: Sequence[Layer], join: int, most_samples: int
 ) -> Passes:
     """The passes of a rank, with room for what it trains or tests at once; `most_samples`: those of the largest step."""
-    batched_tests = _batched_tests(backend, data, grid.shape.data) * evaluate.EVALUATE_ROWS
-    test_rows = min(batched_tests, max(evaluate.EVALUATE_ROWS, len(data.test_labels)))
+    evaluated = max(len(data.test_labels), len(data.validation_labels))
+    batched = _batched_evaluations(backend, evaluated, grid.shape.data) * evaluate.EVALUATE_ROWS
+    evaluated_rows = min(batched, max(evaluate.EVALUATE_ROWS, evaluated))
     train_rows = min(join * config.micro_batch, most_samples)
-    rows = max(train_rows, test_rows)
+    rows = max(train_rows, evaluated_rows)
     network = Network(backend, layers, config.loss, rows, has_inputs=grid.place.pipeline == 0)
     if grid.shape.pipeline == 1:
         return WholeNetwork(backend, network, grid.tensor.needs_host)
@@ -57,17 +58,22 @@ def samples(backend: Ops, grid: Grid, images: NDArray[np.uint8], labels: NDArray
     return Samples(backend.from_host(images[:, :num_pixels]), backend.from_host(labels))
 
 
-def evaluation(backend: Ops, grid: Grid, step: Sync, data: Dataset, probe: UnitProbe) -> Evaluate:
-    """Evaluation on the test samples, in the buffers of `step`'s network."""
-    tests = samples(backend, grid, data.test_images, data.test_labels)
-    join = _batched_tests(backend, data, grid.shape.data)
-    return Evaluate(backend, step.passes, tests, grid.data, join, grid.pipeline, probe=probe)
+def evaluation(
+    backend: Ops,
+    grid: Grid,
+    step: Sync,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    probe: UnitProbe | None = None,
+) -> Evaluate:
+    """Evaluation on samples that are not trained on, in the buffers of `step`'s network."""
+    join, own = _batched_evaluations(backend, len(labels), grid.shape.data), samples(backend, grid, images, labels)
+    return Evaluate(backend, step.passes, own, grid.data, join, grid.pipeline, probe=probe)
 
 
-def _batched_tests(backend: Ops, data: Dataset, num_replicas: int) -> int:
-    return batched_micro_batches(
-        backend, evaluate.EVALUATE_ROWS, 0, math.ceil(len(data.test_labels) / evaluate.EVALUATE_ROWS), num_replicas
-    )
+def _batched_evaluations(backend: Ops, num_samples: int, num_replicas: int) -> int:
+    num_micro_batches = math.ceil(num_samples / evaluate.EVALUATE_ROWS)
+    return batched_micro_batches(backend, evaluate.EVALUATE_ROWS, 0, num_micro_batches, num_replicas)
 
 
 def batched_micro_batches(backend: Ops, micro_batch: int, size: int, num_micro_batches: int, num_replicas: int) -> int:

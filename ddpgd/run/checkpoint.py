@@ -1,28 +1,26 @@
 """Checkpoints: one safetensors file each, written whole or not at all, verified before it is used.
 
 A run folder keeps the newest few, as checkpoints/step-NNNNNNNN.safetensors: at least eight digits, in the order of numbers.
-Files with other names are the user's: never read unasked, never removed. `latest` is for people; no code depends on it.
+A run with validation samples also keeps the one that did best on them. Files with other names are the user's: never read
+unasked, never removed. `latest` and `best` are for people; no code depends on them.
 """
 
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from ddpgd.comm.agreement import on_root
-from ddpgd.comm.transport import Transport
 from ddpgd.errors import InputError
 from ddpgd.optim.rules import FORMER_NAMES
-from ddpgd.run import checkpoint_schema, safetensors_file, strict_json
+from ddpgd.run import safetensors_file, strict_json
 from ddpgd.run.atomic import write_atomically
-from ddpgd.run.report import VERSION
 
 KEEP = 3
 """The number of checkpoints that a run folder keeps."""
@@ -33,10 +31,6 @@ _TABLES = {"counters", "config", "facts"}
 
 class DamagedError(InputError):
     """The file is truncated, altered, or no checkpoint of ddpgd."""
-
-
-class NoCheckpointError(InputError):
-    """There is no whole checkpoint at that place."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes step-N.safetensors into `folder`, points `latest` to it, and removes all but the newest few.
+    """Writes step-N.safetensors into `folder`, points `latest` to it, and removes all but the newest few and their best.
 
     Raises:
         OSError: it cannot be written; what was there before is still there.
@@ -66,14 +60,25 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     tables = json.dumps(
         {"counters": checkpoint.counters, "config": checkpoint.config, "facts": checkpoint.facts}, sort_keys=True
     )
-    path = folder / _name(checkpoint.counters["step"])
+    path, best = path_of(folder, checkpoint.counters["step"]), best_step(checkpoint.counters)
     metadata = {"ddpgd": tables, "sha256": safetensors_file.sha256(arrays, tables)}
     num_bytes = sum(array.nbytes for array in arrays.values())
     write_atomically(path, safetensors_file.content(arrays, metadata), num_bytes)
-    _point_latest_to(path)
-    for old in newest_first(folder)[KEEP:]:
+    _point("latest", path)
+    all_kept = newest_first(folder)
+    newest, older = all_kept[:KEEP], all_kept[KEEP:]
+    if best is not None:
+        _point("best", path_of(folder, best))
+        needed = {best_step(_counters(kept)) for kept in newest}
+        older = [old for old in older if step_of(old) not in needed]
+    for old in older:
         old.unlink(missing_ok=True)
     return path
+
+
+def best_step(counters: Mapping[str, Any]) -> int | None:
+    """Returns the step whose weights did best on the validation samples; None: there are none."""
+    return None if counters.get("validated_at") is None else counters.get("tested_at")
 
 
 def newest_first(folder: Path) -> list[Path]:
@@ -83,10 +88,10 @@ def newest_first(folder: Path) -> list[Path]:
         InputError: the folder cannot be read.
     """
     try:
-        found = [path for path in folder.iterdir() if _step(path) is not None and path.is_file()]
+        found = [path for path in folder.iterdir() if step_of(path) is not None and path.is_file()]
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from None
-    return sorted(found, key=lambda path: _step(path) or 0, reverse=True)
+    return sorted(found, key=lambda path: step_of(path) or 0, reverse=True)
 
 
 def latest_step(folder: Path) -> int:
@@ -96,8 +101,8 @@ def latest_step(folder: Path) -> int:
 
 def later_than(path: Path) -> list[Path]:
     """Returns the checkpoints beside `path` that are of later steps."""
-    step = _step(path)
-    return [] if step is None else [other for other in newest_first(path.parent) if (_step(other) or 0) > step]
+    step = step_of(path)
+    return [] if step is None else [other for other in newest_first(path.parent) if (step_of(other) or 0) > step]
 
 
 def drop_later(path: Path) -> None:
@@ -147,88 +152,35 @@ def _current_name(name: str) -> str:
     return f"{kind}.{FORMER_NAMES.get(vector, vector)}{dot}{rank}" if kind == "optimizer" else name
 
 
-def find(place: Path, say: Callable[[str], None]) -> tuple[Path, Checkpoint]:
-    """Returns the checkpoint at `place`: that file, or the newest whole one of a run folder.
-
-    `say` is told which damaged ones were passed over. `checkpoints/latest` means the newest whole one, too.
-
-    Raises:
-        InputError: there is none, or it cannot be read or used.
-    """
-    place = place.parent if place.name == "latest" else place
-    try:
-        is_folder, exists = place.is_dir(), place.exists()
-        folder = place / "checkpoints" if (place / "checkpoints").is_dir() else place
-    except (OSError, ValueError) as error:
-        raise InputError(f"{place}: cannot be looked at: {getattr(error, 'strerror', None) or error}") from None
-    if not exists:
-        raise NoCheckpointError(f"{place}: there is no such checkpoint or run folder")
-    if not is_folder:
-        return place.resolve(), _load_usable(place, say)
-    paths = newest_first(folder)
-    for path in paths:
-        try:
-            return path.resolve(), _load_usable(path, say)
-        except DamagedError as error:
-            say(f"passed over: {error}")
-    if not paths:
-        raise NoCheckpointError(
-            f"{place}: holds no checkpoint to go on from; start there without --resume, or name another"
-        )
-    raise NoCheckpointError(
-        f"{place}: holds no undamaged checkpoint; name another place, or move it aside and start anew"
-    )
+def path_of(folder: Path, step: int) -> Path:
+    """Returns the file of the checkpoint after `step`, in a folder of checkpoints."""
+    return folder / f"step-{step:08d}.safetensors"
 
 
-def find_on_root(world: Transport, place: Callable[[], Path], say: Callable[[str], None]) -> tuple[Path, Checkpoint]:
-    """Returns the checkpoint at place(), which rank 0 finds and reads; on the other ranks, without its arrays."""
-    found: list[Checkpoint] = []
-
-    def work() -> tuple[Path, Checkpoint]:
-        path, saved = find(place(), say)
-        found.append(saved)
-        return path, replace(saved, arrays={})
-
-    path, tables = on_root(world, work)
-    return path, found[0] if found else tables
-
-
-def _load_usable(path: Path, say: Callable[[str], None]) -> Checkpoint:
-    """Reads a checkpoint and checks that this version can use it."""
-    saved = load(path)
-    if _step(path) not in (None, saved.counters.get("step")):
-        raise DamagedError(f"{path}: named after another step than it holds; choose another one")
-    if problem := checkpoint_schema.find_problem(saved.arrays, saved.counters, saved.config, saved.facts):
-        version = saved.facts.get("version")
-        if isinstance(version, str) and version != VERSION:
-            raise InputError(
-                f"{path}: written by ddpgd {version[:30]}, which is not {VERSION}: {problem}; use that version"
-            )
-        raise DamagedError(f"{path}: not a checkpoint that ddpgd {VERSION} can use: {problem}; choose another one")
-    if name := checkpoint_schema.find_non_finite(saved.arrays):
-        say(f"{path}: holds NaN or infinity, first in {name}: the run had diverged")
-    return replace(saved, arrays=checkpoint_schema.in_todays_form(saved.arrays, saved.config, saved.facts))
-
-
-def _name(step: int) -> str:
-    return f"step-{step:08d}.safetensors"
-
-
-def _step(path: Path) -> int | None:
+def step_of(path: Path) -> int | None:
     """Returns the step in a name that `save` gives; None: another file."""
     found = _NAME.fullmatch(path.name)
     step = int(found[1]) if found and len(found[1]) < 20 else -1
-    return step if path.name == _name(step) else None
+    return step if path == path_of(path.parent, step) else None
 
 
-def _point_latest_to(path: Path) -> None:
-    """Makes `latest` a link to a checkpoint; where the file system knows no links, a text file with its name."""
-    latest, temporary = path.with_name("latest"), path.with_name(f".latest.{os.getpid()}")
+def _counters(path: Path) -> Mapping[str, Any]:
+    """Returns the counters of a checkpoint, without a look at its arrays; none of one that is damaged."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(strict_json.parse(file.metadata()["ddpgd"])["counters"])
+    except (SafetensorError, OSError, TypeError, ValueError, KeyError):
+        return {}
+
+
+def _point(name: str, path: Path) -> None:
+    """Makes `name` a link to a checkpoint beside it; where the file system knows no links, a text file with its name."""
+    link, temporary = path.with_name(name), path.with_name(f".{name}.{os.getpid()}")
     with suppress(OSError):
         try:
             temporary.symlink_to(path.name)
         except (OSError, NotImplementedError):
             temporary.write_text(f"{path.name}\n", encoding="utf-8")
-        temporary.replace(latest)
+        temporary.replace(link)
     with suppress(OSError):
         temporary.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ddpgd.errors import InputError
-from ddpgd.run.checkpoint import NoCheckpointError, find
+from ddpgd.run.checkpoint_search import NoCheckpointError, find
 from ddpgd.run.folder import is_free
 from ddpgd.run.lock import RunLock
 

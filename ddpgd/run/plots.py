@@ -1,6 +1,7 @@
 """Plots of runs, as PNG or SVG."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,20 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 STYLES = ("-", "--", ":", "-.")
 PANELS = (
     ("train_loss_mean", "training loss, mean since the last record", 1.0),
-    ("test_loss_mean", "test loss, mean", 1.0),
-    ("test_accuracy", "test accuracy, %", 100.0),
     ("lr", "learning rate", 1.0),
     ("grad_norm", "norm of the mean gradient", 1.0),
     ("samples_per_s", "samples/s", 1.0),
 )
 """Fields of records: name, title, factor."""
+
+EVALUATION_PANELS = {
+    "test": (("test_loss_mean", "test loss, mean", 1.0), ("test_accuracy", "test accuracy, %", 100.0)),
+    "validation": (
+        ("validation_loss_mean", "validation loss, mean", 1.0),
+        ("validation_accuracy", "validation accuracy, %", 100.0),
+    ),
+}
+"""Those of evaluations, by the samples that they are on."""
 
 CLIENT_PANELS = (
     ("client_accuracy_worst_decile", "accuracy of the worst tenth of clients, %", 100.0),
@@ -31,7 +39,7 @@ CLIENT_PANELS = (
 AXES = {"step": "step", "samples": "samples", "seconds": "train_s"}
 """Fields of records by the names of horizontal axes: steps, which may be rounds, samples computed, seconds of training."""
 
-LOGARITHMIC = ("train_loss_mean", "test_loss_mean", "grad_norm")
+LOGARITHMIC = ("train_loss_mean", "test_loss_mean", "validation_loss_mean", "grad_norm")
 DPI = 120
 
 
@@ -53,8 +61,10 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path, against: str) ->
     InputError: matplotlib is missing, or the file cannot be written.
     """
     plt = pyplot()
-    has_clients = any(CLIENT_PANELS[0][0] in one for records in runs.values() for one in records)
-    panels = PANELS + CLIENT_PANELS * has_clients
+    names = {name for records in runs.values() for one in records for name in one}
+    kinds = [kind for kind, pair in EVALUATION_PANELS.items() if pair[0][0] in names] or ["test"]
+    panels = PANELS[:1] + tuple(chain.from_iterable(EVALUATION_PANELS[kind] for kind in kinds)) + PANELS[1:]
+    panels += CLIENT_PANELS * (CLIENT_PANELS[0][0] in names)
     num_rows = len(panels) // 2
     figure, grid = plt.subplots(num_rows, 2, figsize=(12, 3.7 * num_rows), sharex=True, layout="constrained")
     for axes, (name, title, factor) in zip(grid.flat, panels, strict=True):

@@ -40,7 +40,7 @@ class Lines(Quiet):
         self._num_epochs = num_epochs
 
     def record(self, record: Record) -> None:
-        if "test_accuracy" in record:
+        if evaluated_kind(record):
             self.say(describe(record, self._total_steps, self._num_epochs))
 
     def say(self, line: str) -> None:
@@ -111,14 +111,20 @@ class Guarded(Quiet):
             self._shown = Quiet()
 
 
+def evaluated_kind(record: Record) -> str:
+    """Returns on which samples there was an evaluation, "validation" or "test"; empty: there was none."""
+    return next((kind for kind in ("validation", "test") if f"{kind}_accuracy" in record), "")
+
+
 def describe(record: Record, total_steps: int, num_epochs: int) -> str:
     """Returns a line on an evaluation; its train loss is the mean over the epoch so far, as in the summary."""
+    kind = evaluated_kind(record)
     return (
         f"epoch {record['epoch']:>{len(str(num_epochs))}}/{num_epochs}"
         f"  step {record['step']:>{len(str(total_steps))}}/{total_steps}"
         f"  train loss {decimals(record['epoch_train_loss_mean'])}"
-        f"  test loss {decimals(record['test_loss_mean'])}"
-        f"  test accuracy {100 * record['test_accuracy']:.2f} %"
+        f"  {kind} loss {decimals(record[f'{kind}_loss_mean'])}"
+        f"  {kind} accuracy {100 * record[f'{kind}_accuracy']:.2f} %"
         f"  {record['samples_per_s']:,.0f} samples/s"
     )
 

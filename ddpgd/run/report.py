@@ -59,7 +59,7 @@ def introduction(
     grid = f", {shape}," * (shape.replica > 1)
     lines = [
         f"ddpgd {VERSION}: {ranks}{grid} on {plural(num_nodes, 'machine')} over {transport}, backend {backend}",
-        f"data: {data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples",
+        f"data: {data.source}: {_counts(data)} samples",
         f"network {'-'.join(map(str, sizes))}: {num_params:,} params; {config.activation}, {config.loss}, {config.precision}",
         work.text,
         f"exchange: {config.reduce}, {config.wire}{feedback}{form}, at most {plural(num_pieces, 'piece')} a rank",
@@ -69,6 +69,12 @@ def introduction(
     if pace[0]:
         lines.append(f"resuming after step {pace[0]} of {pace[1]}")
     return lines
+
+
+def _counts(data: Dataset) -> str:
+    """Returns the numbers of samples in words."""
+    held_out = f", {len(data.validation_labels):,} validation" * (len(data.validation_labels) > 0)
+    return f"{len(data.train_labels):,} training{held_out} and {len(data.test_labels):,} test"
 
 
 def _doubts(config: Config, apart: Sequence[int], backend: str) -> list[str]:
@@ -168,7 +174,10 @@ def conclusion(summary: Record, folder: str) -> list[str]:
     elif summary["world_size"] > 1:
         cost += f" (one would have taken about {summary['one_rank_s_estimate']:.1f} s)"
     lines = [
-        f"test accuracy {100 * summary['test_accuracy']:.2f} %, test loss {decimals(summary['test_loss_mean'])}, "
+        *([f"ended after step {summary['steps']}: {summary['ended']}"] if summary["ended"] else []),
+        *_best(summary),
+        f"test accuracy {100 * summary['test_accuracy']:.2f} %, "
+        f"test loss {decimals(summary['test_loss_mean'])}, "
         f"params {summary['params_sha256'][:16]}; all of it in {folder}",
         f"{cost}: {plural(summary['steps'], 'step')} of {summary['step_us_median'] or 0:.0f} us, of which exchange "
         f"{summary['exchange_us_median'] or 0:.0f} us and {summary['wire_bytes_per_step'] / 1e6:.3g} MB sent by a rank",
@@ -183,6 +192,16 @@ def conclusion(summary: Record, folder: str) -> list[str]:
             f"{late['run_share']:.0%} of the time, others up to {late['run_share_most']:.0%}"
         )
     return lines
+
+
+def _best(summary: Record) -> list[str]:
+    """Returns a line on the weights whose test figures follow, where those are not simply the last."""
+    if summary["best_step"] is None:
+        return []
+    return [
+        f"best after step {summary['best_step']}, with validation accuracy {100 * summary['validation_accuracy']:.2f} %: "
+        "checkpoints/best has these weights, and the test figures are theirs"
+    ]
 
 
 def hardware(device: str) -> str:

@@ -166,9 +166,12 @@ class Run:
             return self._summary(self._trainer(observer).run())
 
     def _trainer(self, observer: Observer) -> Trainer:
+        data, evaluation = self._data, partial(build_passes.evaluation, self._ops, self._grid, self._step)
+        has_validation, probe = len(data.validation_labels) > 0, self._layer_figures.probe
         return Trainer(
             step=self._step,
-            evaluate=build_passes.evaluation(self._ops, self._grid, self._step, self._data, self._layer_figures.probe),
+            test=evaluation(data.test_images, data.test_labels, None if has_validation else probe),
+            validate=evaluation(data.validation_images, data.validation_labels, probe) if has_validation else None,
             batches=self._step.batches,
             transport=self._transport,
             pace=self._pace,

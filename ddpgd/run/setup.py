@@ -18,9 +18,10 @@ from ddpgd.comm.launcher import Launch, node
 from ddpgd.comm.transport import Alone, Transport
 from ddpgd.config.schema import Config, from_table
 from ddpgd.config.validation import changed, check_rule_has, continued, validate
+from ddpgd.data.holdout import hold_out
 from ddpgd.errors import DdpgdError, InputError
 from ddpgd.kernels.cuda import device as cuda_device
-from ddpgd.run import checkpoint, inference, tensorboard
+from ddpgd.run import checkpoint_search, inference, tensorboard
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import agree, mpi_world
 from ddpgd.run.failures import as_one_line
@@ -71,12 +72,13 @@ def start_run(given: Mapping[str, Any], world: Transport, launch: Launch, stop: 
     """
     resumed = None
     if given.get("resume") is not None:
-        resumed = checkpoint.find_on_root(world, lambda: _place(given), say)
+        resumed = checkpoint_search.find_on_root(world, lambda: checkpoint_search.find(_place(given), say))
     config = on_root(world, lambda: _configure(given, resumed, given.get("ranks") or world.world_size))
     console = _console(launch)
     machine = agree(config, resumed is not None, world, launch.local_rank)
     quiet = config.quiet or world.rank > 0
-    data = load_data(config.data, world, launch, _silent if config.quiet or launch.local_rank > 0 else say)
+    whole = load_data(config.data, world, launch, _silent if config.quiet or launch.local_rank > 0 else say)
+    data = hold_out(whole, config.validation)
 
     def show(total_steps: int, num_epochs: int, steps_done: int) -> Quiet:
         if quiet:
@@ -92,7 +94,7 @@ def evaluate_checkpoint(path: Path, data: str | None, world: Transport, launch: 
     """Computes test loss and accuracy of a checkpoint, on all ranks.
 
     Args:
-        path: A run folder, whose newest checkpoint is taken, or a checkpoint file.
+        path: A run folder, whose best or newest checkpoint is taken, or a checkpoint file.
         data: As `--data`; None: the data that the run was trained on.
         world: All ranks that were launched.
         launch: What the launcher told this process.
@@ -100,7 +102,7 @@ def evaluate_checkpoint(path: Path, data: str | None, world: Transport, launch: 
     Raises:
         InputError: There is no whole checkpoint, or no data of its image shape. On all ranks.
     """
-    _, saved = checkpoint.find_on_root(world, lambda: path, say)
+    _, saved = checkpoint_search.find_on_root(world, lambda: checkpoint_search.find_best(path, say))
     dataset = load_data(saved.config.get("data") if data is None else data, world, launch, say)
     loss_mean, accuracy = inference.evaluate(saved, dataset, world)
     return Evaluation(

@@ -46,8 +46,12 @@ class Summary(TypedDict):
         samples: Samples used for training, counted each time.
         skipped_updates: Steps whose update was skipped because the gradient had NaN or infinity.
         train_loss_mean: Mean training loss over the last epoch; None where no update of it was applied.
-        test_loss_mean: Mean loss over the test samples after the last step; None where it is not finite.
+        test_loss_mean: Mean loss over the test samples after `best_step`; None where it is not finite.
         test_accuracy: Fraction of the test samples that are classified correctly, 0 to 1.
+        validation_loss_mean: The same over the validation samples; None in runs without.
+        validation_accuracy: The same over the validation samples; None in runs without.
+        best_step: The step whose weights did best on the validation samples; None in runs without: the last one.
+        ended: Why the run ended before its last step, as in "accuracy 98.03 % is reached"; empty: it did not.
         train_s: Seconds in training steps, those before a resume included; set-up and evaluation excluded.
         train_s_since_start: Seconds in training steps since this start.
         samples_per_s: Training throughput since this start, all ranks together; None where no step was run.
@@ -105,6 +109,10 @@ class Summary(TypedDict):
     train_loss_mean: float | None
     test_loss_mean: float | None
     test_accuracy: float
+    validation_loss_mean: float | None
+    validation_accuracy: float | None
+    best_step: int | None
+    ended: str
     train_s: float
     train_s_since_start: float
     samples_per_s: float | None
@@ -201,6 +209,10 @@ def _checked(table: Any, run_dir: str) -> Summary:
         "between_bytes_per_step": 0,
         **NO_CLIENTS,
         "num_buckets": 1,
+        "validation_loss_mean": None,
+        "validation_accuracy": None,
+        "best_step": None,
+        "ended": "",
         **table,
         "run_dir": run_dir,
     }

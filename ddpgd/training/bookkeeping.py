@@ -1,13 +1,12 @@
 """Figures of a run: what steps add to its counters, a record of the last steps, and the summary of all."""
 
-import math
 import statistics
 import time
 
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
 from ddpgd.data.batches import Batches
-from ddpgd.training.counters import Record
+from ddpgd.training.counters import Record, finite_or_none
 from ddpgd.training.state import TrainState
 from ddpgd.training.step_result import StepResult
 from ddpgd.training.timing import StepCosts, late_rank, median_us, shares
@@ -42,6 +41,8 @@ class Bookkeeping:
         for loss_sum in result.loss_sums:
             counters.epoch_loss_sum += loss_sum
             counters.log_loss_sum += loss_sum
+        if self._batches.epoch(counters.step) > self._batches.epoch(last_step):
+            counters.end_epoch()
         self._costs.add(result)
 
     def record(self, result: StepResult, evaluated: bool) -> Record:
@@ -63,6 +64,7 @@ class Bookkeeping:
             "wire_bytes": result.wire_bytes,
         }
         counters.log_loss_sum, counters.log_samples = 0.0, 0
+        counters.grad_norm = record["grad_norm"]
         if result.wire_loss:
             record |= {f"wire_{name}": value for name, value in result.wire_loss._asdict().items()}
         if result.wire_bytes:
@@ -73,7 +75,8 @@ class Bookkeeping:
         if result.loss_scale is not None:
             record["loss_scale"] = result.loss_scale
         if evaluated:
-            record |= {"test_loss_mean": counters.test_loss_mean, "test_accuracy": counters.test_accuracy}
+            kind = "test" if counters.validated_at is None else "validation"
+            record |= {f"{kind}_{name}": getattr(counters, f"{kind}_{name}") for name in ("loss_mean", "accuracy")}
         return record
 
     def figures(self, transport: Transport) -> Record:
@@ -94,6 +97,9 @@ class Bookkeeping:
             "train_loss_mean": counters.train_loss_mean if counters.epoch_samples else None,
             "test_loss_mean": counters.test_loss_mean,
             "test_accuracy": counters.test_accuracy,
+            "validation_loss_mean": counters.best_loss_mean,
+            "validation_accuracy": counters.best_accuracy,
+            "best_step": None if counters.validated_at is None else counters.tested_at,
             "train_s": counters.train_s,
             "train_s_since_start": own.step_s,
             "samples_per_s": own.samples / own.step_s if own.step_s else None,
@@ -108,8 +114,3 @@ class Bookkeeping:
             "wire_compression": self._exchange.ring_bytes / wire_bytes if wire_bytes else None,
             "one_rank_s_estimate": one_rank_share * counters.train_s,
         }
-
-
-def finite_or_none(value: float) -> float | None:
-    """`value`; None where it is not finite, because JSON knows no such number."""
-    return value if math.isfinite(value) else None

@@ -21,8 +21,20 @@ class Counters:
     noise_sum: float = 0.0
     signal_sum: float = 0.0
     tested_at: int | None = None
+    """Where there are validation samples, this is the step of the best evaluation on them."""
     test_loss_mean: float | None = None
     test_accuracy: float | None = None
+    validated_at: int | None = None
+    validation_loss_mean: float | None = None
+    validation_accuracy: float | None = None
+    best_loss_mean: float | None = None
+    best_accuracy: float | None = None
+    evaluations_since_best: int = 0
+    grad_norm: float | None = None
+    """Of the step that was last recorded."""
+    last_epoch_loss: float | None = None
+    epoch_loss_fall: float | None = None
+    """Fraction by which the mean training loss of the last whole epoch was below that of the one before."""
     train_s: float = 0.0
     loss_scale: float | None = None
     good_steps: int = 0
@@ -31,6 +43,36 @@ class Counters:
     def train_loss_mean(self) -> float:
         """Over the samples of the current epoch so far, or of the one that has just ended."""
         return self.epoch_loss_sum / self.epoch_samples
+
+    @property
+    def evaluated_at(self) -> int | None:
+        """The step of the last evaluation: on validation samples, where there are any."""
+        return self.tested_at if self.validated_at is None else self.validated_at
+
+    @property
+    def accuracy(self) -> float | None:
+        """That of the last evaluation: on validation samples, where there are any."""
+        return self.test_accuracy if self.validated_at is None else self.validation_accuracy
+
+    def see_test(self, loss_mean: float, accuracy: float) -> None:
+        """Notes an evaluation on the test samples."""
+        self.tested_at, self.test_loss_mean, self.test_accuracy = self.step, finite_or_none(loss_mean), accuracy
+
+    def see_validation(self, loss_mean: float, accuracy: float) -> bool:
+        """Notes an evaluation on the validation samples; True: it is the best, by accuracy, and by loss where that is equal."""
+        loss = finite_or_none(loss_mean)
+        self.validated_at, self.validation_loss_mean, self.validation_accuracy = self.step, loss, accuracy
+        is_best = self.best_accuracy is None or _merit(accuracy, loss) > _merit(self.best_accuracy, self.best_loss_mean)
+        self.evaluations_since_best += 1
+        if is_best:
+            self.best_loss_mean, self.best_accuracy, self.evaluations_since_best = loss, accuracy, 0
+        return is_best
+
+    def end_epoch(self) -> None:
+        """Compares the training loss of the epoch that has just ended with the one before."""
+        now = finite_or_none(self.train_loss_mean) if self.epoch_samples else None
+        before, self.last_epoch_loss = self.last_epoch_loss, now
+        self.epoch_loss_fall = (before - now) / before if before and now is not None else None
 
     def see_noise(self, squared_norm_sum: float, num_micro_batches: int, mean_norm: float, samples: int) -> None:
         """Smooths the two terms of the gradient noise scale, from micro-batch gradients and their sum.
@@ -52,3 +94,12 @@ class Counters:
     def noise_scale(self) -> float | None:
         """The batch, in samples, beyond which a larger one saves few steps; None while it cannot be told."""
         return self.noise_sum / self.signal_sum if self.signal_sum > 0 else None
+
+
+def _merit(accuracy: float, loss_mean: float | None) -> tuple[float, float]:
+    return accuracy, -math.inf if loss_mean is None else -loss_mean
+
+
+def finite_or_none(value: float) -> float | None:
+    """`value`; None where it is not finite, because JSON knows no such number."""
+    return value if math.isfinite(value) else None

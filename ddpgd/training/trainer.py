@@ -8,7 +8,8 @@ from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
 from ddpgd.data.batches import Batches
 from ddpgd.errors import Interrupted, NonFiniteError
-from ddpgd.training.bookkeeping import Bookkeeping, finite_or_none
+from ddpgd.training.bookkeeping import Bookkeeping
+from ddpgd.training.convergence import Criteria
 from ddpgd.training.counters import Counters, Record
 from ddpgd.training.evaluate import Evaluate
 from ddpgd.training.passes import Passes
@@ -18,6 +19,9 @@ from ddpgd.training.stopping import StopRequest
 
 _LOST = 10
 """Skipped updates in a row at the end of a run that make it a failed one."""
+
+
+_NONE = Criteria()
 
 
 class Observer(Protocol):
@@ -54,13 +58,13 @@ class Sync(Protocol):
 
 @dataclass(frozen=True)
 class Intervals:
-    """The length of a run and the intervals of its events, in steps; `until_accuracy` ends it before."""
+    """The length of a run and the intervals of its events, in steps; `criteria` may end it before."""
 
     total_steps: int
     log_every: int
     evaluate_every: int
     checkpoint_every: int | None
-    until_accuracy: float | None = None
+    criteria: Criteria = _NONE
 
 
 class Trainer:
@@ -69,7 +73,7 @@ class Trainer:
     def __init__(
         self,
         step: Sync,
-        evaluate: Evaluate,
+        test: Evaluate,
         batches: Batches,
         transport: Transport,
         pace: Intervals,
@@ -79,14 +83,17 @@ class Trainer:
         layer_figures: Callable[[StepResult, bool], Record],
         skip_non_finite: bool = False,
         place: str = "",
+        validate: Evaluate | None = None,
     ) -> None:
         """
         Args:
             layer_figures: (result, evaluated) -> figures of layers, for a record; every rank calls it.
+            validate: On samples that are held out.
             place: Of the rank in its grid, for what is told of a failure.
         """
         self._step = step
-        self._evaluate = evaluate
+        self._test = test
+        self._validate = validate
         self._batches = batches
         self._transport = transport
         self._pace = pace
@@ -111,11 +118,12 @@ class Trainer:
             raise
         finally:
             self._batches.close()
-        return self._books.figures(self._transport) | (self._own_figures or self._step.figures())
+        own = self._own_figures or self._step.figures()
+        return self._books.figures(self._transport) | own | {"ended": self._ended()}
 
     def _loop(self) -> None:
         counters, pace = self._counters, self._pace
-        while counters.step < pace.total_steps and not self._target_reached():
+        while counters.step < pace.total_steps and not pace.criteria.met(counters):
             before = counters.step
             count, observe = self._steps_to_next_event()
             result = self._step.run(counters.step, count, bool(self._stop), observe)
@@ -125,19 +133,18 @@ class Trainer:
             self._books.count(result, observe)
             last = counters.step == pace.total_steps
             evaluated = last or _crossed_multiple(before, counters.step, pace.evaluate_every)
-            if evaluated:
-                self._test()
+            is_best = evaluated and self._evaluate()
             if evaluated or observe or _crossed_multiple(before, counters.step, pace.log_every):
                 own = {name: value for name, value in self._own_figures.items() if isinstance(value, int | float)}
                 record = self._books.record(result, evaluated) | self._layer_figures(result, evaluated)
                 self._observer.record(record | (own if evaluated else {}))
             self._observer.step(counters)
-            if pace.checkpoint_every and _crossed_multiple(before, counters.step, pace.checkpoint_every):
+            if is_best or (pace.checkpoint_every and _crossed_multiple(before, counters.step, pace.checkpoint_every)):
                 self._checkpoint()
-            if result.stop and not last and not self._target_reached():
+            if result.stop and not last and not pace.criteria.met(counters):
                 self._interrupt()
-        if counters.tested_at != counters.step:
-            self._test()
+        if counters.evaluated_at != counters.step:
+            self._evaluate()
         self._checkpoint()
         if self._skipped_in_a_row >= min(_LOST, pace.total_steps):
             raise NonFiniteError(
@@ -145,11 +152,18 @@ class Trainer:
                 "training stopped there; lower --lr, or set --clip-norm"
             )
 
-    def _test(self) -> None:
-        loss_mean, self._counters.test_accuracy = self._evaluate(self._step.state.params, self._step.state.weights)
-        self._counters.test_loss_mean = finite_or_none(loss_mean)
-        self._counters.tested_at = self._counters.step
+    def _evaluate(self) -> bool:
+        """Evaluates the params; with validation samples, on the test samples only if they are the best so far: then True."""
+        state, counters = self._step.state, self._counters
+        is_best = self._validate is not None and counters.see_validation(*self._validate(state.params, state.weights))
+        if is_best or self._validate is None:
+            counters.see_test(*self._test(state.params, state.weights))
         self._own_figures = self._step.figures()
+        return is_best
+
+    def _ended(self) -> str:
+        """Why the run ended before its last step; empty: it did not."""
+        return self._pace.criteria.met(self._counters) if self._counters.step < self._pace.total_steps else ""
 
     def _steps_to_next_event(self) -> tuple[int, bool]:
         """Number of steps until the host has something to do; and whether the next one is logged."""
@@ -157,14 +171,11 @@ class Trainer:
         events = [pace.total_steps - 1, _next(step, pace.log_every) - 1, _next(step, pace.evaluate_every)]
         if pace.checkpoint_every:
             events.append(_next(step, pace.checkpoint_every))
+        if pace.criteria.loss_fall is not None:
+            events.append(_next(step, self._batches.steps_per_epoch))
         count = min(events) - step if step else 1
         logged = step == 0 or step + 1 == pace.total_steps or (step + 1) % pace.log_every == 0
         return max(1, count), logged
-
-    def _target_reached(self) -> bool:
-        wanted, counters = self._pace.until_accuracy, self._counters
-        tested = counters.test_accuracy if counters.tested_at == counters.step else None
-        return wanted is not None and tested is not None and tested >= wanted
 
     def _checkpoint(self) -> None:
         if self._saved_at != self._counters.step:

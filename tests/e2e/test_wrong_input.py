@@ -40,6 +40,12 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
     ("momentum 1", ("train", "--momentum", "1"), "--momentum 1.0: must be at least 0 and below 1"),
     ("negative decay", ("train", "--weight-decay=-1"), "--weight-decay -1.0: must be at least 0"),
     ("negative clip", ("train", "--clip-norm=-1"), "--clip-norm -1.0: must be at least 0"),
+    ("patience without validation", ("train", "--patience", "3"), "type --validation 5000 as well"),
+    (
+        "validation samples of all",
+        ("train", "--data", "synthetic", "--validation", "6000"),
+        "6,000 training samples in all; type 600 or less",
+    ),
     ("accuracy in percent", ("train", "--until-accuracy", "98"), "at most 1, as in 0.98"),
     ("no time", ("train", "--max-time", "0"), "--max-time 0.0: must be above 0 seconds"),
     ("records too often", ("train", "--log-every", "0"), "--log-every 0: must be at least 1"),

@@ -9,7 +9,7 @@ import pytest
 from ddpgd.errors import Interrupted
 from ddpgd.kernels.cuda import sources
 from ddpgd.kernels.words import HISTORY_WORDS
-from ddpgd.run import checkpoint
+from ddpgd.run import checkpoint_search
 from ddpgd.training.step import Step
 from ddpgd.training.stopping import StopRequest
 from runs import records, train, train_on_small_digits
@@ -140,7 +140,7 @@ def test_runs_that_are_stopped_and_resumed(tmp_path: Path, monkeypatch: pytest.M
             patched.setattr(StopRequest, "__bool__", lambda _: next(asked))
             with pytest.raises(Interrupted):
                 train(tmp_path / "cut", **given, replay="persistent")
-        assert 0 < checkpoint.find(tmp_path / "cut", print)[1].counters["step"] < 40
+        assert 0 < checkpoint_search.find(tmp_path / "cut", print)[1].counters["step"] < 40
         train(tmp_path / "cut", resume=str(tmp_path / "cut"), replay="persistent")
     assert records(tmp_path / "whole") == records(tmp_path / "graph")
     ends = [records(tmp_path / name)[-1] for name in ("cut", "graph")]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ddpgd.errors import Interrupted, NonFiniteError
-from ddpgd.run import build_parts, checkpoint, report
+from ddpgd.run import build_parts, checkpoint_search, report
 from ddpgd.run.records import LAYER_FIGURES
 from ddpgd.training.stopping import StopRequest
 from runs import Record, records, train, train_on_small_digits
@@ -133,7 +133,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         patched.setattr(StopRequest, "__bool__", lambda _: next(asked) == 4)
         with pytest.raises(Interrupted):
             gpu(tmp_path / "cut", before, **given)
-    saved = checkpoint.find(tmp_path / "cut", print)[1]
+    saved = checkpoint_search.find(tmp_path / "cut", print)[1]
     assert 0 < saved.counters["step"] < 12
     if precision == "float16":
         assert saved.counters["loss_scale"] > build_parts.INITIAL_LOSS_SCALE

@@ -16,7 +16,7 @@ from ddpgd.comm.levels import RANKS_PER_NODE
 from ddpgd.comm.transports.mpi_host import MpiHost
 from ddpgd.data import synthetic
 from ddpgd.errors import InputError, Interrupted, MachineError, NonFiniteError
-from ddpgd.run import checkpoint
+from ddpgd.run import checkpoint, checkpoint_search
 from ddpgd.training.stopping import StopRequest
 from runs import records, stopping_at
 
@@ -32,6 +32,7 @@ CONFIGURATIONS: dict[str, Record] = {
     "muon": {"optimizer": "muon", "lr": 0.01, "hidden": (12, 9), "clip_norm": 0.2},
     "fewer micro-batches than ranks": {"global_batch": 3, "micro_batch": 1, "optimizer": "sgd"},
     "one micro-batch": {"global_batch": 20, "micro_batch": 20, "loss": "mse"},
+    "until no evaluation is better": {"validation": 60, "patience": 2, "steps": 60, "evaluate_every": 3},
     "federated": {
         "sync": "federated",
         "global_batch": None,
@@ -92,7 +93,7 @@ def test_a_stop_that_one_rank_asks_for_ends_all_and_resumes_alone(
         with pytest.raises(Interrupted, match="stopped after step 5 of 12"):
             train(folder / "cut", steps=12)
     comm.Barrier()
-    assert checkpoint.find(folder / "cut", print)[1].counters["step"] == 5
+    assert checkpoint_search.find(folder / "cut", print)[1].counters["step"] == 5
     resumed = train(folder / "cut", alone=True, resume="")
     assert resumed["params_sha256"] == whole["params_sha256"]
 

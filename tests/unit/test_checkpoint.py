@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ddpgd.errors import InputError
-from ddpgd.run import checkpoint, safetensors_file
+from ddpgd.run import checkpoint, checkpoint_search, safetensors_file
 from ddpgd.run.checkpoint import KEEP, Checkpoint, DamagedError
 from ddpgd.run.report import VERSION
 from mutations import mutated, mutated_table
@@ -139,9 +139,9 @@ def test_a_file_of_another_kind_is_told_apart(tmp_path: Path) -> None:
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such checkpoint"):
-        checkpoint.find(tmp_path / "none", refuse_to_talk)
+        checkpoint_search.find(tmp_path / "none", refuse_to_talk)
     with pytest.raises(InputError, match="no checkpoint to go on from"):
-        checkpoint.find(tmp_path, refuse_to_talk)
+        checkpoint_search.find(tmp_path, refuse_to_talk)
     with pytest.raises(InputError, match="cannot read"):
         checkpoint.load(tmp_path / "none")
 
@@ -152,7 +152,7 @@ def test_the_newest_is_found(tmp_path: Path, place: str) -> None:
     folder.mkdir()
     for step in (1, 2, 3):
         checkpoint.save(folder, make(step))
-    path, found = checkpoint.find(tmp_path / place, refuse_to_talk)
+    path, found = checkpoint_search.find(tmp_path / place, refuse_to_talk)
     assert path == (folder / "step-00000003.safetensors").resolve()
     assert_same(found, make(3))
 
@@ -165,7 +165,7 @@ def test_damaged_ones_are_passed_over_and_said(tmp_path: Path, damage: slice) ->
         path = tmp_path / f"step-{step:08d}.safetensors"
         path.write_bytes(path.read_bytes()[damage])
     said: list[str] = []
-    path, found = checkpoint.find(tmp_path, said.append)
+    path, found = checkpoint_search.find(tmp_path, said.append)
     assert path.name == "step-00000001.safetensors"
     assert_same(found, make(1))
     assert ["step-00000003" in said[0], "step-00000002" in said[1], len(said)] == [True, True, 2]
@@ -177,7 +177,7 @@ def test_a_damaged_one_that_was_named_is_not_replaced_by_another(tmp_path: Path)
         path = checkpoint.save(tmp_path, make(step))
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DamagedError):
-        checkpoint.find(path, refuse_to_talk)
+        checkpoint_search.find(path, refuse_to_talk)
 
 
 OURS = (10, 20, 100_000_000, 99_999_999, 10**12)
@@ -205,10 +205,10 @@ def test_only_exact_names_count_and_in_the_order_of_numbers(tmp_path: Path) -> N
     with_foreign_files(tmp_path)
     for step in OURS[:KEEP]:
         checkpoint.save(tmp_path, make(step))
-    assert checkpoint.find(tmp_path, refuse_to_talk)[1].counters["step"] == 100_000_000
+    assert checkpoint_search.find(tmp_path, refuse_to_talk)[1].counters["step"] == 100_000_000
     for step in sorted(OURS):
         checkpoint.save(tmp_path, make(step))
-        assert checkpoint.find(tmp_path, refuse_to_talk)[1].counters["step"] == max(step, 100_000_000)
+        assert checkpoint_search.find(tmp_path, refuse_to_talk)[1].counters["step"] == max(step, 100_000_000)
     assert [path.name for path in checkpoint.newest_first(tmp_path)] == [
         *("step-1000000000000.safetensors", "step-100000000.safetensors", "step-99999999.safetensors")
     ]
@@ -232,14 +232,14 @@ def test_a_file_system_without_links_holds_checkpoints_all_the_same(
     for step in (1, 2):
         checkpoint.save(tmp_path, make(step))
     assert (tmp_path / "latest").read_text() == "step-00000002.safetensors\n"
-    assert_same(checkpoint.find(tmp_path / "latest", refuse_to_talk)[1], make(2))
+    assert_same(checkpoint_search.find(tmp_path / "latest", refuse_to_talk)[1], make(2))
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
 
 
 def test_latest_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     (tmp_path / "latest").mkdir()
     path = checkpoint.save(tmp_path, make())
-    assert checkpoint.find(tmp_path / "latest", refuse_to_talk)[0] == path.resolve()
+    assert checkpoint_search.find(tmp_path / "latest", refuse_to_talk)[0] == path.resolve()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["latest", path.name]
 
 
@@ -250,7 +250,7 @@ def test_latest_is_no_truth(tmp_path: Path, spoil: str) -> None:
     (tmp_path / "latest").unlink()
     if spoil != "missing":
         (tmp_path / "latest").symlink_to("gone" if spoil == "dangling" else "step-00000001.safetensors")
-    assert_same(checkpoint.find(tmp_path / "latest", refuse_to_talk)[1], make(2))
+    assert_same(checkpoint_search.find(tmp_path / "latest", refuse_to_talk)[1], make(2))
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
@@ -322,10 +322,10 @@ def test_a_checkpoint_that_is_whole_but_makes_no_sense_is_refused(tmp_path: Path
     path = checkpoint.save(tmp_path, changed(make(2), **tables))
     assert checkpoint.load(path).counters["step"] == 2
     with pytest.raises(DamagedError, match=wanted) as caught:
-        checkpoint.find(path, refuse_to_talk)
+        checkpoint_search.find(path, refuse_to_talk)
     assert str(caught.value).isprintable()
     said: list[str] = []
-    assert_same(checkpoint.find(tmp_path, said.append)[1], make(1))
+    assert_same(checkpoint_search.find(tmp_path, said.append)[1], make(1))
     assert [line.startswith(f"passed over: {path}: not a checkpoint that") for line in said] == [True]
 
 
@@ -336,13 +336,13 @@ def test_a_checkpoint_of_another_version_is_refused_by_its_version(tmp_path: Pat
     checkpoint.save(tmp_path, make(1))
     checkpoint.save(tmp_path, changed(make(2), **tables))
     with pytest.raises(InputError, match=r"written by ddpgd 9\.9\.9, which is not .*; use that version"):
-        checkpoint.find(tmp_path, refuse_to_talk)
+        checkpoint_search.find(tmp_path, refuse_to_talk)
 
 
 def test_a_checkpoint_of_another_version_that_makes_sense_is_used(tmp_path: Path) -> None:
     older = changed(make(), facts={"version": "0.0.1"}, counters={"epoch_loss_sum": None})
     checkpoint.save(tmp_path, older)
-    assert_same(checkpoint.find(tmp_path, refuse_to_talk)[1], older)
+    assert_same(checkpoint_search.find(tmp_path, refuse_to_talk)[1], older)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -351,7 +351,7 @@ def test_params_that_are_not_finite_are_said(tmp_path: Path, value: float) -> No
     saved.arrays["params.dense2.weight"][1, 1] = value
     checkpoint.save(tmp_path, saved)
     said: list[str] = []
-    checkpoint.find(tmp_path, said.append)
+    checkpoint_search.find(tmp_path, said.append)
     assert [line.partition(": ")[2] for line in said] == [
         "holds NaN or infinity, first in dense2.weight: the run had diverged"
     ]
@@ -361,7 +361,7 @@ def test_another_step_than_the_name_says_is_passed_over(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, make(1))
     shutil.copy(path, tmp_path / "step-00000009.safetensors")
     said: list[str] = []
-    assert checkpoint.find(tmp_path, said.append)[0] == path.resolve()
+    assert checkpoint_search.find(tmp_path, said.append)[0] == path.resolve()
     assert "named after another step" in said[0]
 
 
@@ -386,7 +386,7 @@ def refusals(path: Path, files: Iterator[None]) -> list[str]:
     found = []
     for _ in files:
         try:
-            checkpoint.find(path, lambda _line: None)
+            checkpoint_search.find(path, lambda _line: None)
         except InputError as error:
             found.append(str(error))
     return found
@@ -467,7 +467,38 @@ def test_a_run_that_goes_on_from_an_earlier_one_leaves_the_later_behind(tmp_path
     for step in (10, 20, 30):
         checkpoint.save(tmp_path, make(step))
     checkpoint.drop_later(tmp_path / "step-00000020.safetensors")
-    path, found = checkpoint.find(tmp_path, refuse_to_talk)
+    path, found = checkpoint_search.find(tmp_path, refuse_to_talk)
     assert path.name == "step-00000020.safetensors"
     assert_same(found, make(20))
     assert sorted(path.name for path in tmp_path.glob("*step*")) == ["step-00000010.safetensors", path.name]
+
+
+def validated(step: int, best: int) -> Checkpoint:
+    saved = make(step)
+    return replace(saved, counters={**saved.counters, "validated_at": step, "tested_at": best})
+
+
+def test_the_best_is_kept_as_long_as_a_kept_one_refers_to_it(tmp_path: Path) -> None:
+    """A run may go on from any of the newest: what was best then must be there."""
+    bests = {1: 1, 2: 2, 3: 2, 4: 2, 5: 2, 6: 6, 7: 6, 8: 6, 9: 6, 10: 6}
+    for step, best in bests.items():
+        checkpoint.save(tmp_path, validated(step, best))
+        names = {path.name for path in tmp_path.iterdir()} - {"latest", "best"}
+        newest = range(max(1, step - KEEP + 1), step + 1)
+        wanted = {*newest, *(bests[kept] for kept in newest)}
+        assert names == {f"step-{number:08d}.safetensors" for number in wanted}
+        assert os.readlink(tmp_path / "best") == f"step-{best:08d}.safetensors"
+
+
+def test_the_best_that_is_lost_is_said_and_the_newest_taken(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for step in range(1, 6):
+        path = checkpoint.save(tmp_path / "checkpoints", validated(step, min(step, 2)))
+    best = checkpoint.path_of(path.parent, 2)
+    best.write_bytes(best.read_bytes()[:-9])
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("ddpgd.run.checkpoint_schema.find_problem", lambda *_: "")
+        assert checkpoint_search.find_best(tmp_path, said.append)[0] == path.resolve()
+        assert "taking the newest checkpoint, after step 5" in said[0]
+        assert checkpoint_search.find_best(path, refuse_to_talk)[0] == path.resolve()

@@ -28,6 +28,10 @@ OTHER: dict[str, tuple[Any, str]] = {
     "epochs": (3, "3"),
     "steps": (11, "11"),
     "until_accuracy": (0.98, "0.98"),
+    "validation": (5000, "5000"),
+    "patience": (4, "4"),
+    "until_grad_norm": (0.25, "0.25"),
+    "until_loss_fall": (0.01, "0.01"),
     "max_time": (1.5, "1.5"),
     "hidden": ((512, 64), "512,64"),
     "activation": ("tanh", "tanh"),
@@ -95,6 +99,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "secure_aggregation": (True, ""),
 }
 FIXED = {
+    "validation",
     *(
         "hidden",
         "activation",

@@ -15,7 +15,7 @@ import pytest
 from ddpgd.comm.transport import Alone
 from ddpgd.data import mnist
 from ddpgd.params import Parameter, layout_of
-from ddpgd.run import checkpoint, former_layout, inference
+from ddpgd.run import checkpoint_search, former_layout, inference
 from ddpgd.run.compare import compare
 from ddpgd.run.records import read_records
 from oracles import dense_layout
@@ -91,7 +91,7 @@ def test_a_run_goes_on(tmp_path: Path, data: Path, fixture: str, num_ranks: int)
 
 @pytest.mark.parametrize("fixture", FIXTURES)
 def test_a_checkpoint_is_evaluated(tmp_path: Path, data: Path, fixture: str) -> None:
-    _, saved = checkpoint.find(old_run(tmp_path, fixture), refuse_to_talk)
+    _, saved = checkpoint_search.find(old_run(tmp_path, fixture), refuse_to_talk)
     loss_mean, accuracy = inference.evaluate(saved, mnist.load(data), Alone())
     assert loss_mean == pytest.approx(saved.counters["test_loss_mean"], rel=1e-5)
     assert accuracy == saved.counters["test_accuracy"]

@@ -14,7 +14,7 @@ from ddpgd.errors import InputError, Interrupted, NonFiniteError
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD
 from ddpgd.optim.rules import RULES
-from ddpgd.run import build, build_federated, checkpoint
+from ddpgd.run import build, build_federated, checkpoint_search
 from ddpgd.training.federated.federated import Federated
 from ddpgd.training.federated.rounds import ClientBatches, Rounds
 from ddpgd.training.stopping import StopRequest
@@ -82,7 +82,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         patched.setattr(StopRequest, "__bool__", lambda _: next(asked) == 3)
         with pytest.raises(Interrupted):
             federated(tmp_path / "cut", before, **ALGORITHMS[name])
-    assert 0 < checkpoint.find(tmp_path / "cut", print)[1].counters["step"] < 5
+    assert 0 < checkpoint_search.find(tmp_path / "cut", print)[1].counters["step"] < 5
     resumed = federated(tmp_path / "cut", after, resume="")
     assert resumed["params_sha256"] == whole["params_sha256"]
     assert records(tmp_path / "cut") == records(tmp_path / "whole")

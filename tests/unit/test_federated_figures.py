@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ddpgd.data.partition import divide
-from ddpgd.run import checkpoint, inference
+from ddpgd.run import checkpoint_search, inference
 from runs import digits, records, train
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 def test_loss_and_accuracy_of_clients(tmp_path: Path) -> None:
     given = {"sync": "federated", "clients": 25, "local_epochs": 1, "partition": "shards:2", "global_batch": None}
     summary = train(tmp_path, 3, **given, steps=2, lr=0.05)
-    data, saved = digits(), checkpoint.find(tmp_path, print)[1]
+    data, saved = digits(), checkpoint_search.find(tmp_path, print)[1]
     right, loss = [], []
     for part in divide("shards:2", data.train_labels, 25, 0):
         probabilities = inference.probabilities(saved, data.train_images[part])

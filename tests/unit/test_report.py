@@ -23,7 +23,7 @@ from ddpgd.results import options, predictions, scales
 from ddpgd.results.chart import Series, line_chart
 from ddpgd.results.curves import layer_figures, of_layers
 from ddpgd.results.scales import log_ticks, number_text, ticks
-from ddpgd.run import checkpoint
+from ddpgd.run import checkpoint_search
 from ddpgd.training.stopping import StopRequest
 from runs import digits, stopping_at, train, write_small_digits
 
@@ -163,7 +163,7 @@ def test_the_confusion_matrix_is_a_plain_count(runs: Path, capsys: pytest.Captur
     counts = np.zeros((10, 10), np.int64)
     for label, answer in zip(data.test_labels, answers, strict=True):
         counts[label, answer] += 1
-    _, saved = checkpoint.find(runs / "one", print)
+    _, saved = checkpoint_search.find(runs / "one", print)
     found = predictions.answers(saved, data)
     assert (found.confusion() == counts).all()
     assert found.accuracy == ddpgd.read_summary(runs / "one")["test_accuracy"]

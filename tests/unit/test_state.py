@@ -15,7 +15,7 @@ from ddpgd.config.schema import from_table
 from ddpgd.config.units import plural
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.optim.rules import RULES
-from ddpgd.run import build, checkpoint, resharding
+from ddpgd.run import build, checkpoint_search, resharding
 from runs import digits, train
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -62,7 +62,7 @@ def test_a_run_goes_on(way: str, before: int, after: int, tmp_path: Path, capsys
 def test_no_residual_is_lost_where_ranks_are_fewer(way: str, tmp_path: Path) -> None:
     """The state in a checkpoint of 3 ranks equals that of 2 ranks which have read it: element by element."""
     train(tmp_path / "run", 3, **WAYS[way], steps=6)
-    _, saved = checkpoint.find(tmp_path / "run", print)
+    _, saved = checkpoint_search.find(tmp_path / "run", print)
     config = from_table(saved.config)
     total = _sums({name.rpartition(".")[0]: [] for name in saved.arrays}, saved.arrays)
 

@@ -31,7 +31,7 @@ from ddpgd.model.layers import dense_layers
 from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD, Network
 from ddpgd.optim.rules import RULES
 from ddpgd.params import initialise
-from ddpgd.run import build, checkpoint, inference, setup
+from ddpgd.run import build, checkpoint, checkpoint_search, inference, setup
 from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
 from ddpgd.training.passes import WholeNetwork
 from ddpgd.training.step import Step
@@ -103,11 +103,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         patched.setattr(StopRequest, "__bool__", lambda _: next(asked) == 4)
         with pytest.raises(Interrupted, match="go on with --resume"):
             train(tmp_path / "cut", before, optimizer=optimizer, steps=12)
-    stopped_at = checkpoint.find(tmp_path / "cut", print)[1].counters["step"]
+    stopped_at = checkpoint_search.find(tmp_path / "cut", print)[1].counters["step"]
     assert stopped_at == 4 // before + 1
     machine = {"transport": "auto"} if after == 1 else {}
     resumed = train(tmp_path / "cut", after, resume="", **machine)
-    assert resumed["params_sha256"] == checkpoint.find(tmp_path / "whole", print)[1].facts["params_sha256"]
+    assert resumed["params_sha256"] == checkpoint_search.find(tmp_path / "whole", print)[1].facts["params_sha256"]
     assert records(tmp_path / "cut") == records(tmp_path / "whole")
     assert resumed["world_size"] == after
     assert 0 < resumed["train_s_since_start"] < resumed["train_s"]
@@ -156,7 +156,7 @@ def test_max_time_is_a_checkpoint_and_a_message(world_size: int, tmp_path: Path)
     with pytest.raises(Interrupted, match=r"--max-time 1e-06 is over") as caught:
         train(tmp_path / "run", world_size, max_time=1e-6)
     assert caught.value.exit_code == 75
-    assert checkpoint.find(tmp_path / "run", print)[1].counters["step"] == 1
+    assert checkpoint_search.find(tmp_path / "run", print)[1].counters["step"] == 1
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
@@ -323,7 +323,7 @@ def test_the_summary_says_what_the_design_promises(tmp_path: Path) -> None:
 
 def test_the_checkpoint_holds_the_params_of_the_summary(tmp_path: Path) -> None:
     summary = train(tmp_path / "run", 2)
-    _, saved = checkpoint.find(tmp_path / "run", print)
+    _, saved = checkpoint_search.find(tmp_path / "run", print)
     assert saved.facts["params_sha256"] == summary["params_sha256"]
     assert inference.evaluate(saved, digits(), Alone()) == (summary["test_loss_mean"], summary["test_accuracy"])
 
@@ -339,7 +339,7 @@ def test_a_step_is_as_long_as_its_clipped_gradient(clip_norm: float, world_size:
     options = {"optimizer": "sgd", "schedule": "constant", "lr": 0.5, "clip_norm": clip_norm, "weight_decay": 0.0}
     train(tmp_path / "run", world_size, steps=1, **options)
     [record] = records(tmp_path / "run")
-    _, saved = checkpoint.find(tmp_path / "run", print)
+    _, saved = checkpoint_search.find(tmp_path / "run", print)
     layout = dense_layout((784, 12, 10))
     first = initialise(layout, "he", 0)
     moves = [saved.arrays[f"params.{tensor.name}"] - tensor.view(first) for tensor in layout.tensors]
@@ -455,7 +455,7 @@ def test_a_checkpoint_elsewhere_does_not_make_its_folder_the_run_s(
 def test_names_of_earlier_versions_are_known(sync: dict[str, Any], tmp_path: Path) -> None:
     """Adam's vectors were called first and second."""
     whole = train(tmp_path / "whole", 2, optimizer="adam", lr=0.01, steps=8, checkpoint_every=4, **sync)
-    _, saved = checkpoint.find(tmp_path / "whole" / "checkpoints" / "step-00000004.safetensors", print)
+    _, saved = checkpoint_search.find(tmp_path / "whole" / "checkpoints" / "step-00000004.safetensors", print)
     names = {"exp_avg_sq": "second", "exp_avg": "first"}
     arrays = {re.sub("exp_avg(_sq)?", lambda found: names[found[0]], name): a for name, a in saved.arrays.items()}
     assert arrays.keys() != saved.arrays.keys()

@@ -7,8 +7,7 @@ import numpy as np
 
 from ddpgd.comm.transport import Transport
 from ddpgd.kernels.ops import Array
-from ddpgd.training.bookkeeping import finite_or_none
-from ddpgd.training.counters import Record
+from ddpgd.training.counters import Record, finite_or_none
 from ddpgd.training.evaluate import Evaluate
 
 
