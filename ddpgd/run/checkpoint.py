@@ -96,7 +96,7 @@ def newest_first(folder: Path) -> list[Path]:
 
 def latest_step(folder: Path) -> int:
     """Returns the step of the newest checkpoint in `folder`, whole or not; 0: there is none. InputError, as above."""
-    return max((_step(path) or 0 for path in newest_first(folder)), default=0)
+    return max((step_of(path) or 0 for path in newest_first(folder)), default=0)
 
 
 def later_than(path: Path) -> list[Path]:

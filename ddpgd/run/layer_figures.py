@@ -13,8 +13,7 @@ from ddpgd.comm.transport import Transport
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.words import BLOCK
 from ddpgd.model.layers import Layer, layer_starts, network_layout
-from ddpgd.training.bookkeeping import finite_or_none
-from ddpgd.training.counters import Record
+from ddpgd.training.counters import Record, finite_or_none
 from ddpgd.training.step_result import StepResult
 from ddpgd.training.trainer import Sync
 from ddpgd.training.units import UnitProbe

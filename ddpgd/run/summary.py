@@ -27,6 +27,10 @@ NO_CLIENTS: Record = {
 """The fields of federated runs, as others have them."""
 
 
+NO_VALIDATION: Record = {"validation_loss_mean": None, "validation_accuracy": None, "best_step": None}
+"""The fields of runs with validation samples, as others have them."""
+
+
 class Summary(TypedDict):
     """The result of a complete run, equal on all ranks. It describes the whole run, resumes included.
 
@@ -209,9 +213,7 @@ def _checked(table: Any, run_dir: str) -> Summary:
         "between_bytes_per_step": 0,
         **NO_CLIENTS,
         "num_buckets": 1,
-        "validation_loss_mean": None,
-        "validation_accuracy": None,
-        "best_step": None,
+        **NO_VALIDATION,
         "ended": "",
         **table,
         "run_dir": run_dir,

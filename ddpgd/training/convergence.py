@@ -6,7 +6,7 @@ from ddpgd.training.counters import Counters
 
 
 class Criteria(NamedTuple):
-    """What ends a run early; None: that never does.
+    """Criteria that end a run early; None: that one never does.
 
     Attributes:
         accuracy: Reached by an evaluation, on validation samples where there are any; 0 to 1.

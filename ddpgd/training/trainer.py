@@ -162,7 +162,7 @@ class Trainer:
         return is_best
 
     def _ended(self) -> str:
-        """Why the run ended before its last step; empty: it did not."""
+        """Returns why the run ended before its last step; empty: it did not."""
         return self._pace.criteria.met(self._counters) if self._counters.step < self._pace.total_steps else ""
 
     def _steps_to_next_event(self) -> tuple[int, bool]:

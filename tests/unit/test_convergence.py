@@ -151,7 +151,9 @@ def test_patience_wants_validation_samples(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", [{"sync": "local", "local_steps": 3}, {"shards": 2, "tensor": 2}, {"pipeline": 2}])
 def test_other_ways_to_train_end_early_too(given: Record, tmp_path: Path) -> None:
-    summaries = [train(tmp_path / str(number), 2, **{**ENDING["patience"], **given}) for number in range(2)]
+    summaries = [
+        train(tmp_path / str(number), 2, **{**ENDING["patience"], "patience": 1, **given}) for number in range(2)
+    ]
     assert summaries[0]["ended"]
     assert summaries[0]["params_sha256"] == summaries[1]["params_sha256"]
     assert (tmp_path / "0" / "checkpoints" / "best").exists()

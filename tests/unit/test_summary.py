@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import ddpgd
-from ddpgd.run.summary import NO_CLIENTS, Summary, read_summary
+from ddpgd.run.summary import NO_CLIENTS, NO_VALIDATION, Summary, read_summary
 
 FIELDS = [name for name in get_type_hints(Summary) if name != "run_dir"]
 
@@ -62,7 +62,14 @@ def test_fields_that_are_missing(name: str, run: tuple[Path, Summary], tmp_path:
     table = written(run)
     del table[name]
     added = {"warnings", "late_rank", "train_s_since_start", "transport_choice", "exchange", "exchange_choice"}
-    if name in added | {"between_bytes_per_step", "optimizer_bytes", "num_buckets", *NO_CLIENTS}:
+    if name in added | {
+        "between_bytes_per_step",
+        "optimizer_bytes",
+        "num_buckets",
+        "ended",
+        *NO_VALIDATION,
+        *NO_CLIENTS,
+    }:
         (tmp_path / "summary.json").write_text(json.dumps(table))
         assert read_summary(tmp_path).keys() == get_type_hints(Summary).keys()
     else:
