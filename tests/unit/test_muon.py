@@ -160,7 +160,9 @@ def cost(layout: Layout, span: slice) -> int:
     return sum(multiplications(tensor.shape) if tensor.is_hidden else tensor.size for tensor in held)
 
 
-@pytest.mark.parametrize("sizes", [(9, 4), (30, 20, 4), (30, 20, 20, 4), (30, 10, 20, 30, 40, 4)])
+@pytest.mark.parametrize(
+    "sizes", [(9, 4), (30, 20, 4), (30, 20, 20, 4), (30, 10, 20, 30, 40, 4), (1000, 4, 60, 60, 60, 4)]
+)
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
 def test_ranks_own_whole_layers_so_that_the_dearest_part_is_cheapest(sizes: tuple[int, ...], world_size: int) -> None:
     layout = network_layout(dense_layers(sizes, "relu"))
