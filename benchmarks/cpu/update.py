@@ -21,7 +21,7 @@ from benchmarks.lib.common import typed
 from ddpgd.kernels.reference import updates
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import CONTROL_WORDS, Control
-from ddpgd.optim.rules import RULES, Optimizer
+from ddpgd.optim.rules import ELEMENTWISE, Optimizer
 from ddpgd.scaling.conditions import measured_by
 
 SIZES = (101_770, 407_050, 669_706, 12_000_000)
@@ -35,7 +35,7 @@ def update(rule: str, size: int, part: int) -> Callable[[], None]:
     params, grads = (rng.standard_normal(size).astype(np.float32) for _ in range(2))
     control = np.zeros(CONTROL_WORDS)
     control[[Control.LR, Control.SCALE, Control.APPLY, Control.UPDATE]] = 1e-3, 1 / 256, 1, 3
-    optimizer = Optimizer(Reference(), RULES[rule], size, 0.0005, {"momentum": 0.9})
+    optimizer = Optimizer(Reference(), ELEMENTWISE[rule], size, 0.0005, {"momentum": 0.9})
     kept, updates.PART = updates.PART, part
     try:
         optimizer.update(params, grads, control, params)  # cuts the views
@@ -74,7 +74,7 @@ def measure(rule: str, size: int, repetitions: int) -> dict[str, Any]:
 def main() -> None:
     """Prints a table, and writes the figures with the machine's facts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rules", nargs="+", choices=RULES, default=["momentum", "adam"])
+    parser.add_argument("--rules", nargs="+", choices=ELEMENTWISE, default=["momentum", "adam"])
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
     parser.add_argument("--repetitions", type=int, default=25)
     parser.add_argument("--out", type=Path, help="JSON file to write")

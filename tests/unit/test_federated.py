@@ -39,6 +39,7 @@ ALGORITHMS: dict[str, Record] = {
     "int8": {"wire": "int8", "partition": "sizes:lognormal:0.5"},
     "masked, some dropped": {"secure_aggregation": True, "drop": 0.3, "partition": "sizes:lognormal:1.0"},
     "clipped": {"dp_clip": 0.05, "drop": 0.3},
+    "clients with muon": {"optimizer": "muon", "lr": 0.01, "hidden": (12, 9)},
     "fewer clients than ranks": {"clients": 3, "client_fraction": 1.0, "optimizer": "adam", "lr": 0.01},
 }
 
