@@ -234,3 +234,15 @@ def test_a_point_has_no_matrices() -> None:
     line = "--optimizer muon: a point has no weight matrices; type --optimizer adamw"
     with pytest.raises(InputError, match=line):
         command.lines({"optimizer": "muon"}, {"function": "bowl"}, Alone())
+
+
+def test_views_of_vectors_that_are_gone_are_never_used() -> None:
+    """Windows of a larger array come and go, and new ones may have the identity of old ones."""
+    layout = network_layout(dense_layers(SIZES, "tanh"))
+    rule = build_parts.optimizer(Reference(), Config(**MUON), layout, slice(0, layout.size))
+    rows, grads = np.ones((30, layout.size), np.float32), np.ones((30, layout.size), np.float32)
+    for number in range(30):
+        params, grad = rows[number], grads[number]
+        rule.update(params, grad, control(0.1, 1.0, number + 1), params)
+        del params, grad
+        assert all((tensor.view(rows[number]) < 1).all() for tensor in layout.tensors)
