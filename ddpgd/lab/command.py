@@ -15,9 +15,10 @@ from ddpgd.config.schema import Config
 from ddpgd.config.validation import validate
 from ddpgd.errors import InputError, one_line, shown
 from ddpgd.lab import descent, functions, picture
-from ddpgd.lab.descent import METHODS, MISTAKES, Descent, Method, Progress
+from ddpgd.lab.descent import METHODS, MISTAKES, Descent, Method
 from ddpgd.lab.functions import BUILT_IN, Function
 from ddpgd.lab.scalar import draw
+from ddpgd.lab.verdict import Progress
 from ddpgd.optim.rules import RULES
 from ddpgd.run.build_parts import learning_rates
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from ddpgd.errors import InputError
-from ddpgd.lab.descent import Descent, Progress, mean_loss
+from ddpgd.lab.derivatives import mean_loss
+from ddpgd.lab.descent import Descent
 from ddpgd.lab.functions import Function
+from ddpgd.lab.verdict import Progress
 from ddpgd.run.plots import COLOURS, pyplot, save_figure
 
 _NUM_POINTS = 61

@@ -13,7 +13,7 @@ from PIL import Image
 from ddpgd.cli.main import main
 from ddpgd.comm.transport import Alone
 from ddpgd.comm.transports import threads
-from ddpgd.lab import command, descent, functions
+from ddpgd.lab import command, derivatives, descent, functions
 from ddpgd.lab.functions import BUILT_IN
 from ddpgd.optim.rules import ELEMENTWISE
 from ddpgd.optim.schedules import SCHEDULES
@@ -119,8 +119,8 @@ def test_samples_are_drawn_without_repetition() -> None:
 
 def test_single_samples_are_noisy_and_the_mean_is_not() -> None:
     line = functions.find("line")
-    _, whole = descent.gradient(line, np.zeros(2), Alone())
-    singles = [descent.gradient(line, np.zeros(2), Alone(), [number])[1] for number in range(5)]
+    _, whole = derivatives.gradient(line, np.zeros(2), Alone())
+    singles = [derivatives.gradient(line, np.zeros(2), Alone(), [number])[1] for number in range(5)]
     np.testing.assert_allclose(np.mean(singles, axis=0), whole)
     assert np.std(singles, axis=0).min() > 1
 
@@ -128,9 +128,11 @@ def test_single_samples_are_noisy_and_the_mean_is_not() -> None:
 def test_equal_neurons_stay_equal() -> None:
     function = functions.xor(equal=True)
     neurons = np.arange(12).reshape(4, 3)
-    _, grads = descent.gradient(function, np.array([param.data for param in function.params]), Alone())
+    _, grads = derivatives.gradient(function, np.array([param.data for param in function.params]), Alone())
     assert (grads[neurons] == grads[neurons[0]]).all()
-    _, others = descent.gradient(functions.xor(), np.array([param.data for param in functions.xor().params]), Alone())
+    _, others = derivatives.gradient(
+        functions.xor(), np.array([param.data for param in functions.xor().params]), Alone()
+    )
     assert not (others[neurons[1:]] == others[neurons[0]]).any()
 
 
