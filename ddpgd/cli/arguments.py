@@ -46,6 +46,10 @@ _COMMANDS = {
         "write the results of a run as one page: curves, confusion matrix, mistakes, weights; or compare several runs",
         "ddpgd report runs/first",
     ),
+    "sweep": (
+        "train a grid or random draws of options, one run on each group of ranks, and rank them",
+        "mpirun -n 4 ddpgd sweep configs/sweep.toml --out sweep",
+    ),
     "plan": (
         "predict step time and efficiency on any number of ranks, and suggest improvements",
         "mpirun -n 2 ddpgd plan --measure --ranks 8,64,512 --ranks-per-node 8 --link 100Gbit",
@@ -78,6 +82,7 @@ _MODULES = {
     "scaling": "ddpgd.scaling.command",
     "profile": "ddpgd.scaling.profile",
     "runs": "ddpgd.results.listing",
+    "sweep": "ddpgd.results.sweep.command",
     "report": "ddpgd.results.report",
     "descend": "ddpgd.lab.command",
     "gradcheck": "ddpgd.lab.gradcheck",

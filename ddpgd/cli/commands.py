@@ -151,6 +151,12 @@ def _report(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: 
     on_root(world, lambda: print(report.write_report(parsed)))
 
 
+def _sweep(parsed: dict[str, Any], world: Transport, launched: Launch, stop: StopRequest) -> None:
+    from ddpgd.results.sweep import command
+
+    command.run(parsed, world, launched, stop)
+
+
 def _plan(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
     from ddpgd.scaling import plan
 
@@ -206,6 +212,7 @@ COMMANDS = {
     "plot": _plot,
     "runs": _runs,
     "report": _report,
+    "sweep": _sweep,
     "plan": _plan,
     "scaling": _scaling,
     "profile": _profile,

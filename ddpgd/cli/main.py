@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _needs_ranks(arguments):
             _on_one_rank(arguments, launched, stop)
             return 0
-        with stop.listening(start.came) if arguments[:1] == ["train"] else nullcontext():
+        with stop.listening(start.came) if arguments[:1] in start.STOPPABLE else nullcontext():
             world, refusal = _join(launched, arguments)
             is_mine_to_tell = world.rank == 0
             with setup.ending_all_on_failure(world):
@@ -47,7 +47,7 @@ def _needs_ranks(arguments: list[str]) -> bool:
     command = arguments[:1]
     if not {"-h", "--help", "--version"}.isdisjoint(arguments):
         return False
-    return command in (["train"], ["evaluate"], ["data"], ["doctor"], ["descend"]) or (
+    return command in (["train"], ["sweep"], ["evaluate"], ["data"], ["doctor"], ["descend"]) or (
         command == ["plan"] and "--measure" in arguments
     )
 
@@ -100,7 +100,11 @@ def _may_use_gpu(arguments: list[str]) -> bool:
     """Before MPI starts, and so before rank 0 parses flags for all: does this command want a GPU, as far as its flags tell?"""
     numpy_asked = "--backend=numpy" in arguments or ["--backend", "numpy"] in map(list, pairwise(arguments))
     helped = not {"-h", "--help"}.isdisjoint(arguments)
-    return (arguments[:1] in (["train"], ["doctor"]) or "--measure" in arguments) and not numpy_asked and not helped
+    return (
+        (arguments[:1] in (["train"], ["sweep"], ["doctor"]) or "--measure" in arguments)
+        and not numpy_asked
+        and not helped
+    )
 
 
 def _check_same_arguments(world: Transport, arguments: list[str]) -> None:

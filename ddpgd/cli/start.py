@@ -1,7 +1,10 @@
-"""The program's entry point: notes signals to `ddpgd train` before anything large is imported."""
+"""The program's entry point: notes signals to `ddpgd train` and `sweep` before anything large is imported."""
 
 import signal
 import sys
+
+STOPPABLE = (["train"], ["sweep"])
+"""Beginnings of command lines that take a signal as a request for checkpoints."""
 
 came: list[int] = []
 """The signals that came before the run listened for them itself, oldest first."""
@@ -9,7 +12,7 @@ came: list[int] = []
 
 def main() -> int:
     """Runs one command; returns the process's exit code."""
-    if sys.argv[1:2] == ["train"]:
+    if sys.argv[1:2] in STOPPABLE:
         for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if not (number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN):
                 signal.signal(number, _note)

@@ -17,13 +17,16 @@ class Panel(NamedTuple):
     is_log: bool = False
 
 
-PANELS = (
+RESULTS = (
     Panel(
         "loss, mean",
         {"training": "train_loss_mean", "validation": "validation_loss_mean", "test": "test_loss_mean"},
         is_log=True,
     ),
     Panel("accuracy, %", {"validation": "validation_accuracy", "test": "test_accuracy"}, 100.0),
+)
+PANELS = (
+    *RESULTS,
     Panel("learning rate", {"": "lr"}),
     Panel("norm of the mean gradient", {"": "grad_norm"}, is_log=True),
     Panel("gradient noise scale, samples", {"": "noise_scale"}, is_log=True),
@@ -50,10 +53,10 @@ def of_run(records: Sequence[Record], against: str, x_title: str) -> list[str]:
     return list(filter(None, figures))
 
 
-def of_runs(runs: Mapping[str, Sequence[Record]], against: str) -> list[str]:
+def of_runs(runs: Mapping[str, Sequence[Record]], against: str, panels: Sequence[Panel] = PANELS) -> list[str]:
     """Returns a figure for each field of the panels, with a line for each run, by their names."""
     figures = []
-    for panel in PANELS:
+    for panel in panels:
         for kind, field in panel.fields.items():
             lines = [
                 Series(name, _points(records, field, panel.factor, against), number)

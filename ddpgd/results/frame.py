@@ -44,8 +44,8 @@ details { margin: 0.8rem 0; } summary { cursor: pointer; color: var(--link); }
 """
 
 
-def page(title: str, head: Sequence[str], parts: Mapping[str, Sequence[str]]) -> str:
-    """Returns a page of sections, those without content left out, with links to them."""
+def page(title: str, head: Sequence[str], parts: Mapping[str, Sequence[str]], style: str = "") -> str:
+    """Returns a page of sections, those without content left out, with links to them. `style`: more CSS."""
     shown = {name: list(filter(None, part)) for name, part in parts.items()}
     shown = {name: part for name, part in shown.items() if part}
     keys = {name: name.lower().replace(" ", "-") for name in shown}
@@ -53,7 +53,7 @@ def page(title: str, head: Sequence[str], parts: Mapping[str, Sequence[str]]) ->
     body = [f"<header>{''.join(head)}</header>", f'<nav aria-label="Sections">{links}</nav>', "<main>"]
     for name, part in shown.items():
         body += [f'<section aria-labelledby="{keys[name]}"><h2 id="{keys[name]}">{name}</h2>', *part, "</section>"]
-    return document(title, chart.STYLE + STYLE, [*body, "</main>"])
+    return document(title, chart.STYLE + STYLE + style, [*body, "</main>"])
 
 
 def grid(figures: Sequence[str]) -> str:

@@ -105,15 +105,17 @@ def table(rows: Sequence[Row]) -> list[str]:
     columns = [one for one in COLUMNS if one.title != "validation" or any(row.validation_accuracy for row in rows)]
     cells = [[column.title for column in columns]]
     cells += [[str(_dash(column.text(row))) for column in columns] for row in rows]
+    heads, *lines = aligned(cells, [column.is_number for column in columns])
+    return [heads, *(line + _shortened(row.reason) for line, row in zip(lines, rows, strict=True))]
+
+
+def aligned(cells: Sequence[Sequence[str]], is_number: Sequence[bool]) -> list[str]:
+    """Returns rows of cells as lines whose columns are aligned, those of numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    reasons = ["", *(_shortened(row.reason) for row in rows)]
+    sides = [">" if number else "<" for number in is_number]
     return [
-        "  ".join(
-            f"{cell:{'>' if column.is_number else '<'}{width}}"
-            for cell, width, column in zip(line, widths, columns, strict=True)
-        ).rstrip()
-        + reason
-        for line, reason in zip(cells, reasons, strict=True)
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        for row in cells
     ]
 
 

@@ -12,6 +12,7 @@ from ddpgd.results.result import Result
 from ddpgd.results.row import Row
 from ddpgd.run import inference
 from ddpgd.run.page import table
+from ddpgd.run.summary import Summary
 
 
 def run_page(result: Result, data: str | None, against: str) -> str:
@@ -33,9 +34,17 @@ def run_page(result: Result, data: str | None, against: str) -> str:
     head = [
         f'<h1>Run {escape(row.name)} <span class="state">{row.state}</span></h1><p class="small">{escape(about)}</p>',
         sections.key_figures(result),
-        *frame.notes([*(result.summary["warnings"] if result.summary else []), *result.notes]),
+        *frame.notes([*_said(result.summary), *result.notes]),
     ]
     return frame.page(f"Run {row.name}", head, parts)
+
+
+def _said(summary: Summary | None) -> list[str]:
+    """Returns what a summary says in words: why the run ended early, and warnings."""
+    if summary is None:
+        return []
+    early = [f"Ended after step {summary['steps']:,}: {summary['ended']}."] if summary["ended"] else []
+    return [*early, *summary["warnings"]]
 
 
 def comparison(results: Sequence[Result], against: str) -> str:

@@ -16,6 +16,8 @@ from ddpgd.run.report import DIVERGED
 from ddpgd.run.summary import read_summary
 
 COMPLETE, DIVERGES, RUNNING, INTERRUPTED, DAMAGED = "complete", "diverged", "running", "interrupted", "damaged"
+FAILED, PENDING = "failed", "pending"
+"""States of runs of a sweep that could not begin, and that have not begun."""
 _SIGNS = ("summary.json", "config.toml", "metrics.jsonl", "checkpoints")
 
 

@@ -30,6 +30,7 @@ def key_figures(result: Result) -> str:
         "test loss": None if row.loss is None else decimals(row.loss),
         "steps": None if row.steps is None else f"{row.steps:,}",
         "epochs": f"{summary['epochs']:,.4g}" if summary else None,
+        "best step": f"{summary['best_step']:,}" if summary and summary["best_step"] is not None else None,
         "training time": None if row.seconds is None else f"{row.seconds:,.1f} s",
         "samples/s": f"{summary['samples_per_s']:,.0f}" if summary and summary["samples_per_s"] else None,
         "ranks": f"{result.world_size:,}",

@@ -36,6 +36,11 @@ def _variables(colours: Mapping[str, str], series: Sequence[str]) -> str:
     return " ".join(f"--{name}: {colour};" for name, colour in named.items())
 
 
+def light_variables() -> str:
+    """Returns the colours of the light theme, for pictures that stand alone."""
+    return _variables(_LIGHT, _LIGHT_SERIES)
+
+
 STYLE = f"""
 :root {{ color-scheme: light dark; {_variables(_LIGHT, _LIGHT_SERIES)} }}
 @media (prefers-color-scheme: dark) {{ :root {{ {_variables(_DARK, _DARK_SERIES)} }} }}

@@ -19,6 +19,7 @@ from ddpgd.comm.transport import Alone, Transport
 from ddpgd.config.schema import Config, from_table
 from ddpgd.config.validation import changed, check_rule_has, continued, validate
 from ddpgd.data.holdout import hold_out
+from ddpgd.data.mnist import Dataset
 from ddpgd.errors import DdpgdError, InputError
 from ddpgd.kernels.cuda import device as cuda_device
 from ddpgd.run import checkpoint_search, inference, tensorboard
@@ -58,7 +59,13 @@ def join(launch: Launch, may_use_gpu: bool = False) -> Transport:
     return transport
 
 
-def start_run(given: Mapping[str, Any], world: Transport, launch: Launch, stop: StopRequest) -> Record:
+def start_run(
+    given: Mapping[str, Any],
+    world: Transport,
+    launch: Launch,
+    stop: StopRequest,
+    load: Callable[..., Dataset] = load_data,
+) -> Record:
     """Trains with the options in `given`, on all ranks; returns the summary.
 
     Args:
@@ -66,6 +73,7 @@ def start_run(given: Mapping[str, Any], world: Transport, launch: Launch, stop: 
         world: All ranks that were launched.
         launch: What the launcher told this process.
         stop: Asked, before one or more steps, whether to write a checkpoint and end.
+        load: Loads the data, as `load_data`.
 
     Raises:
         DdpgdError: On all ranks alike; see `errors`.
@@ -77,7 +85,7 @@ def start_run(given: Mapping[str, Any], world: Transport, launch: Launch, stop: 
     console = _console(launch)
     machine = agree(config, resumed is not None, world, launch.local_rank)
     quiet = config.quiet or world.rank > 0
-    whole = load_data(config.data, world, launch, _silent if config.quiet or launch.local_rank > 0 else say)
+    whole = load(config.data, world, launch, _silent if config.quiet or launch.local_rank > 0 else say)
     data = hold_out(whole, config.validation)
 
     def show(total_steps: int, num_epochs: int, steps_done: int) -> Quiet:

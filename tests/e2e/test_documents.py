@@ -21,6 +21,7 @@ COMMANDS = {
     "plot",
     "runs",
     "report",
+    "sweep",
     "plan",
     "scaling",
     "profile",
@@ -59,6 +60,7 @@ def spelled_out(line: str) -> list[str]:
         words[:2] = [*PYTHON, str(ROOT / words[1])]
     elif words[0].startswith("launch/"):
         words[0] = str(ROOT / words[0])
+    words = [str(ROOT / word) if word.startswith("configs/") else word for word in words]
     if "ddpgd" in words:
         at = words.index("ddpgd")
         words[at : at + 1] = DDPGD

@@ -1,0 +1,323 @@
+"""`ddpgd sweep`: the runs of a file, on any ranks in any groups, stopped and continued; and its results."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddpgd.cli.main import main
+from ddpgd.comm.launcher import Launch
+from ddpgd.comm.transports import threads
+from ddpgd.errors import InputError, MachineError
+from ddpgd.results.row import COMPLETE, DIVERGES, FAILED, INTERRUPTED, PENDING, Row
+from ddpgd.results.sweep import outcome, sweep
+from ddpgd.results.sweep.outcome import Outcome
+from ddpgd.results.sweep.plan import Plan, read_plan
+from ddpgd.run.checkpoint import latest_step
+from ddpgd.run.summary import read_summary
+from ddpgd.training.stopping import StopRequest
+from html_pages import Page, page
+
+BASE = 'data = "synthetic"\nhidden = 12\nglobal_batch = 50\nmicro_batch = 7\nsteps = 9\nevaluate_every = 4\nlog_every = 3\n'
+GRID = BASE + '[sweep]\nlr = [0.01, 0.1, 1e30]\noptimizer = ["momentum", "adam"]\n'
+ALONE = Launch("", 0, 1, 0)
+
+
+def plan_of(text: str, folder: Path) -> Plan:
+    (folder / "plan.toml").write_text(text)
+    return read_plan(str(folder / "plan.toml"))
+
+
+def swept(
+    plan: Plan, out: Path, world_size: int = 1, ranks_per_run: int = 1, stop: Callable[[], StopRequest] = StopRequest
+) -> tuple[dict[str, Row], str]:
+    """Makes a sweep on threads; `stop` makes the request of each rank."""
+    return threads.run(world_size, lambda world: sweep.train_all(plan, out, world, ALONE, stop(), ranks_per_run))[0]
+
+
+def results(rows: dict[str, Row]) -> dict[str, Any]:
+    """Figures of rows that do not depend on the machine, and the bits of the params."""
+    return {
+        name: (row.state, row.accuracy, row.loss, row.steps, row.reason and row.state)
+        + ((read_summary(row.path)["params_sha256"],) if row.state == COMPLETE else ())
+        for name, row in rows.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, dict[str, Any], Path]:
+    """The grid, uninterrupted on one rank."""
+    from ddpgd.data import synthetic
+    from runs import digits
+
+    folder = tmp_path_factory.mktemp("sweep")
+    plan = plan_of(GRID, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "make", digits)
+        rows, reason = swept(plan, folder / "out")
+    assert reason == ""
+    return plan, results(rows), folder / "out"
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize(("world_size", "ranks_per_run"), [(2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (3, 1)])
+def test_results_are_equal_in_any_groups(
+    world_size: int, ranks_per_run: int, whole: tuple[Plan, dict[str, Any], Path], tmp_path: Path
+) -> None:
+    plan, wanted, _ = whole
+    rows, reason = swept(plan, tmp_path / "out", world_size, ranks_per_run)
+    assert reason == ""
+    assert results(rows) == wanted
+
+
+def test_a_run_that_diverges_is_a_row(whole: tuple[Plan, dict[str, Any], Path]) -> None:
+    _, wanted, _ = whole
+    states = {name: found[0] for name, found in wanted.items()}
+    assert states["lr=1e+30,optimizer=momentum"] == DIVERGES
+    assert states["lr=0.1,optimizer=momentum"] == COMPLETE
+    assert len(states) == 6
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_what_is_finished_is_not_repeated(
+    whole: tuple[Plan, dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, wanted, out = whole
+
+    def start(*_: object) -> None:
+        raise AssertionError("a run began")
+
+    monkeypatch.setattr(sweep.setup, "start_run", start)
+    rows, _ = swept(plan, out, 2)
+    assert results(rows) == wanted
+
+
+class StopsAt(StopRequest):
+    """A request that comes when it has been asked for so many times."""
+
+    def __init__(self, call: int) -> None:
+        super().__init__()
+        self._left = call
+
+    def __bool__(self) -> bool:
+        self._left -= 1
+        if self._left < 0:
+            self.reason = "SIGTERM came"
+        return bool(self.reason)
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize("calls", [(0,), (3,), (8, 5)])
+@pytest.mark.parametrize(("world_size", "ranks_per_run"), [(1, 1), (2, 1), (4, 2)])
+def test_a_sweep_that_was_stopped_goes_on(
+    calls: tuple[int, ...],
+    world_size: int,
+    ranks_per_run: int,
+    whole: tuple[Plan, dict[str, Any], Path],
+    tmp_path: Path,
+) -> None:
+    plan, wanted, _ = whole
+    for call in calls:
+        rows, reason = swept(plan, tmp_path / "out", world_size, ranks_per_run, lambda call=call: StopsAt(call))  # type: ignore[misc]
+        assert reason
+        assert {row.state for row in rows.values()} & {INTERRUPTED, PENDING}
+    rows, reason = swept(plan, tmp_path / "out", 2)
+    assert reason == ""
+    assert results(rows) == wanted
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_one_group_that_is_stopped_stops_all(whole: tuple[Plan, dict[str, Any], Path], tmp_path: Path) -> None:
+    plan, wanted, _ = whole
+    stops = iter([StopsAt(2), StopRequest()])
+    rows, reason = swept(plan, tmp_path / "out", 2, 1, lambda: next(stops))
+    assert reason
+    assert any(row.state in (INTERRUPTED, PENDING) for row in rows.values())
+    assert results(swept(plan, tmp_path / "out")[0]) == wanted
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_runs_that_were_killed_go_on_or_begin_anew(whole: tuple[Plan, dict[str, Any], Path], tmp_path: Path) -> None:
+    plan, wanted, _ = whole
+    swept(plan, tmp_path / "out")
+    first, second, *_ = (tmp_path / "out" / "runs" / name for name in plan.runs)
+    (first / "summary.json").unlink()
+    (second / "summary.json").unlink()
+    for checkpoint in (second / "checkpoints").iterdir():
+        checkpoint.unlink()
+    assert latest_step(second / "checkpoints") == 0
+    assert results(swept(plan, tmp_path / "out", 2)[0]) == wanted
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_run_that_cannot_begin_is_a_row(tmp_path: Path) -> None:
+    plan = plan_of(BASE + "[sweep]\nwarmup = [0, 1000]\n", tmp_path)
+    rows, reason = swept(plan, tmp_path / "out", 2)
+    assert reason == ""
+    assert rows["warmup=0"].state == COMPLETE
+    assert rows["warmup=1000"].state == FAILED
+    assert "--warmup" in rows["warmup=1000"].reason
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_failure_of_the_machine_ends_all_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = sweep.setup.start_run
+
+    def full(given: dict[str, Any], *others: Any) -> Any:
+        if given["lr"] == 0.1:
+            raise MachineError("no space left")
+        return start(given, *others)
+
+    monkeypatch.setattr(sweep.setup, "start_run", full)
+    plan = plan_of(BASE + "[sweep]\nlr = [0.1, 0.2, 0.3, 0.4]\n", tmp_path)
+    with pytest.raises(MachineError, match="no space left"):
+        swept(plan, tmp_path / "out", 2)
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_another_sweep_or_folder_is_refused(tmp_path: Path) -> None:
+    plan = plan_of(BASE + "[sweep]\nlr = [0.1]\n", tmp_path)
+    swept(plan, tmp_path / "out")
+    other = plan_of(BASE.replace("steps = 9", "steps = 5") + "[sweep]\nlr = [0.1]\n", tmp_path)
+    with pytest.raises(InputError, match="holds a sweep with steps = 9, not 5"):
+        swept(other, tmp_path / "out", 2)
+    more = plan_of(BASE + "[sweep]\nlr = [0.1, 0.2]\n", tmp_path)
+    assert {row.state for row in swept(more, tmp_path / "out")[0].values()} == {COMPLETE}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").touch()
+    with pytest.raises(InputError, match="is there already, and no sweep"):
+        swept(plan, tmp_path / "mine")
+    with pytest.raises(InputError, match="does not divide 3 ranks"):
+        swept(plan, tmp_path / "new", 3, 2)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_results_in_files(whole: tuple[Plan, dict[str, Any], Path], tmp_path: Path) -> None:
+    plan, _, out = whole
+    rows = {name: sweep._row(out / "runs" / name, "") for name in plan.runs}
+    found = Outcome(plan, rows)
+    outcome.write(found, tmp_path, 2)
+    as_json = json.loads((tmp_path / "results.json").read_text())
+    accuracies = [one["test_accuracy"] for one in as_json["runs"] if one["state"] == COMPLETE]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert as_json["best"] == as_json["runs"][0]["name"] == found.best
+    assert as_json["chosen_by"] == "test_accuracy"
+    assert {one["state"] for one in as_json["runs"][-2:]} == {DIVERGES}
+    as_csv = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
+    assert [one["name"] for one in as_csv] == [one["name"] for one in as_json["runs"]]
+    said = page(tmp_path / "sweep.html")
+    for words in (
+        "Best run",
+        found.best,
+        "Test accuracy, %, over --lr",
+        "over --optimizer",
+        "diverged",
+        "test samples",
+    ):
+        assert words in said.words
+    assert "mpirun -n 2 ddpgd train" in said.words
+    Page((tmp_path / "sweep.svg").read_text())
+    lines = outcome.lines(found)
+    assert len(lines) == 7
+    assert lines[0].split() == ["lr", "optimizer", "accuracy", "loss", "steps", "seconds", "state"]
+
+
+def test_validation_samples_decide_where_there_are_some(tmp_path: Path) -> None:
+    names = ("a", "b")
+    plan = Plan({"validation": 100}, ("seed",), {name: {"seed": seed} for seed, name in enumerate(names)})
+    rows = {
+        "a": Row(tmp_path / "a", COMPLETE, accuracy=0.9, validation_accuracy=0.5),
+        "b": Row(tmp_path / "b", COMPLETE, accuracy=0.8, validation_accuracy=0.6),
+    }
+    assert Outcome(plan, rows).best == "b"
+    assert Outcome(Plan({}, ("seed",), plan.runs), rows).best == "a"
+    assert "validation" in outcome.lines(Outcome(plan, rows))[0]
+
+
+def test_a_grid_is_every_combination(tmp_path: Path) -> None:
+    plan = plan_of("[sweep]\nlr = [0.1, 0.2]\nhidden = [[64, 32], 8, []]\nerror_feedback = [false]\n", tmp_path)
+    assert list(plan.runs) == [
+        f"lr={lr},hidden={hidden},error_feedback=False" for lr in ("0.1", "0.2") for hidden in ("64-32", "8", "0")
+    ]
+    assert plan.options("lr=0.2,hidden=64-32,error_feedback=False")["hidden"] == (64, 32)
+
+
+def test_draws_depend_on_seed_name_and_number_alone(tmp_path: Path) -> None:
+    ranges = "lr = { low = 0.001, high = 1.0, log = true }\nmicro_batch = { low = 8, high = 64 }\n"
+    few = plan_of(f"[sweep]\nrandom = 5\n{ranges}", tmp_path)
+    many = plan_of(f"[sweep]\nrandom = 200\n{ranges}loss = ['cross-entropy']\n", tmp_path)
+    drawn = [(one["lr"], one["micro_batch"]) for one in many.runs.values()]
+    assert [(one["lr"], one["micro_batch"]) for one in few.runs.values()] == drawn[:5]
+    rates, batches = zip(*drawn, strict=True)
+    assert all(0.001 <= rate <= 1.0 for rate in rates)
+    assert 60 < sum(rate < 0.0316 for rate in rates) < 140
+    assert {min(batches), max(batches)} == {8, 64}
+    other = plan_of(f"[sweep]\nrandom = 5\nrandom_seed = 1\n{ranges}", tmp_path)
+    assert other.runs.keys().isdisjoint(few.runs)
+
+
+def test_names_are_safe_and_distinct(tmp_path: Path) -> None:
+    plan = plan_of(
+        f'[sweep]\ndata = ["/a/b", "/a/c", "a b"]\nhidden = [[{"1000, " * 40}8], [{"1000, " * 40}9]]\n', tmp_path
+    )
+    assert len(plan.runs) == 6
+    assert all(len(name) < 120 and "/" not in name and " " not in name for name in plan.runs)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lr = 1\n", r"has no table \[sweep\]"),
+        ("sweep = 3\n", r"has no table \[sweep\]"),
+        ("[sweep]\n", "varies no option"),
+        ("[sweep]\nrandom = 3\n", "varies no option"),
+        ("[sweep]\nlrr = [1]\n", "did you mean lr"),
+        ("lrr = 3\n[sweep]\nlr = [1]\n", "did you mean lr"),
+        ("[sweep]\nlr = 3\n", "is not a list of values"),
+        ("[sweep]\nlr = []\n", "is not a list of values"),
+        ("[sweep]\nlr = ['a']\n", "is not a finite number"),
+        ("lr = 0.1\n[sweep]\nlr = [1]\n", "lr varies in"),
+        ("epochs = 3\n[sweep]\nsteps = [1]\n", "steps varies in .*, and epochs stands above it"),
+        ("run_dir = 'x'\n[sweep]\nlr = [1]\n", "run_dir: a sweep sets it"),
+        ("[sweep]\nranks = [1]\n", "ranks: a sweep sets it"),
+        ("[sweep]\nlr = { low = 1, high = 2 }\n", "needs a number of draws"),
+        ("[sweep]\nrandom = 3\nlr = { low = 2, high = 1 }\n", "low must be below high"),
+        ("[sweep]\nrandom = 3\nlr = { low = 0, high = 1, log = true }\n", "above 0 where log"),
+        ("[sweep]\nrandom = 3\nlr = { low = 1 }\n", "is not a range"),
+        ("[sweep]\nrandom = 3\nlr = { low = 1, high = 2, step = 1 }\n", "is not a range"),
+        ("[sweep]\nrandom = 3\noptimizer = { low = 1, high = 2 }\n", "is no number"),
+        ("[sweep]\nrandom = 0\nlr = [1]\n", "random: 0 is not a number from 1 on"),
+        ("[sweep]\nrandom = 3\nrandom_seed = -1\nlr = [1]\n", "random_seed: -1"),
+        ("[sweep]\nlr = [-1, 1]\n", "run lr=-1: --lr -1.0: must be above 0"),
+        ("[sweep]\nschedule = ['cosine', 'step']\ndrops = [3]\n", "run schedule=cosine,drops=3: --drops is for"),
+        ("optimizer = 'sgd'\n[sweep]\nmomentum = [0.5]\n", "--momentum has no effect"),
+        (f"[sweep]\nseed = {list(range(200))}\nlr = {[1 + one for one in range(200)]}\n", "more than 10,000"),
+        ("[sweep", "not TOML"),
+    ],
+)
+def test_a_wrong_file_is_one_line_and_makes_nothing(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=said):
+        plan_of(text, tmp_path)
+    assert main(["sweep", "plan.toml"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.toml"]
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr.toml").write_text(BASE + 'transport = "threads"\nranks = 4\n[sweep]\nlr = [0.1, 0.01]\n')
+    assert main(["sweep", "lr.toml", "--ranks-per-run", "2"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == "all of it in lr, as a page in lr/sweep.html"
+    assert "chosen by accuracy on the test samples" in said.err
+    assert {path.name for path in (tmp_path / "lr").iterdir()} == {
+        *("runs", "sweep.json", "sweep.html", "sweep.svg", "results.csv", "results.json"),
+    }
+    assert main(["sweep", "lr.toml", "--ranks-per-run", "0"]) == 2
