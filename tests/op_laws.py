@@ -16,6 +16,7 @@ from ddpgd.kernels.words import (
     CONTROL_WORDS,
     CURSOR_WORDS,
     HISTORY_WORDS,
+    RATE_WORDS,
     TAIL_WORDS,
     Control,
     Cursor,
@@ -120,7 +121,7 @@ class Bench:
 
     def control(self, **set_words: float) -> Array:
         control = np.zeros(CONTROL_WORDS)
-        control[Control.LOSS_SCALE] = 1
+        control[[Control.LOSS_SCALE, Control.LR_FACTOR]] = 1
         for name, value in set_words.items():
             control[Control[name]] = value
         return self.ops.from_host(control)
@@ -513,16 +514,16 @@ class Decision:
         there = bench.control(**control)
         history = bench.nans((4, HISTORY_WORDS), np.float64)
         places = ops.from_host(cursor)
-        lrs = ops.from_host(np.array([9, 8, 7, 0.3]))
+        rates = ops.from_host(np.array([[9, 0], [8, 0], [7, 0], [0.3, 0.6]]))
         grads = bench.vector(np.full(BLOCK, fill))
         copies = [ops.from_host(np.array(ops.to_host(array))) for array in (places, there, history)]
-        ops.decide(grads, bench.vector(words_of_tail), lrs, places, there, history, policy)
+        ops.decide(grads, bench.vector(words_of_tail), rates, places, there, history, policy)
         self.control = np.array(ops.to_host(there))
         self.cursor = np.array(ops.to_host(places))
         rows = np.array(ops.to_host(history))
         norms = bench.vector(np.zeros(1))
         ops.squared_norms(grads.reshape(1, BLOCK), norms)
-        ops.decide_by_norms(norms, bench.vector(words_of_tail), lrs, *copies, policy)
+        ops.decide_by_norms(norms, bench.vector(words_of_tail), rates, *copies, policy)
         for array, found in zip(copies, (self.cursor, self.control, rows), strict=True):
             np.testing.assert_array_equal(np.array(ops.to_host(array)), found)
         assert np.isnan(np.delete(rows, 2, axis=0)).all()
@@ -539,6 +540,7 @@ def test_decide_on_a_good_step(bench: Bench) -> None:
         5,
         0,
     ]
+    assert done.control[[Control.MOMENTUM, Control.CLIP_VALUE]].tolist() == [0.6, 0]
     assert done.cursor[:3].tolist() == [200, 4, 7]
     assert done.row[: Tail.CORRECT].tolist() == [12, 8]
     wanted = {History.LR: 0.3, History.GRAD_NORM: norm, History.APPLIED: 1, History.OVERFLOWED: 0}
@@ -556,7 +558,7 @@ def test_the_norms_of_blocks_make_the_norm_of_the_vector(bench: Bench, num_block
     for by_norms in (False, True):
         cursor, control = ops.zeros((CURSOR_WORDS,), np.int64), bench.control()
         history = ops.zeros((4, HISTORY_WORDS), np.float64)
-        words = bench.vector(words_of_tail), ops.zeros((4,), np.float64), cursor, control, history, POLICY
+        words = bench.vector(words_of_tail), ops.zeros((4, RATE_WORDS), np.float64), cursor, control, history, POLICY
         if by_norms:
             norms = bench.vector(np.zeros(num_blocks))
             ops.squared_norms(grads.reshape(num_blocks, BLOCK), norms)
@@ -565,6 +567,17 @@ def test_the_norms_of_blocks_make_the_norm_of_the_vector(bench: Bench, num_block
             ops.decide(grads, *words)
         found.append(float(np.array(ops.to_host(history))[0, History.GRAD_NORM]))
     assert found[0] == found[1] > 0
+
+
+def test_decide_lowers_the_learning_rate(bench: Bench) -> None:
+    done = Decision(bench, LR_FACTOR=0.1)
+    assert done.control[[Control.LR, Control.LR_FACTOR]].tolist() == [0.3 * 0.1, 0.1]
+    assert done.row[History.LR] == 0.3 * 0.1
+
+
+def test_decide_hands_on_the_bound_of_elements(bench: Bench) -> None:
+    done = Decision(bench, POLICY._replace(clip_value=0.25))
+    assert done.control[[Control.SCALE, Control.CLIP_VALUE]].tolist() == [1 / 8, 0.25]
 
 
 def test_decide_clips(bench: Bench) -> None:
@@ -640,14 +653,22 @@ def hyper_of(rule: Rule) -> dict[str, float]:
 
 
 def wanted_update(
-    rule: Rule, vectors: Sequence[Array], weight_decay: float, lr: float, scale: float, t: int
+    rule: Rule,
+    vectors: Sequence[Array],
+    weight_decay: float,
+    lr: float,
+    scale: float,
+    t: int,
+    clip_value: float = np.inf,
+    **hyper: float,
 ) -> list[Array]:
     """Returns params, grads and state after an update, by the formula in the rule's row, in float64."""
     params, grads, *state = (vector.astype(np.float64) for vector in vectors)
     joined = 0.0 if rule.decoupled else weight_decay
-    names = {"g": scale * grads + joined * params, "lr": lr, "t": t, "sqrt": np.sqrt, "sign": np.sign}
+    mean = np.clip(scale * grads, -clip_value, clip_value)
+    names = {"g": mean + joined * params, "lr": lr, "t": t, "sqrt": np.sqrt, "sign": np.sign}
     names |= {"weight_decay": weight_decay, "params": params}
-    names |= dict(zip(rule.state, state, strict=True)) | hyper_of(rule)
+    names |= dict(zip(rule.state, state, strict=True)) | hyper_of(rule) | hyper
     exec(rule.formula, {}, names)
     return [params - names["change"], grads, *(names[vector] for vector in rule.state)]
 
@@ -683,6 +704,28 @@ def test_updates(bench: Bench, rng: np.random.Generator, rule: Rule, weight_deca
     kept, weights = _update(bench, rule, vectors, weight_decay, LR=0.1, SCALE=0.5, APPLY=0, UPDATE=3)
     np.testing.assert_array_equal(kept, vectors)
     np.testing.assert_array_equal(weights, _stored(bench, vectors[0]))
+
+
+@over_rules
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_updates_clip_elements(bench: Bench, rng: np.random.Generator, rule: Rule, weight_decay: float) -> None:
+    vectors = [vector.astype(bench.ops.vector_dtype) for vector in vectors_of(rule, rng, 1021)]
+    vectors[1][0] = 1000
+    got, _ = _update(bench, rule, vectors, weight_decay, LR=0.1, SCALE=0.5, APPLY=1, UPDATE=3, CLIP_VALUE=0.25)
+    for held, wanted in zip(got, wanted_update(rule, vectors, weight_decay, 0.1, 0.5, 3, 0.25), strict=True):
+        bench.check(rule.name, bench.vector(held), wanted)
+    loose, _ = _update(bench, rule, vectors, weight_decay, LR=0.1, SCALE=0.5, APPLY=1, UPDATE=3, CLIP_VALUE=501)
+    unbounded, _ = _update(bench, rule, vectors, weight_decay, LR=0.1, SCALE=0.5, APPLY=1, UPDATE=3)
+    np.testing.assert_array_equal(loose, unbounded)
+
+
+@pytest.mark.parametrize("rule", [pytest.param(rule, id=name) for name, rule in RULES.items() if rule.momentum])
+def test_updates_take_the_momentum_of_the_step(bench: Bench, rng: np.random.Generator, rule: Rule) -> None:
+    vectors = [vector.astype(bench.ops.vector_dtype) for vector in vectors_of(rule, rng, 1021)]
+    got, _ = _update(bench, rule, vectors, 0.01, LR=0.1, SCALE=0.5, APPLY=1, UPDATE=3, MOMENTUM=0.7)
+    wanted_vectors = wanted_update(rule, vectors, 0.01, 0.1, 0.5, 3, **{rule.momentum: 0.7})
+    for held, wanted in zip(got, wanted_vectors, strict=True):
+        bench.check(rule.name, bench.vector(held), wanted)
 
 
 def _stored(bench: Bench, params: Array) -> Array:

@@ -150,6 +150,9 @@ class Config(FederatedOptions):
         float,
     )
     clip_norm: float = fixed_option(0.0, "optimizer", "largest norm of the mean gradient; 0: no clipping", float)
+    clip_value: float = fixed_option(
+        0.0, "optimizer", "largest magnitude of an element of the mean gradient; 0: no clipping", float
+    )
     non_finite: Literal["stop", "skip"] = fixed_option(
         "stop", "optimizer", "what to do about a gradient with NaN or infinity", choices=("stop", "skip")
     )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ddpgd.comm.wires import WIRES, Kind
+from ddpgd.config import optimization
 from ddpgd.config.federated import FEDERATED_OPTIONS, RANGES, refusals
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag
 from ddpgd.errors import InputError
@@ -56,6 +57,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "warmup": (0, _HUGE, "at least 0"),
     "weight_decay": (0, math.inf, "at least 0"),
     "clip_norm": (0, math.inf, "at least 0"),
+    "clip_value": (0, math.inf, "at least 0"),
     "evaluate_every": (1, _HUGE, "at least 1"),
     "topk_density": (1e-6, 1, "above 0 and at most 1, as in 0.01"),
     "topk_warmup": (0, _HUGE, "at least 0"),
@@ -122,6 +124,7 @@ def validate(config: Config) -> None:
             f"--reduce fast hands sums to the MPI library, which does not know --wire {config.wire}; type --reduce ordered"
         )
     _validate_exchange(config)
+    _raise_first(optimization.refusals(config))
     _validate_grid(config)
     if config.error_feedback and wire.kind is Kind.EXACT:
         raise InputError(f"--error-feedback has no effect: --wire {config.wire} loses nothing; type --wire float16")
@@ -206,7 +209,12 @@ def _validate_federated(config: Config) -> None:
         raise InputError(
             f"{what}: residuals would have to wait until a client is asked again; type --wire int8 without feedback"
         )
-    for is_wrong, line in refusals(config):
+    _raise_first(refusals(config))
+
+
+def _raise_first(faults: Iterable[tuple[bool, str]]) -> None:
+    """InputError with the line of the first fault that is one."""
+    for is_wrong, line in faults:
         if is_wrong:
             raise InputError(line)
 

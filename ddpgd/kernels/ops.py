@@ -200,21 +200,29 @@ class Ops(Protocol):
         """
 
     def decide(
-        self, grads: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
+        self, grads: Array, tail: Array, rates: Array, cursor: Array, control: Array, history: Array, policy: Policy
     ) -> None:
         """Decides, alike on all ranks, from the summed gradient (n,) and its tail (TAIL_WORDS,).
 
         scale = 1 / (SAMPLES LOSS_SCALE); norm = sqrt(squared norm of grads) scale. Is NON_FINITE 0 and the norm finite,
         and the run not HALTED: APPLY = 1, UPDATE grows by 1, SCALE = scale, times clip_norm / norm where that is
-        less than 1; LR = lrs[cursor[STEP]], lrs float64. Else APPLY = 0, and, where only the norm is not finite and the
-        loss scale may and can (> 1) be halved, it is; else HALTED = 1, and nothing is applied until the host clears it.
+        less than 1; LR and MOMENTUM are the words of rates[cursor[STEP]], LR times LR_FACTOR, rates float64 (steps,
+        RATE_WORDS); CLIP_VALUE = clip_value. Else APPLY = 0, and, where only the norm is not finite and the loss scale
+        may and can (> 1) be halved, it is; else HALTED = 1, and nothing is applied until the host clears it.
         With SAMPLES 0, where a rank updates by itself and has none: scale 0, APPLY = 0, and HALTED stays as it is.
         history[cursor[RECORD] % its rows] tells the step; cursor moves on: FIRST by global_batch, STEP and RECORD by 1.
         control float64 (CONTROL_WORDS,), history float64 (rows, HISTORY_WORDS), whose other words are left as they are.
         """
 
     def decide_by_norms(
-        self, block_norms: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
+        self,
+        block_norms: Array,
+        tail: Array,
+        rates: Array,
+        cursor: Array,
+        control: Array,
+        history: Array,
+        policy: Policy,
     ) -> None:
         """Decides as `decide`, from the squared norms of grads' blocks of 1,024: float32 (n / 1024,), overwritten."""
 
@@ -231,7 +239,8 @@ class Ops(Protocol):
     ) -> None:
         """params -= change, by the formula called `rule` in the table `optim.rules.RULES`.
 
-        A formula reads g = SCALE grads + weight_decay params, lr = LR, t = UPDATE, and the hyper-parameters `hyper`; it
+        A formula reads g = SCALE grads + weight_decay params, lr = LR, t = UPDATE, and the hyper-parameters `hyper`, of
+        which MOMENTUM takes the place of the first, and CLIP_VALUE bounds elements of SCALE grads, unless they are 0. It
         reads and changes the vectors `state`. Hyper-parameters and vectors come in the table's order. params, grads and
         the vectors are (n,); grads stays as it is. weights, which `round_weights` made, follows params.
         Nothing happens where APPLY is 0. Elements that are zero in all vectors (the padding between tensors) stay zero.

@@ -41,9 +41,26 @@ class Control(IntEnum):
     """Applied steps since the loss scale last changed, or was found at its largest."""
     HALTED = 6
     """1: a gradient was not finite, and nothing is applied any more."""
+    MOMENTUM = 7
+    """The rule's first hyper-parameter in this update; 0: it is the rule's own."""
+    CLIP_VALUE = 8
+    """The largest magnitude of an element of the mean gradient; 0: any."""
+    LR_FACTOR = 9
+    """Factor on the schedule's learning rates, which evaluations lower."""
 
 
-CONTROL_WORDS = 8
+CONTROL_WORDS = 10
+
+
+class Rate(IntEnum):
+    """Float64 words of a step's row in the schedule of an epoch."""
+
+    LR = 0
+    MOMENTUM = 1
+    """As `Control.MOMENTUM`."""
+
+
+RATE_WORDS = 2
 
 
 class Cursor(IntEnum):
@@ -52,7 +69,7 @@ class Cursor(IntEnum):
     FIRST = 0
     """Where the step's samples begin in the epoch's order."""
     STEP = 1
-    """The step within its epoch: the row of its learning rate."""
+    """The step within its epoch: the row of its rates."""
     RECORD = 2
     """Steps decided so far: its remainder is the row of the history that comes next."""
     EPOCH = 3
@@ -80,11 +97,12 @@ HISTORY_WORDS = TAIL_WORDS + 8
 class Policy(NamedTuple):
     """The part of the configuration that `Ops.decide` reads.
 
-    `clip_norm` 0 clips nothing. `growth_interval` 0 leaves the loss scale as it is; else it is doubled after so many
-    good steps, up to `largest_loss_scale`, and halved where it made a gradient overflow.
+    `clip_norm` and `clip_value` 0 clip nothing. `growth_interval` 0 leaves the loss scale as it is; else it is doubled
+    after so many good steps, up to `largest_loss_scale`, and halved where it made a gradient overflow.
     """
 
     global_batch: int
     clip_norm: float
     growth_interval: int
     largest_loss_scale: float
+    clip_value: float = 0.0

@@ -22,8 +22,8 @@ from ddpgd.lab.verdict import Progress
 from ddpgd.optim.rules import RULES
 from ddpgd.run.build_parts import learning_rates
 
-WORK_OPTIONS = ("optimizer", "lr", "steps", "momentum", "weight_decay", "schedule", "restarts", "drops", "drop_factor",
-                "end_factor", "warmup", "seed")  # fmt: skip
+WORK_OPTIONS = ("optimizer", "lr", "steps", "momentum", "weight_decay", "clip_norm", "clip_value", "schedule",
+                "restarts", "drops", "drop_factor", "end_factor", "warmup", "seed")  # fmt: skip
 """Options of `train` that `descend` has as well."""
 
 DEFAULTS: dict[str, Any] = {"optimizer": "sgd", "schedule": "constant", "weight_decay": 0.0, "steps": 50}
@@ -154,7 +154,8 @@ def _descend(function: Function, config: Config, flags: Mapping[str, Any], batch
     else:
         options = {name: getattr(config, name) for name in RULES[config.optimizer].options}
         rates = learning_rates(config, config.steps)
-        step = Method(config.optimizer, rates, size, config.weight_decay, flags.get("mistake", ""), **options)
+        clips = config.clip_norm, config.clip_value
+        step = Method(config.optimizer, rates, size, config.weight_decay, *clips, flags.get("mistake", ""), **options)
     return descent.descend(function, step, config.steps, tolerance, batch, config.seed, transport)
 
 

@@ -40,17 +40,20 @@ class Method:
 
     Args:
         rule: Its name.
-        schedule: step (from 0) -> learning rate.
-        weight_decay: As of `ddpgd train`.
+        schedule: step (from 0) -> rates.
+        weight_decay, clip_norm, clip_value: As of `ddpgd train`.
         mistake: A key of MISTAKES; empty: none.
         options: Hyper-parameters by name.
     """
 
     def __init__(
-        self, rule: str, schedule: Schedule, size: int, weight_decay: float, mistake: str, **options: float
-    ) -> None:
+        self, rule: str, schedule: Schedule, size: int, weight_decay: float, clip_norm: float, clip_value: float,
+        mistake: str, **options: float,
+    ) -> None:  # fmt: skip
         self._optimizer = rules.make(rule, Reference(np.float64), size, weight_decay, **options)
         self._schedule = schedule
+        self._clip_norm = clip_norm
+        self._clip_value = clip_value
         self._mistake = mistake
         self._all_grads = np.zeros(size)
 
@@ -58,12 +61,18 @@ class Method:
         """Returns the point after `point` (P,), where the gradient is `grads`; `number`: steps so far."""
         self._all_grads += grads
         control = np.zeros(CONTROL_WORDS)
-        control[[Control.SCALE, Control.APPLY, Control.UPDATE]] = -1 if self._mistake == "plus" else 1, 1, number + 1
-        control[Control.LR] = self._schedule(number)
+        control[[Control.APPLY, Control.UPDATE, Control.CLIP_VALUE]] = 1, number + 1, self._clip_value
+        control[[Control.LR, Control.MOMENTUM]] = self._schedule(number)
         after = point.copy()
         taken = self._all_grads if self._mistake == "forgotten-zero-grad" else grads
+        control[Control.SCALE] = self._scale(float(np.linalg.norm(taken)))
         self._optimizer.update(after, taken.copy(), control, after)
         return after
+
+    def _scale(self, norm: float) -> float:
+        """Returns the factor on a gradient of this norm."""
+        clipped = self._clip_norm / norm if 0 < self._clip_norm < norm else 1.0
+        return -clipped if self._mistake == "plus" else clipped
 
 
 def descend(

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from ddpgd.kernels.ops import Array, Ops
 
+MOMENTA = ("momentum", "beta1")
+"""Hyper-parameters that are momenta: of earlier gradients' sum, or of their mean."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -45,6 +48,12 @@ class Rule:
     def options(self) -> tuple[str, ...]:
         """The options that are hyper-parameters of this rule."""
         return tuple(name for name, value in self.hyper.items() if value is None)
+
+    @property
+    def momentum(self) -> str:
+        """The hyper-parameter that a schedule may cycle, which is the first; empty: the rule has no momentum."""
+        first = next(iter(self.hyper), "")
+        return first if first in MOMENTA else ""
 
 
 _ROWS = (

@@ -3,9 +3,18 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-Schedule = Callable[[int], float]
-"""step (from 0) -> learning rate of that step."""
+
+class Rates(NamedTuple):
+    """The learning rate of a step, and the momentum that takes the place of the rule's own; 0: none does."""
+
+    lr: float
+    momentum: float = 0.0
+
+
+Schedule = Callable[[int], Rates]
+"""step (from 0) -> rates of that step."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +75,10 @@ def make(name: str, lr: float, total_steps: int, warmup_steps: int, **options: f
     curve, remaining = SCHEDULES[name], max(1, total_steps - warmup_steps)
     values = [options[option] for option in curve.options]
 
-    def schedule(step: int) -> float:
+    def schedule(step: int) -> Rates:
         if step < warmup_steps:
-            return lr * (step + 1) / warmup_steps
-        return lr * curve.factor(min(1.0, (step - warmup_steps) / remaining), *values)
+            return Rates(lr * (step + 1) / warmup_steps)
+        return Rates(lr * curve.factor(min(1.0, (step - warmup_steps) / remaining), *values))
 
     return schedule
 

@@ -36,7 +36,7 @@ def policy(config: Config, batch: int) -> Policy:
     """
     growth_interval = LOSS_SCALE_GROWTH_STEPS if config.precision == "float16" else 0
     clip_norm = 0.0 if WIRES[config.wire].takes_momentum and config.sync == "every-step" else config.clip_norm
-    return Policy(batch, clip_norm, growth_interval, LARGEST_LOSS_SCALE)
+    return Policy(batch, clip_norm, growth_interval, LARGEST_LOSS_SCALE, config.clip_value)
 
 
 def state(

@@ -33,7 +33,7 @@ SIDE = 1024
 """Rows and columns of the product whose rate stands for the machine."""
 
 WORK_OPTIONS = ("hidden", "activation", "loss", "global_batch", "micro_batch", "accumulate", "optimizer", "lr", "momentum",
-                "weight_decay", "clip_norm", "schedule")  # fmt: skip
+                "weight_decay", "clip_norm", "clip_value", "schedule")  # fmt: skip
 """Options of `train` that `profile` has as well."""
 
 _PRODUCTS = {

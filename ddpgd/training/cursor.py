@@ -1,4 +1,4 @@
-"""The data cursor: an epoch's order and learning rates where the backend computes, and the position in them.
+"""The data cursor: an epoch's order, learning rates and momenta where the backend computes, and the position in them.
 
 The next epoch's order is made in a thread while this one trains: on a device, sorting costs as much as hundreds of steps.
 """
@@ -7,16 +7,19 @@ import numpy as np
 
 from ddpgd.data.batches import Batches
 from ddpgd.kernels.ops import Ops
-from ddpgd.kernels.words import CURSOR_WORDS, Cursor
+from ddpgd.kernels.words import CURSOR_WORDS, RATE_WORDS, Cursor
 from ddpgd.optim.schedules import Schedule
 
 
 class DataCursor:
-    """order int64 (num_samples,), lrs float64 (steps_per_epoch,), cursor int64 (CURSOR_WORDS,), which steps move on."""
+    """order int64 (num_samples,), rates float64 (steps_per_epoch, RATE_WORDS), and cursor int64 (CURSOR_WORDS,).
+
+    Steps move the cursor on.
+    """
 
     def __init__(self, ops: Ops, batches: Batches, schedule: Schedule) -> None:
         self.order = ops.empty((batches.num_samples,), np.int64)
-        self.lrs = ops.empty((batches.steps_per_epoch,), np.float64)
+        self.rates = ops.empty((batches.steps_per_epoch, RATE_WORDS), np.float64)
         self.cursor = ops.zeros((CURSOR_WORDS,), np.int64)
         self._ops = ops
         self._batches = batches
@@ -40,7 +43,7 @@ class DataCursor:
         if self._batches.epoch(step) != self._epoch:
             self._epoch = self._batches.epoch(step)
             steps = range(step - within, step - within + self._batches.steps_per_epoch)
-            self._ops.upload(np.array([self._schedule(number) for number in steps]), self.lrs)
+            self._ops.upload(np.array([self._schedule(number) for number in steps]), self.rates)
             self._ops.upload(self._batches.order(self._epoch), self.order)
             self._batches.prepare(self._epoch + 1)
         cursor = np.zeros(CURSOR_WORDS, np.int64)

@@ -72,6 +72,7 @@ class TrainState:
         control[Control.UPDATE] = counters.updates
         control[Control.LOSS_SCALE] = counters.loss_scale or initial_loss_scale
         control[Control.GOOD_STEPS] = counters.good_steps
+        control[Control.LR_FACTOR] = 1
         return cls(vector, ops.round_weights(vector), ops.from_host(control), counters, shares, held, optimizer)
 
     def read_loss_scale(self, ops: Ops) -> None:

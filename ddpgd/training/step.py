@@ -151,7 +151,7 @@ class Step:
         ops, at, state, norms = self._ops, self._cursor, self.state, self.exchange.block_norms
         decide, summed = (ops.decide, grads) if norms is None else (ops.decide_by_norms, norms)
         with ops.fused():
-            decide(summed, tail, at.lrs, at.cursor, state.control, self._history, self._policy)
+            decide(summed, tail, at.rates, at.cursor, state.control, self._history, self._policy)
             self._optimizer.update(*self._own_parts, state.control, self._own_weights)
 
     def share_params(self) -> None:

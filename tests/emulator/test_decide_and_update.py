@@ -27,6 +27,8 @@ ORDERS = ("forward", "reverse", "random:3")
 DECISIONS: dict[str, dict[str, float]] = {
     "applied": {},
     "clipped": {"clip_norm": 0.01},
+    "clipped by value": {"clip_value": 0.01},
+    "with momentum": {"momentum": 0.7, "lr_factor": 0.5},
     "idle": {"samples": 0.0},
     "halted": {"halted": 1.0},
     "a loss that is not finite": {"non_finite": 1.0},
@@ -48,15 +50,18 @@ def decided(rule: str, num_blocks: int, precision: str, fused: bool, **given: fl
         grads[size - 1] = np.inf
     words, tail, cursor = np.zeros(CONTROL_WORDS), np.zeros(TAIL_WORDS, np.float32), np.zeros(CURSOR_WORDS, np.int64)
     words[[Control.LOSS_SCALE, Control.HALTED]] = 8.0, given.get("halted", 0.0)
+    words[Control.LR_FACTOR] = given.get("lr_factor", 1.0)
     tail[[Tail.SAMPLES, Tail.NON_FINITE]] = given.get("samples", 32.0), given.get("non_finite", 0.0)
     cursor[Cursor.RECORD] = 6
     control, summed, at = (ops.from_host(array) for array in (words, tail, cursor))
-    lrs, history = ops.from_host(np.array([0.1, 0.2, 0.3])), ops.zeros((7, HISTORY_WORDS), np.float64)
-    policy = Policy(32, given.get("clip_norm", 0.0), int(given.get("growth_interval", 0)), 2.0**15)
+    momentum, history = given.get("momentum", 0.0), ops.zeros((7, HISTORY_WORDS), np.float64)
+    rates = ops.from_host(np.array([[0.1, momentum], [0.2, momentum], [0.3, momentum]]))
+    clip_norm, clip_value = given.get("clip_norm", 0.0), given.get("clip_value", 0.0)
+    policy = Policy(32, clip_norm, int(given.get("growth_interval", 0)), 2.0**15, clip_value)
     weights, hyper = ops.round_weights(params), [0.5 / (number + 1) for number in range(len(ELEMENTWISE[rule].hyper))]
 
     def work() -> None:
-        ops.decide(grads, summed, lrs, at, control, history, policy)
+        ops.decide(grads, summed, rates, at, control, history, policy)
         ops.update(rule, params, grads, state, control, 0.01, hyper, weights)
 
     for _ in range(2):
@@ -82,6 +87,13 @@ def same(rule: str, num_blocks: int, precision: str = "float32", order: str = "f
 @pytest.mark.parametrize("decision", DECISIONS)
 def test_every_rule_and_decision(rule: str, decision: str) -> None:
     assert same(rule, 3, **DECISIONS[decision])
+
+
+@pytest.mark.parametrize("decision", ["clipped by value", "with momentum"])
+def test_what_a_decision_hands_on_counts(decision: str) -> None:
+    with fake_cupy.install():
+        plain, given = (decided("momentum", 3, "float32", True, **one)[0] for one in ({}, DECISIONS[decision]))
+    assert plain[0] != given[0]
 
 
 @pytest.mark.parametrize("num_blocks", [1, 2, 31, 33, 133, 300])

@@ -227,3 +227,13 @@ def test_expressions_equal_python() -> None:
     known = {name: getattr(math, name) for name in ("exp", "sin", "cos", "sqrt", "tanh", "log", "pi", "e")}
     known |= {"abs": abs, "relu": lambda x: max(x, 0), "sigmoid": lambda x: 1 / (1 + math.exp(-x)), "x": 0.7, "y": 1.3}
     assert made.loss(0).data == pytest.approx(eval(text, known), rel=1e-14)
+
+
+def test_clipping_bounds_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    """The gradient of 4 x^2 + y^2 in (3, 4) is (24, 8): clipped to (1, 1), or to a norm of 1."""
+    line = "4*x**2+y**2 --from 3,4 --lr 0.5 --steps 1"
+    assert point(said(capsys, line, "--clip-value", "1")) == pytest.approx([2.5, 3.5])
+    norm = math.hypot(24, 8)
+    assert point(said(capsys, line, "--clip-norm", "1")) == pytest.approx([3 - 12 / norm, 4 - 4 / norm], rel=1e-5)
+    unclipped = [point(said(capsys, line, *more)) for more in ((), ("--clip-value", "30"), ("--clip-norm", "30"))]
+    assert unclipped == [[-9.0, 0.0]] * 3

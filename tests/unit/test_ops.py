@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 from ddpgd.config.schema import Config
 from ddpgd.kernels.reference.backend import Reference
-from ddpgd.kernels.words import BLOCK, CONTROL_WORDS, CURSOR_WORDS, HISTORY_WORDS, TAIL_WORDS, Control, Policy, Tail
+from ddpgd.kernels.words import (
+    BLOCK,
+    CONTROL_WORDS,
+    CURSOR_WORDS,
+    HISTORY_WORDS,
+    RATE_WORDS,
+    TAIL_WORDS,
+    Control,
+    Policy,
+    Tail,
+)
 from ddpgd.model.layers import dense_layers
 from ddpgd.model.network import Network
 from ddpgd.optim.rules import ELEMENTWISE, RULES, Rule
@@ -36,6 +46,7 @@ def steady_control(apply: bool = True) -> Array:
     """Control words of a step that is applied, with a learning rate of 0.1."""
     control = np.zeros(CONTROL_WORDS)
     control[[Control.LR, Control.SCALE, Control.APPLY, Control.UPDATE, Control.LOSS_SCALE]] = 0.1, 0.5, apply, 3, 1
+    control[Control.LR_FACTOR] = 1
     return control
 
 
@@ -75,7 +86,7 @@ def _calls(ops: Reference, rng: np.random.Generator) -> dict[str, tuple[Callable
         "squared_norms": (ops.squared_norms, [real(2, 3 * BLOCK), real(2)], {1}),
         "decide": (
             ops.decide,
-            [real(BLOCK), tail(), np.arange(9.0), cursor, control, np.zeros((2, HISTORY_WORDS)), policy],
+            [real(BLOCK), tail(), np.ones((9, RATE_WORDS)), cursor, control, np.zeros((2, HISTORY_WORDS)), policy],
             {3, 4, 5},
         ),
         "update_matrix": (
@@ -180,14 +191,14 @@ def test_a_second_step_allocates_nothing(rng: np.random.Generator, activation: s
     images, labels = rng.integers(0, 256, (2000, 300), dtype=np.uint8), rng.integers(0, 10, 2000, dtype=np.uint8)
     order, cursor = rng.permutation(2000), np.zeros(CURSOR_WORDS, np.int64)
     grads, tails = np.zeros((1, model.layout.size), np.float32), np.zeros((1, TAIL_WORDS), np.float32)
-    control, history, lrs = steady_control(), np.zeros((4, HISTORY_WORDS)), np.full(9, 0.01)
+    control, history, rates = steady_control(), np.zeros((4, HISTORY_WORDS)), np.tile([0.01, 0.0], (9, 1))
     policy, total = Policy(rows, 1.0, 0, 1.0), grads[0]
 
     def step() -> None:
         cursor[0] = 0
         model.load(images, labels, order, cursor, 0, rows)
         model.gradient(params, params, rows, rows, control, grads, tails)
-        ops.decide(total, tails[0], lrs, cursor, control, history, policy)
+        ops.decide(total, tails[0], rates, cursor, control, history, policy)
         rule.update(params, total, control, params)
 
     step()

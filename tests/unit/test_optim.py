@@ -68,6 +68,17 @@ def test_steps_worked_out_by_hand(
         np.testing.assert_allclose(params, wanted, rtol=1e-6)
 
 
+def test_elements_are_clipped_before_weight_decay_joins_them() -> None:
+    """g = [0.5, -0.5, 0.2] of means [3, -4, 0.2]; weight decay 0.5 of [1, 2, 4] joins: [1, 0.5, 2.2]."""
+    words = control(0.1, 0.5, 1)
+    words[Control.CLIP_VALUE] = 0.5
+    params = np.array([1, 2, 4], np.float32)
+    rules.make("sgd", Reference(), 3, 0.5).update(params, np.array([6, -8, 0.4], np.float32), words, params)
+    np.testing.assert_allclose(params, [0.9, 1.95, 3.78], rtol=1e-6)
+    rules.make("sgd", Reference(), 3, 0.0).update(params, np.array([6, -8, 0.4], np.float32), words, params)
+    np.testing.assert_allclose(params, [0.85, 2.0, 3.76], rtol=1e-6)
+
+
 @over_rules
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_padding_stays_zero(name: str, weight_decay: float) -> None:

@@ -1,20 +1,23 @@
 """Learning rates at the steps where the formula can be read off."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from ddpgd.config.schema import OPTIONS
 from ddpgd.optim import schedules
-from ddpgd.optim.schedules import SCHEDULES, Schedule
+from ddpgd.optim.schedules import SCHEDULES
 
 over_schedules = pytest.mark.parametrize("name", SCHEDULES)
 
 
-def schedule(name: str, lr: float, total_steps: int, warmup_steps: int, **options: float) -> Schedule:
-    """The schedule of that name, with the defaults of options that are not given."""
+def schedule(name: str, lr: float, total_steps: int, warmup_steps: int, **options: float) -> Callable[[float], float]:
+    """The learning rates of the schedule of that name, with the defaults of options that are not given."""
     defaults = {option: OPTIONS[option].default for option in SCHEDULES[name].options}
-    return schedules.make(name, lr, total_steps, warmup_steps, **defaults | options)
+    made: Callable[..., Any] = schedules.make(name, lr, total_steps, warmup_steps, **defaults | options)
+    return lambda step: made(step).lr
 
 
 @pytest.mark.parametrize(

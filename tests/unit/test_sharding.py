@@ -18,6 +18,7 @@ from runs import records, train
 
 WAYS: dict[str, dict[str, Any]] = {
     **{f"{rule}, clipped": {"optimizer": rule, "clip_norm": 0.2} for rule in RULES},
+    "elements clipped": {"clip_value": 0.01},
     **{wire: {"wire": wire} for wire in WIRES},
     "fast": {"reduce": "fast"},
     "one micro-batch, so that some ranks have none": {"global_batch": 14, "micro_batch": 7},

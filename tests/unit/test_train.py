@@ -51,6 +51,7 @@ CONFIGURATIONS: dict[str, Record] = {
     "fewer micro-batches than ranks": {"global_batch": 3, "micro_batch": 1, "optimizer": "sgd"},
     "one micro-batch": {"global_batch": 20, "micro_batch": 20, "activation": "tanh"},
     "no hidden layer": {"hidden": (), "loss": "mse", "weight_decay": 0.01, "clip_norm": 0.5},
+    "elements clipped": {"clip_value": 0.01, "optimizer": "nesterov"},
     "across epochs": {"global_batch": 128, "micro_batch": 9, "warmup": 3, "activation": "sigmoid", "init": "xavier"},
 }
 ON_MANY_RANKS = "fewer micro-batches than ranks"
@@ -333,19 +334,34 @@ def test_the_learning_rate_is_scaled_once(tmp_path: Path) -> None:
     assert {record["lr"] for record in records(tmp_path / "run")} == {0.2}
 
 
+def _moves(run: Path) -> NDArray[np.float64]:
+    """Each param's change in a run that began with seed 0."""
+    _, saved = checkpoint_search.find(run, print)
+    layout = dense_layout((784, 12, 10))
+    first = initialise(layout, "he", 0)
+    moves = [saved.arrays[f"params.{tensor.name}"] - tensor.view(first) for tensor in layout.tensors]
+    return np.concatenate([move.astype(np.float64).ravel() for move in moves])
+
+
 @pytest.mark.parametrize("world_size", [1, 3])
 @pytest.mark.parametrize("clip_norm", [0.0, 0.01, 1e6])
 def test_a_step_is_as_long_as_its_clipped_gradient(clip_norm: float, world_size: int, tmp_path: Path) -> None:
     options = {"optimizer": "sgd", "schedule": "constant", "lr": 0.5, "clip_norm": clip_norm, "weight_decay": 0.0}
     train(tmp_path / "run", world_size, steps=1, **options)
     [record] = records(tmp_path / "run")
-    _, saved = checkpoint_search.find(tmp_path / "run", print)
-    layout = dense_layout((784, 12, 10))
-    first = initialise(layout, "he", 0)
-    moves = [saved.arrays[f"params.{tensor.name}"] - tensor.view(first) for tensor in layout.tensors]
-    moved = math.sqrt(sum(float((move.astype(np.float64) ** 2).sum()) for move in moves))
+    moved = float(np.linalg.norm(_moves(tmp_path / "run")))
     assert record["grad_norm"] > 0.1
     assert moved == pytest.approx(0.5 * (0.01 if clip_norm == 0.01 else record["grad_norm"]), rel=1e-4)
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_each_element_of_a_step_is_clipped(world_size: int, tmp_path: Path) -> None:
+    options = {"optimizer": "sgd", "schedule": "constant", "lr": 0.5, "weight_decay": 0.0, "steps": 1}
+    train(tmp_path / "free", world_size, **options)
+    train(tmp_path / "clipped", world_size, clip_value=0.01, **options)
+    free = _moves(tmp_path / "free")
+    assert np.abs(free).max() > 0.02
+    np.testing.assert_allclose(_moves(tmp_path / "clipped"), np.clip(free, -0.005, 0.005), atol=1e-7)
 
 
 @pytest.mark.parametrize("world_size", [1, 3])

@@ -212,21 +212,28 @@ class Cuda:
 
     @fusable
     def decide(
-        self, grads: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
+        self, grads: Array, tail: Array, rates: Array, cursor: Array, control: Array, history: Array, policy: Policy
     ) -> None:
         check(grads, np.float32)
         parts, *sizes = spans(grads.size)
         sums = grads, *sizes, *self._sums("decide", 1, 1, parts)
-        words = decision_words(tail, lrs, cursor, control, history, policy)
+        words = decision_words(tail, rates, cursor, control, history, policy)
         self._launch("decide.cu", "decide", (parts,), (THREADS,), *sums, *words)
 
     def decide_by_norms(
-        self, block_norms: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
+        self,
+        block_norms: Array,
+        tail: Array,
+        rates: Array,
+        cursor: Array,
+        control: Array,
+        history: Array,
+        policy: Policy,
     ) -> None:
         check(block_norms, np.float32)
         num_blocks = len(block_norms)
         spare, _ = self._sums("decide_by_norms", 1, 1, num_blocks)
-        words = decision_words(tail, lrs, cursor, control, history, policy)
+        words = decision_words(tail, rates, cursor, control, history, policy)
         self._launch("decide.cu", "decide_by_norms", (1,), (THREADS,), block_norms, np.int32(num_blocks), spare, *words)
 
     @fusable

@@ -7,13 +7,13 @@ struct Policy {
     int global_batch;
     double clip_norm;
     int growth_interval;
-    double largest_loss_scale;
+    double largest_loss_scale, clip_value;
 };
 
 // Where the words of a step lie.
 struct Places {
     const float* tail;
-    const double* lrs;
+    const double* rates;
     long long* cursor;
     double* control;
     double* history;
@@ -25,7 +25,7 @@ struct Before {
     float tail[TAIL_WORDS];
     double control[CONTROL_WORDS];
     long long cursor[CURSOR_WORDS];
-    double lr;
+    double lr, momentum;
 
     __device__ __forceinline__ explicit Before(const Places& at)
     {
@@ -35,7 +35,9 @@ struct Before {
         for (int word = 0; word < CONTROL_WORDS; ++word) control[word] = at.control[word];
 #pragma unroll
         for (int word = 0; word < CURSOR_WORDS; ++word) cursor[word] = at.cursor[word];
-        lr = at.lrs[cursor[STEP]];
+        const double* const rates = at.rates + RATE_WORDS * cursor[STEP];
+        lr = rates[RATE_LR] * control[LR_FACTOR];
+        momentum = rates[RATE_MOMENTUM];
     }
 };
 
@@ -74,6 +76,8 @@ struct Decision {
     __device__ __forceinline__ void write(const Before& before, const Policy& policy, const Places& at) const
     {
         at.control[LR] = lr;
+        at.control[MOMENTUM] = before.momentum;
+        at.control[CLIP_VALUE] = policy.clip_value;
         at.control[SCALE] = scale;
         at.control[APPLY] = applied;
         at.control[UPDATE] = update;

@@ -129,14 +129,14 @@ class Fuser:
 
     def decide_and_update(self, calls: Sequence[Call]) -> Run | None:
         """Joins `decide` and the `update` that follows it, where all thread blocks run at once."""
-        grads, tail, lrs, cursor, control, history, policy = calls[0].arguments
+        grads, tail, rates, cursor, control, history, policy = calls[0].arguments
         rule, params, same_grads, state, same_control, weight_decay, hyper, weights = calls[1].arguments
         parts, _, span = spans(grads.size)
         kernel = f"decide_and_{rule}"
         fitting = min(MOST_PARTS, self._launch.most_blocks("optimizer.cu", kernel, THREADS))
         if same_grads is not grads or same_control is not control or parts > fitting:
             return None
-        words = decision_words(tail, lrs, cursor, control, history, policy)
+        words = decision_words(tail, rates, cursor, control, history, policy)
         arguments = *update_arguments(params, grads, state, weight_decay, hyper, weights), *words, span, np.int32(parts)
         scratch = self._sums("decide_and_update", 1, 1, parts)
         grid, block = (parts,), (THREADS,)

@@ -20,18 +20,26 @@ constexpr int VECTORS = 3, FACTORS = 4;
 
 // The words of an update, as `decide` left them, and the hyper-parameters of a rule, in the order of its row.
 struct Words {
-    double lr, number;
+    double lr, number, clip_value;
     double hyper[FACTORS];
 };
+
+// The first hyper-parameter: the momentum of the step, where there is one.
+__device__ __forceinline__ double first_of(double momentum, double own) { return momentum != 0 ? momentum : own; }
 
 // A rule: the number of its vectors, what all threads of a block share (made by all of them together), and
 // direction(g, state): changes the state of one element; the change of its param is lr times what it returns. Where weight
 // decay is decoupled, g is without it, and rate times it shrinks the param.
 struct Rule {
     static constexpr bool DECOUPLED = false;
-    float lr, rate;
+    float lr, rate, clip_value;
 
-    __device__ explicit Rule(const Words& words) : lr(words.lr), rate(words.lr) {}
+    __device__ explicit Rule(const Words& words) : lr(words.lr), rate(words.lr), clip_value(words.clip_value) {}
+
+    __device__ float clipped(float g) const
+    {
+        return clip_value > 0 && fabsf(g) > clip_value ? copysignf(clip_value, g) : g;
+    }
 };
 
 // The vectors of an update.
@@ -56,7 +64,7 @@ __device__ __forceinline__ void update_four(
     for (int v = 0; v < R::NUM_VECTORS; ++v) held[v] = load<4>(vectors.state[v], first, n);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-        const float scaled = __fmul_rn(scale, grad.at[j]);
+        const float scaled = rule.clipped(__fmul_rn(scale, grad.at[j]));
         const bool decays = weight_decay != 0.0f;
         const float joining = __fmul_rn(R::DECOUPLED ? __fmul_rn(rule.rate, weight_decay) : weight_decay, param.at[j]);
         const float g = decays && !R::DECOUPLED ? __fadd_rn(scaled, joining) : scaled;
@@ -77,7 +85,8 @@ __device__ __forceinline__ void update(
     const Vectors& vectors, const double* control, float weight_decay, const double (&hyper)[FACTORS])
 {
     if (control[APPLY] == 0) return;
-    const R rule({control[LR], control[UPDATE], {hyper[0], hyper[1], hyper[2], hyper[3]}});
+    const double first = first_of(control[MOMENTUM], hyper[0]);
+    const R rule({control[LR], control[UPDATE], control[CLIP_VALUE], {first, hyper[1], hyper[2], hyper[3]}});
     update_four(rule, vectors, control[SCALE], weight_decay, 4 * (256LL * blockIdx.x + threadIdx.x));
 }
 
@@ -89,17 +98,18 @@ constexpr int MOST_PARTS = 2048;
 template <class R>
 __device__ __forceinline__ void decide_and_update(
     float* params, const float* grads, float* vector0, float* vector1, float* vector2, float weight_decay, double hyper0,
-    double hyper1, double hyper2, double hyper3, Value* weights, long long n, const float* tail, const double* lrs,
+    double hyper1, double hyper2, double hyper3, Value* weights, long long n, const float* tail, const double* rates,
     long long* cursor, double* control, double* history, int history_rows, int global_batch, double clip_norm,
-    int growth_interval, double largest_loss_scale, int span, int parts, float* partials, int* barrier)
+    int growth_interval, double largest_loss_scale, double clip_value, int span, int parts, float* partials,
+    int* barrier)
 {
     __shared__ float nodes[MOST_PARTS + MOST_PARTS / 32];
     __shared__ Words words;
     __shared__ float scale;
     __shared__ bool applied;
     const Vectors vectors = {params, grads, {vector0, vector1, vector2}, weights, n};
-    const Places at = {tail, lrs, cursor, control, history, history_rows};
-    const Policy policy = {global_batch, clip_norm, growth_interval, largest_loss_scale};
+    const Places at = {tail, rates, cursor, control, history, history_rows};
+    const Policy policy = {global_batch, clip_norm, growth_interval, largest_loss_scale, clip_value};
     const int num_blocks = static_cast<int>(n / BLOCK), first_part = blockIdx.x, step = gridDim.x;
     const Before before(at);
     for (int part = first_part; part < parts; part += step) {
@@ -113,7 +123,8 @@ __device__ __forceinline__ void decide_and_update(
     if (threadIdx.x == 0) {
         const Decision decision(squared, before, policy);
         if (blockIdx.x == 0) decision.write(before, policy, at);  // all blocks have read what was before
-        words = {decision.lr, decision.update, {hyper0, hyper1, hyper2, hyper3}};
+        const double first = first_of(before.momentum, hyper0);
+        words = {decision.lr, decision.update, clip_value, {first, hyper1, hyper2, hyper3}};
         scale = decision.scale;
         applied = decision.applied;
     }

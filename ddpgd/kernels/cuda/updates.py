@@ -14,16 +14,17 @@ UPDATE_VECTORS, UPDATE_FACTORS = 3, 4
 
 
 def decision_words(
-    tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
+    tail: Array, rates: Array, cursor: Array, control: Array, history: Array, policy: Policy
 ) -> tuple[Any, ...]:
     """Returns the words that a decision reads and writes, and its policy."""
     assert history.shape[1] == HISTORY_WORDS
     return (
-        *(tail, lrs, cursor, control, history, np.int32(len(history))),
+        *(tail, rates, cursor, control, history, np.int32(len(history))),
         np.int32(policy.global_batch),
         np.float64(policy.clip_norm),
         np.int32(policy.growth_interval),
         np.float64(policy.largest_loss_scale),
+        np.float64(policy.clip_value),
     )
 
 

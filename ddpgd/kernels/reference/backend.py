@@ -192,16 +192,23 @@ class Reference:
             out[number] = decision.squared_norm(self._scratch, row)
 
     def decide(
-        self, grads: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
+        self, grads: Array, tail: Array, rates: Array, cursor: Array, control: Array, history: Array, policy: Policy
     ) -> None:
         squared = decision.squared_norm(self._scratch, grads)
-        decision.decide(squared, tail, lrs, cursor, control, history, policy)
+        decision.decide(squared, tail, rates, cursor, control, history, policy)
 
     def decide_by_norms(
-        self, block_norms: Array, tail: Array, lrs: Array, cursor: Array, control: Array, history: Array, policy: Policy
+        self,
+        block_norms: Array,
+        tail: Array,
+        rates: Array,
+        cursor: Array,
+        control: Array,
+        history: Array,
+        policy: Policy,
     ) -> None:
         squared = decision.squared_norm_of_blocks(self._scratch, block_norms)
-        decision.decide(squared, tail, lrs, cursor, control, history, policy)
+        decision.decide(squared, tail, rates, cursor, control, history, policy)
 
     def update(
         self,

@@ -27,7 +27,7 @@ def squared_norm_of_blocks(scratch: Scratch, block_norms: Array) -> float:
 def decide(
     squared: float,
     tail: Array,
-    lrs: Array,
+    rates: Array,
     cursor: Array,
     control: Array,
     history: Array,
@@ -42,9 +42,11 @@ def decide(
     applied = finite_loss and finite and not halted and not idle
     refused = finite_loss and not finite and not halted and not idle
     overflowed = refused and loss_scale > 1 and policy.growth_interval > 0
-    lr = float(lrs[step])
+    lr, now[Control.MOMENTUM] = rates[step].tolist()
+    lr *= now[Control.LR_FACTOR]
     now[Control.LR] = lr
     now[Control.SCALE] = scale * (policy.clip_norm / norm) if 0.0 < policy.clip_norm < norm else scale
+    now[Control.CLIP_VALUE] = policy.clip_value
     now[Control.APPLY] = applied
     now[Control.UPDATE] += applied
     now[Control.HALTED] = halted if idle else not (applied or overflowed)

@@ -19,12 +19,13 @@ for each span between them."""
 
 
 class Words(NamedTuple):
-    """The words of an update: those that `decide` left in control, and the weight decay."""
+    """The words of an update: those that `decide` left in control, and the weight decay. `clip_value` 0: none."""
 
     lr: float
     scale: float
     number: float
     weight_decay: float
+    clip_value: float = 0.0
 
     @property
     def without_decay(self) -> "Words":
@@ -41,11 +42,13 @@ class Part:
         self.work, self._gradient = work[0, : len(self.params)], work[1, : len(self.params)]
 
     def gradient(self, words: Words) -> Array:
-        """Returns SCALE grads + weight_decay params in a work array; `work` is undefined afterwards.
+        """Returns SCALE grads, clipped, + weight_decay params in a work array; `work` is undefined afterwards.
 
         Not in place: other ranks have just read grads, and writing what others have read is slow.
         """
         np.multiply(self.grads, words.scale, out=self._gradient)
+        if words.clip_value:
+            np.clip(self._gradient, -words.clip_value, words.clip_value, out=self._gradient)
         if words.weight_decay:
             np.multiply(self.params, words.weight_decay, out=self.work)
             np.add(self._gradient, self.work, out=self._gradient)
@@ -73,7 +76,7 @@ def _formula(formula: Formula) -> Formula:
 
 @_formula
 def sgd(part: Part, words: Words) -> Array:
-    if words.weight_decay:
+    if words.weight_decay or words.clip_value:
         gradient = part.gradient(words)
         np.multiply(gradient, words.lr, out=gradient)
         return gradient
@@ -169,10 +172,15 @@ class Updates:
         hyper: Sequence[float],
     ) -> None:
         """Does what `Ops.update` does, apart from weights."""
-        lr, scale, apply, number = control[: Control.UPDATE + 1].tolist()
-        if not apply:
+        told = control.tolist()
+        if not told[Control.APPLY]:
             return
-        formula, words = FORMULAS[rule], Words(lr, scale, number, weight_decay)
+        words = Words(
+            told[Control.LR], told[Control.SCALE], told[Control.UPDATE], weight_decay, told[Control.CLIP_VALUE]
+        )
+        if momentum := told[Control.MOMENTUM]:
+            hyper = momentum, *hyper[1:]
+        formula = FORMULAS[rule]
         for part in self._parts([params, grads, *state]):
             np.subtract(part.params, formula(part, words, *hyper), out=part.params)
 

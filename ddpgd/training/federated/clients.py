@@ -57,7 +57,7 @@ class Clients:
         self._stay = rules.make("sgd", ops, anchor.size, 0.0)
         self._zeros = ops.zeros(anchor.shape, np.float32)
         self._start = np.zeros(CONTROL_WORDS)
-        self._start[[Control.APPLY, Control.LOSS_SCALE]] = 1
+        self._start[[Control.APPLY, Control.LOSS_SCALE, Control.LR_FACTOR]] = 1
 
     def begin_round(self) -> None:
         """Keeps the global params."""

@@ -61,7 +61,7 @@ class Federated:
             client_figures: (params, rounded weights) -> figures over clients, at evaluations.
             server: The update rule that takes the mean change for a gradient.
             server_lr: Its learning rate.
-            schedule: Round -> learning rate of clients.
+            schedule: Round -> rates of clients.
             equal_weights: True: clients count alike; False: as many times as they have samples.
         """
         self.state = clients.state
@@ -120,7 +120,7 @@ class Federated:
             halted=halted,
             squared_norm_sum=0.0,
             stop=stop or words[Tail.STOP] > 0,
-            lr=self._schedule(step),
+            lr=self._schedule(step).lr,
             loss_scale=None,
             grad_norm=mean_norm,
             step_s=ended - started,
