@@ -719,7 +719,7 @@ def test_updates_clip_elements(bench: Bench, rng: np.random.Generator, rule: Rul
     np.testing.assert_array_equal(loose, unbounded)
 
 
-@pytest.mark.parametrize("rule", [pytest.param(rule, id=name) for name, rule in RULES.items() if rule.momentum])
+@pytest.mark.parametrize("rule", [pytest.param(rule, id=name) for name, rule in ELEMENTWISE.items() if rule.momentum])
 def test_updates_take_the_momentum_of_the_step(bench: Bench, rng: np.random.Generator, rule: Rule) -> None:
     vectors = [vector.astype(bench.ops.vector_dtype) for vector in vectors_of(rule, rng, 1021)]
     got, _ = _update(bench, rule, vectors, 0.01, LR=0.1, SCALE=0.5, APPLY=1, UPDATE=3, MOMENTUM=0.7)

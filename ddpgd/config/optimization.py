@@ -3,6 +3,7 @@
 from typing import Any
 
 from ddpgd.comm.wires import WIRES
+from ddpgd.optim.rules import RULES
 
 
 def refusals(config: Any) -> list[tuple[bool, str]]:
@@ -12,6 +13,10 @@ def refusals(config: Any) -> list[tuple[bool, str]]:
         (
             config.clip_value > 0 and config.clip_norm > 0,
             "--clip-value and --clip-norm both bound the gradient; type one of them",
+        ),
+        (
+            config.clip_value > 0 and bool(RULES[config.optimizer].companion),
+            f"--clip-value: --optimizer {config.optimizer} orthogonalises whole matrices; type --clip-norm 1",
         ),
         (
             config.clip_value > 0 and wire_has_momentum,

@@ -49,6 +49,7 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
     ),
     ("negative bound", ("train", "--clip-value=-1"), "--clip-value -1.0: must be at least 0"),
     ("clipped twice", ("train", "--clip-value", "1", "--clip-norm", "1"), "--clip-value and --clip-norm both bound"),
+    ("elements of matrices", ("train", "--clip-value", "1", "--optimizer", "muon"), "orthogonalises whole matrices"),
     ("elements of a momentum", ("train", "--clip-value", "1", "--wire", "topk"), "type --clip-norm 1"),
     ("accuracy in percent", ("train", "--until-accuracy", "98"), "at most 1, as in 0.98"),
     ("no time", ("train", "--max-time", "0"), "--max-time 0.0: must be above 0 seconds"),
