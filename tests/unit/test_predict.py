@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
-import pictures
 import runs
 from ddpgd.cli.commands import _answer
 from ddpgd.cli.main import main
@@ -21,6 +20,7 @@ from ddpgd.data.picture import prepare
 from ddpgd.errors import InputError
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.inference import class_names
+from tools import hand_drawn, pictures
 
 SHAPE = (28, 28)
 PAPERS = {
@@ -345,3 +345,15 @@ def test_a_checkpoint_without_names_answers_digits_and_doubt_is_said():
     sure[4], unsure[4] = 0.95, 0.8
     assert _answer(sure, digits).startswith("4  (0: 0.6 %")
     assert _answer(unsure, digits).startswith("4, unsure  (0: 2.2 %")
+
+
+def test_hand_drawn_pictures_are_the_same_every_time_and_readable(tmp_path: Path) -> None:
+    drawn = []
+    for folder in (tmp_path / "1", tmp_path / "2"):
+        folder.mkdir()
+        drawn.append(hand_drawn.draw(synthetic.make(num_train=10, num_test=100), folder))
+    assert len(drawn[0]) == hand_drawn.NUM_PICTURES == 60
+    assert [path.read_bytes() for path, _ in drawn[0]] == [path.read_bytes() for path, _ in drawn[1]]
+    for path, label in drawn[0]:
+        assert path.stem.endswith(f"-{label}")
+        assert picture.prepare(path, (28, 28)).max() > 200

@@ -27,7 +27,7 @@ def ramp(generator: np.random.Generator) -> Array:
     angle = generator.uniform(0, 2 * np.pi)
     down, right = np.meshgrid(np.linspace(-1, 1, HEIGHT), np.linspace(-1, 1, WIDTH), indexing="ij")
     plane = np.cos(angle) * down + np.sin(angle) * right
-    return (plane - plane.min()) / np.ptp(plane)
+    return np.asarray((plane - plane.min()) / np.ptp(plane))
 
 
 def clouds(generator: np.random.Generator, cells: int) -> Array:
@@ -55,7 +55,7 @@ def paper_photo(digit: NDArray[np.uint8], generator: np.random.Generator) -> Arr
     paper = np.array([225.0, 220.0, 205.0]) * (lamp(generator) + 0.05 * clouds(generator, 5))[:, :, None]
     pen = np.array([0.2, 0.25, 0.5])
     grain = generator.normal(0, 4, (HEIGHT, WIDTH, 1)) + 3 * clouds(generator, 90)[:, :, None]
-    return paper * (1 - ink * (1 - pen)) + grain
+    return np.asarray(paper * (1 - ink * (1 - pen)) + grain)
 
 
 def board(digit: NDArray[np.uint8], generator: np.random.Generator) -> Array:
