@@ -4,10 +4,12 @@ from typing import Any
 
 from ddpgd.comm.wires import WIRES
 from ddpgd.optim.rules import RULES
+from ddpgd.optim.schedules import SCHEDULES
 
 
 def refusals(config: Any) -> list[tuple[bool, str]]:
     """Returns pairs of a fault and its line, of a configuration whose numbers are in their ranges."""
+    cycles = SCHEDULES[config.schedule].momentum is not None
     wire_has_momentum = WIRES[config.wire].takes_momentum and config.optimizer == "momentum"
     return [
         (
@@ -21,5 +23,18 @@ def refusals(config: Any) -> list[tuple[bool, str]]:
         (
             config.clip_value > 0 and wire_has_momentum,
             f"--clip-value: --wire {config.wire} adds the momentum before ranks sum; type --clip-norm 1",
+        ),
+        (
+            cycles and config.warmup > 0,
+            f"--warmup: --schedule {config.schedule} begins with a rise; drop it, or type --rise-fraction 0.3",
+        ),
+        (
+            cycles and config.min_momentum > config.max_momentum,
+            f"--min-momentum {config.min_momentum} is more than --max-momentum {config.max_momentum}; type less",
+        ),
+        (
+            cycles and wire_has_momentum,
+            f"--schedule {config.schedule}: --wire {config.wire} has a momentum of its own, which does not cycle; "
+            "type --optimizer sgd",
         ),
     ]

@@ -37,6 +37,11 @@ def _rules_with(option: str) -> str:
     return enumerated([rule.name for rule in RULES.values() if option in rule.options])
 
 
+def _rules_with_momentum() -> str:
+    """Returns the rules whose momentum a schedule may cycle, in words."""
+    return enumerated([rule.name for rule in RULES.values() if rule.momentum])
+
+
 def _decoupled() -> str:
     """Returns the rules whose weight decay is decoupled, in words."""
     return enumerated([rule.name for rule in RULES.values() if rule.decoupled])
@@ -139,6 +144,21 @@ class Config(FederatedOptions):
     )
     drop_factor: float = fixed_option(0.1, "optimizer", "with --schedule step: factor of each drop", float)
     end_factor: float = fixed_option(0.01, "optimizer", "with --schedule exponential: factor at the end", float)
+    rise_fraction: float = fixed_option(
+        0.3, "optimizer", "with --schedule one-cycle: fraction of the steps in which the learning rate rises", float
+    )
+    div_factor: float = fixed_option(
+        25.0, "optimizer", "with --schedule one-cycle: --lr over the learning rate at the start", float
+    )
+    final_div_factor: float = fixed_option(
+        1e4, "optimizer", "with --schedule one-cycle: learning rate at the start over that at the end", float
+    )
+    max_momentum: float = fixed_option(
+        0.95, "optimizer", f"with --schedule one-cycle: momentum at start and end, of {_rules_with_momentum()}", float
+    )
+    min_momentum: float = fixed_option(
+        0.85, "optimizer", "with --schedule one-cycle: momentum where the learning rate is --lr", float
+    )
     warmup: int = fixed_option(0, "optimizer", "steps of linear warm-up", int)
     scale_lr: str | None = fixed_option(
         None, "optimizer", "scale --lr with the global batch: linear:BASE_BATCH or sqrt:BASE_BATCH"

@@ -20,10 +20,14 @@ from ddpgd.lab.functions import BUILT_IN, Function
 from ddpgd.lab.scalar import draw
 from ddpgd.lab.verdict import Progress
 from ddpgd.optim.rules import RULES
+from ddpgd.optim.schedules import SCHEDULES
 from ddpgd.run.build_parts import learning_rates
 
-WORK_OPTIONS = ("optimizer", "lr", "steps", "momentum", "weight_decay", "clip_norm", "clip_value", "schedule",
-                "restarts", "drops", "drop_factor", "end_factor", "warmup", "seed")  # fmt: skip
+WORK_OPTIONS = (
+    *("optimizer", "lr", "steps", "momentum", "weight_decay", "clip_norm", "clip_value", "schedule"),
+    *(option for curve in SCHEDULES.values() for option in curve.options),
+    *("warmup", "seed"),
+)
 """Options of `train` that `descend` has as well."""
 
 DEFAULTS: dict[str, Any] = {"optimizer": "sgd", "schedule": "constant", "weight_decay": 0.0, "steps": 50}

@@ -27,12 +27,14 @@ class Curve:
             learning rate, 0 to 1.
         source: The publication, if there is one.
         options: The options that have no meaning without this schedule.
+        momentum: As `factor` -> momentum in the place of the rule's own, above 0; None: the rule's own stays.
     """
 
     name: str
     factor: Callable[..., float]
     source: str = ""
     options: tuple[str, ...] = ()
+    momentum: Callable[..., float] | None = None
 
 
 def _cosine(fraction: float) -> float:
@@ -42,6 +44,26 @@ def _cosine(fraction: float) -> float:
 def _after_restarts(fraction: float, restarts: int) -> float:
     place = fraction * (restarts + 1)
     return _cosine(place - min(restarts, math.floor(place)))
+
+
+def _cycled(fraction: float, rise_fraction: float, start: float, top: float, end: float) -> float:
+    """Returns the value between start, top at `rise_fraction` of the run, and end, along halves of cosines."""
+    if fraction < rise_fraction:
+        return start + (top - start) * (1.0 - _cosine(fraction / rise_fraction))
+    return end + (top - end) * _cosine((fraction - rise_fraction) / (1.0 - rise_fraction))
+
+
+def _one_cycle(
+    fraction: float, rise_fraction: float, div_factor: float, final_div_factor: float, *_momenta: float
+) -> float:
+    start = 1.0 / div_factor
+    return _cycled(fraction, rise_fraction, start, 1.0, start / final_div_factor)
+
+
+def _one_cycle_momentum(
+    fraction: float, rise_fraction: float, _div: float, _final_div: float, max_momentum: float, min_momentum: float
+) -> float:
+    return _cycled(fraction, rise_fraction, max_momentum, min_momentum, max_momentum)
 
 
 _ROWS = (
@@ -54,6 +76,13 @@ _ROWS = (
         lambda fraction, drops, drop_factor: drop_factor ** min(drops, math.floor(fraction * (drops + 1))),
         'He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016',
         ("drops", "drop_factor"),
+    ),
+    Curve(
+        "one-cycle",
+        _one_cycle,
+        'Smith, Topin, "Super-convergence: very fast training of neural networks using large learning rates", 2019',
+        ("rise_fraction", "div_factor", "final_div_factor", "max_momentum", "min_momentum"),
+        _one_cycle_momentum,
     ),
     Curve("exponential", lambda fraction, end_factor: end_factor**fraction, options=("end_factor",)),
 )
@@ -78,7 +107,9 @@ def make(name: str, lr: float, total_steps: int, warmup_steps: int, **options: f
     def schedule(step: int) -> Rates:
         if step < warmup_steps:
             return Rates(lr * (step + 1) / warmup_steps)
-        return Rates(lr * curve.factor(min(1.0, (step - warmup_steps) / remaining), *values))
+        fraction = min(1.0, (step - warmup_steps) / remaining)
+        momentum = curve.momentum(fraction, *values) if curve.momentum else 0.0
+        return Rates(lr * curve.factor(fraction, *values), momentum)
 
     return schedule
 

@@ -91,11 +91,12 @@ def parts(layout: Layout, own: slice) -> Parts:
 
 
 def learning_rates(config: Config, total_steps: int) -> Schedule:
-    """step -> learning rate, scaled to the global batch where that is asked for."""
+    """step -> rates, the learning rate scaled to the global batch where that is asked for."""
     assert config.lr is not None, "resolve() was not called"
     factor = schedules.scale(config.scale_lr, global_batch(config)) if config.scale_lr else 1.0
     options = {name: getattr(config, name) for name in SCHEDULES[config.schedule].options}
-    return schedules.make(config.schedule, factor * config.lr, total_steps, config.warmup, **options)
+    made = schedules.make(config.schedule, factor * config.lr, total_steps, config.warmup, **options)
+    return made if RULES[config.optimizer].momentum else lambda step: made(step)._replace(momentum=0.0)
 
 
 def global_batch(config: Config) -> int:

@@ -25,6 +25,7 @@ ORDERS = ("reverse", "random:2", "interleaved:3")
 CASES: dict[str, dict[str, Any]] = {
     "two layers": {"clip_norm": 0.05, "weight_decay": 0.01},
     "elements clipped": {"clip_value": 0.002, "weight_decay": 0.01},
+    "one cycle": {"schedule": "one-cycle"},
     "several micro-batches": {"optimizer": "adam", "global_batch": 44, "micro_batch": 16},
     "three layers": {"hidden": (20, 33), "activation": "tanh", "loss": "mse", "optimizer": "nesterov"},
     "rows in no whole pieces": {"sides": (7, 7), "hidden": (13,), "optimizer": "sgd", "global_batch": 17},

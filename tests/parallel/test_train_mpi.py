@@ -33,6 +33,7 @@ CONFIGURATIONS: dict[str, Record] = {
     "fewer micro-batches than ranks": {"global_batch": 3, "micro_batch": 1, "optimizer": "sgd"},
     "one micro-batch": {"global_batch": 20, "micro_batch": 20, "loss": "mse"},
     "until no evaluation is better": {"validation": 60, "patience": 2, "steps": 60, "evaluate_every": 3},
+    "one cycle": {"schedule": "one-cycle"},
     "elements clipped": {"clip_value": 0.01, "optimizer": "adam", "lr": 0.01},
     "federated": {
         "sync": "federated",

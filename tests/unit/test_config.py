@@ -15,6 +15,7 @@ from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag, from_
 from ddpgd.config.toml_file import read_toml
 from ddpgd.config.validation import continued, validate
 from ddpgd.errors import InputError
+from ddpgd.optim.schedules import SCHEDULES
 
 # For every option, a value that is not its default, and the text that its flag takes for it.
 OTHER: dict[str, tuple[Any, str]] = {
@@ -50,6 +51,11 @@ OTHER: dict[str, tuple[Any, str]] = {
     "drops": (4, "4"),
     "drop_factor": (0.5, "0.5"),
     "end_factor": (0.125, "0.125"),
+    "rise_fraction": (0.25, "0.25"),
+    "div_factor": (10.0, "10"),
+    "final_div_factor": (100.0, "100"),
+    "max_momentum": (0.975, "0.975"),
+    "min_momentum": (0.75, "0.75"),
     "scale_lr": ("linear:256", "linear:256"),
     "weight_decay": (1e-4, "1e-4"),
     "clip_norm": (2.5, "2.5"),
@@ -117,6 +123,7 @@ FIXED = {
     *(
         "schedule",
         *("warmup", "restarts", "drops", "drop_factor", "end_factor"),
+        *SCHEDULES["one-cycle"].options,
         "scale_lr",
         "weight_decay",
         *("clip_norm", "clip_value"),

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
-from ddpgd.config.schema import OPTIONS
+from ddpgd.config.schema import OPTIONS, Config, resolve
 from ddpgd.optim import schedules
 from ddpgd.optim.schedules import SCHEDULES
+from ddpgd.run.build_parts import learning_rates
 
 over_schedules = pytest.mark.parametrize("name", SCHEDULES)
+falling = pytest.mark.parametrize("name", [name for name, curve in SCHEDULES.items() if curve.momentum is None])
+"""Schedules that begin at the learning rate: one that cycles rises to it, and refuses a warm-up."""
 
 
 def schedule(name: str, lr: float, total_steps: int, warmup_steps: int, **options: float) -> Callable[[float], float]:
@@ -28,7 +31,7 @@ def test_cosine(step: int, wanted: float) -> None:
     assert schedule("cosine", 0.3, 100, 0)(step) == pytest.approx(0.3 * wanted, abs=1e-15)
 
 
-@over_schedules
+@falling
 @pytest.mark.parametrize(("step", "wanted"), [(0, 0.1), (1, 0.2), (8, 0.9), (9, 1.0), (10, 1.0)])
 def test_a_linear_warm_up_ends_where_the_schedule_begins(name: str, step: int, wanted: float) -> None:
     assert schedule(name, 2.0, 110, 10)(step) == pytest.approx(2.0 * wanted)
@@ -63,7 +66,7 @@ def test_constant(step: int) -> None:
     assert schedule("constant", 0.25, 100, 0)(step) == 0.25
 
 
-@over_schedules
+@falling
 def test_a_run_of_one_step_has_its_learning_rate(name: str) -> None:
     assert schedule(name, 0.25, 1, 0)(0) == 0.25
 
@@ -84,7 +87,7 @@ def test_scale(rule: str | None, global_batch: int, wanted: float) -> None:
     assert schedules.scale(rule, global_batch) == wanted
 
 
-@over_schedules
+@falling
 @pytest.mark.parametrize("warmup_steps", [0, 1, 30])
 def test_a_schedule_begins_at_the_learning_rate_and_never_leaves_0_to_it(name: str, warmup_steps: int) -> None:
     rate = schedule(name, 0.5, 100, warmup_steps)
@@ -97,3 +100,42 @@ def test_a_schedule_begins_at_the_learning_rate_and_never_leaves_0_to_it(name: s
 def test_a_schedule_is_a_choice(name: str) -> None:
     assert SCHEDULES[name].name == name
     assert name in OPTIONS["schedule"].metadata["choices"]
+
+
+def of_pytorch(step: int, total: int, pct_start: float, lr: float, div: float, final: float) -> float:
+    """The learning rate of PyTorch's OneCycleLR with cosine annealing, as its documentation defines it."""
+    rise, fall = pct_start * total - 1, total - 1
+    low, last = lr / div, lr / div / final
+    start, end, part = (low, lr, step / rise) if step <= rise else (lr, last, (step - rise) / (fall - rise))
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
+
+
+@pytest.mark.parametrize(("rise", "div", "final"), [(0.3, 25.0, 1e4), (0.5, 10.0, 1.0), (0.1, 1.0, 100.0)])
+def test_one_cycle_is_that_of_pytorch_with_a_step_more(rise: float, div: float, final: float) -> None:
+    """PyTorch's last step has the last rate; ours is that after the last step, as in all schedules here."""
+    num_steps = 100
+    rate = schedule("one-cycle", 0.3, num_steps, 0, rise_fraction=rise, div_factor=div, final_div_factor=final)
+    pct_start = (rise * num_steps + 1) / (num_steps + 1)
+    for step in range(num_steps + 1):
+        wanted = of_pytorch(step, num_steps + 1, pct_start, 0.3, div, final)
+        assert rate(step) == pytest.approx(wanted, rel=1e-9, abs=1e-15)
+
+
+def test_momentum_cycles_against_the_learning_rate() -> None:
+    options = {option: OPTIONS[option].default for option in SCHEDULES["one-cycle"].options}
+    made = schedules.make("one-cycle", 0.3, 100, 0, **options)
+    wanted = {0: 0.95, 15: 0.9, 30: 0.85, 65: 0.9, 100: 0.95, 200: 0.95}
+    assert {step: made(step).momentum for step in wanted} == pytest.approx(wanted)
+    assert [made(step).lr for step in (0, 30, 100)] == pytest.approx([0.012, 0.3, 1.2e-6])
+
+
+@falling
+def test_other_schedules_leave_momentum_alone(name: str) -> None:
+    options = {option: OPTIONS[option].default for option in SCHEDULES[name].options}
+    assert {schedules.make(name, 0.3, 100, 0, **options)(step).momentum for step in range(100)} == {0.0}
+
+
+@pytest.mark.parametrize(("optimizer", "momentum"), [("lion", 0.95), ("momentum", 0.95), ("sgd", 0), ("rmsprop", 0)])
+def test_rules_without_momentum_have_none_to_cycle(optimizer: str, momentum: float) -> None:
+    config = resolve(Config(optimizer=optimizer, schedule="one-cycle"), 1)
+    assert learning_rates(config, 100)(0).momentum == momentum

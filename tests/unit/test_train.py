@@ -51,6 +51,7 @@ CONFIGURATIONS: dict[str, Record] = {
     "fewer micro-batches than ranks": {"global_batch": 3, "micro_batch": 1, "optimizer": "sgd"},
     "one micro-batch": {"global_batch": 20, "micro_batch": 20, "activation": "tanh"},
     "no hidden layer": {"hidden": (), "loss": "mse", "weight_decay": 0.01, "clip_norm": 0.5},
+    "one cycle": {"schedule": "one-cycle", "optimizer": "adam", "lr": 0.01},
     "elements clipped": {"clip_value": 0.01, "optimizer": "nesterov"},
     "across epochs": {"global_batch": 128, "micro_batch": 9, "warmup": 3, "activation": "sigmoid", "init": "xavier"},
 }
