@@ -181,6 +181,7 @@ def conclusion(summary: Record, folder: str) -> list[str]:
         f"params {summary['params_sha256'][:16]}; all of it in {folder}",
         f"{cost}: {plural(summary['steps'], 'step')} of {summary['step_us_median'] or 0:.0f} us, of which exchange "
         f"{summary['exchange_us_median'] or 0:.0f} us and {summary['wire_bytes_per_step'] / 1e6:.3g} MB sent by a rank",
+        *_critical_batch(summary),
         *(f"WARNING: {warning}" for warning in summary["warnings"]),
     ]
     if masked := summary.get("masked_change"):
@@ -201,6 +202,16 @@ def _best(summary: Record) -> list[str]:
     return [
         f"best after step {summary['best_step']}, with validation accuracy {100 * summary['validation_accuracy']:.2f} %: "
         "checkpoints/best has these weights, and the test figures are theirs"
+    ]
+
+
+def _critical_batch(summary: Record) -> list[str]:
+    """Returns a line that explains the gradient noise scale, with two digits; none where it cannot be told."""
+    noise_scale = summary["noise_scale"]
+    if noise_scale is None or noise_scale < 1:
+        return []
+    return [
+        f"critical batch about {int(float(f'{noise_scale:.1e}')):,}: larger global batches than that save few steps"
     ]
 
 

@@ -79,6 +79,8 @@ class Summary(TypedDict):
         client_accuracy_std: Its standard deviation over clients.
         client_accuracy_worst_decile: Its mean over the worst tenth of clients.
         wire_compression: Bytes of a float32 ring exchange divided by those sent; None where nothing is sent.
+        noise_scale: Gradient noise scale, in samples: the batch beyond which a larger one saves few steps; None where it
+            cannot be told, as with one micro-batch in a step, and in earlier versions.
         one_rank_s_estimate: Seconds that one rank alone would have needed for `train_s`.
         params_sha256: SHA-256 of all params, as 64 hexadecimal digits.
         num_params: Number of params.
@@ -135,6 +137,7 @@ class Summary(TypedDict):
     client_accuracy_std: float | None
     client_accuracy_worst_decile: float | None
     wire_compression: float | None
+    noise_scale: float | None
     one_rank_s_estimate: float
     params_sha256: str
     num_params: int
@@ -213,6 +216,7 @@ def _checked(table: Any, run_dir: str) -> Summary:
         "between_bytes_per_step": 0,
         **NO_CLIENTS,
         "num_buckets": 1,
+        "noise_scale": None,
         **NO_VALIDATION,
         "ended": "",
         **table,

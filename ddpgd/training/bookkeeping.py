@@ -112,5 +112,6 @@ class Bookkeeping:
             "between_bytes_per_step": between_bytes,
             "exchange": self._exchange.form.name,
             "wire_compression": self._exchange.ring_bytes / wire_bytes if wire_bytes else None,
+            "noise_scale": counters.noise_scale,
             "one_rank_s_estimate": one_rank_share * counters.train_s,
         }

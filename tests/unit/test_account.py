@@ -96,10 +96,16 @@ def test_the_last_lines_tell_the_time_since_a_resume_and_count_in_words() -> Non
         "warnings": [],
     }
     summary |= {"exchange_us_median": 0.0, "wire_bytes_per_step": 0, "late_rank": None, "ended": "", "best_step": None}
+    summary["noise_scale"] = None
     lines = report.conclusion(summary, "runs/any")
     assert lines[1].startswith("3.2 s of training on 1 rank, 2.8 s of it since the resume: 1 step of 5 us")
     lines = report.conclusion(summary | {"train_s_since_start": 3.2}, "runs/any")
     assert lines[1].startswith("3.2 s of training on 1 rank: 1 step of 5 us")
+    assert not any("critical batch" in line for line in lines)
+    for scale, told in ((1234.5, "1,200"), (7.26, "7"), (98765.0, "99,000"), (0.5, ""), (-3.0, "")):
+        lines = report.conclusion(summary | {"noise_scale": scale}, "runs/any")
+        wanted = f"critical batch about {told}: larger global batches than that save few steps"
+        assert [line for line in lines if "critical batch" in line] == ([wanted] if told else [])
 
 
 def test_a_grid_is_told_and_ranks_apart_are_warned_of() -> None:

@@ -66,6 +66,7 @@ def test_fields_that_are_missing(name: str, run: tuple[Path, Summary], tmp_path:
         "between_bytes_per_step",
         "optimizer_bytes",
         "num_buckets",
+        "noise_scale",
         "ended",
         *NO_VALIDATION,
         *NO_CLIENTS,
