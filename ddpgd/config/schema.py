@@ -15,6 +15,7 @@ from ddpgd.config.federated import DEFAULT_ROUNDS, FederatedOptions, client_lr
 from ddpgd.config.option import fixed_option, option
 from ddpgd.config.parsing import coerce
 from ddpgd.config.units import enumerated
+from ddpgd.data.augmentations import AUGMENTATIONS
 from ddpgd.errors import InputError, shown
 from ddpgd.kernels.ops import REPLAYS
 from ddpgd.model.layers import ACTIVATIONS
@@ -125,6 +126,31 @@ class Config(FederatedOptions):
     micro_batch: int = fixed_option(64, "batch", "samples in one forward and backward pass", int)
     accumulate: int | None = option(
         None, "batch", "micro-batches per rank and update, instead of --global-batch; fixed at the first start", int
+    )
+
+    augment: str = fixed_option(
+        "none",
+        "augmentation",
+        "random change of each training image, anew in every epoch: affine maps, or elastic fields on top of them",
+        choices=tuple(AUGMENTATIONS),
+    )
+    shift: float = fixed_option(2.0, "augmentation", "largest shift of an image, in pixels", float)
+    rotate: float = fixed_option(10.0, "augmentation", "largest rotation, in degrees", float)
+    scale: float = fixed_option(
+        0.1, "augmentation", "largest change of height and of width, as in 0.1 for 0.9 to 1.1", float
+    )
+    shear: float = fixed_option(10.0, "augmentation", "largest angle of shear, in degrees", float)
+    elastic_alpha: float = fixed_option(
+        34.0,
+        "augmentation",
+        "with --augment elastic: factor of the displacements, in pixels before they are smoothed",
+        float,
+    )
+    elastic_sigma: float = fixed_option(
+        4.0,
+        "augmentation",
+        "with --augment elastic: standard deviation of the Gaussian that smooths them, in pixels",
+        float,
     )
 
     optimizer: str = fixed_option("momentum", "optimizer", "update rule", choices=tuple(RULES))

@@ -9,6 +9,7 @@ from ddpgd.comm.wires import WIRES, Kind
 from ddpgd.config import optimization
 from ddpgd.config.federated import FEDERATED_OPTIONS, RANGES, refusals
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag
+from ddpgd.data.augmentations import AUGMENTATIONS
 from ddpgd.errors import InputError
 from ddpgd.optim.rules import RULES
 from ddpgd.optim.schedules import SCHEDULES
@@ -19,9 +20,20 @@ PER_LAUNCH = (
 )
 """Options that say how one start goes, not what the run is: a resume begins with their defaults."""
 
+
+def _owned(option: str, rows: Iterable[Any]) -> dict[tuple[str, tuple[str, ...]], tuple[str, ...]]:
+    """Returns the options of a table's rows by `option` and the rows that have them."""
+    owners: dict[str, tuple[str, ...]] = {}
+    for row in rows:
+        for name in row.options:
+            owners[name] = (*owners.get(name, ()), row.name)
+    return {(option, who): tuple(name for name in owners if owners[name] == who) for who in owners.values()}
+
+
 _REQUIRES: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
-    **{("wire", (wire.name,)): wire.options for wire in WIRES.values() if wire.options},
-    **{("schedule", (curve.name,)): curve.options for curve in SCHEDULES.values() if curve.options},
+    **_owned("wire", WIRES.values()),
+    **_owned("schedule", SCHEDULES.values()),
+    **_owned("augment", AUGMENTATIONS.values()),
     ("sync", ("local",)): ("local_steps", "local_after"),
     ("sync", ("local", "federated")): ("outer_lr", "outer_momentum"),
     ("sync", ("federated",)): FEDERATED_OPTIONS,
@@ -63,6 +75,12 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "weight_decay": (0, math.inf, "at least 0"),
     "clip_norm": (0, math.inf, "at least 0"),
     "clip_value": (0, math.inf, "at least 0"),
+    "shift": (0, 1000, "0 to 1000 pixels"),
+    "rotate": (0, 180, "0 to 180 degrees"),
+    "scale": (0, 0.9, "0 to 0.9, as in 0.1 for 0.9 to 1.1"),
+    "shear": (0, 80, "0 to 80 degrees"),
+    "elastic_alpha": (0, 1e6, "0 to 1000000 pixels"),
+    "elastic_sigma": (0.1, 1000, "0.1 to 1000 pixels"),
     "evaluate_every": (1, _HUGE, "at least 1"),
     "topk_density": (1e-6, 1, "above 0 and at most 1, as in 0.01"),
     "topk_warmup": (0, _HUGE, "at least 0"),

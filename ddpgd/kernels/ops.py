@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ddpgd.kernels.augmentation import Augmentation
 from ddpgd.kernels.codec_ops import WireOps
 from ddpgd.kernels.words import Policy
 
@@ -90,7 +91,7 @@ class Ops(Protocol):
     def fused(self) -> AbstractContextManager[None]:
         """A context in which ops may run together and later, at its end, with the bits that they have alone.
 
-        Only `gather_normalise`, the ops of layers and losses, `decide`, `update` and `update_matrix` may be called in it. An
+        Only the ops that gather, those of layers and losses, `decide`, `update` and `update_matrix` may be called in it. An
         output that only others of them read need not be written.
         """
 
@@ -131,6 +132,24 @@ class Ops(Protocol):
         """x[r] = (images[i] / 255 - mean) / std; y[r] = labels[i], for i = order[cursor[FIRST] + offset + r].
 
         images uint8 (n, K), labels uint8 (n,), order int64, cursor int64 (CURSOR_WORDS,), x (R, K), y int64 (R,).
+        """
+
+    def gather_augment(
+        self,
+        images: Array,
+        labels: Array,
+        order: Array,
+        cursor: Array,
+        offset: int,
+        mean: float,
+        std: float,
+        augmentation: Augmentation,
+        x: Array,
+        y: Array,
+    ) -> None:
+        """As `gather_normalise`, of images that `augmentation` transforms: sample i as in epoch cursor[EPOCH].
+
+        A row does not depend, in any bit, on the others.
         """
 
     def dense_forward(

@@ -44,7 +44,13 @@ def words(seed: int, purpose: Purpose, index: int, count: int, block: int = 0) -
 
 
 def sample_words(
-    seed: int, purpose: Purpose, epoch: int, samples: NDArray[np.int64], count: int, part: int = 0
+    seed: int,
+    purpose: Purpose,
+    epoch: int,
+    samples: NDArray[np.int64],
+    count: int,
+    part: int = 0,
+    out: NDArray[np.uint64] | None = None,
 ) -> NDArray[np.uint64]:
     """Returns `count` raw words for each of `samples` in an epoch, uint64 (R, count), whatever stands beside it.
 
@@ -55,12 +61,13 @@ def sample_words(
         samples: The samples' numbers in the data set, int64 (R,).
         count: Words of a sample.
         part: A stream of its own for each part of the network, as a layer.
+        out: Where the words go, uint64 (R, count); None: into a new array.
 
     >>> alone = sample_words(0, Purpose.AUGMENT, 3, np.array([7]), 2)
     >>> bool((sample_words(0, Purpose.AUGMENT, 3, np.array([9, 7]), 2)[1] == alone).all())
     True
     """
-    out = np.empty((len(samples), count), np.uint64)
+    out = np.empty((len(samples), count), np.uint64) if out is None else out
     generator = np.random.Philox(counter=[0, 0, epoch, part], key=np.array([seed, purpose], np.uint64))
     # A state that is set costs a quarter of a new generator.
     state = generator.state

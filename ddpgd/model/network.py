@@ -8,6 +8,7 @@ from operator import attrgetter
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpgd.kernels.augmentation import Augmentation
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.model.layers import Layer, Mode, layer_starts, network_layout
 
@@ -132,13 +133,28 @@ class Network:
         self._labels_of(max_rows, 0)
 
     def load(
-        self, images: Array, labels: Array, order: Array, cursor: Array, offset: int, num_rows: int, slot: int = 0
+        self,
+        images: Array,
+        labels: Array,
+        order: Array,
+        cursor: Array,
+        offset: int,
+        num_rows: int,
+        slot: int = 0,
+        augmentation: Augmentation | None = None,
     ) -> None:
-        """Gathers and normalises `num_rows` samples, from order[cursor[FIRST] + offset] on; see Ops.gather_normalise."""
+        """Gathers and normalises `num_rows` samples, from order[cursor[FIRST] + offset] on; see Ops.gather_normalise.
+
+        `augmentation`: as `Ops.gather_augment` does it; None: the images as they are.
+        """
         x, y = self.stage.buffers(num_rows, slot).outputs[0], self._labels_of(num_rows, slot)
         if self._no_inputs is not None:
             x = self._no_inputs[:num_rows]
-        self._ops.gather_normalise(images, labels, order, cursor, offset, PIXEL_MEAN, PIXEL_STD, x, y)
+        arguments = images, labels, order, cursor, offset, PIXEL_MEAN, PIXEL_STD
+        if augmentation is None:
+            self._ops.gather_normalise(*arguments, x, y)
+        else:
+            self._ops.gather_augment(*arguments, augmentation, x, y)
 
     def set_inputs(self, x: Array, labels: Array) -> int:
         """Takes ready inputs x (R, K) and labels int64 (R,); returns R."""

@@ -127,6 +127,7 @@ def _steps(
         state=state,
         policy=build_parts.policy(config, cut.global_batch),
         goes_on_after_halt=config.non_finite == "skip",
+        augmentation=build_passes.augmentation(config, grid, data.image_shape),
     )
     synced_step = step_through(exchange=exchange)
     if config.sync == "every-step":

@@ -136,6 +136,7 @@ def _clients(
         lambda step: schedule(cut.round(step)),
         state,
         build_parts.policy(config, cut.global_batch),
+        augmentation=build_passes.augmentation(config, grid, data.image_shape),
     )
     return Clients(backend, step, cut, rounds, anchor), schedule
 

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from ddpgd.comm.grid import Grid
 from ddpgd.comm.transport import PointToPoint
 from ddpgd.config.schema import Config
+from ddpgd.data import augmentations
+from ddpgd.data.augmentations import AUGMENTATIONS
 from ddpgd.data.batches import Samples
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
+from ddpgd.kernels.augmentation import Augmentation
 from ddpgd.kernels.ops import Ops
 from ddpgd.model.layers import Layer
 from ddpgd.model.network import Network
@@ -56,6 +59,14 @@ def samples(backend: Ops, grid: Grid, images: NDArray[np.uint8], labels: NDArray
     """The samples where the rank computes; without their pixels, in stages of a pipeline that do not read them."""
     num_pixels = images.shape[1] if grid.place.pipeline == 0 else 0
     return Samples(backend.from_host(images[:, :num_pixels]), backend.from_host(labels))
+
+
+def augmentation(config: Config, grid: Grid, image_shape: tuple[int, int]) -> Augmentation | None:
+    """What training does to images; None: nothing, or nothing here, in stages of a pipeline that do not read them."""
+    if grid.place.pipeline:
+        return None
+    numbers = {name: getattr(config, name) for name in AUGMENTATIONS[config.augment].options}
+    return augmentations.make(config.augment, config.seed, image_shape, **numbers)
 
 
 def evaluation(

@@ -6,18 +6,23 @@ from typing import NamedTuple, Protocol
 
 from ddpgd.comm.rows import Group
 from ddpgd.data.batches import Samples
+from ddpgd.kernels.augmentation import Augmentation
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.model.network import Network
 
 
 class Feed(NamedTuple):
-    """The samples of micro-batches: the first `num_samples` of those that order[cursor[FIRST]] and its successors name."""
+    """The samples of micro-batches: the first `num_samples` of those that order[cursor[FIRST]] and its successors name.
+
+    `augmentation`: what training does to them; None: nothing.
+    """
 
     samples: Samples
     order: Array
     cursor: Array
     micro_batch: int
     num_samples: int
+    augmentation: Augmentation | None = None
 
     def rows(self, micro_batches: range) -> tuple[int, int]:
         """Returns the offset of the first sample of some micro-batches, and their number."""
@@ -28,7 +33,7 @@ class Feed(NamedTuple):
         """Gathers the samples of some micro-batches into a slot of the network's buffers; returns their number."""
         offset, num_rows = self.rows(micro_batches)
         images, labels = self.samples.images, self.samples.labels
-        network.load(images, labels, self.order, self.cursor, offset, num_rows, slot)
+        network.load(images, labels, self.order, self.cursor, offset, num_rows, slot, self.augmentation)
         return num_rows
 
 

@@ -14,6 +14,7 @@ from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.requests import Requests
 from ddpgd.comm.rows import Group, Rows
 from ddpgd.data.batches import Batches, Samples
+from ddpgd.kernels.augmentation import Augmentation
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import HISTORY_WORDS, TAIL_WORDS, History, Policy, Tail
 from ddpgd.optim.rules import Optimizer
@@ -46,6 +47,7 @@ class Step:
         state: TrainState,
         policy: Policy,
         goes_on_after_halt: bool = False,
+        augmentation: Augmentation | None = None,
     ) -> None:
         """`goes_on_after_halt`: a gradient that is not finite does not end the run; see `run`."""
         self.passes = passes
@@ -56,6 +58,7 @@ class Step:
         self._ops = ops
         self._optimizer = optimizer
         self._policy = policy
+        self._augmentation = augmentation
         self._cursor = DataCursor(ops, batches, schedule)
         self._history = ops.zeros((HISTORY_ROWS, HISTORY_WORDS), np.float64)
         self._num_decided = 0
@@ -184,7 +187,8 @@ class Step:
         `layers`: as for `Passes.gradients`.
         """
         state = self.state
-        feed = Feed(self.samples, self._cursor.order, self._cursor.cursor, self.batches.micro_batch, num_samples)
+        at = self._cursor
+        feed = Feed(self.samples, at.order, at.cursor, self.batches.micro_batch, num_samples, self._augmentation)
         return self.passes.gradients(feed, groups, Weights(state.params, state.weights, state.control), layers)
 
     @cached_property

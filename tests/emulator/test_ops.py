@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from augment_laws import *  # noqa: F403
 from matrix_laws import *  # noqa: F403
 from op_laws import *  # noqa: F403
 from op_laws import Bench

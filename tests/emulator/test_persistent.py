@@ -95,6 +95,7 @@ def test_64_steps_of_128_rows_are_one_launch(hidden: tuple[int, ...], monkeypatc
     "given",
     [
         {"hidden": ()},
+        {"augment": "affine"},
         {"wire": "topk"},
         {"wire": "bfloat16"},
         {"turns": 1},

@@ -37,6 +37,7 @@ CONFIGURATIONS: dict[str, Record] = {
     "muon, bfloat16": {"optimizer": "muon", "lr": 0.01, "precision": "bfloat16", "hidden": (12, 9), "steps": 5},
     "bfloat16": {"precision": "bfloat16", "activation": "tanh"},
     "tf32": {"precision": "tf32", "steps": 5},
+    "elastic": {"augment": "elastic", "precision": "float16"},
     "federated, bfloat16, masked": FEDERATED | {"precision": "bfloat16", "secure_aggregation": True, "proximal": 0.1},
 }
 
@@ -86,9 +87,10 @@ def test_layouts_have_the_bits_of_one_rank(precision: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("float32", 2e-6), ("tf32", 2e-3), ("float16", 2e-3), ("bfloat16", 2e-2)]
 )
-def test_a_run_follows_that_of_the_reference(precision: str, tolerance: float, tmp_path: Path) -> None:
-    reference = train(tmp_path / "numpy", backend="numpy")
-    summary = gpu(tmp_path / "cupy", precision=precision)
+@pytest.mark.parametrize("augment", ["none", "elastic"])
+def test_a_run_follows_that_of_the_reference(precision: str, tolerance: float, augment: str, tmp_path: Path) -> None:
+    reference = train(tmp_path / "numpy", backend="numpy", augment=augment)
+    summary = gpu(tmp_path / "cupy", precision=precision, augment=augment)
     assert summary["test_loss_mean"] == pytest.approx(reference["test_loss_mean"], rel=tolerance)
     assert summary["precision"] == precision
     for ours, theirs in zip(records(tmp_path / "cupy"), records(tmp_path / "numpy"), strict=True):
@@ -100,7 +102,14 @@ def test_a_run_follows_that_of_the_reference(precision: str, tolerance: float, t
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"precision": "float16"}, {"wire": "bfloat16", "error_feedback": True}, {"optimizer": "muon"}]
+    "given",
+    [
+        {},
+        {"precision": "float16"},
+        {"wire": "bfloat16", "error_feedback": True},
+        {"optimizer": "muon"},
+        {"augment": "affine"},
+    ],
 )
 def test_steps_that_run_without_the_host_have_the_bits_of_single_ones(given: Record, tmp_path: Path) -> None:
     """A record every step lets no two steps run together; none but the last lets whole epochs do so."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from augment_laws import *  # noqa: F403
 from ddpgd.kernels.cuda.sources import PRECISIONS
 from matrix_laws import *  # noqa: F403
 from op_laws import *  # noqa: F403

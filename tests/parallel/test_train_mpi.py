@@ -35,6 +35,7 @@ CONFIGURATIONS: dict[str, Record] = {
     "until no evaluation is better": {"validation": 60, "patience": 2, "steps": 60, "evaluate_every": 3},
     "one cycle": {"schedule": "one-cycle"},
     "elements clipped": {"clip_value": 0.01, "optimizer": "adam", "lr": 0.01},
+    "elastic": {"augment": "elastic", "elastic_alpha": 20.0},
     "federated": {
         "sync": "federated",
         "global_batch": None,

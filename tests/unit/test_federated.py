@@ -36,6 +36,7 @@ ALGORITHMS: dict[str, Record] = {
     "FedAvgM, equal weights": {"server_optimizer": "momentum", "outer_momentum": 0.9, "client_weights": "equal"},
     "FedAdam, dirichlet": {"server_optimizer": "adam", "outer_lr": 0.01, "partition": "dirichlet:0.3"},
     "dropped and late": {"drop": 0.4, "stragglers": 0.5, "local_epochs": 3},
+    "augmented": {"augment": "affine", "partition": "shards:2"},
     "int8": {"wire": "int8", "partition": "sizes:lognormal:0.5"},
     "masked, some dropped": {"secure_aggregation": True, "drop": 0.3, "partition": "sizes:lognormal:1.0"},
     "clipped": {"dp_clip": 0.05, "drop": 0.3},

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from augment_laws import *  # noqa: F403
 from ddpgd.config.schema import Config
+from ddpgd.kernels.augmentation import Augmentation
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import (
     BLOCK,
@@ -34,6 +36,7 @@ from op_laws import LOSSES, Bench, hyper_of, vectors_of
 
 Array = NDArray[Any]
 
+ELASTIC = Augmentation(0, (2, 2), shift=1.0, elastic_alpha=1.0)
 NETWORK_LOSSES = tuple({"cross_entropy": "cross-entropy", "mean_squared_error": "mse"}[name] for name in LOSSES)
 
 
@@ -65,6 +68,11 @@ def _calls(ops: Reference, rng: np.random.Generator) -> dict[str, tuple[Callable
     return {
         "gather_normalise": (
             ops.gather_normalise,
+            [images, labels, np.arange(7), cursor, 1, 0.1, 0.3, real(5, 4), np.full(5, 9)],
+            {7, 8},
+        ),
+        "gather_augment": (
+            lambda *given: ops.gather_augment(*given[:7], ELASTIC, *given[7:]),
             [images, labels, np.arange(7), cursor, 1, 0.1, 0.3, real(5, 4), np.full(5, 9)],
             {7, 8},
         ),

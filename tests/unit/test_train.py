@@ -72,7 +72,9 @@ def test_the_same_bits_on_any_number_of_ranks(name: str, tmp_path: Path) -> None
         assert summary["world_size"] == world_size
 
 
-@pytest.mark.parametrize(("option", "value"), [("seed", 1), ("lr", 0.06), ("micro_batch", 8), ("init", "xavier")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("seed", 1), ("lr", 0.06), ("micro_batch", 8), ("augment", "affine"), ("init", "xavier")]
+)
 def test_another_configuration_has_other_bits(option: str, value: Any, tmp_path: Path) -> None:
     runs = [train(tmp_path / "1"), train(tmp_path / "2", **{option: value})]
     assert runs[0]["params_sha256"] != runs[1]["params_sha256"]

@@ -8,11 +8,13 @@ import cupy
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ddpgd.kernels.augmentation import Augmentation
 from ddpgd.kernels.cuda import joined
+from ddpgd.kernels.cuda.augment import Augment
 from ddpgd.kernels.cuda.columns import Columns
 from ddpgd.kernels.cuda.compress import CudaWire
 from ddpgd.kernels.cuda.dense import VALUE_DTYPES, Dense
-from ddpgd.kernels.cuda.fusion import Call, Fuser, fusable
+from ddpgd.kernels.cuda.fusion import Call, Fuser, fusable, normalisation
 from ddpgd.kernels.cuda.launcher import THREADS, GraphLoop, Launcher, by_fours, check, count_of
 from ddpgd.kernels.cuda.orthogonal import Orthogonal
 from ddpgd.kernels.cuda.persistent import Persistent
@@ -39,6 +41,7 @@ class Cuda:
         self._launch = Launcher(precision)
         self._dense = Dense(self._launch, precision)
         self._columns = Columns(self._launch, self.empty)
+        self._augment = Augment(self._launch)
         self.wire = CudaWire(self._launch)
         name = cupy.cuda.runtime.getDeviceProperties(device)["name"].decode()
         self.products = self._dense.products
@@ -139,10 +142,28 @@ class Cuda:
         check(x, self.activation_dtype)
         assert y.dtype == np.int64
         grid = count_of(num_rows * max(1, count_of(num_pixels, 16)), THREADS)
-        factors = np.float32(1.0 / (255.0 * std)), np.float32(mean / std)
         sizes = np.int32(num_rows), np.int32(num_pixels)
-        samples = images, labels, order, cursor, np.int64(offset)
-        self._launch("gather.cu", "gather_normalise", (grid,), (THREADS,), *samples, *factors, x, y, *sizes)
+        samples = images, labels, order, cursor, np.int64(offset), *normalisation(mean, std)
+        self._launch("gather.cu", "gather_normalise", (grid,), (THREADS,), *samples, x, y, *sizes)
+
+    @fusable
+    def gather_augment(
+        self,
+        images: Array,
+        labels: Array,
+        order: Array,
+        cursor: Array,
+        offset: int,
+        mean: float,
+        std: float,
+        augmentation: Augmentation,
+        x: Array,
+        y: Array,
+    ) -> None:
+        check(x, self.activation_dtype)
+        check(y, np.int64)
+        samples = images, labels, order, cursor, np.int64(offset), *normalisation(mean, std)
+        self._augment(samples, augmentation, x, y)
 
     @fusable
     def dense_forward(

@@ -46,6 +46,11 @@ def fusable(op: Op) -> Op:
     return cast("Op", record_or_run)
 
 
+def normalisation(mean: float, std: float) -> tuple[np.float32, np.float32]:
+    """Returns factor and shift of pixels: (pixel / 255 - mean) / std = pixel factor - shift."""
+    return np.float32(1.0 / (255.0 * std)), np.float32(mean / std)
+
+
 class Fusion(NamedTuple):
     """A row of `FUSIONS`. `ops`: names of neighbouring calls, alternatives for each; `make`: what runs them, or None."""
 
@@ -86,8 +91,7 @@ class Fuser:
             return None
         (num_rows, num_inputs), num_outputs = x.shape, weight.shape[1]
         tile = self._dense.tile([(num_rows, num_outputs)])
-        factors = np.float32(1.0 / (255.0 * std)), np.float32(mean / std)
-        samples = images, labels, order, cursor, np.int64(offset), *factors, x, y
+        samples = images, labels, order, cursor, np.int64(offset), *normalisation(mean, std), x, y
         sizes = map(np.int32, (num_rows, num_inputs, num_outputs, ACTIVATIONS[activation]))
         arguments = *samples, weight, bias, out, *sizes
         grid = count_of(num_rows, tile[0]), count_of(num_outputs, tile[1])
@@ -170,6 +174,7 @@ FUSIONS = (
 
 OUTPUTS = {
     "gather_normalise": (7, 8),
+    "gather_augment": (8, 9),
     "dense_forward": (5,),
     "dense_backward_params": (3, 4),
     "dense_backward_input": (5,),

@@ -7,8 +7,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ddpgd.kernels.augmentation import Augmentation
 from ddpgd.kernels.ops import Array, side_by_side
-from ddpgd.kernels.reference import decision, losses
+from ddpgd.kernels.reference import augment, decision, losses
 from ddpgd.kernels.reference.compress import ReferenceWire
 from ddpgd.kernels.reference.orthogonal import update_matrix
 from ddpgd.kernels.reference.scratch import Scratch
@@ -94,16 +95,26 @@ class Reference:
         x: Array,
         y: Array,
     ) -> None:
-        first = int(cursor[Cursor.FIRST]) + offset
-        indices = order[first : first + len(y)]
+        samples = self._pick(labels, order, cursor, offset, y)
         rows = self._scratch("rows", x.shape, np.uint8)
-        images.take(indices, axis=0, out=rows, mode="clip")
-        np.copyto(x, rows)
-        np.multiply(x, x.dtype.type(1.0 / (255.0 * std)), out=x)
-        np.subtract(x, x.dtype.type(mean / std), out=x)
-        picked = self._scratch("labels", y.shape, np.uint8)
-        labels.take(indices, out=picked, mode="clip")
-        y[...] = picked
+        images.take(samples, axis=0, out=rows, mode="clip")
+        _normalise(rows, mean, std, x)
+
+    def gather_augment(
+        self,
+        images: Array,
+        labels: Array,
+        order: Array,
+        cursor: Array,
+        offset: int,
+        mean: float,
+        std: float,
+        augmentation: Augmentation,
+        x: Array,
+        y: Array,
+    ) -> None:
+        samples, epoch = self._pick(labels, order, cursor, offset, y), int(cursor[Cursor.EPOCH])
+        _normalise(augment.augment(self._scratch, images, samples, epoch, augmentation), mean, std, x)
 
     def dense_forward(
         self,
@@ -235,10 +246,25 @@ class Reference:
     ) -> None:
         update_matrix(self._scratch, params, grads, exp_avg, control, weight_decay, beta)
 
+    def _pick(self, labels: Array, order: Array, cursor: Array, offset: int, y: Array) -> Array:
+        """The numbers of as many samples as y has; puts their labels into y."""
+        first = int(cursor[Cursor.FIRST]) + offset
+        samples = order[first : first + len(y)]
+        picked = self._scratch("labels", y.shape, np.uint8)
+        labels.take(samples, out=picked, mode="clip")
+        y[...] = picked
+        return samples
+
     def _scale_loss(self, control: Array, dlogits: Array) -> None:
         loss_scale = float(control[Control.LOSS_SCALE])
         if loss_scale != 1.0:
             np.multiply(dlogits, loss_scale, out=dlogits)
+
+
+def _normalise(pixels: Array, mean: float, std: float, x: Array) -> None:
+    np.copyto(x, pixels)
+    np.multiply(x, x.dtype.type(1.0 / (255.0 * std)), out=x)
+    np.subtract(x, x.dtype.type(mean / std), out=x)
 
 
 @cache
