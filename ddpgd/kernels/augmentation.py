@@ -53,7 +53,7 @@ class Augmentation(NamedTuple):
 
     @property
     def spreads(self) -> NDArray[np.float32]:
-        """What multiplies the draws of a map, float32 (NUM_MAP_DRAWS,): shift twice, rotate, scale twice, shear; radians."""
+        """Factors of the draws of a map, float32 (NUM_MAP_DRAWS,): shift twice, rotate, scale twice, shear; radians."""
         rotate, shear = math.radians(self.rotate), math.radians(self.shear)
         return np.array([self.shift, self.shift, rotate, self.scale, self.scale, shear], np.float32)
 

@@ -62,7 +62,7 @@ def samples(backend: Ops, grid: Grid, images: NDArray[np.uint8], labels: NDArray
 
 
 def augmentation(config: Config, grid: Grid, image_shape: tuple[int, int]) -> Augmentation | None:
-    """What training does to images; None: nothing, or nothing here, in stages of a pipeline that do not read them."""
+    """The random changes of training images; None: none, or nothing here, in stages of a pipeline that do not read them."""
     if grid.place.pipeline:
         return None
     numbers = {name: getattr(config, name) for name in AUGMENTATIONS[config.augment].options}
