@@ -9,6 +9,7 @@ from ddpgd.config.parsing import coerce, did_you_mean, path
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, flag
 from ddpgd.config.toml_file import read_toml
 from ddpgd.config.validation import check_rule_has
+from ddpgd.data.augmentations import AUGMENT_OPTIONS
 from ddpgd.errors import DdpgdError, InputError
 from ddpgd.run.report import VERSION
 
@@ -26,7 +27,7 @@ _COMMANDS = {
         "ddpgd predict runs/first/checkpoints/latest seven.png",
     ),
     "data": (
-        "fetch, verify and report the data, and how --sync federated divides them among clients",
+        "fetch, verify and report the data, how --sync federated divides them among clients, and what --augment makes of them",
         "ddpgd data --partition shards:2 --clients 100 --out partition.png",
     ),
     "compare": (
@@ -73,7 +74,7 @@ _COMMANDS = {
 _OPTIONS: dict[str, Collection[str]] = {
     "train": OPTIONS,
     "doctor": ("tensor", "pipeline"),
-    "data": ("partition", "clients", "seed"),
+    "data": (*AUGMENT_OPTIONS, "partition", "clients", "seed"),
 }
 """The commands that have options of the configuration, and which."""
 
@@ -199,7 +200,10 @@ def _add_own_flags(commands: dict[str, _Parser]) -> None:
     commands["predict"].add_argument("images", metavar="IMAGE", nargs="+", type=path, help=kinds)
     commands["compare"].add_argument("runs", metavar="RUN", nargs=2, type=path, help="a run folder")
     commands["data"].add_argument(
-        "--out", metavar="FILE", type=path, help="with --partition: draw the samples of each client, as PNG or SVG"
+        "--out",
+        metavar="FILE",
+        type=path,
+        help="PNG or SVG of --partition: each client's samples; or of --augment: images before and after",
     )
     several = "a run folder; several are drawn over each other"
     commands["plot"].add_argument("runs", metavar="RUN", nargs="+", type=path, help=several)

@@ -16,6 +16,7 @@ from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Transport
 from ddpgd.config.schema import Config, flag
 from ddpgd.config.toml_file import read_toml
+from ddpgd.config.validation import validate
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import DdpgdError, InputError, one_line
 from ddpgd.run import checkpoint_search, inference, setup
@@ -74,10 +75,17 @@ def _data(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: Sto
         rows, cols = data.image_shape
         print(f"{data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples,")
         print(f"{rows}x{cols} pixels, whole and consistent; SHA-256 of all {data.sha256}")
-    if "partition" in parsed["given"]:
+    given = parsed["given"]
+    if "partition" in given and "augment" in given:
+        raise InputError("--partition and --augment are shown one at a time; type one of them")
+    if "augment" in given:
+        on_root(world, lambda: _show_augmentation(parsed, data))
+    elif "partition" in given:
         on_root(world, lambda: _show_partition(parsed, data))
-    elif unused := [name for name in ("clients", "seed", "out") if name in parsed | parsed["given"]]:
+    elif unused := [name for name in ("clients", "seed", "out") if name in parsed | given]:
         raise InputError(f"{flag(unused[0])} is for --partition; type for example --partition shards:2, or drop it")
+    else:
+        validate(Config(**given))
 
 
 def _show_partition(parsed: dict[str, Any], data: Dataset) -> None:
@@ -89,6 +97,15 @@ def _show_partition(parsed: dict[str, Any], data: Dataset) -> None:
     if out := parsed.get("out"):
         partition_report.draw(config, counts, data.class_names, Path(out))
         print(out)
+
+
+def _show_augmentation(parsed: dict[str, Any], data: Dataset) -> None:
+    from ddpgd.run import augmentation_sheet
+
+    if "out" not in parsed:
+        raise InputError("--augment draws a picture; type for example --out augmented.png")
+    augmentation_sheet.draw(Config(**parsed["given"]), data, Path(parsed["out"]))
+    print(parsed["out"])
 
 
 def _compare(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:

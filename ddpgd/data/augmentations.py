@@ -41,6 +41,9 @@ _ROWS = (
 AUGMENTATIONS = {kind.name: kind for kind in _ROWS}
 """The kinds of augmentation, by name."""
 
+AUGMENT_OPTIONS = ("augment", *dict.fromkeys(name for kind in _ROWS for name in kind.options))
+"""The options of augmentation."""
+
 
 def make(name: str, seed: int, image_shape: tuple[int, int], **numbers: float) -> Augmentation | None:
     """Returns the augmentation called `name`; None: images stay as they are.

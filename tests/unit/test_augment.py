@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from augment_laws import AFFINE, CASES, Images, over_cases, places
+from ddpgd.cli import main as cli
+from ddpgd.config.schema import Config
 from ddpgd.data import augmentations
 from ddpgd.data.augmentations import AUGMENTATIONS
 from ddpgd.errors import Interrupted
@@ -19,9 +21,9 @@ from ddpgd.kernels.philox import Purpose, sample_words
 from ddpgd.kernels.reference import augment as reference
 from ddpgd.kernels.reference.augment import affine_maps, augment, elastic_fields, warp
 from ddpgd.kernels.reference.scratch import Scratch
-from ddpgd.run import checkpoint
+from ddpgd.run import augmentation_sheet, checkpoint_search
 from ddpgd.training.stopping import StopRequest
-from runs import Record, records, train
+from runs import Record, digits, records, train
 
 Array = NDArray[Any]
 
@@ -188,7 +190,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         patched.setattr(StopRequest, "__bool__", lambda _: next(asked) == 4)
         with pytest.raises(Interrupted):
             train(tmp_path / "cut", before, **RUNS[name])
-    assert 0 < checkpoint.find(tmp_path / "cut", print)[1].counters["step"] < 9
+    assert 0 < checkpoint_search.find(tmp_path / "cut", print)[1].counters["step"] < 9
     resumed = train(tmp_path / "cut", after, resume="")
     assert resumed["params_sha256"] == whole["params_sha256"]
     assert records(tmp_path / "cut") == records(tmp_path / "whole")
@@ -217,3 +219,13 @@ def test_each_number_changes_the_run_and_none_of_them_the_evaluation(tmp_path: P
     evaluated = [train(tmp_path / f"still {kind}", augment=kind, **still) for kind in ("none", "elastic")]
     assert len({(run["test_loss_mean"], run["test_accuracy"]) for run in evaluated}) == 1
     assert len({run["train_loss_mean"] for run in evaluated}) == 2
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_the_sheet_has_images_as_they_are_and_as_training_sees_them(tmp_path: Path) -> None:
+    images = augmentation_sheet.variants(Config(augment="affine", shift=3.0), digits())
+    np.testing.assert_array_equal(images[:, 0], digits().train_images[: len(images)])
+    assert len({image.tobytes() for image in images[0]}) == images.shape[1]
+    path = tmp_path / "sheet.png"
+    assert cli.main(["data", "--data", "synthetic", "--augment", "elastic", "--out", str(path)]) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")

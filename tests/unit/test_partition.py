@@ -99,6 +99,11 @@ def test_the_command_shows_who_has_what(tmp_path: Path, capsys: pytest.CaptureFi
             ["--partition", "shards:9", "--clients", "40"],
             "--clients 40: 360 parts of 330 training samples would be empty",
         ),
+        (["--augment", "affine"], "--augment draws a picture; type for example --out augmented.png"),
+        (["--augment", "none", "--out", "a.png"], "--augment none changes nothing; type --augment affine"),
+        (["--augment", "affine", "--elastic-sigma", "2", "--out", "a.png"], "--elastic-sigma is for --augment elastic"),
+        (["--shift", "1"], "--shift is for --augment affine or elastic"),
+        (["--augment", "affine", "--partition", "iid"], "--partition and --augment are shown one at a time"),
         (["--partition", "iid", "--clients", "0"], "--clients 0: must be 1 to 2^20"),
     ],
 )
