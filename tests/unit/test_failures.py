@@ -47,6 +47,17 @@ CASES: list[tuple[Callable[[], NoReturn], int, tuple[str, ...]]] = [
     (ctrl_c, 130, ("interrupted",)),
 ]
 
+NEEDED = {
+    "evaluate": ["a"],
+    "predict": ["a", "b"],
+    "compare": ["a", "b"],
+    "plot": ["a"],
+    "report": ["a"],
+    "sweep": ["a"],
+    "scaling": ["--out", "a"],
+}
+"""Arguments without which a command is refused."""
+
 
 @pytest.mark.parametrize(("fail", "code", "wanted"), CASES)
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
@@ -59,8 +70,7 @@ def test_every_command_ends_with_one_line(
     wanted: tuple[str, ...],
 ) -> None:
     monkeypatch.setitem(cli.COMMANDS, command, lambda *_: fail())
-    needed = {"evaluate": ["a"], "predict": ["a", "b"], "compare": ["a", "b"], "plot": ["a"], "scaling": ["--out", "a"]}
-    assert cli.main([command, *needed.get(command, [])]) == code
+    assert cli.main([command, *NEEDED.get(command, [])]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("ddpgd: ")
     assert all(text in line for text in wanted), line
