@@ -1,6 +1,5 @@
 """The report of a run: its first lines, its summary, its last lines."""
 
-import math
 import os
 import platform
 from collections.abc import Sequence
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 from ddpgd.comm.grid import Shape
 from ddpgd.config.schema import Config
 from ddpgd.config.units import plural
-from ddpgd.data.idx import NUM_CLASSES
 from ddpgd.data.mnist import Dataset
+from ddpgd.run.diagnosis import guessing_loss
 from ddpgd.run.progress import decimals
 from ddpgd.run.summary import NO_CLIENTS
 from ddpgd.run.work import Work
@@ -147,7 +146,7 @@ def warnings(config: Config, figures: Record, test_labels: NDArray[np.uint8]) ->
     """
     found = []
     test_loss, accuracy = figures["test_loss_mean"], figures["test_accuracy"]
-    guessing = math.log(NUM_CLASSES) if config.loss == "cross-entropy" else 1.0
+    guessing = guessing_loss(config)
     if test_loss is None or test_loss > _FAR_ABOVE * guessing:
         found.append(
             f"{DIVERGED}: test loss {decimals(test_loss)}, where guessing gives {guessing:.2f}; "

@@ -31,6 +31,7 @@ from ddpgd.run import (
 )
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import Machine
+from ddpgd.run.diagnosis import Diagnoses
 from ddpgd.run.ending import noting_the_end
 from ddpgd.run.folder import RunFolder
 from ddpgd.run.former_layout import VECTOR_FORMAT
@@ -117,6 +118,7 @@ class Run:
         self._step = build.sync(self._ops, config, data, self._grid, pace.total_steps, *given)
         self._state = self._step.state
         layers = build_network.layers(config, data.image_shape)
+        self._diagnoses = Diagnoses(config, data)
         self._layer_figures = LayerFigures(self._ops, transport, layers, self._step)
         if saved:
             self._change = resharding.change(saved, config, self._grid.shape)
@@ -140,7 +142,7 @@ class Run:
             shown = stack.enter_context(show(self._pace.total_steps, num_epochs, self._state.counters.step))
             for line in (*self._introduction(), *self._changes()):
                 shown.say(line)
-            summary = self._run(Recorder(files, shown, self._hashes))
+            summary = self._run(Recorder(files, shown, self._hashes, self._diagnoses))
             for line in report.conclusion(summary, str(self._folder.path)):
                 shown.say(line)
         write_summary(self._folder.path, summary)
@@ -253,5 +255,8 @@ class Run:
             global_batch=self._step.batches.global_batch,
             num_params=self._layout.num_params,
             params_sha256=on_root(self._transport, lambda: self._layout.sha256(params)),
-            warnings=report.warnings(config, figures, self._data.test_labels),
+            warnings=[
+                *on_root(self._transport, lambda: list(self._diagnoses.told.values())),
+                *report.warnings(config, figures, self._data.test_labels),
+            ],
         )

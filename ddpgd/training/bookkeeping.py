@@ -62,6 +62,7 @@ class Bookkeeping:
             "noise_scale": counters.noise_scale,
             "samples_per_s": self._costs.samples_per_s_since_last(),
             "wire_bytes": result.wire_bytes,
+            "skipped_updates": counters.step - counters.updates,
         }
         counters.log_loss_sum, counters.log_samples = 0.0, 0
         counters.grad_norm = record["grad_norm"]
