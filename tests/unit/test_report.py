@@ -118,6 +118,17 @@ def test_the_confusion_matrix_is_a_plain_count(runs: Path, capsys: pytest.Captur
     assert [int(count.replace(",", "")) for count in shown] == counts.ravel().tolist()
 
 
+def test_of_a_run_with_validation_samples_the_best_weights_are_shown(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = train(runs / "held", steps=30, evaluate_every=4, lr=0.3, validation=60)
+    found = reported(capsys, runs / "held")
+    for words in ("validation accuracy", "best step", f"The checkpoint after step {summary['best_step']}"):
+        assert words in found.words
+    _, saved = checkpoint_search.find_best(runs / "held", print)
+    assert predictions.answers(saved, digits()).accuracy == summary["test_accuracy"]
+
+
 def test_mistakes_are_the_surest_wrong_answers() -> None:
     labels = np.array([0, 1, 1, 0], np.uint8)
     probabilities = np.array([[0.4, 0.6], [0.9, 0.1], [0.2, 0.8], [0.1, 0.9]])

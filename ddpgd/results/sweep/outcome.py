@@ -195,7 +195,7 @@ def _page(outcome: Outcome, panels: Mapping[str, str], world_size: int) -> str:
     words = [*range(len(outcome.plan.swept)), len(heads) - 1]
     parts = {
         "Best run": [
-            f"<p>{escape(best)}: test accuracy {percent(outcome.rows[best].accuracy)}.</p>",
+            f"<p>{escape(best)}: {_accuracies(outcome.rows[best])}.</p>",
             f"<pre><code>{escape(outcome.command(best, world_size))}</code></pre>",
         ]
         if best
@@ -219,6 +219,12 @@ def _page(outcome: Outcome, panels: Mapping[str, str], world_size: int) -> str:
     }
     head = [f'<h1>Sweep</h1><p class="small">{escape(about)}</p>', *frame.notes(notes)]
     return frame.page("Sweep", head, parts, dots.STYLE)
+
+
+def _accuracies(row: Row) -> str:
+    """Returns the accuracies of a complete run in words."""
+    validation = f"validation accuracy {percent(row.validation_accuracy)}, " if row.validation_accuracy else ""
+    return f"{validation}test accuracy {percent(row.accuracy)}"
 
 
 def _records(outcome: Outcome) -> dict[str, list[Record]]:

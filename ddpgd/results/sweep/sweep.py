@@ -1,5 +1,6 @@
 """A sweep over ranks: groups of ranks train one run after the other; what is finished already is not repeated."""
 
+import gc
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from ddpgd.comm.agreement import on_all_ranks, on_root
 from ddpgd.comm.launcher import Launch
-from ddpgd.comm.transport import Transport
+from ddpgd.comm.transport import Alone, Transport
 from ddpgd.config.schema import OPTIONS
 from ddpgd.config.validation import PER_LAUNCH
 from ddpgd.data.mnist import Dataset
@@ -61,7 +62,7 @@ def train_all(
     pending = on_root(world, lambda: _begin(plan, out))
     tickets = HandOut(out, pending, world)
     shared = SharedStop(own=stop, file=tickets.stop_file)
-    group = world.split(world.rank // ranks_per_run)
+    group = world.split(world.rank // ranks_per_run) if ranks_per_run > 1 else Alone()
     try:
         with threadpool_limits(1, user_api="blas"):
             failed = on_all_ranks(world, lambda: _train_some(plan, out, group, launch, shared, tickets))
@@ -129,6 +130,7 @@ def _train_some(
             line = f"diverged: {error}"
         except InputError as error:
             line = failed[name] = str(error)
+        gc.collect()  # a run's objects refer to each other in circles, and hold its vectors
         if group.rank == 0:
             say(f"{name}: {line}")
     return failed
