@@ -4,7 +4,7 @@ from typing import Any
 
 from ddpgd.comm.wires import WIRES
 from ddpgd.optim.rules import RULES
-from ddpgd.optim.schedules import SCHEDULES
+from ddpgd.optim.schedules import PLATEAU, SCHEDULES
 
 
 def refusals(config: Any) -> list[tuple[bool, str]]:
@@ -23,6 +23,14 @@ def refusals(config: Any) -> list[tuple[bool, str]]:
         (
             config.clip_value > 0 and wire_has_momentum,
             f"--clip-value: --wire {config.wire} adds the momentum before ranks sum; type --clip-norm 1",
+        ),
+        (
+            config.schedule == PLATEAU and config.sync == "federated",
+            f"--schedule {PLATEAU}: clients begin anew in each round; type --schedule step",
+        ),
+        (
+            config.schedule == PLATEAU and not config.validation,
+            f"--schedule {PLATEAU}: test samples must not decide about training; type --validation 5000 as well",
         ),
         (
             cycles and config.warmup > 0,

@@ -185,6 +185,15 @@ class Config(FederatedOptions):
     min_momentum: float = fixed_option(
         0.85, "optimizer", "with --schedule one-cycle: momentum where the learning rate is --lr", float
     )
+    plateau_factor: float = fixed_option(
+        0.1, "optimizer", "with --schedule reduce-on-plateau: factor on the learning rate", float
+    )
+    plateau_patience: int = fixed_option(
+        5, "optimizer", "with --schedule reduce-on-plateau: evaluations without a better loss before that", int
+    )
+    plateau_threshold: float = fixed_option(
+        1e-4, "optimizer", "with --schedule reduce-on-plateau: fraction by which a better loss is lower", float
+    )
     warmup: int = fixed_option(0, "optimizer", "steps of linear warm-up", int)
     scale_lr: str | None = fixed_option(
         None, "optimizer", "scale --lr with the global batch: linear:BASE_BATCH or sqrt:BASE_BATCH"

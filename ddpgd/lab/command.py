@@ -20,7 +20,7 @@ from ddpgd.lab.functions import BUILT_IN, Function
 from ddpgd.lab.scalar import draw
 from ddpgd.lab.verdict import Progress
 from ddpgd.optim.rules import RULES
-from ddpgd.optim.schedules import SCHEDULES
+from ddpgd.optim.schedules import PLATEAU, SCHEDULES
 from ddpgd.run.build_parts import learning_rates
 
 WORK_OPTIONS = (
@@ -124,6 +124,8 @@ def _config(given: Mapping[str, Any], flags: Mapping[str, Any], function: Functi
         raise InputError(
             f"--optimizer {config.optimizer}: a point has no weight matrices; type --optimizer {companion}, its companion"
         )
+    if config.schedule == PLATEAU:
+        raise InputError(f"--schedule {PLATEAU}: descend has no validation samples; type --schedule step")
     validate(config)
     if config.steps is not None and config.steps > _MOST_STEPS:
         raise InputError(f"--steps {config.steps}: must be at most {_MOST_STEPS}")

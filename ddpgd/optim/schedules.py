@@ -13,6 +13,20 @@ class Rates(NamedTuple):
     momentum: float = 0.0
 
 
+class Plateau(NamedTuple):
+    """When evaluations lower the learning rate.
+
+    Attributes:
+        factor: The factor on it.
+        patience: Evaluations in a row without a better loss after which it is lowered.
+        threshold: Fraction by which a better loss is below the best so far.
+    """
+
+    factor: float
+    patience: int
+    threshold: float
+
+
 Schedule = Callable[[int], Rates]
 """step (from 0) -> rates of that step."""
 
@@ -84,8 +98,17 @@ _ROWS = (
         ("rise_fraction", "div_factor", "final_div_factor", "max_momentum", "min_momentum"),
         _one_cycle_momentum,
     ),
+    Curve(
+        "reduce-on-plateau",
+        lambda _fraction, *_options: 1.0,
+        "the learning rate stays, until evaluations lower it; see `Plateau`",
+        ("plateau_factor", "plateau_patience", "plateau_threshold"),
+    ),
     Curve("exponential", lambda fraction, end_factor: end_factor**fraction, options=("end_factor",)),
 )
+
+PLATEAU = "reduce-on-plateau"
+"""The schedule that follows evaluations, not steps alone."""
 
 SCHEDULES = {curve.name: curve for curve in _ROWS}
 """The learning-rate schedules, by name."""

@@ -206,6 +206,7 @@ def pace(config: Config, data: Dataset, steps_done: int) -> Intervals:
         evaluate_every=config.evaluate_every or steps_per_epoch,
         checkpoint_every=config.checkpoint_every,
         criteria=Criteria(config.until_accuracy, config.patience, config.until_grad_norm, config.until_loss_fall),
+        plateau=build_parts.plateau(config),
     )
 
 

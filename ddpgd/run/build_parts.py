@@ -15,7 +15,7 @@ from ddpgd.kernels.words import Policy
 from ddpgd.optim import rules, schedules
 from ddpgd.optim.matrices import MatrixOptimizer, Parts
 from ddpgd.optim.rules import RULES, Optimizer
-from ddpgd.optim.schedules import SCHEDULES, Schedule
+from ddpgd.optim.schedules import PLATEAU, SCHEDULES, Plateau, Schedule
 from ddpgd.params import Layout
 from ddpgd.run import build_exchange
 from ddpgd.training.counters import Counters
@@ -97,6 +97,12 @@ def learning_rates(config: Config, total_steps: int) -> Schedule:
     options = {name: getattr(config, name) for name in SCHEDULES[config.schedule].options}
     made = schedules.make(config.schedule, factor * config.lr, total_steps, config.warmup, **options)
     return made if RULES[config.optimizer].momentum else lambda step: made(step)._replace(momentum=0.0)
+
+
+def plateau(config: Config) -> Plateau | None:
+    """When evaluations lower the learning rate; None: they do not."""
+    given = config.plateau_factor, config.plateau_patience, config.plateau_threshold
+    return Plateau(*given) if config.schedule == PLATEAU else None
 
 
 def global_batch(config: Config) -> int:

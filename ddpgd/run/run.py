@@ -183,6 +183,7 @@ class Run:
             layer_figures=self._layer_figures,
             skip_non_finite=self._config.non_finite == "skip",
             place=str(self._grid),
+            lower_lr=lambda: self._state.lower_lr(self._ops),
         )
 
     def _initial_params(self, saved: Checkpoint) -> NDArray[np.float32]:

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ddpgd.optim.schedules import Plateau
+
 Record = dict[str, Any]
 
 
@@ -30,6 +32,11 @@ class Counters:
     best_loss_mean: float | None = None
     best_accuracy: float | None = None
     evaluations_since_best: int = 0
+    lr_factor: float = 1.0
+    """Factor on the schedule's learning rates, which plateaus lower."""
+    plateau_loss_mean: float | None = None
+    """The best loss on the validation samples, by the threshold of the plateau."""
+    evaluations_on_plateau: int = 0
     grad_norm: float | None = None
     """Of the step that was last recorded."""
     last_epoch_loss: float | None = None
@@ -67,6 +74,19 @@ class Counters:
         if is_best:
             self.best_loss_mean, self.best_accuracy, self.evaluations_since_best = loss, accuracy, 0
         return is_best
+
+    def see_plateau(self, plateau: Plateau) -> bool:
+        """Compares the last loss on the validation samples with the best; True: it has lowered `lr_factor`."""
+        loss, best = self.validation_loss_mean, self.plateau_loss_mean
+        if loss is not None and (best is None or loss < best * (1 - plateau.threshold)):
+            self.plateau_loss_mean, self.evaluations_on_plateau = loss, 0
+            return False
+        self.evaluations_on_plateau += 1
+        if self.evaluations_on_plateau < plateau.patience:
+            return False
+        self.lr_factor *= plateau.factor
+        self.evaluations_on_plateau = 0
+        return True
 
     def end_epoch(self) -> None:
         """Compares the training loss of the epoch that has just ended with the one before."""

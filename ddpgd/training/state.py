@@ -72,7 +72,7 @@ class TrainState:
         control[Control.UPDATE] = counters.updates
         control[Control.LOSS_SCALE] = counters.loss_scale or initial_loss_scale
         control[Control.GOOD_STEPS] = counters.good_steps
-        control[Control.LR_FACTOR] = 1
+        control[Control.LR_FACTOR] = counters.lr_factor
         return cls(vector, ops.round_weights(vector), ops.from_host(control), counters, shares, held, optimizer)
 
     def read_loss_scale(self, ops: Ops) -> None:
@@ -88,6 +88,12 @@ class TrainState:
     def count_missed_updates(self, ops: Ops, count: int) -> None:
         """Counts updates that this rank had no samples for: the number of an update is the same on all ranks."""
         self._change(ops, Control.UPDATE, count)
+
+    def lower_lr(self, ops: Ops) -> None:
+        """Gives the steps to come the factor on learning rates that `counters` hold."""
+        control = np.array(ops.to_host(self.control))
+        control[Control.LR_FACTOR] = self.counters.lr_factor
+        ops.upload(control, self.control)
 
     def _change(self, ops: Ops, word: Control, by: int) -> None:
         control = np.array(ops.to_host(self.control))

@@ -8,6 +8,7 @@ from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
 from ddpgd.data.batches import Batches
 from ddpgd.errors import Interrupted, NonFiniteError
+from ddpgd.optim.schedules import Plateau
 from ddpgd.training.bookkeeping import Bookkeeping
 from ddpgd.training.convergence import Criteria
 from ddpgd.training.counters import Counters, Record
@@ -65,6 +66,7 @@ class Intervals:
     evaluate_every: int
     checkpoint_every: int | None
     criteria: Criteria = _NONE
+    plateau: Plateau | None = None
 
 
 class Trainer:
@@ -84,16 +86,19 @@ class Trainer:
         skip_non_finite: bool = False,
         place: str = "",
         validate: Evaluate | None = None,
+        lower_lr: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
             layer_figures: (result, evaluated) -> figures of layers, for a record; every rank calls it.
             validate: On samples that are held out.
+            lower_lr: Gives the steps to come the counters' factor on learning rates.
             place: Of the rank in its grid, for what is told of a failure.
         """
         self._step = step
         self._test = test
         self._validate = validate
+        self._lower_lr = lower_lr
         self._batches = batches
         self._transport = transport
         self._pace = pace
@@ -156,6 +161,9 @@ class Trainer:
         """Evaluates the params; with validation samples, on the test samples only if they are the best so far: then True."""
         state, counters = self._step.state, self._counters
         is_best = self._validate is not None and counters.see_validation(*self._validate(state.params, state.weights))
+        if self._pace.plateau and counters.see_plateau(self._pace.plateau):
+            self._lower_lr()
+            self._observer.say(f"step {counters.step}: the loss is on a plateau; the learning rate is lowered")
         if is_best or self._validate is None:
             counters.see_test(*self._test(state.params, state.weights))
         self._own_figures = self._step.figures()

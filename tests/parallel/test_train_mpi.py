@@ -34,6 +34,14 @@ CONFIGURATIONS: dict[str, Record] = {
     "one micro-batch": {"global_batch": 20, "micro_batch": 20, "loss": "mse"},
     "until no evaluation is better": {"validation": 60, "patience": 2, "steps": 60, "evaluate_every": 3},
     "one cycle": {"schedule": "one-cycle"},
+    "on a plateau": {
+        "schedule": "reduce-on-plateau",
+        "plateau_patience": 1,
+        "plateau_threshold": 0.5,
+        "plateau_factor": 0.5,
+        "validation": 60,
+        "evaluate_every": 3,
+    },
     "elements clipped": {"clip_value": 0.01, "optimizer": "adam", "lr": 0.01},
     "elastic": {"augment": "elastic", "elastic_alpha": 20.0},
     "federated": {

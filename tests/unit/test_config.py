@@ -63,6 +63,9 @@ OTHER: dict[str, tuple[Any, str]] = {
     "final_div_factor": (100.0, "100"),
     "max_momentum": (0.975, "0.975"),
     "min_momentum": (0.75, "0.75"),
+    "plateau_factor": (0.5, "0.5"),
+    "plateau_patience": (2, "2"),
+    "plateau_threshold": (0.01, "0.01"),
     "scale_lr": ("linear:256", "linear:256"),
     "weight_decay": (1e-4, "1e-4"),
     "clip_norm": (2.5, "2.5"),
@@ -131,7 +134,7 @@ FIXED = {
     *(
         "schedule",
         *("warmup", "restarts", "drops", "drop_factor", "end_factor"),
-        *SCHEDULES["one-cycle"].options,
+        *(option for curve in SCHEDULES.values() for option in curve.options),
         "scale_lr",
         "weight_decay",
         *("clip_norm", "clip_value"),

@@ -30,8 +30,10 @@ from ddpgd.kernels.reference.backend import Reference
 from ddpgd.model.layers import dense_layers
 from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD, Network
 from ddpgd.optim.rules import RULES
+from ddpgd.optim.schedules import Plateau
 from ddpgd.params import initialise
 from ddpgd.run import build, checkpoint, checkpoint_search, inference, setup
+from ddpgd.training.counters import Counters
 from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
 from ddpgd.training.passes import WholeNetwork
 from ddpgd.training.step import Step
@@ -52,6 +54,14 @@ CONFIGURATIONS: dict[str, Record] = {
     "one micro-batch": {"global_batch": 20, "micro_batch": 20, "activation": "tanh"},
     "no hidden layer": {"hidden": (), "loss": "mse", "weight_decay": 0.01, "clip_norm": 0.5},
     "one cycle": {"schedule": "one-cycle", "optimizer": "adam", "lr": 0.01},
+    "on a plateau": {
+        "schedule": "reduce-on-plateau",
+        "plateau_patience": 1,
+        "plateau_threshold": 0.5,
+        "plateau_factor": 0.5,
+        "validation": 60,
+        "evaluate_every": 3,
+    },
     "elements clipped": {"clip_value": 0.01, "optimizer": "nesterov"},
     "across epochs": {"global_batch": 128, "micro_batch": 9, "warmup": 3, "activation": "sigmoid", "init": "xavier"},
 }
@@ -481,3 +491,26 @@ def test_names_of_earlier_versions_are_known(sync: dict[str, Any], tmp_path: Pat
     (tmp_path / "old").mkdir()
     old = checkpoint.save(tmp_path / "old", replace(saved, arrays=arrays))
     assert train(tmp_path / "resumed", 2, resume=str(old))["params_sha256"] == whole["params_sha256"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
+def test_a_run_on_plateaus_goes_on_with_the_same_bits(before: int, after: int, tmp_path: Path) -> None:
+    given = CONFIGURATIONS["on a plateau"] | {"checkpoint_every": 7}
+    whole = train(tmp_path / "whole", **given)
+    rates = [record["lr"] for record in records(tmp_path / "whole")]
+    assert rates[0] / rates[-1] in (2.0, 4.0, 8.0, 16.0)
+    train(tmp_path / "cut", before, **given)
+    seventh = checkpoint.newest_first(tmp_path / "cut" / "checkpoints")[-1]
+    machine = {"transport": "auto"} if after == 1 else {}
+    on = train(tmp_path, after, resume=str(seventh), run_dir=str(tmp_path / "on"), **machine)
+    assert on["params_sha256"] == whole["params_sha256"]
+
+
+def test_a_plateau_lowers_the_learning_rate() -> None:
+    """Better means by a tenth: 1, 0.95 and 0.91 are one plateau, 0.8 ends it, and NaN is not better."""
+    counters, seen = Counters(), []
+    for loss in (1.0, 0.95, 0.91, 0.8, 0.79, None):
+        counters.validation_loss_mean = loss
+        counters.see_plateau(Plateau(0.5, 2, 0.1))
+        seen.append(counters.lr_factor)
+    assert seen == [1, 1, 0.5, 0.5, 0.5, 0.25]
