@@ -14,7 +14,7 @@ class Rates(NamedTuple):
 
 
 class Plateau(NamedTuple):
-    """When evaluations lower the learning rate.
+    """The rule by which evaluations lower the learning rate.
 
     Attributes:
         factor: The factor on it.

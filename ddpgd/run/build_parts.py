@@ -100,7 +100,7 @@ def learning_rates(config: Config, total_steps: int) -> Schedule:
 
 
 def plateau(config: Config) -> Plateau | None:
-    """When evaluations lower the learning rate; None: they do not."""
+    """The rule by which evaluations lower the learning rate; None: they do not."""
     given = config.plateau_factor, config.plateau_patience, config.plateau_threshold
     return Plateau(*given) if config.schedule == PLATEAU else None
 
