@@ -106,7 +106,7 @@ def plot(
     out: str | os.PathLike[str],
     against: Literal["step", "samples", "seconds"] = "step",
 ) -> None:
-    """Draws loss, accuracy, learning rate, gradient norm and throughput of runs over each other.
+    """Draws loss, accuracy, learning rate, gradient norm and throughput of runs over each other; of one run, its layers too.
 
     Args:
         runs: Run folders.

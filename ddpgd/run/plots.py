@@ -36,6 +36,15 @@ CLIENT_PANELS = (
 )
 """Those of federated runs, which have the first of these fields."""
 
+LAYER_PANELS = {
+    "layer_grad_norms": "norm of the mean gradient, by layer",
+    "layer_update_ratios": "norm of the update over that of the params, by layer",
+    "layer_dead_shares": "dead units, %, by hidden layer",
+    "layer_saturated_shares": "saturated units, %, by hidden layer",
+    "layer_param_norms": "norm of the params, by layer",
+}
+"""Fields of records with a number for each layer, and their titles; drawn where there is one run."""
+
 AXES = {"step": "step", "samples": "samples", "seconds": "train_s"}
 """Fields of records by the names of horizontal axes: steps, which may be rounds, samples computed, seconds of training."""
 
@@ -65,9 +74,11 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path, against: str) ->
     kinds = [kind for kind, pair in EVALUATION_PANELS.items() if pair[0][0] in names] or ["test"]
     panels = PANELS[:1] + tuple(chain.from_iterable(EVALUATION_PANELS[kind] for kind in kinds)) + PANELS[1:]
     panels += CLIENT_PANELS * (CLIENT_PANELS[0][0] in names)
-    num_rows = len(panels) // 2
+    of_layers = [name for name in LAYER_PANELS if name in names and len(runs) == 1]
+    of_layers = of_layers[: len(of_layers) // 2 * 2]
+    num_rows = (len(panels) + len(of_layers)) // 2
     figure, grid = plt.subplots(num_rows, 2, figsize=(12, 3.7 * num_rows), sharex=True, layout="constrained")
-    for axes, (name, title, factor) in zip(grid.flat, panels, strict=True):
+    for axes, (name, title, factor) in zip(grid.flat, panels, strict=False):
         drawn = [
             _line(axes, number, label, [(one[AXES[against]], factor * one[name]) for one in comparable(records, name)])
             for number, (label, records) in enumerate(runs.items())
@@ -76,11 +87,27 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path, against: str) ->
         axes.grid(visible=True, alpha=0.3)
         if name in LOGARITHMIC and min(drawn) > 0:
             axes.set_yscale("log")
+    for axes, name in zip(grid.flat[len(panels) :], of_layers, strict=True):
+        _draw_layers(axes, name, next(iter(runs.values())), AXES[against])
     for axes in grid[-1]:
         axes.set_xlabel(against)
     handles, labels = grid.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
     save_figure(figure, path, "--out")
+
+
+def _draw_layers(axes: Any, name: str, records: Sequence[Record], axis: str) -> None:
+    """Draws a line for each layer, logarithmic but for shares, which are in percent."""
+    is_share, found = name.endswith("_shares"), [one for one in records if one.get(name)]
+    for number in range(len(found[0][name]) if found else 0):
+        values = [(one[axis], one[name][number]) for one in found if one[name][number] is not None]
+        points = [(at, 100 * value if is_share else value) for at, value in values if is_share or value > 0]
+        _line(axes, number, f"layer {number + 1}", points)
+    axes.set_title(LAYER_PANELS[name], fontsize=11)
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend(fontsize=8, ncols=2, framealpha=0.6)
+    if not is_share:
+        axes.set_yscale("log")
 
 
 def comparable(records: Sequence[Record], name: str) -> list[Record]:

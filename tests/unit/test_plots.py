@@ -86,3 +86,22 @@ def test_values_that_mislead_are_not_drawn() -> None:
     assert [one["step"] for one in plots.comparable(records, "samples_per_s")] == [100, 235]
     old = [{key: value for key, value in one.items() if key != "step_samples"} for one in records]
     assert [one["step"] for one in plots.comparable(old, "grad_norm")] == [1, 100, 235]
+
+
+def test_one_run_has_panels_of_its_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for each layer, and of hidden ones for shares; several runs have none."""
+    drawn: list[int] = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, *_: drawn.extend(len(axes.lines) for axes in figure.axes))
+    record = {
+        "step": 1,
+        "train_loss_mean": 2.0,
+        "layer_grad_norms": [1.0, 0.0, None],
+        "layer_update_ratios": [0.1, 0.2, 0.3],
+    }
+    record |= {"layer_dead_shares": [0.5, 0.0], "layer_param_norms": [3.0, 2.0, 1.0]}
+    plots.draw_runs({"one": [record]}, tmp_path / "one.png", "step")
+    assert drawn[-4:] == [3, 3, 2, 3]
+    assert len(drawn) == 10
+    drawn.clear()
+    plots.draw_runs({"one": [record], "other": [record]}, tmp_path / "two.png", "step")
+    assert len(drawn) == 6
