@@ -141,7 +141,7 @@ def test_the_algebra_tells_what_the_ranks_really_get(global_batch: int, micro_ba
 
 def test_the_cursor_holds_the_epoch_of_its_order() -> None:
     batches = Batches(10, 4, 2, order_of(10), 3)
-    at = DataCursor(Reference(), batches, lambda _: 0.1)
+    at = DataCursor(Reference(), batches, lambda _: (0.1, 0.9))
     for step in (0, 1, 3, 8, 4):
         at.move_to(step, 0)
         assert at.cursor[Cursor.EPOCH] == batches.epoch(step)
