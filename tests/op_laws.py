@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ddpgd.kernels.dropout import Dropout, Rows
 from ddpgd.kernels.ops import Ops
+from ddpgd.kernels.philox import Purpose, sample_words
 from ddpgd.kernels.words import (
     BLOCK,
     CONTROL_WORDS,
@@ -69,6 +71,9 @@ over_shapes = pytest.mark.parametrize(
 )
 over_rows = pytest.mark.parametrize(("micro_batch", "rows"), ROWS)
 over_losses = pytest.mark.parametrize("loss", LOSSES)
+over_targets = pytest.mark.parametrize(
+    ("loss", "smoothing"), [*((loss, 0.0) for loss in LOSSES), ("cross_entropy", 0.1), ("cross_entropy", 0.75)]
+)
 over_lengths = pytest.mark.parametrize("length", LENGTHS)
 over_rules = pytest.mark.parametrize("rule", ELEMENTWISE.values(), ids=ELEMENTWISE)
 
@@ -152,6 +157,30 @@ def test_gather_normalise(bench: Bench, rng: np.random.Generator, micro_batch: i
     wanted = order[47 : 47 + rows]
     bench.check("gather_normalise", x, (images[wanted] / 255.0 - PIXEL_MEAN) / PIXEL_STD, eps=bench.activation_eps)
     np.testing.assert_array_equal(ops.to_host(y), labels[wanted])
+
+
+@pytest.mark.parametrize("probability", [0.5, 0.2])
+@pytest.mark.parametrize(("rows", "first", "width"), [(1, 0, 1), (33, 0, 16), (40, 0, 100), (31, 5, 30), (7, 32, 17)])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_dropout_of_windows_of_columns(
+    bench: Bench, rng: np.random.Generator, rows: int, first: int, width: int, probability: float, in_place: bool
+) -> None:
+    """Bit for bit, whatever rows and columns stand beside; the columns beside them stay as they are."""
+    ops, drop, epoch = bench.ops, Dropout(9, 2, probability), 6
+    values = bench.rounded(rng.standard_normal((rows, width + 3)))
+    order, cursor = rng.permutation(90), np.zeros(CURSOR_WORDS, np.int64)
+    cursor[Cursor.FIRST], cursor[Cursor.EPOCH] = 11, epoch
+    x = bench.activations(values)
+    out = x if in_place else bench.nans((rows, width + 3), ops.activation_dtype)
+    samples = Rows(ops.from_host(order), ops.from_host(cursor), 4)
+    ops.dropout(x[:, 1:-2], samples, drop, first, out[:, 1:-2])
+    words = sample_words(9, Purpose.DROPOUT, epoch, order[15 : 15 + rows], (first + width + 3) // 4, 2)
+    draws = words.view(np.uint16)[:, first : first + width]
+    factors = np.where(draws < drop.threshold, 0, drop.scale).astype(ops.vector_dtype)
+    wanted = values[:, 1:-2].astype(ops.vector_dtype) * factors
+    held = bench.values(out)
+    np.testing.assert_array_equal(held[:, 1:-2], _stored(bench, wanted))
+    np.testing.assert_array_equal(held[:, [0, -2, -1]], values[:, [0, -2, -1]] if in_place else np.nan)
 
 
 def _forward(bench: Bench, x: Array, weight: Array, bias: Array, activation: str, micro_batch: int) -> Array:
@@ -321,7 +350,13 @@ def test_layers_take_shards_in_windows_of_columns_with_the_same_bits(
 
 
 def _loss(
-    bench: Bench, loss: str, logits: Array, labels: Array, micro_batch: int, loss_scale: float = 1.0
+    bench: Bench,
+    loss: str,
+    logits: Array,
+    labels: Array,
+    micro_batch: int,
+    loss_scale: float = 1.0,
+    smoothing: float = 0.0,
 ) -> tuple[Array, Array]:
     ops = bench.ops
     rows = bench.nans((len(_groups(len(logits), micro_batch)), 32 + TAIL_WORDS), ops.vector_dtype)
@@ -334,23 +369,25 @@ def _loss(
         bench.control(LOSS_SCALE=loss_scale),
         dlogits,
         rows[:, 32:],
+        *([smoothing] if smoothing else []),
     )
     assert np.isnan(bench.values(rows)[:, :32]).all()
     return dlogits, bench.values(rows)[:, 32:]
 
 
-def _wanted_loss(loss: str, logits: Array, labels: Array) -> tuple[Array, Array]:
+def _wanted_loss(loss: str, logits: Array, labels: Array, smoothing: float) -> tuple[Array, Array]:
     """dlogits (R, C) and each sample's loss (R,)."""
-    num_rows, num_classes = logits.shape
+    num_classes = logits.shape[1]
     one_hot = np.eye(num_classes)[labels]
     if loss == "mean_squared_error":
         return 2 * (logits - one_hot) / num_classes, ((logits - one_hot) ** 2).mean(axis=1)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     softmax = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return softmax - one_hot, -np.log(softmax[np.arange(num_rows), labels])
+    target = (1 - smoothing) * one_hot + smoothing / num_classes
+    return softmax - target, -(target * np.log(softmax)).sum(axis=1)
 
 
-@over_losses
+@over_targets
 @over_rows
 @pytest.mark.parametrize("loss_scale", [1.0, 4096.0])
 @pytest.mark.parametrize("num_classes", [10, 3])
@@ -360,13 +397,14 @@ def test_losses(
     micro_batch: int,
     rows: int,
     loss: str,
+    smoothing: float,
     loss_scale: float,
     num_classes: int,
 ) -> None:
     logits = rng.standard_normal((rows, num_classes)).astype(bench.ops.vector_dtype).astype(np.float64)
     labels = rng.integers(0, num_classes, rows)
-    dlogits, tails = _loss(bench, loss, logits, labels, micro_batch, loss_scale)
-    wanted, losses = _wanted_loss(loss, logits, labels)
+    dlogits, tails = _loss(bench, loss, logits, labels, micro_batch, loss_scale, smoothing)
+    wanted, losses = _wanted_loss(loss, logits, labels, smoothing)
     bench.check(loss, dlogits, wanted * loss_scale, num_classes, bench.activation_eps)
     for tail, part in zip(tails, _groups(rows, micro_batch), strict=True):
         there = bench.ops.from_host(tail[Tail.LOSS_SUM : Tail.LOSS_SUM + 1])
@@ -375,7 +413,7 @@ def test_losses(
         assert tail[Tail.SAMPLES] == part.stop - part.start
         assert (tail[Tail.NON_FINITE :] == 0).all()
         if rows > micro_batch:
-            alone, own_tails = _loss(bench, loss, logits[part], labels[part], micro_batch, loss_scale)
+            alone, own_tails = _loss(bench, loss, logits[part], labels[part], micro_batch, loss_scale, smoothing)
             np.testing.assert_array_equal(bench.values(dlogits)[part], bench.values(alone))
             np.testing.assert_array_equal(tail, own_tails[0])
 
@@ -402,6 +440,13 @@ def test_huge_logits_do_not_overflow(bench: Bench, size: float) -> None:
     dlogits, tails = _loss(bench, "cross_entropy", logits, np.array([0, 1, 2]), 3)
     np.testing.assert_array_equal(bench.values(dlogits), [[0, 0, 0], [0, 0, 0], [0.5, 0.5, -1]])
     assert tails[0, Tail.LOSS_SUM] == pytest.approx(size + np.log(2), rel=1e-6)
+
+
+def test_an_infinite_logit_of_another_class_is_finite_until_labels_are_smoothed(bench: Bench) -> None:
+    logits, labels = np.array([[1.0, -np.inf]]), np.array([0])
+    finite = [_loss(bench, "cross_entropy", logits, labels, 1, smoothing=value)[1][0] for value in (0.0, 0.1)]
+    assert finite[0][[Tail.LOSS_SUM, Tail.NON_FINITE]].tolist() == [0, 0]
+    assert finite[1][[Tail.LOSS_SUM, Tail.NON_FINITE]].tolist() == [np.inf, 1]
 
 
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
@@ -690,6 +735,27 @@ def _update(
     hyper = list(hyper_of(rule).values())
     ops.update(rule.name, there[0], there[1], there[2:], bench.control(**control), weight_decay, hyper, weights)
     return [bench.values(vector) for vector in there], bench.values(weights)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (5, 40), (32, 32), (33, 7), (200, 65)])
+def test_norms_of_columns_are_limited(bench: Bench, rng: np.random.Generator, rows: int, width: int) -> None:
+    """Sums have one order, so the bits are those of the partial sums; half of the columns are too long."""
+    ops, dtype = bench.ops, bench.ops.vector_dtype
+    weight = rng.standard_normal((rows, width)).astype(dtype)
+    partial = np.zeros((32, width), dtype)
+    for row in range(rows):
+        partial[row % 32] += weight[row] * weight[row]
+    norms = np.sqrt(tree_fold(list(partial)))
+    limit = float(np.median(norms)) if width > 1 else float(norms[0]) / 2
+    factors = np.where(norms > dtype.type(limit), dtype.type(limit) / norms, dtype.type(1))
+    for apply, wanted in ((1, weight * factors), (0, weight)):
+        there = bench.vector(weight.copy())
+        rounded = ops.round_weights(there.reshape(-1)).reshape(rows, width)
+        copy = there if ops.activation_dtype == dtype else rounded
+        ops.limit_norms(there, copy, bench.control(APPLY=apply), limit)
+        np.testing.assert_array_equal(bits(np.array(ops.to_host(there))), bits(wanted))
+        np.testing.assert_array_equal(bench.values(copy), _stored(bench, wanted))
+    assert (np.linalg.norm(weight * factors, axis=0) <= limit * (1 + 1e-5)).all()
 
 
 @over_rules

@@ -117,6 +117,16 @@ class Config(FederatedOptions):
     activation: str = fixed_option("relu", "network", "activation function of the hidden layers", choices=ACTIVATIONS)
     init: str = fixed_option("he", "network", "distribution of the initial weights", choices=tuple(INITS))
     loss: str = fixed_option("cross-entropy", "network", "loss function", choices=tuple(LOSSES))
+    label_smoothing: float = fixed_option(
+        0.0,
+        "network",
+        "in training, share of each label that is spread over all classes, with --loss cross-entropy, as in 0.1",
+        float,
+    )
+    dropout: float = fixed_option(
+        0.0, "network", "in training, probability of leaving out each hidden unit for a sample, as in 0.5", float
+    )
+    input_dropout: float = fixed_option(0.0, "network", "the same of each pixel, as in 0.2", float)
     shards: int = fixed_option(
         1, "network", "parts in which each layer's width is computed, so that --tensor ranks can share it", int
     )
@@ -207,6 +217,9 @@ class Config(FederatedOptions):
     clip_norm: float = fixed_option(0.0, "optimizer", "largest norm of the mean gradient; 0: no clipping", float)
     clip_value: float = fixed_option(
         0.0, "optimizer", "largest magnitude of an element of the mean gradient; 0: no clipping", float
+    )
+    max_norm: float = fixed_option(
+        0.0, "optimizer", "largest norm of the weights into each hidden unit, after each update; 0: no limit", float
     )
     non_finite: Literal["stop", "skip"] = fixed_option(
         "stop", "optimizer", "what to do about a gradient with NaN or infinity", choices=("stop", "skip")

@@ -11,6 +11,7 @@ from ddpgd.config.federated import FEDERATED_OPTIONS, RANGES, refusals
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag
 from ddpgd.data.augmentations import AUGMENTATIONS
 from ddpgd.errors import InputError
+from ddpgd.model.network import LOSSES
 from ddpgd.optim.rules import RULES
 from ddpgd.optim.schedules import SCHEDULES
 
@@ -34,6 +35,7 @@ _REQUIRES: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
     **_owned("wire", WIRES.values()),
     **_owned("schedule", SCHEDULES.values()),
     **_owned("augment", AUGMENTATIONS.values()),
+    **{("loss", (name,)): loss.options for name, loss in LOSSES.items() if loss.options},
     ("sync", ("local",)): ("local_steps", "local_after"),
     ("sync", ("local", "federated")): ("outer_lr", "outer_momentum"),
     ("sync", ("federated",)): FEDERATED_OPTIONS,
@@ -61,6 +63,8 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "micro_batch": (1, 2**24, "1 to 2^24"),
     "accumulate": (1, 2**20, "1 to 2^20"),
     "lr": (1e-300, math.inf, "above 0"),
+    "label_smoothing": (0, 1 - 1e-9, "at least 0 and below 1, as in 0.1"),
+    **dict.fromkeys(("dropout", "input_dropout"), (0, 1 - 2**-16, "at least 0 and below 1, as in 0.5")),
     "momentum": (0, 1 - 1e-9, "at least 0 and below 1"),
     "restarts": (1, _HUGE, "at least 1"),
     "drops": (1, _HUGE, "at least 1"),
@@ -84,6 +88,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "shear": (0, 80, "0 to 80 degrees"),
     "elastic_alpha": (0, 1e6, "0 to 1000000 pixels"),
     "elastic_sigma": (0.1, 1000, "0.1 to 1000 pixels"),
+    "max_norm": (0, math.inf, "at least 0"),
     "evaluate_every": (1, _HUGE, "at least 1"),
     "topk_density": (1e-6, 1, "above 0 and at most 1, as in 0.01"),
     "topk_warmup": (0, _HUGE, "at least 0"),
@@ -134,6 +139,11 @@ def validate(config: Config) -> None:
             raise InputError(f"{flag(name)} {value}: must be {text}")
     if any(not 1 <= width <= 1_000_000 for width in config.hidden):
         raise InputError(f"--hidden {','.join(map(str, config.hidden))}: each width must be 1 to 1000000")
+    for name in ("dropout", "max_norm"):
+        if getattr(config, name) and not config.hidden:
+            raise InputError(
+                f"{flag(name)} has no effect: --hidden 0 has no hidden units; drop it, or type --hidden 512"
+            )
     for first, second in MUTUALLY_EXCLUSIVE:
         if getattr(config, first) is not None and getattr(config, second) is not None:
             raise InputError(f"{flag(first)} and {flag(second)} say the same in two ways; type one of them")

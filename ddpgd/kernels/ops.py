@@ -22,6 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ddpgd.kernels.augmentation import Augmentation
 from ddpgd.kernels.codec_ops import WireOps
+from ddpgd.kernels.dropout import Dropout, Rows
 from ddpgd.kernels.words import Policy
 
 Array = NDArray[Any]
@@ -91,8 +92,8 @@ class Ops(Protocol):
     def fused(self) -> AbstractContextManager[None]:
         """A context in which ops may run together and later, at its end, with the bits that they have alone.
 
-        Only the ops that gather, those of layers and losses, `decide`, `update` and `update_matrix` may be called in it. An
-        output that only others of them read need not be written.
+        Only the ops that gather, `dropout`, those of layers and losses, `decide`, `update` and `update_matrix` may be called
+        in it. An output that only others of them read need not be written.
         """
 
     def aside(self) -> AbstractContextManager[None]:
@@ -152,6 +153,13 @@ class Ops(Protocol):
         A row does not depend, in any bit, on the others.
         """
 
+    def dropout(self, x: Array, rows: Rows, dropout: Dropout, first: int, out: Array) -> None:
+        """out[r, c] = 0 if draw(r, first + c) < threshold, else scale x[r, c]; the gradient of x, where x is that of out.
+
+        draw(r, u) is the u-th 16 bits of what `philox.sample_words` makes of the sample of row r, its epoch and the layer.
+        x and out (R, n) are units [first, first + n) of the layer's inputs; out may be x.
+        """
+
     def dense_forward(
         self,
         x: Array,
@@ -189,11 +197,20 @@ class Ops(Protocol):
         """out = values, of the same shape and dtype; both may be windows of columns."""
 
     def cross_entropy(
-        self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
+        self,
+        logits: Array,
+        labels: Array,
+        micro_batch: int,
+        control: Array,
+        dlogits: Array,
+        tails: Array,
+        smoothing: float = 0.0,
     ) -> None:
-        """Softmax and cross-entropy, loss = -log softmax(logits)[label] per sample.
+        """Softmax and cross-entropy, loss = -sum over classes of target log softmax(logits) per sample.
 
-        logits float32 (R, C), labels int64 (R,); dlogits (R, C) = LOSS_SCALE * (softmax(logits) - one_hot(labels));
+        target (R, C) = (1 - smoothing) one_hot(labels) + smoothing / C: Szegedy et al., "Rethinking the Inception
+        architecture for computer vision", 2016.
+        logits float32 (R, C), labels int64 (R,); dlogits (R, C) = LOSS_SCALE * (softmax(logits) - target);
         tails (G, TAIL_WORDS), rows, one a micro-batch: LOSS_SUM, SAMPLES (its rows), CORRECT (the first largest
         logit is the label) and NON_FINITE (1 where LOSS_SUM is not finite) are set, all other words are 0.
         """
@@ -201,7 +218,7 @@ class Ops(Protocol):
     def mean_squared_error(
         self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
     ) -> None:
-        """loss = mean over classes of (logits - one_hot(label))^2 per sample; arguments as for cross_entropy."""
+        """loss = mean over classes of (logits - one_hot(label))^2 per sample; other arguments as for cross_entropy."""
 
     def add(self, left: Array, right: Array, out: Array) -> None:
         """out = left + right, flat (n,); out may be left or right. The addition that a canonical sum uses."""
@@ -279,4 +296,11 @@ class Ops(Protocol):
 
         params, grads, exp_avg, weights: windows (K, N) of vectors. The matrix is orthogonalised in the dtype of vectors,
         float32, by the iterations of `kernels.newton_schulz`; its bits depend on nothing but the matrix.
+        """
+
+    def limit_norms(self, weight: Array, weights: Array, control: Array, limit: float) -> None:
+        """weight[:, j] *= limit / norm[j], where norm[j] = |weight[:, j]| > limit; nothing where APPLY is 0.
+
+        weight (K, N) is a part of params; weights, which `round_weights` made, follows. Sums of squares have one order: 32
+        partial sums, of rows 0, 32, 64, ..., rows 1, 33, ..., then the binary tree over them.
         """

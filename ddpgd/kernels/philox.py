@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     MASK = 13
     AUGMENT = 14
     VALIDATION = 15
+    DROPOUT = 16
     SWEEP = 20
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from ddpgd.kernels.dropout import Dropout
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.params import Layout, Parameter, Unit, layout_of
 
@@ -34,6 +35,8 @@ class Layer(Protocol):
         num_inputs, num_outputs: The widths K and N.
         activation: The activation of its outputs; "identity": none.
         own_outputs: The columns of its outputs that this rank has, all or those of its shards.
+        own_inputs: The columns of its inputs that this rank has, before the layer gathers others.
+        dropout: That of its inputs in training.
         fusable: True if it calls ops alone that `Ops.fused` allows.
     """
 
@@ -58,6 +61,12 @@ class Layer(Protocol):
     @property
     def num_outputs(self) -> int: ...
 
+    @property
+    def own_inputs(self) -> slice: ...
+
+    @property
+    def dropout(self) -> Dropout | None: ...
+
     def output_dtype(self, ops: Ops) -> np.dtype[np.generic]:
         """Returns the dtype of its outputs."""
 
@@ -70,13 +79,17 @@ class Layer(Protocol):
         self,
         ops: Ops,
         x: Array,
+        activated: Array,
         dout: Array,
         weights: list[Array],
         micro_batch: int,
         grads: list[Array],
         dx: Array | None,
     ) -> None:
-        """Fills grads (G, ...), one row a micro-batch, and dx (R, K) if it is given, from dout (R, N)."""
+        """Fills grads (G, ...), one row a micro-batch, and dx (R, K) if it is given, from dout (R, N).
+
+        `activated`: what the preceding activation put out, x before dropout; dx is made without it.
+        """
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,12 @@ class Dense:
     num_outputs: int
     activation: str
     input_activation: str = "identity"
+    dropout: Dropout | None = None
     fusable: ClassVar[bool] = True
+
+    @property
+    def own_inputs(self) -> slice:
+        return slice(0, self.num_inputs)
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -116,6 +134,7 @@ class Dense:
         self,
         ops: Ops,
         x: Array,
+        activated: Array,
         dout: Array,
         weights: list[Array],
         micro_batch: int,
@@ -124,15 +143,18 @@ class Dense:
     ) -> None:
         ops.dense_backward_params(x, dout, micro_batch, grads[0], grads[1])
         if dx is not None:
-            ops.dense_backward_input(dout, weights[:1], x, self.input_activation, micro_batch, dx)
+            ops.dense_backward_input(dout, weights[:1], activated, self.input_activation, micro_batch, dx)
 
 
 LAYERS: dict[str, type[Layer]] = {"dense": Dense}
 """Kinds of layers, by name."""
 
 
-def dense_layers(sizes: Sequence[int], activation: str) -> tuple[Dense, ...]:
-    """Returns dense layers of the given `sizes` (inputs, hidden ..., outputs), `activation` between them."""
+def dense_layers(sizes: Sequence[int], activation: str, dropouts: Sequence[Dropout | None] = ()) -> tuple[Dense, ...]:
+    """Returns dense layers of the given `sizes` (inputs, hidden ..., outputs), `activation` between them.
+
+    `dropouts`: that of each layer's inputs; empty: none.
+    """
     last = len(sizes) - 1
     return tuple(
         Dense(
@@ -141,6 +163,7 @@ def dense_layers(sizes: Sequence[int], activation: str) -> tuple[Dense, ...]:
             num_outputs,
             "identity" if number == last else activation,
             "identity" if number == 1 else activation,
+            dropouts[number - 1] if dropouts else None,
         )
         for number, (num_inputs, num_outputs) in enumerate(pairwise(sizes), start=1)
     )

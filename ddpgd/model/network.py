@@ -4,11 +4,13 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddpgd.kernels.augmentation import Augmentation
+from ddpgd.kernels.dropout import Rows
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.model.layers import Layer, Mode, layer_starts, network_layout
 
@@ -16,16 +18,33 @@ PIXEL_MEAN = 0.1307
 PIXEL_STD = 0.3081
 """Mean and standard deviation of MNIST's training pixels / 255, to four digits: part of what a network is trained on."""
 
-LOSSES = {"cross-entropy": "cross_entropy", "mse": "mean_squared_error"}
-"""Loss functions, by the value of `--loss`: the op of each."""
+
+class Loss(NamedTuple):
+    """A row of `LOSSES`.
+
+    Attributes:
+        op: Its name in `Ops`.
+        options: Names of the options whose values follow the op's other arguments in training; evaluations go without.
+    """
+
+    op: str
+    options: tuple[str, ...] = ()
+
+
+LOSSES = {"cross-entropy": Loss("cross_entropy", ("label_smoothing",)), "mse": Loss("mean_squared_error")}
+"""Loss functions, by the value of `--loss`."""
 
 
 @dataclass(frozen=True)
 class Buffers:
-    """The first R rows of a stage's buffers: its inputs and each layer's outputs, and the gradients of the latter."""
+    """The first R rows of a stage's buffers: its inputs and each layer's outputs, and the gradients of the latter.
+
+    `inputs`: those of each layer in training, what dropout leaves of outputs; where there is none, outputs themselves.
+    """
 
     outputs: list[Array]
     doutputs: list[Array]
+    inputs: list[Array]
 
 
 class Stage:
@@ -44,6 +63,8 @@ class Stage:
         self._ops = ops
         self._max_rows = max_rows
         self._outputs: list[list[Array]] = []
+        self._inputs: list[list[Array]] = []
+        self._rows: dict[int, Rows] = {}
         self._doutputs = [ops.empty((max_rows, layer.num_outputs), ops.activation_dtype) for layer in layers]
         self._buffers: dict[tuple[int, int], Buffers] = {}
         self._views: dict[int, tuple[Array, list[list[Array]]]] = {}
@@ -55,10 +76,17 @@ class Stage:
         if key not in self._buffers:
             while len(self._outputs) <= slot:
                 self._outputs.append(self._new_outputs())
-            kinds = self._outputs[slot], self._doutputs
-            outputs, doutputs = ([array[:num_rows] for array in arrays] for arrays in kinds)
-            self._buffers[key] = Buffers(outputs, doutputs)
+                self._inputs.append(self._new_inputs())
+            kinds = self._outputs[slot], self._doutputs, self._inputs[slot]
+            outputs, doutputs, inputs = ([array[:num_rows] for array in arrays] for arrays in kinds)
+            drops = [layer.dropout is not None for layer in self.layers]
+            chosen = [own if dropped else out for own, out, dropped in zip(inputs, outputs, drops, strict=False)]
+            self._buffers[key] = Buffers(outputs, doutputs, chosen)
         return self._buffers[key]
+
+    def take(self, rows: Rows, slot: int) -> None:
+        """Notes the samples of the pass in a slot, by which dropout draws."""
+        self._rows[slot] = rows
 
     def forward(
         self, params: Array, weights: Array, num_rows: int, micro_batch: int, mode: Mode, slot: int = 0
@@ -69,9 +97,13 @@ class Stage:
             params: The vector (layout.size,).
             weights: What `Ops.round_weights` made of it.
         """
-        views, rounded, outputs = self._views_of(params), self._views_of(weights), self.buffers(num_rows, slot).outputs
+        views, rounded, buffers = self._views_of(params), self._views_of(weights), self.buffers(num_rows, slot)
+        outputs = buffers.outputs
         for number, layer in enumerate(self.layers):
             x, out = outputs[number], outputs[number + 1]
+            if mode is Mode.TRAINING:
+                self._drop(layer, x, buffers.inputs[number], slot)
+                x = buffers.inputs[number]
             layer.forward(self._ops, mode, x, views[number], rounded[number], micro_batch, out)
         return outputs[-1]
 
@@ -93,14 +125,27 @@ class Stage:
         rounded, dviews, buffers = self._views_of(weights), self._views_of(grads), self.buffers(num_rows, slot)
         before = [dx, *buffers.doutputs[:-1]]
         for number in reversed(range(len(self.layers)) if layers is None else layers):
-            x, dout = buffers.outputs[number], buffers.doutputs[number]
-            arguments = x, dout, rounded[number], micro_batch, dviews[number], before[number]
-            self.layers[number].backward(self._ops, *arguments)
+            layer, below = self.layers[number], before[number]
+            arrays = buffers.inputs[number], buffers.outputs[number], buffers.doutputs[number]
+            layer.backward(self._ops, *arrays, rounded[number], micro_batch, dviews[number], below)
+            if below is not None:
+                self._drop(layer, below, below, slot)
+
+    def _drop(self, layer: Layer, x: Array, out: Array, slot: int) -> None:
+        """Applies the dropout of a layer's inputs, if it has one, to the columns that this rank has."""
+        if layer.dropout is not None:
+            own = layer.own_inputs
+            self._ops.dropout(x[:, own], self._rows[slot], layer.dropout, own.start, out[:, own])
 
     def _new_outputs(self) -> list[Array]:
         ops, rows = self._ops, self._max_rows
         inputs = ops.empty((rows, self.layers[0].num_inputs), ops.activation_dtype)
         return [inputs, *(ops.empty((rows, layer.num_outputs), layer.output_dtype(ops)) for layer in self.layers)]
+
+    def _new_inputs(self) -> list[Array]:
+        """Returns a buffer for each layer: of no columns for those without dropout."""
+        widths = (layer.num_inputs if layer.dropout else 0 for layer in self.layers)
+        return [self._ops.empty((self._max_rows, width), self._ops.activation_dtype) for width in widths]
 
     def _views_of(self, vector: Array) -> list[list[Array]]:
         """The views of each layer, cached for vectors that come back every step; holding the vector keeps its id its own."""
@@ -120,13 +165,30 @@ class Network:
     `Ops.round_weights` made of it. `slot`: see `Stage`.
     """
 
-    def __init__(self, ops: Ops, layers: Sequence[Layer], loss: str, max_rows: int, has_inputs: bool = True) -> None:
-        """`has_inputs`: False in stages of a pipeline whose inputs are not samples; these are then of no pixels."""
+    def __init__(
+        self,
+        ops: Ops,
+        layers: Sequence[Layer],
+        loss: str,
+        max_rows: int,
+        has_inputs: bool = True,
+        loss_options: Sequence[float] = (),
+    ) -> None:
+        """
+        Args:
+            ops: Where it is computed.
+            layers: Its own.
+            loss: A key of `LOSSES`.
+            max_rows: Most rows at once.
+            has_inputs: False in stages of a pipeline whose inputs are not samples; these are then of no pixels.
+            loss_options: Values of the loss's options, for training; none: the plain loss.
+        """
         self.stage = Stage(ops, layers, max_rows)
         self.layout = self.stage.layout
         self._no_inputs = None if has_inputs else ops.empty((max_rows, 0), ops.activation_dtype)
         self._ops = ops
-        self._loss = attrgetter(LOSSES[loss])(ops)
+        self._loss = attrgetter(LOSSES[loss].op)(ops)
+        self._loss_options = {Mode.TRAINING: loss_options, Mode.EVALUATION: ()}
         self._max_rows = max_rows
         self._all_labels: list[Array] = []
         self._labels: dict[tuple[int, int], Array] = {}
@@ -150,6 +212,7 @@ class Network:
         x, y = self.stage.buffers(num_rows, slot).outputs[0], self._labels_of(num_rows, slot)
         if self._no_inputs is not None:
             x = self._no_inputs[:num_rows]
+        self.stage.take(Rows(order, cursor, offset), slot)
         arguments = images, labels, order, cursor, offset, PIXEL_MEAN, PIXEL_STD
         if augmentation is None:
             self._ops.gather_normalise(*arguments, x, y)
@@ -175,11 +238,19 @@ class Network:
         """Returns the logits (R, C), or the stage's outputs, of the samples loaded last."""
         return self.stage.forward(params, weights, num_rows, micro_batch, mode, slot)
 
-    def loss(self, num_rows: int, micro_batch: int, control: Array, tails: Array, slot: int = 0) -> None:
+    def loss(
+        self,
+        num_rows: int,
+        micro_batch: int,
+        control: Array,
+        tails: Array,
+        mode: Mode = Mode.EVALUATION,
+        slot: int = 0,
+    ) -> None:
         """Computes the loss of what `forward` put out: fills `tails` (G, TAIL_WORDS), one row a micro-batch, and dlogits."""
         buffers = self.stage.buffers(num_rows, slot)
         labels, logits, dlogits = self._labels_of(num_rows, slot), buffers.outputs[-1], buffers.doutputs[-1]
-        self._loss(logits, labels, micro_batch, control, dlogits, tails)
+        self._loss(logits, labels, micro_batch, control, dlogits, tails, *self._loss_options[mode])
 
     def gradient(
         self,
@@ -199,7 +270,7 @@ class Network:
         """
         if layers is None or layers.stop == len(self.stage.layers):
             self.forward(params, weights, num_rows, micro_batch, Mode.TRAINING)
-            self.loss(num_rows, micro_batch, control, tails)
+            self.loss(num_rows, micro_batch, control, tails, Mode.TRAINING)
         self.stage.backward(weights, num_rows, micro_batch, grads, layers=layers)
 
     def layers_in(self, span: slice) -> range:

@@ -14,6 +14,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 
 from ddpgd.comm.transport import Transport
+from ddpgd.kernels.dropout import Dropout
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.model.layers import Layer, Mode
 from ddpgd.model.shards import ColumnGather, Shards, ShardSum
@@ -36,7 +37,14 @@ class ColumnParallel:
     input_activation: str
     shards: Shards
     transport: Transport
+    dropout: Dropout | None = None
     fusable: ClassVar[bool] = False
+
+    @property
+    def own_inputs(self) -> slice:
+        if self.input_activation == "identity":
+            return slice(0, self.num_inputs)
+        return self.shards.columns_of_ranks(self.num_inputs)[self.shards.rank]
 
     def __post_init__(self) -> None:
         columns = self.shards.columns(self.num_outputs)
@@ -72,6 +80,7 @@ class ColumnParallel:
         self,
         ops: Ops,
         x: Array,
+        activated: Array,
         dout: Array,
         weights: list[Array],
         micro_batch: int,
@@ -86,8 +95,8 @@ class ColumnParallel:
         for number, (columns, slot) in enumerate(zip(self._columns, summed.slots, strict=True)):
             ops.dense_backward_input(dout[:, columns], [weights[2 * number]], x, "identity", micro_batch, slot)
             summed.add(number)
-        own = self.shards.columns_of_ranks(self.num_inputs)[self.shards.rank]
-        ops.activation_backward(summed.total(), x[:, own], self.input_activation, dx[:, own])
+        own = self.own_inputs
+        ops.activation_backward(summed.total(), activated[:, own], self.input_activation, dx[:, own])
 
 
 @dataclass(eq=False)
@@ -101,7 +110,12 @@ class RowParallel:
     shards: Shards
     transport: Transport
     activation: ClassVar[str] = "identity"
+    dropout: Dropout | None = None
     fusable: ClassVar[bool] = False
+
+    @property
+    def own_inputs(self) -> slice:
+        return self.shards.columns_of_ranks(self.num_inputs)[self.shards.rank]
 
     def __post_init__(self) -> None:
         rows = self.shards.columns(self.num_inputs)
@@ -144,6 +158,7 @@ class RowParallel:
         self,
         ops: Ops,
         x: Array,
+        activated: Array,
         dout: Array,
         weights: list[Array],
         micro_batch: int,
@@ -157,28 +172,31 @@ class RowParallel:
             ops.dense_backward_params(x[:, rows], dout, micro_batch, grads[self._place(number)], dbias)
         if dx is None:
             return
-        own = self.shards.columns_of_ranks(self.num_inputs)[self.shards.rank]
+        own = self.own_inputs
         matrices = [weights[self._place(number)] for number in range(len(self._rows))]
-        ops.dense_backward_input(dout, matrices, x[:, own], self.input_activation, micro_batch, dx[:, own])
+        ops.dense_backward_input(dout, matrices, activated[:, own], self.input_activation, micro_batch, dx[:, own])
 
     def _place(self, number: int) -> int:
         """The place of a shard's weight among this rank's tensors."""
         return number + (number > 0 and self._has_bias)
 
 
-def sharded_layers(sizes: Sequence[int], activation: str, shards: Shards, transport: Transport) -> tuple[Layer, ...]:
+def sharded_layers(
+    sizes: Sequence[int], activation: str, shards: Shards, transport: Transport, dropouts: Sequence[Dropout | None] = ()
+) -> tuple[Layer, ...]:
     """Returns a rank's shards of layers of the given `sizes` (inputs, hidden ..., outputs), `activation` between them.
 
-    `transport`: the ranks that share the layers.
+    `transport`: the ranks that share the layers. `dropouts`: as for `dense_layers`.
     """
-    inputs = ("identity", *[activation] * (len(sizes) - 2))
-    *hidden, last = zip(pairwise(sizes), inputs, strict=True)
+    num_layers = len(sizes) - 1
+    inputs = ("identity", *[activation] * (num_layers - 1))
+    *hidden, last = zip(pairwise(sizes), inputs, dropouts or [None] * num_layers, strict=True)
     return (
         *(
-            ColumnParallel(f"dense{number}", *widths, activation, before, shards, transport)
-            for number, (widths, before) in enumerate(hidden, start=1)
+            ColumnParallel(f"dense{number}", *widths, activation, before, shards, transport, dropout)
+            for number, (widths, before, dropout) in enumerate(hidden, start=1)
         ),
-        RowParallel(f"dense{len(sizes) - 1}", *last[0], last[1], shards, transport),
+        RowParallel(f"dense{num_layers}", *last[0], last[1], shards, transport, last[2]),
     )
 
 

@@ -128,6 +128,7 @@ def _steps(
         policy=build_parts.policy(config, cut.global_batch),
         goes_on_after_halt=config.non_finite == "skip",
         augmentation=build_passes.augmentation(config, grid, data.image_shape),
+        max_norm=config.max_norm,
     )
     synced_step = step_through(exchange=exchange)
     if config.sync == "every-step":

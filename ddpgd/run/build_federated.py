@@ -137,6 +137,7 @@ def _clients(
         state,
         build_parts.policy(config, cut.global_batch),
         augmentation=build_passes.augmentation(config, grid, data.image_shape),
+        max_norm=config.max_norm,
     )
     return Clients(backend, step, cut, rounds, anchor), schedule
 

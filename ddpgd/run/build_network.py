@@ -11,6 +11,7 @@ from ddpgd.config.schema import Config
 from ddpgd.config.units import plural
 from ddpgd.data.idx import NUM_CLASSES
 from ddpgd.errors import InputError
+from ddpgd.kernels.dropout import Dropout
 from ddpgd.kernels.newton_schulz import multiplications
 from ddpgd.kernels.ops import Ops
 from ddpgd.model.layers import Layer, dense_layers, network_layout
@@ -40,11 +41,19 @@ def layers(
 ) -> tuple[Layer, ...]:
     """The network's layers; or, at a place of a grid of `shape`, what a rank has of them, whose `tensor` group shares them."""
     widths = sizes(config, image_shape)
+    dropouts = _dropouts(config, len(widths) - 1)
     if config.shards == 1:
-        whole: tuple[Layer, ...] = dense_layers(widths, config.activation)
+        whole: tuple[Layer, ...] = dense_layers(widths, config.activation, dropouts)
     else:
-        whole = sharded_layers(widths, config.activation, shards_of(config, shape, place), tensor or Alone())
+        shards = shards_of(config, shape, place)
+        whole = sharded_layers(widths, config.activation, shards, tensor or Alone(), dropouts)
     return whole[stages(config, widths, shape.pipeline)[place.pipeline]]
+
+
+def _dropouts(config: Config, num_layers: int) -> list[Dropout | None]:
+    """The dropout of each layer's inputs: pixels first, then hidden units."""
+    probabilities = config.input_dropout, *[config.dropout] * (num_layers - 1)
+    return [Dropout(config.seed, layer, value) if value else None for layer, value in enumerate(probabilities, start=1)]
 
 
 def shards_of(config: Config, shape: Shape, place: Shape) -> Shards:

@@ -18,7 +18,7 @@ from ddpgd.errors import InputError
 from ddpgd.kernels.augmentation import Augmentation
 from ddpgd.kernels.ops import Ops
 from ddpgd.model.layers import Layer
-from ddpgd.model.network import Network
+from ddpgd.model.network import LOSSES, Network
 from ddpgd.model.shards import Shards
 from ddpgd.run import build_network
 from ddpgd.training import evaluate
@@ -38,7 +38,8 @@ def passes(
     evaluated_rows = min(batched, max(evaluate.EVALUATE_ROWS, evaluated))
     train_rows = min(join * config.micro_batch, most_samples)
     rows = max(train_rows, evaluated_rows)
-    network = Network(backend, layers, config.loss, rows, has_inputs=grid.place.pipeline == 0)
+    loss_options = [getattr(config, name) for name in LOSSES[config.loss].options]
+    network = Network(backend, layers, config.loss, rows, grid.place.pipeline == 0, loss_options)
     if grid.shape.pipeline == 1:
         return WholeNetwork(backend, network, grid.tensor.needs_host)
     if not isinstance(grid.pipeline, PointToPoint):

@@ -74,7 +74,7 @@ class Pipeline:
             for following in slots[number + 1 : number + 2]:
                 following.expect_input()
             self._forward(feed, group, slot, at, Mode.EVALUATION)
-            self._loss(feed, group, slot, at)
+            self._loss(feed, group, slot, at, Mode.EVALUATION)
             yield group
         self._finish(slots)
 
@@ -85,8 +85,7 @@ class Pipeline:
             slot.unpack_input()
         if slot.has_next and mode is Mode.TRAINING:
             slot.expect_gradient()
-        if not (slot.has_previous and slot.has_next):
-            feed.load(self.network, group.micro_batches, slot.number)
+        feed.load(self.network, group.micro_batches, slot.number)
         self.network.forward(at.params, at.weights, slot.num_rows, feed.micro_batch, mode, slot.number)
         if slot.has_next:
             slot.send_output()
@@ -95,16 +94,16 @@ class Pipeline:
         if slot.has_next:
             self._waiting([slot.returning])
             slot.unpack_gradient()
-        self._loss(feed, group, slot, at)
+        self._loss(feed, group, slot, at, Mode.TRAINING)
         self.network.stage.backward(at.weights, slot.num_rows, feed.micro_batch, group.rows.grads, slot.dx, slot.number)
         if slot.has_previous:
             slot.send_gradient()
 
-    def _loss(self, feed: Feed, group: Group, slot: "_Slot", at: Weights) -> None:
+    def _loss(self, feed: Feed, group: Group, slot: "_Slot", at: Weights, mode: Mode) -> None:
         if slot.has_next:
             group.rows.tails.fill(0)
         else:
-            self.network.loss(slot.num_rows, feed.micro_batch, at.control, group.rows.tails, slot.number)
+            self.network.loss(slot.num_rows, feed.micro_batch, at.control, group.rows.tails, mode, slot.number)
 
     def _finish(self, slots: Sequence["_Slot"]) -> None:
         for slot in slots:

@@ -48,8 +48,12 @@ class Step:
         policy: Policy,
         goes_on_after_halt: bool = False,
         augmentation: Augmentation | None = None,
+        max_norm: float = 0.0,
     ) -> None:
-        """`goes_on_after_halt`: a gradient that is not finite does not end the run; see `run`."""
+        """`goes_on_after_halt`: a gradient that is not finite does not end the run; see `run`.
+
+        `max_norm`: the largest norm of what comes into a hidden unit, after each update; 0: no limit.
+        """
         self.passes = passes
         self.samples = samples
         self.batches = batches
@@ -59,6 +63,7 @@ class Step:
         self._optimizer = optimizer
         self._policy = policy
         self._augmentation = augmentation
+        self._max_norm = max_norm
         self._cursor = DataCursor(ops, batches, schedule)
         self._history = ops.zeros((HISTORY_ROWS, HISTORY_WORDS), np.float64)
         self._num_decided = 0
@@ -158,11 +163,13 @@ class Step:
             self._optimizer.update(*self._own_parts, state.control, self._own_weights)
 
     def share_params(self) -> None:
-        """Hands every rank the params that others have updated."""
+        """Hands every rank the params that others have updated; then each limits norms, which takes whole columns."""
         state = self.state
         state.shares.all_gather(state.params)
         if state.weights is not state.params:
             state.shares.all_gather(state.weights)
+        for weight, rounded in self._limited:
+            self._ops.limit_norms(weight, rounded, state.control, self._max_norm)
 
     def non_finite(self, step: int) -> str:
         """Computes this rank's micro-batches of `step` once more and names the first gradient that is not finite.
@@ -196,6 +203,14 @@ class Step:
         """The params that this rank updates, and their gradient: always the same arrays."""
         part = self.state.shares.part
         return part(self.state.params), part(self.exchange.result[0])
+
+    @cached_property
+    def _limited(self) -> list[tuple[Array, Array]]:
+        """The weight matrices whose columns have a largest norm, and what products read of them."""
+        state, tensors = self.state, self.passes.network.layout.tensors if self._max_norm else ()
+        hidden = [tensor for tensor in tensors if tensor.is_hidden]
+        views = [(tensor.view(state.params), tensor.view(state.weights)) for tensor in hidden]
+        return [(weight, weight if state.weights is state.params else rounded) for weight, rounded in views]
 
     @cached_property
     def _own_weights(self) -> Array:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ddpgd.comm.transport import Alone
 from ddpgd.config.schema import Config, resolve
+from ddpgd.kernels.dropout import Dropout
 from ddpgd.kernels.words import CONTROL_WORDS, CURSOR_WORDS, TAIL_WORDS, Control, Cursor
 from ddpgd.model.layers import dense_layers
 from ddpgd.model.network import Network
@@ -30,10 +31,15 @@ class Case(NamedTuple):
     activation: str
     loss: str
     launches: tuple[int, int]
+    loss_options: tuple[float, ...] = ()
+    dropouts: tuple[Dropout | None, ...] = ()
 
 
 CASES = (
     Case((784, 128, 10), 128, 128, "relu", "cross-entropy", (7, 3)),
+    Case((49, 30, 10), 50, 7, "tanh", "cross-entropy", (7, 3), (0.1,)),
+    Case((49, 30, 10), 50, 7, "tanh", "cross-entropy", (9, 7), (), (None, Dropout(3, 2, 0.5))),
+    Case((49, 30, 10), 30, 30, "relu", "mse", (10, 9), (), (Dropout(3, 1, 0.2), Dropout(3, 2, 0.5))),
     Case((784, 40, 10), 50, 7, "tanh", "mse", (7, 3)),
     Case((49, 20, 33, 10), 40, 40, "sigmoid", "cross-entropy", (10, 5)),
     Case((64, 150, 16), 20, 20, "relu", "mse", (7, 3)),
@@ -50,7 +56,8 @@ def gradients(case: Case, precision: str, fused: bool) -> tuple[bytes, bytes, in
 
     ops: Any = Cuda(0, precision)
     rng = np.random.default_rng(0)
-    network = Network(ops, dense_layers(case.sizes, case.activation), case.loss, case.num_rows)
+    layers = dense_layers(case.sizes, case.activation, case.dropouts)
+    network = Network(ops, layers, case.loss, case.num_rows, loss_options=case.loss_options)
     images = ops.from_host(rng.integers(0, 256, (NUM_IMAGES, case.sizes[0])).astype(np.uint8))
     labels = ops.from_host(rng.integers(0, case.sizes[-1], NUM_IMAGES).astype(np.uint8))
     order, words, scale = rng.permutation(NUM_IMAGES), np.zeros(CURSOR_WORDS, np.int64), np.zeros(CONTROL_WORDS)
@@ -106,7 +113,7 @@ def test_an_error_within_runs_nothing() -> None:
 
 
 def compare(_: Device) -> None:
-    for case in (CASES[3], CASES[2], CASES[1]):
+    for case in (CASES[6], CASES[5], CASES[4]):
         agree(gradients(case, "float32", fused=True)[:2], gradients(case, "float32", fused=False)[:2])
 
 

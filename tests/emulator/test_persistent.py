@@ -23,7 +23,7 @@ from .planting import agree
 
 ORDERS = ("reverse", "random:2", "interleaved:3")
 CASES: dict[str, dict[str, Any]] = {
-    "two layers": {"clip_norm": 0.05, "weight_decay": 0.01},
+    "two layers": {"clip_norm": 0.05, "weight_decay": 0.01, "label_smoothing": 0.1},
     "elements clipped": {"clip_value": 0.002, "weight_decay": 0.01},
     "one cycle": {"schedule": "one-cycle"},
     "several micro-batches": {"optimizer": "adam", "global_batch": 44, "micro_batch": 16},
@@ -96,6 +96,7 @@ def test_64_steps_of_128_rows_are_one_launch(hidden: tuple[int, ...], monkeypatc
     [
         {"hidden": ()},
         {"augment": "affine"},
+        {"dropout": 0.5, "input_dropout": 0.25},
         {"wire": "topk"},
         {"wire": "bfloat16"},
         {"turns": 1},

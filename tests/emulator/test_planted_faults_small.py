@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ddpgd.comm.wires import FORMATS
-from ddpgd.kernels.philox import Purpose, words
+from ddpgd.kernels.dropout import Dropout
+from ddpgd.kernels.philox import Purpose, sample_words, words
 from ddpgd.kernels.reference import codecs
 from ddpgd.kernels.words import BLOCK, CONTROL_WORDS, TAIL_WORDS, Control, Tail
 from ddpgd.optim.rules import ELEMENTWISE
@@ -63,7 +64,7 @@ def takes_losses(device: Device) -> None:
     control[Control.LOSS_SCALE] = 2
     dlogits, tails = device.put(np.zeros((450, 4), np.float32)), device.put(np.full((2, 11), np.nan, np.float32))
     partials, counters = device.put(np.full(4 * 4, np.nan, np.float32)), device.put(np.zeros(2, np.int32))
-    sizes = np.int32(450), np.int32(4), np.int32(300)
+    sizes = np.int32(450), np.int32(4), np.int32(300), np.float32(0)
     scratch = np.int64(11), partials, counters
     there = device.put(logits), device.put(labels), *sizes, device.put(control), dlogits, tails
     device.launch("loss.cu", "mean_squared_error", (3, 2), (128,), *there, *scratch)
@@ -122,7 +123,69 @@ def draws(device: Device) -> None:
     np.testing.assert_array_equal(out.get(), words(7, Purpose.PERMUTATION, 8, 1030))
 
 
-COMPARISONS = (gathers, sums_trees, takes_norms, takes_losses, updates, codes, draws)
+def smooths_labels(device: Device) -> None:
+    """Half of each label spread over four classes: probabilities and slopes are exact, logarithms nearly."""
+    logits, control = np.log(np.array([[1, 1, 2, 4], [8, 4, 2, 2]], np.float32)), np.zeros(CONTROL_WORDS)
+    control[Control.LOSS_SCALE] = 1
+    dlogits, tails = device.put(np.zeros((2, 4), np.float32)), device.put(np.zeros((1, TAIL_WORDS), np.float32))
+    sizes = np.int32(2), np.int32(4), np.int32(2), np.float32(0.5)
+    scratch = np.int64(TAIL_WORDS), device.put(np.zeros(4, np.float32)), device.put(np.zeros(1, np.int32))
+    there = device.put(logits), device.put(np.array([2, 0])), *sizes, device.put(control), dlogits, tails
+    device.launch("loss.cu", "cross_entropy", (1, 1), (128,), *there, *scratch)
+    softmax = np.array([[1, 1, 2, 4], [4, 2, 1, 1]]) / 8
+    targets = np.array([[1, 1, 5, 1], [5, 1, 1, 1]]) / 8
+    np.testing.assert_allclose(dlogits.get(), softmax - targets, atol=1e-6)
+    np.testing.assert_allclose(tails.get()[0, Tail.LOSS_SUM], -(targets * np.log(softmax)).sum(), rtol=1e-6)
+
+
+def drops_units(device: Device) -> None:
+    """Windows of columns that begin within a block of draws."""
+    drop, order, cursor = Dropout(2**63 + 1, 3, 0.25), np.arange(50)[::-1].copy(), np.array([4, 0, 0, 5])
+    x, out = np.arange(1, 9 * 60 + 1, dtype=np.float32).reshape(9, 60), device.put(np.zeros((9, 70), np.float32))
+    samples = device.put(order), device.put(cursor), np.int64(2)
+    key = (
+        np.uint64(drop.seed),
+        np.uint64(Purpose.DROPOUT),
+        np.int32(3),
+        np.int32(drop.threshold),
+        np.float32(drop.scale),
+    )
+    sizes = np.int32(9), np.int32(21), np.int32(60)
+    device.launch(
+        "dropout.cu", "dropout", (1,), (256,), device.put(x), np.int64(60), *samples, *key, out, np.int64(70), *sizes
+    )
+    words_of = sample_words(drop.seed, Purpose.DROPOUT, 5, order[6:15], 21, 3)
+    kept = words_of.view(np.uint16)[:, 21:81] >= drop.threshold
+    wanted = np.zeros((9, 70), np.float32)
+    wanted[:, :60] = x * (kept * np.float32(drop.scale))
+    np.testing.assert_array_equal(out.get(), wanted)
+
+
+def limits_norms(device: Device) -> None:
+    """Powers of two, so that norms are exact; a column of the limit stays."""
+    weight, control = np.zeros((40, 40), np.float32), np.zeros(CONTROL_WORDS)
+    weight[:4], weight[36:, 1::2] = 1, 2
+    weight[:, 2] = np.where(np.arange(40) < 16, 1, 0)
+    control[Control.APPLY] = 1
+    there = device.put(weight)
+    sizes = np.float32(2), np.int32(40), np.int32(40)
+    device.launch("limit_norms.cu", "limit_norms", (2,), (1024,), there, NO_POINTER, device.put(control), *sizes)
+    wanted = weight * np.minimum(1, 2 / np.linalg.norm(weight.astype(np.float64), axis=0))
+    np.testing.assert_allclose(there.get(), wanted, rtol=1e-6)
+
+
+COMPARISONS = (
+    gathers,
+    sums_trees,
+    takes_norms,
+    takes_losses,
+    updates,
+    codes,
+    draws,
+    smooths_labels,
+    drops_units,
+    limits_norms,
+)
 
 
 FAULTS = (
@@ -167,6 +230,33 @@ FAULTS = (
     ),
     Fault("is_last: never reset", takes_norms, "if (last) *counter = 0;", ""),
     Fault("is_last: too early", takes_norms, "== expected - 1", "== expected - 2"),
+    Fault("smoothing: the slope alone", smooths_labels, "own * of_label + each * of_all", "of_label"),
+    Fault("smoothing: the loss alone", smooths_labels, "probability - each -", "probability -"),
+    Fault("smoothing: by no class", smooths_labels, "smoothing / num_classes", "smoothing"),
+    Fault("dropout: of the next sample", drops_units, "offset + row];", "offset + row + 1];"),
+    Fault("dropout: the epoch", drops_units, "cursor[EPOCH]", "cursor[STEP]"),
+    Fault("dropout: the layer", drops_units, "sample, layer, block)", "sample, 0, block)"),
+    Fault("dropout: the seed", drops_units, "philox_of_sample(seed,", "philox_of_sample(0,"),
+    Fault(
+        "dropout: the first unit",
+        drops_units,
+        "begin = UNITS * block - first;",
+        "begin = UNITS * (block - first_block);",
+    ),
+    Fault("dropout: a draw of another unit", drops_units, "16 * (j % 4)", "16 * (3 - j % 4)"),
+    Fault("dropout: not scaled", drops_units, "? 0.0f : scale", "? 0.0f : 1.0f"),
+    Fault("dropout: one draw more", drops_units, "draw < threshold", "draw < threshold + 4000"),
+    Fault("dropout: past the columns", drops_units, "|| column >= num_columns", ""),
+    Fault("norms: rows of the first lanes alone", limits_norms, "row < num_rows && column", "row < LANES && column"),
+    Fault("norms: one level fewer", limits_norms, "span < LANES; span *= 2", "span < LANES / 2; span *= 2"),
+    Fault(
+        "norms: added before written",
+        limits_norms,
+        "        __syncthreads();\n        if (lane %",
+        "        if (lane %",
+    ),
+    Fault("norms: the square", limits_norms, "sqrtf(sums[0][own])", "sums[0][own]"),
+    Fault("norms: columns beyond", limits_norms, "if (column >= num_columns || norm", "if (norm"),
     Fault("losses: a row too many", takes_losses, "if (within < samples)", "if (within <= samples)"),
     Fault("losses: one chunk", takes_losses, "within = chunk * ROWS", "within = 0 * ROWS"),
     Fault("losses: chunks of the largest", takes_losses, "if (chunk >= chunks) return;", ""),

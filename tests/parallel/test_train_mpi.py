@@ -44,6 +44,7 @@ CONFIGURATIONS: dict[str, Record] = {
     },
     "elements clipped": {"clip_value": 0.01, "optimizer": "adam", "lr": 0.01},
     "elastic": {"augment": "elastic", "elastic_alpha": 20.0},
+    "regularised": {"label_smoothing": 0.1, "dropout": 0.3, "input_dropout": 0.2, "max_norm": 0.5},
     "federated": {
         "sync": "federated",
         "global_batch": None,

@@ -1,7 +1,7 @@
 """The reference obeys the laws of ops, in float32 and float64; its gradients equal finite differences; nothing allocates."""
 
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from ddpgd.kernels.words import (
     Policy,
     Tail,
 )
-from ddpgd.model.layers import dense_layers
+from ddpgd.model.layers import Mode, dense_layers
 from ddpgd.model.network import Network
 from ddpgd.optim.rules import ELEMENTWISE, RULES, Rule
 from ddpgd.params import initialise
@@ -127,8 +127,16 @@ def test_an_op_changes_what_its_contract_names_and_nothing_else(rng: np.random.G
     assert changed == outputs
 
 
-def _network(activation: str, loss: str, hidden: tuple[int, ...], max_rows: int, dtype: type) -> tuple[Network, Array]:
-    model = Network(Reference(dtype), dense_layers((6, *hidden, 4), activation), loss, max_rows)
+def _network(
+    activation: str,
+    loss: str,
+    hidden: tuple[int, ...],
+    max_rows: int,
+    dtype: type,
+    loss_options: Sequence[float] = (),
+) -> tuple[Network, Array]:
+    layers = dense_layers((6, *hidden, 4), activation)
+    model = Network(Reference(dtype), layers, loss, max_rows, loss_options=loss_options)
     params = np.zeros(model.layout.size, dtype)
     rng = np.random.default_rng(11)
     for view in model.layout.views(params):
@@ -138,18 +146,20 @@ def _network(activation: str, loss: str, hidden: tuple[int, ...], max_rows: int,
 
 @pytest.mark.parametrize("hidden", [(), (5,), (5, 3)])
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
-@pytest.mark.parametrize("loss", NETWORK_LOSSES)
+@pytest.mark.parametrize(
+    ("loss", "loss_options"), [*((loss, ()) for loss in NETWORK_LOSSES), ("cross-entropy", (0.2,))]
+)
 def test_the_gradient_of_a_network_equals_finite_differences(
-    rng: np.random.Generator, activation: str, loss: str, hidden: tuple[int, ...]
+    rng: np.random.Generator, activation: str, loss: str, loss_options: tuple[float, ...], hidden: tuple[int, ...]
 ) -> None:
-    model, params = _network(activation, loss, hidden, 9, np.float64)
+    model, params = _network(activation, loss, hidden, 9, np.float64, loss_options)
     num_rows = model.set_inputs(rng.standard_normal((7, 6)), rng.integers(0, 4, 7))
     grads, tails, control = np.zeros((1, model.layout.size)), np.zeros((1, TAIL_WORDS)), steady_control()
     model.gradient(params, params, num_rows, 9, control, grads, tails)
 
     def loss_sum() -> float:
         model.forward(params, params, num_rows, 9)
-        model.loss(num_rows, 9, control, tails)
+        model.loss(num_rows, 9, control, tails, Mode.TRAINING)
         return float(tails[0, Tail.LOSS_SUM])
 
     step, numeric = 1e-5, np.zeros_like(params)

@@ -52,6 +52,14 @@ CONFIGURATIONS: dict[str, Record] = {
     "aligned": {"global_batch": 64, "micro_batch": 4, "optimizer": "adam", "lr": 0.01},
     "fewer micro-batches than ranks": {"global_batch": 3, "micro_batch": 1, "optimizer": "sgd"},
     "one micro-batch": {"global_batch": 20, "micro_batch": 20, "activation": "tanh"},
+    "regularised": {
+        "global_batch": 40,
+        "micro_batch": 9,
+        "label_smoothing": 0.1,
+        "dropout": 0.3,
+        "input_dropout": 0.2,
+        "max_norm": 0.5,
+    },
     "no hidden layer": {"hidden": (), "loss": "mse", "weight_decay": 0.01, "clip_norm": 0.5},
     "one cycle": {"schedule": "one-cycle", "optimizer": "adam", "lr": 0.01},
     "on a plateau": {

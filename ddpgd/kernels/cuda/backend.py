@@ -20,6 +20,7 @@ from ddpgd.kernels.cuda.orthogonal import Orthogonal
 from ddpgd.kernels.cuda.persistent import Persistent
 from ddpgd.kernels.cuda.sums import Sums, spans
 from ddpgd.kernels.cuda.updates import decision_words, update_arguments
+from ddpgd.kernels.dropout import Dropout, Rows
 from ddpgd.kernels.ops import Array, side_by_side
 from ddpgd.kernels.words import Policy
 
@@ -166,6 +167,10 @@ class Cuda:
         self._augment(samples, augmentation, x, y)
 
     @fusable
+    def dropout(self, x: Array, rows: Rows, dropout: Dropout, first: int, out: Array) -> None:
+        self._columns.dropout(x, rows, dropout, first, out)
+
+    @fusable
     def dense_forward(
         self,
         x: Array,
@@ -203,15 +208,22 @@ class Cuda:
 
     @fusable
     def cross_entropy(
-        self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
+        self,
+        logits: Array,
+        labels: Array,
+        micro_batch: int,
+        control: Array,
+        dlogits: Array,
+        tails: Array,
+        smoothing: float = 0.0,
     ) -> None:
-        self._loss("cross_entropy", logits, labels, micro_batch, control, dlogits, tails)
+        self._loss("cross_entropy", logits, labels, micro_batch, smoothing, control, dlogits, tails)
 
     @fusable
     def mean_squared_error(
         self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
     ) -> None:
-        self._loss("mean_squared_error", logits, labels, micro_batch, control, dlogits, tails)
+        self._loss("mean_squared_error", logits, labels, micro_batch, 0.0, control, dlogits, tails)
 
     def add(self, left: Array, right: Array, out: Array) -> None:
         for array in (left, right, out):
@@ -285,15 +297,30 @@ class Cuda:
     ) -> None:
         self._orthogonal.update(params, grads, exp_avg, control, weight_decay, beta, weights)
 
+    def limit_norms(self, weight: Array, weights: Array, control: Array, limit: float) -> None:
+        check(weight, np.float32)
+        num_rows, width = weight.shape
+        copy = None if weights is weight else weights
+        arguments = weight, copy, control, np.float32(limit), np.int32(num_rows), np.int32(width)
+        self._launch("limit_norms.cu", "limit_norms", (count_of(width, 32),), (1024,), *arguments)
+
     def _loss(
-        self, kernel: str, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
+        self,
+        kernel: str,
+        logits: Array,
+        labels: Array,
+        micro_batch: int,
+        smoothing: float,
+        control: Array,
+        dlogits: Array,
+        tails: Array,
     ) -> None:
         num_rows, num_classes = logits.shape
         check(logits, np.float32)
         check(dlogits, self.activation_dtype)
         groups, chunks = len(tails), count_of(min(micro_batch, num_rows), LOSS_ROWS)
         partials, counters = self._sums("loss", 2 * groups, groups, chunks)
-        sizes = np.int32(num_rows), np.int32(num_classes), np.int32(micro_batch)
+        sizes = np.int32(num_rows), np.int32(num_classes), np.int32(micro_batch), np.float32(smoothing)
         outputs = dlogits, tails, np.int64(_stride(tails)), partials, counters
         where = (chunks, groups), (LOSS_ROWS,)
         self._launch("loss.cu", kernel, *where, logits, labels, *sizes, control, *outputs)

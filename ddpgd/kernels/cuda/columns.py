@@ -1,4 +1,4 @@
-"""Windows of columns on the device: copies of them, and contiguous stand-ins for kernels that take no others."""
+"""Windows of columns on the device: copies of them, dropout, and contiguous stand-ins for kernels that take no others."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,7 +7,12 @@ import numpy as np
 
 from ddpgd.kernels.cuda.dense import ACTIVATIONS
 from ddpgd.kernels.cuda.launcher import THREADS, Launcher, count_of
+from ddpgd.kernels.dropout import Dropout, Rows
 from ddpgd.kernels.ops import Array
+from ddpgd.kernels.philox import Purpose
+
+DRAWS_PER_THREAD = 16
+"""Units whose draws a thread makes; `dropout.cu` says the same."""
 
 
 class Columns:
@@ -30,6 +35,18 @@ class Columns:
         assert dout.dtype == np.float32, f"dtype {dout.dtype}, wanted float32"
         arguments = dout, _stride(dout), x, _stride(x), dx, _stride(dx)
         self._start("activation_backward", dx, *arguments, last=(np.int32(ACTIVATIONS[activation]),))
+
+    def dropout(self, x: Array, rows: Rows, dropout: Dropout, first: int, out: Array) -> None:
+        """Does what `Ops.dropout` says."""
+        assert x.dtype == out.dtype, f"dtype {x.dtype}, wanted {out.dtype}"
+        (num_rows, width), end = x.shape, first + x.shape[1]
+        grid = (count_of(num_rows * (count_of(end, DRAWS_PER_THREAD) - first // DRAWS_PER_THREAD), THREADS),)
+        samples = rows.order, rows.cursor, np.int64(rows.offset)
+        key = np.uint64(dropout.seed), np.uint64(Purpose.DROPOUT), np.int32(dropout.layer)
+        factors = np.int32(dropout.threshold), np.float32(dropout.scale)
+        sizes = map(np.int32, (num_rows, first, width))
+        where = "dropout.cu", "dropout", grid, (THREADS,)
+        self._launch(*where, x, _stride(x), *samples, *key, *factors, out, _stride(out), *sizes)
 
     def packed(self, purpose: str, window: Array) -> Array:
         """Returns what `stand_in` does, with the values of `window`."""

@@ -25,11 +25,11 @@
 #define HEAD(name, Loss)                                                                                               \
     extern "C" __global__ void __launch_bounds__(NUM_THREADS, 1) head_##name(                                          \
         const Value* x, const Value* weight, const float* bias, const long long* labels, int num_rows, int num_inputs, \
-        int num_classes, int micro_batch, int activation, const double* control, Value* dlogits, Value* dx,            \
-        float* tails, long long tail_stride, float* partials, int* counters) {                                         \
+        int num_classes, int micro_batch, int activation, float smoothing, const double* control, Value* dlogits,      \
+        Value* dx, float* tails, long long tail_stride, float* partials, int* counters) {                              \
         head<Loss>(                                                                                                    \
             place_in_grid(), x, weight, bias, labels, num_rows, num_inputs, num_classes, micro_batch, activation,      \
-            control, dlogits, dx, tails, tail_stride, partials, counters);                                             \
+            smoothing, control, dlogits, dx, tails, tail_stride, partials, counters);                                  \
     }
 HEAD(cross_entropy, CrossEntropy)
 HEAD(mean_squared_error, MeanSquaredError)

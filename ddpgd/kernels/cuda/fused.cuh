@@ -69,8 +69,8 @@ struct LogitsEpilogue {
 template <class Loss>
 __device__ __forceinline__ void head(
     const Place& place, const Value* x, const Value* weight, const float* bias, const long long* labels, int num_rows,
-    int num_inputs, int num_classes, int micro_batch, int activation, const double* control, Value* dlogits, Value* dx,
-    float* tails, long long tail_stride, float* partials, int* counters)
+    int num_inputs, int num_classes, int micro_batch, int activation, float smoothing, const double* control,
+    Value* dlogits, Value* dx, float* tails, long long tail_stride, float* partials, int* counters)
 {
     constexpr int ROWS = 16, CLASSES = 16;
     using Forward = Multiplier<ROWS, CLASSES, true, false>;
@@ -96,7 +96,7 @@ __device__ __forceinline__ void head(
     if (own_row < end_row) {
         Value* const slope_of_row = slopes + thread * Tile::LEFT_PITCH;
         const float scale = static_cast<float>(control[LOSS_SCALE]);
-        own = Loss::row(logits[thread], labels[own_row], num_classes, scale, slope_of_row);
+        own = Loss::row(logits[thread], labels[own_row], num_classes, smoothing, scale, slope_of_row);
         for (int c = 0; c < num_classes && place.y == 0; ++c) dlogits[own_row * num_classes + c] = slope_of_row[c];
     }
     __syncthreads();

@@ -100,7 +100,7 @@ class Fuser:
     def head(self, calls: Sequence[Call]) -> Run | None:
         """Joins the last layer's `dense_forward`, the loss, and the layer's `dense_backward_input`."""
         x, (weight,), (bias,), activation, micro_batch, logits = calls[0].arguments
-        lossy, labels, _, control, dlogits, tails = calls[1].arguments
+        lossy, labels, _, control, dlogits, tails, *options = calls[1].arguments
         dout, (same_weight,), same_x, input_activation, _, dx = calls[2].arguments
         chained = lossy is logits and dout is dlogits and same_weight is weight and same_x is x
         (num_rows, num_inputs), num_classes = x.shape, weight.shape[1]
@@ -111,7 +111,8 @@ class Fuser:
         partials, counters = self._sums("head", 2 * groups, groups, chunks)
         sizes = num_rows, num_inputs, num_classes, micro_batch, ACTIVATIONS[input_activation]
         outputs = dlogits, dx, tails, np.int64(tails.strides[0] // tails.itemsize), partials, counters
-        arguments = x, weight, bias, labels, *map(np.int32, sizes), control, *outputs
+        smoothing = np.float32((*options, 0.0)[0])
+        arguments = x, weight, bias, labels, *map(np.int32, sizes), smoothing, control, *outputs
         grid = chunks, count_of(num_inputs, HEAD_COLUMNS), groups
         tile = (HEAD_ROWS, HEAD_CLASSES)
         return self._run(f"head_{calls[1].op}", "forward", tile, grid, *arguments)
@@ -175,6 +176,7 @@ FUSIONS = (
 OUTPUTS = {
     "gather_normalise": (7, 8),
     "gather_augment": (8, 9),
+    "dropout": (4,),
     "dense_forward": (5,),
     "dense_backward_params": (3, 4),
     "dense_backward_input": (5,),

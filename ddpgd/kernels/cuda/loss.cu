@@ -6,7 +6,7 @@ constexpr int ROWS = 128;
 // Thread block (c, g) takes rows c * ROWS... of micro-batch g; its last to finish adds up, by the tree over its chunks.
 template <class Loss>
 __device__ __forceinline__ void losses(
-    const float* logits, const long long* labels, int num_rows, int num_classes, int micro_batch,
+    const float* logits, const long long* labels, int num_rows, int num_classes, int micro_batch, float smoothing,
     const double* control, Value* dlogits, float* tails, long long tail_stride, float* partials, int* counters)
 {
     const long long g = blockIdx.y, begin = g * micro_batch;
@@ -19,7 +19,7 @@ __device__ __forceinline__ void losses(
     if (within < samples) {
         const long long row = begin + within, at = row * num_classes;
         own = Loss::row(
-            logits + at, labels[row], num_classes, static_cast<float>(control[LOSS_SCALE]), dlogits + at);
+            logits + at, labels[row], num_classes, smoothing, static_cast<float>(control[LOSS_SCALE]), dlogits + at);
     }
     const float loss_sum = block_sum(own.loss);
     const float correct = block_sum(own.correct ? 1.0f : 0.0f);
@@ -28,17 +28,19 @@ __device__ __forceinline__ void losses(
 }
 
 extern "C" __global__ void __launch_bounds__(128) cross_entropy(
-    const float* logits, const long long* labels, int num_rows, int num_classes, int micro_batch,
+    const float* logits, const long long* labels, int num_rows, int num_classes, int micro_batch, float smoothing,
     const double* control, Value* dlogits, float* tails, long long tail_stride, float* partials, int* counters)
 {
     losses<CrossEntropy>(
-        logits, labels, num_rows, num_classes, micro_batch, control, dlogits, tails, tail_stride, partials, counters);
+        logits, labels, num_rows, num_classes, micro_batch, smoothing, control, dlogits, tails, tail_stride, partials,
+        counters);
 }
 
 extern "C" __global__ void __launch_bounds__(128) mean_squared_error(
-    const float* logits, const long long* labels, int num_rows, int num_classes, int micro_batch,
+    const float* logits, const long long* labels, int num_rows, int num_classes, int micro_batch, float smoothing,
     const double* control, Value* dlogits, float* tails, long long tail_stride, float* partials, int* counters)
 {
     losses<MeanSquaredError>(
-        logits, labels, num_rows, num_classes, micro_batch, control, dlogits, tails, tail_stride, partials, counters);
+        logits, labels, num_rows, num_classes, micro_batch, smoothing, control, dlogits, tails, tail_stride, partials,
+        counters);
 }

@@ -23,30 +23,35 @@ __device__ __forceinline__ int first_largest(const float* logits, int num_classe
     return at;
 }
 
+// A loss has row(...): the loss of a sample, whose gradient goes to dlogits; smoothing is 0 for those that have none.
 struct CrossEntropy {
-    // Shifted by the largest logit, no exponential overflows.
+    // Shifted by the largest logit, no exponential overflows. A target's sum is 1, so the loss is log sum exp(shifted) less
+    // the sum of target shifted; without smoothing, classes that are not the label play no part, were they infinite.
     static __device__ __forceinline__ RowLoss row(
-        const float* logits, long long label, int num_classes, float scale, Value* dlogits)
+        const float* logits, long long label, int num_classes, float smoothing, float scale, Value* dlogits)
     {
+        const float each = smoothing / num_classes, own = 1.0f - smoothing;
         const int largest_at = first_largest(logits, num_classes);
         const float largest = logits[largest_at];
-        float sum = 0.0f, of_label = 0.0f;
+        float sum = 0.0f, of_label = 0.0f, of_all = 0.0f;
         for (int c = 0; c < num_classes; ++c) {
             const float shifted = logits[c] - largest;
             sum += expf(shifted);
+            of_all += shifted;
             if (c == label) of_label = shifted;
         }
         for (int c = 0; c < num_classes; ++c) {
             const float probability = expf(logits[c] - largest) / sum;
-            dlogits[c] = to_value((probability - (c == label ? 1.0f : 0.0f)) * scale);
+            dlogits[c] = to_value((probability - each - (c == label ? own : 0.0f)) * scale);
         }
-        return {logf(sum) - of_label, largest_at == label};
+        const float of_target = smoothing == 0.0f ? of_label : own * of_label + each * of_all;
+        return {logf(sum) - of_target, largest_at == label};
     }
 };
 
 struct MeanSquaredError {
     static __device__ __forceinline__ RowLoss row(
-        const float* logits, long long label, int num_classes, float scale, Value* dlogits)
+        const float* logits, long long label, int num_classes, float, float scale, Value* dlogits)
     {
         const float slope = 2.0f / num_classes;
         float sum = 0.0f;

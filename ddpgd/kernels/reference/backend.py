@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ddpgd.kernels.augmentation import Augmentation
+from ddpgd.kernels.dropout import Dropout, Rows
 from ddpgd.kernels.ops import Array, side_by_side
 from ddpgd.kernels.reference import augment, decision, losses
 from ddpgd.kernels.reference.compress import ReferenceWire
+from ddpgd.kernels.reference.masks import Masks
+from ddpgd.kernels.reference.norms import limit_norms
 from ddpgd.kernels.reference.orthogonal import update_matrix
 from ddpgd.kernels.reference.scratch import Scratch
 from ddpgd.kernels.reference.updates import Updates
@@ -33,6 +36,7 @@ class Reference:
         self._scratch = Scratch()
         self._nothing = nullcontext()
         self._updates = Updates()
+        self._masks = Masks()
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         return np.empty(shape, dtype)
@@ -116,6 +120,11 @@ class Reference:
         samples, epoch = self._pick(labels, order, cursor, offset, y), int(cursor[Cursor.EPOCH])
         _normalise(augment.augment(self._scratch, images, samples, epoch, augmentation), mean, std, x)
 
+    def dropout(self, x: Array, rows: Rows, dropout: Dropout, first: int, out: Array) -> None:
+        start, (num_rows, width) = int(rows.cursor[Cursor.FIRST]) + rows.offset, x.shape
+        samples, epoch = rows.order[start : start + num_rows], int(rows.cursor[Cursor.EPOCH])
+        np.multiply(x, self._masks(dropout, epoch, samples, first, width, x.dtype), out=out)
+
     def dense_forward(
         self,
         x: Array,
@@ -171,10 +180,17 @@ class Reference:
         np.copyto(out, values)
 
     def cross_entropy(
-        self, logits: Array, labels: Array, micro_batch: int, control: Array, dlogits: Array, tails: Array
+        self,
+        logits: Array,
+        labels: Array,
+        micro_batch: int,
+        control: Array,
+        dlogits: Array,
+        tails: Array,
+        smoothing: float = 0.0,
     ) -> None:
         for number, part in enumerate(_micro_batches(len(logits), micro_batch)):
-            losses.cross_entropy(self._scratch, logits[part], labels[part], dlogits[part], tails[number])
+            losses.cross_entropy(self._scratch, logits[part], labels[part], dlogits[part], tails[number], smoothing)
         self._scale_loss(control, dlogits)
 
     def mean_squared_error(
@@ -254,6 +270,10 @@ class Reference:
         labels.take(samples, out=picked, mode="clip")
         y[...] = picked
         return samples
+
+    def limit_norms(self, weight: Array, weights: Array, control: Array, limit: float) -> None:  # noqa: ARG002
+        if control[Control.APPLY]:
+            limit_norms(self._scratch, weight, limit)
 
     def _scale_loss(self, control: Array, dlogits: Array) -> None:
         loss_scale = float(control[Control.LOSS_SCALE])

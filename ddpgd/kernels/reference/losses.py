@@ -27,27 +27,38 @@ class _Work:
         self.squares = np.empty((num_rows, num_classes), dtype)
 
 
-def cross_entropy(scratch: Scratch, logits: Array, labels: Array, dlogits: Array, tail: Array) -> None:
+def cross_entropy(
+    scratch: Scratch, logits: Array, labels: Array, dlogits: Array, tail: Array, smoothing: float
+) -> None:
     work = scratch.keep(_Work, *logits.shape, logits.dtype)
     column, flat = work.column, dlogits.reshape(-1)
     num_correct = _num_correct(work, logits, labels)
     logits.reshape(-1).take(work.largest_at, None, work.flat_column, "clip")
     np.subtract(logits, column, dlogits)
     flat.take(work.at_labels, None, work.label_values, "clip")
+    each = smoothing / logits.shape[1]
+    if smoothing:
+        # A target's sum is 1, so the loss is log sum exp(shifted) - sum target shifted.
+        np.multiply(work.label_values, 1.0 - smoothing, work.label_values)
+        np.add.reduce(dlogits, 1, None, column, keepdims=True)
+        np.multiply(column, each, column)
+        np.add(work.label_values, work.flat_column, work.label_values)
     np.exp(dlogits, dlogits)
     np.add.reduce(dlogits, 1, None, column, keepdims=True)
     np.divide(dlogits, column, dlogits)
     np.log(column, column)
     np.subtract(work.flat_column, work.label_values, work.label_values)
     _set_tail(tail, np.add.reduce(work.label_values), len(labels), num_correct)
-    _subtract_one_at_labels(work, flat)
+    if smoothing:
+        np.subtract(dlogits, each, dlogits)
+    _subtract_at_labels(work, flat, 1.0 - smoothing)
 
 
 def mean_squared_error(scratch: Scratch, logits: Array, labels: Array, dlogits: Array, tail: Array) -> None:
     work, num_classes = scratch.keep(_Work, *logits.shape, logits.dtype), logits.shape[1]
     num_correct = _num_correct(work, logits, labels)
     np.copyto(dlogits, logits)
-    _subtract_one_at_labels(work, dlogits.reshape(-1))
+    _subtract_at_labels(work, dlogits.reshape(-1), 1.0)
     np.multiply(dlogits, dlogits, work.squares)
     _set_tail(tail, np.add.reduce(work.squares, None) / num_classes, len(labels), num_correct)
     np.multiply(dlogits, 2.0 / num_classes, dlogits)
@@ -71,7 +82,7 @@ def _num_correct(work: _Work, logits: Array, labels: Array) -> int:
     return int(np.count_nonzero(work.hits))
 
 
-def _subtract_one_at_labels(work: _Work, flat: Array) -> None:
+def _subtract_at_labels(work: _Work, flat: Array, amount: float) -> None:
     flat.take(work.at_labels, None, work.label_values, "clip")
-    np.subtract(work.label_values, 1, work.label_values)
+    np.subtract(work.label_values, amount, work.label_values)
     flat.put(work.at_labels, work.label_values, "clip")
