@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from ddpgd.comm.wires import WIRES, Kind
-from ddpgd.config import optimization
-from ddpgd.config.federated import FEDERATED_OPTIONS, RANGES, refusals
-from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag
+from ddpgd.config import federated, grid, machine, network, optimization
+from ddpgd.config.federated import FEDERATED_OPTIONS
+from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag, text_of
 from ddpgd.data.augmentations import AUGMENTATIONS
 from ddpgd.errors import InputError
 from ddpgd.model.network import LOSSES
@@ -47,10 +47,6 @@ _LENGTH = ("epochs", "steps", "rounds", "until_accuracy")
 
 _HUGE = 2**53
 _RANGES: dict[str, tuple[float, float, str]] = {
-    "shards": (1, 1024, "1 to 1024"),
-    "tensor": (1, 1024, "1 to 1024"),
-    "pipeline": (1, 1024, "1 to 1024"),
-    "seed": (0, 2**64 - 1, "0 to 2^64 - 1"),
     "epochs": (1, _HUGE, "at least 1"),
     "steps": (1, _HUGE, "at least 1"),
     "validation": (0, 2**31, "at least 0"),
@@ -59,48 +55,13 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "until_loss_fall": (1e-9, 1.0, "above 0 and at most 1, as in 0.01"),
     "until_accuracy": (1e-9, 1.0, "above 0 and at most 1, as in 0.98"),
     "max_time": (1e-9, math.inf, "above 0 seconds"),
-    "global_batch": (1, 2**24, "1 to 2^24"),
-    "micro_batch": (1, 2**24, "1 to 2^24"),
-    "accumulate": (1, 2**20, "1 to 2^20"),
-    "lr": (1e-300, math.inf, "above 0"),
-    "label_smoothing": (0, 1 - 1e-9, "at least 0 and below 1, as in 0.1"),
-    **dict.fromkeys(("dropout", "input_dropout"), (0, 1 - 2**-16, "at least 0 and below 1, as in 0.5")),
-    "momentum": (0, 1 - 1e-9, "at least 0 and below 1"),
-    "restarts": (1, _HUGE, "at least 1"),
-    "drops": (1, _HUGE, "at least 1"),
-    "drop_factor": (1e-9, 1, "above 0 and at most 1, as in 0.1"),
-    "rise_fraction": (1e-9, 1 - 1e-9, "above 0 and below 1, as in 0.3"),
-    "div_factor": (1, 1e9, "at least 1, as in 25"),
-    "final_div_factor": (1, 1e9, "at least 1, as in 10000"),
-    "max_momentum": (1e-9, 1 - 1e-9, "above 0 and below 1, as in 0.95"),
-    "min_momentum": (1e-9, 1 - 1e-9, "above 0 and below 1, as in 0.85"),
-    "plateau_factor": (1e-9, 1, "above 0 and at most 1, as in 0.1"),
-    "plateau_patience": (1, _HUGE, "at least 1"),
-    "plateau_threshold": (0, 1, "0 to 1, as in 0.0001"),
-    "end_factor": (1e-9, 1, "above 0 and at most 1, as in 0.01"),
-    "warmup": (0, _HUGE, "at least 0"),
-    "weight_decay": (0, math.inf, "at least 0"),
-    "clip_norm": (0, math.inf, "at least 0"),
-    "clip_value": (0, math.inf, "at least 0"),
-    "shift": (0, 1000, "0 to 1000 pixels"),
-    "rotate": (0, 180, "0 to 180 degrees"),
-    "scale": (0, 0.9, "0 to 0.9, as in 0.1 for 0.9 to 1.1"),
-    "shear": (0, 80, "0 to 80 degrees"),
-    "elastic_alpha": (0, 1e6, "0 to 1000000 pixels"),
-    "elastic_sigma": (0.1, 1000, "0.1 to 1000 pixels"),
-    "max_norm": (0, math.inf, "at least 0"),
     "evaluate_every": (1, _HUGE, "at least 1"),
-    "topk_density": (1e-6, 1, "above 0 and at most 1, as in 0.01"),
-    "topk_warmup": (0, _HUGE, "at least 0"),
-    "powersgd_rank": (1, 32, "1 to 32"),
-    "local_steps": (1, _HUGE, "at least 1"),
-    "local_after": (0, _HUGE, "at least 0"),
-    "outer_lr": (1e-300, math.inf, "above 0"),
-    "outer_momentum": (0, 1 - 1e-9, "at least 0 and below 1"),
     "checkpoint_every": (1, _HUGE, "at least 1"),
     "log_every": (1, _HUGE, "at least 1"),
-    "ranks": (1, 1024, "1 to 1024"),
-    **RANGES,
+    **network.RANGES,
+    **optimization.RANGES,
+    **machine.RANGES,
+    **federated.RANGES,
 }
 
 
@@ -123,7 +84,7 @@ def continued(saved: Config, given: Mapping[str, Any], world_size: int) -> Confi
             OPTIONS[name].metadata["fixed"] or (name == "exchange" and _rounds_apart(saved, value))
         ):
             raise InputError(
-                f"{flag(name)} {_text(value)}: the checkpoint was trained with {_text(before)}, and going on keeps that; "
+                f"{flag(name)} {text_of(value)}: the checkpoint was trained with {text_of(before)}, and going on keeps that; "
                 "drop the flag, or start a new run without --resume"
             )
     length = {} if given.keys().isdisjoint(_LENGTH[:-1]) else dict.fromkeys(_LENGTH)
@@ -161,7 +122,7 @@ def validate(config: Config) -> None:
         )
     _validate_exchange(config)
     _raise_first(optimization.refusals(config))
-    _validate_grid(config)
+    grid.check(config)
     if config.error_feedback and wire.kind is Kind.EXACT:
         raise InputError(f"--error-feedback has no effect: --wire {config.wire} loses nothing; type --wire float16")
     if config.scale_lr is not None:
@@ -176,7 +137,7 @@ def validate(config: Config) -> None:
 
 def form(config: Config) -> str:
     """Returns the value of --exchange that counts: "auto" only for sums whose bits are the same in every form."""
-    has_forms = WIRES[config.wire].kind is Kind.EXACT and config.reduce == "ordered" and not _divided(config)
+    has_forms = WIRES[config.wire].kind is Kind.EXACT and config.reduce == "ordered" and not grid.divided(config)
     return "flat" if config.exchange == "auto" and not has_forms else config.exchange
 
 
@@ -245,7 +206,7 @@ def _validate_federated(config: Config) -> None:
         raise InputError(
             f"{what}: residuals would have to wait until a client is asked again; type --wire int8 without feedback"
         )
-    _raise_first(refusals(config))
+    _raise_first(federated.refusals(config))
 
 
 def _raise_first(faults: Iterable[tuple[bool, str]]) -> None:
@@ -255,58 +216,7 @@ def _raise_first(faults: Iterable[tuple[bool, str]]) -> None:
             raise InputError(line)
 
 
-def _validate_grid(config: Config) -> None:
-    """Refuses shards that layers do not have, and what a grid of ranks cannot do."""
-    narrowest = min(config.hidden, default=config.shards)
-    if config.shards > narrowest:
-        raise InputError(
-            f"--shards {config.shards}: a hidden layer is {narrowest} wide; type --shards {narrowest} or less"
-        )
-    if config.tensor > config.shards:
-        raise InputError(
-            f"--tensor {config.tensor}: more than --shards {config.shards}; type --shards {config.tensor} in a new run, or "
-            f"--tensor {config.shards}"
-        )
-    if config.stages and config.pipeline == 1:
-        raise InputError(f"--stages {_text(config.stages)} is for --pipeline; type that as well, or drop it")
-    num_layers = len(config.hidden) + 1
-    if config.pipeline > num_layers:
-        raise InputError(
-            f"--pipeline {config.pipeline}: the network has {num_layers} layers, and each stage needs one; type --pipeline "
-            f"{num_layers} or less"
-        )
-    stages = config.stages
-    if stages and (len(stages) != config.pipeline or sum(stages) != num_layers or min(stages) < 1):
-        raise InputError(
-            f"--stages {_text(stages)}: --pipeline {config.pipeline} cuts {num_layers} layers into so many stages, of at least "
-            "one each; type their numbers, as in 2,1, or drop the flag"
-        )
-    if who := _divided(config):
-        _validate_divided(config, who)
-
-
-def _divided(config: Config) -> str:
-    """Returns the flag by which ranks have a part of the params each; empty: all have all."""
-    return "--tensor" if config.tensor > 1 else "--pipeline" if config.pipeline > 1 else ""
-
-
-def _validate_divided(config: Config, who: str) -> None:
-    """Refuses what needs all params on each rank."""
-    if config.sync != "every-step":
-        raise InputError(
-            f"{who}: with --sync {config.sync} each rank updates all params by itself; drop one of the two"
-        )
-    if WIRES[config.wire].kind is Kind.COMPRESSOR:
-        raise InputError(f"{who}: --wire {config.wire} sums whole vectors, and ranks have parts; drop one of the two")
-    if config.exchange == "two-level":
-        raise InputError(f"{who}: sums of gradients are flat then; type --exchange flat")
-
-
 def _validate_scale_lr(rule: str) -> None:
     kind, _, base = rule.partition(":")
     if kind not in ("linear", "sqrt") or not base.isdecimal() or int(base) == 0:
         raise InputError(f"--scale-lr {rule}: type linear:BASE_BATCH or sqrt:BASE_BATCH, as in linear:256")
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) or "0" if isinstance(value, tuple) else str(value)

@@ -106,8 +106,9 @@ def _steps(
         backend, config.micro_batch, part.size, cut.num_micro_batches(0), num_replicas
     )
     is_flat, on_cpu = levels is None, backend.name == "numpy"
-    is_sharded = build_exchange.is_sharded(config, part.size, num_replicas, is_flat and on_cpu)
-    held = build_network.held(config, data.image_shape, grid.shape, is_sharded)
+    shards_of = partial(build_exchange.is_sharded, config, world_size=num_replicas, on_cpu=is_flat and on_cpu)
+    is_sharded = shards_of(part.size)
+    held = build_network.held(config, data.image_shape, grid.shape, shards_of)
     replica = _replica(backend, grid, held)
     owned = build_network.owned(config, part, num_replicas)
     parts = is_sharded, levels, replica, cuts, owned

@@ -82,7 +82,7 @@ def sync(
 ) -> Federated:
     """Returns rounds of federated averaging on one rank; see `build.sync`."""
     layout, rounds, whole = build_network.layout(config, data.image_shape), _rounds(config, data), batches(config, data)
-    held = build_network.held(config, data.image_shape, grid.shape, False)
+    held = build_network.held(config, data.image_shape, grid.shape, lambda _size: False)
     shares = Replicated(grid.world, layout.size)
     rule = build_parts.optimizer(backend, config, layout, shares.own)
     state = build_parts.state(backend, config, initial_params, counters, shares, held, rule)

@@ -1,6 +1,6 @@
 """Making of the network: its layers and their layout from a configuration, whole, or what one rank of a grid has of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 
 from ddpgd.comm.bulk import Places, placed
@@ -140,8 +140,11 @@ def owned(config: Config, part: Layout, world_size: int) -> list[slice]:
     return spans + [slice(part.size, part.size)] * (world_size - len(spans))
 
 
-def held(config: Config, image_shape: tuple[int, int], shape: Shape, is_sharded: bool) -> Held:
-    """Returns what each rank of a grid holds of the params and, where they are sharded, of the optimizer's vectors."""
+def held(config: Config, image_shape: tuple[int, int], shape: Shape, is_sharded: Callable[[int], bool]) -> Held:
+    """Returns what each rank of a grid holds of the params and of the optimizer's vectors.
+
+    `is_sharded`: size of a rank's part of the params -> whether its replicas divide the vectors; parts differ in size.
+    """
     whole = layout(config, image_shape)
     params: list[Places] = []
     optimizer: list[Places] = []
@@ -149,6 +152,6 @@ def held(config: Config, image_shape: tuple[int, int], shape: Shape, is_sharded:
         place = shape.place(rank)
         part = network_layout(layers(config, image_shape, shape, place))
         params.append(tuple(part.spans_in(whole)))
-        own = owned(config, part, shape.data)[place.data] if is_sharded else slice(0, part.size)
+        own = owned(config, part, shape.data)[place.data] if is_sharded(part.size) else slice(0, part.size)
         optimizer.append(placed(own, params[-1]))
     return Held(params, optimizer, whole.size, shape)

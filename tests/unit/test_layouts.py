@@ -71,6 +71,17 @@ def test_runs_records_and_checkpoints_are_those_of_one_rank(way: str, tmp_path: 
         assert without_noise(tmp_path / str(number)) == without_noise(tmp_path / "one"), shape
 
 
+@pytest.mark.parametrize("shape", [Shape(2, 1, 3), Shape(2, 2, 2)])
+def test_ranks_with_larger_parts_may_divide_them_alone(shape: Shape, tmp_path: Path) -> None:
+    """By --shard-optimizer auto: ranks with few params of a layout send them in one round, and update all of them."""
+    given = BASE | WAYS["tanh, shards of one column"]
+    one = train(tmp_path / "one", **given)
+    cut = train(tmp_path / "cut", **given, **layout(shape), checkpoint_every=2)
+    assert cut["params_sha256"] == one["params_sha256"]
+    wanted = arrays(tmp_path / "one")
+    assert all(array.tobytes() == wanted[name].tobytes() for name, array in arrays(tmp_path / "cut").items())
+
+
 @pytest.mark.parametrize("stages", [(1, 2), (2, 1)])
 def test_stages_as_asked_for_have_the_bits_of_one_rank(stages: tuple[int, ...], tmp_path: Path) -> None:
     one = train(tmp_path / "one", **BASE)
@@ -168,7 +179,7 @@ def live_step(transport: Threads, **given: Any) -> Step:
 def test_every_rank_holds_its_part_alone() -> None:
     shape = Shape(2, 2, 2)
     config = Config(**BASE, tensor=2, pipeline=2)
-    held = build_network.held(config, (28, 28), shape, is_sharded=True)
+    held = build_network.held(config, (28, 28), shape, is_sharded=lambda _size: True)
     owners = np.zeros(held.size, int)
     for spans in held.optimizer:
         for span in spans:
@@ -265,7 +276,7 @@ def test_ranks_send_the_bytes_that_are_predicted(shape: Shape, optimizer: str, s
         return step.run(1, 1, stop=False, observe=False).wire_bytes
 
     predicted = layouts.predict(config, (28, 28), world_size)
-    held = build_network.held(config, (28, 28), shape, sharded == "on")
+    held = build_network.held(config, (28, 28), shape, lambda _size: sharded == "on")
     assert threads.run(world_size, work) == [sum(rank.sent) for rank in predicted]
     assert [rank.params_bytes for rank in predicted] == [4 * length(spans) for spans in held.params]
 
