@@ -68,6 +68,10 @@ _COMMANDS = {
         "compare a network's gradients with finite differences, layer by layer",
         "ddpgd gradcheck --hidden 512,512 --activation tanh",
     ),
+    "lr-find": (
+        "suggest a learning rate, by a short run whose rate grows",
+        "ddpgd lr-find --hidden 512,512 --out lr.png",
+    ),
 }
 """Description and example of each command."""
 
@@ -87,6 +91,7 @@ _MODULES = {
     "report": "ddpgd.results.report",
     "descend": "ddpgd.lab.command",
     "gradcheck": "ddpgd.lab.gradcheck",
+    "lr-find": "ddpgd.lab.lr_find",
 }
 """Modules that add the flags of a command themselves, and name its options of the configuration in WORK_OPTIONS, and in
 DEFAULTS those that begin with another value. Each is imported for its command alone: every rank of a run would wait for the

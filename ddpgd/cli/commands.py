@@ -219,6 +219,14 @@ def _gradcheck(parsed: dict[str, Any], world: Transport, _launched: Launch, _sto
     on_root(world, work)
 
 
+def _lr_find(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
+    from ddpgd.lab import lr_find
+
+    lines = lr_find.run(parsed["given"], parsed, world, launched)
+    if world.rank == 0:
+        print("\n".join(lines), flush=True)
+
+
 COMMANDS = {
     "train": _train,
     "evaluate": _evaluate,
@@ -235,4 +243,5 @@ COMMANDS = {
     "profile": _profile,
     "descend": _descend,
     "gradcheck": _gradcheck,
+    "lr-find": _lr_find,
 }

@@ -47,7 +47,7 @@ def _needs_ranks(arguments: list[str]) -> bool:
     command = arguments[:1]
     if not {"-h", "--help", "--version"}.isdisjoint(arguments):
         return False
-    return command in (["train"], ["sweep"], ["evaluate"], ["data"], ["doctor"], ["descend"]) or (
+    return command in (["train"], ["sweep"], ["evaluate"], ["data"], ["doctor"], ["descend"], ["lr-find"]) or (
         command == ["plan"] and "--measure" in arguments
     )
 

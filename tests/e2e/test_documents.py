@@ -27,6 +27,7 @@ COMMANDS = {
     "profile",
     "descend",
     "gradcheck",
+    "lr-find",
 }
 PAGES = (
     "CONTRIBUTING.md",

@@ -135,6 +135,7 @@ def test_literals_are_the_choices():
         "loss",
         "wire",
         "server_optimizer",
+        "augment",
     }  # a new row must need no new type
     assert choices.keys() - literals.keys() <= from_tables
 
