@@ -124,15 +124,18 @@ def _test(config: Config, data: Dataset, machine: Machine, num_steps: int, trans
     rates: list[float] = []
     losses: list[float] = []
     mean, has_diverged = 0.0, False
-    while len(rates) < num_steps and not has_diverged:
-        result = step.run(len(rates), 1, False, False)
+    for number in range(num_steps):
+        result = step.run(number, 1, False, False)
+        if not result.loss_sums and not result.halted:  # the loss scale was too large, and is now smaller
+            continue
         loss = math.inf if result.halted else result.loss_sums[0] / result.samples
         if has_diverged := not math.isfinite(loss):
             break
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
         losses.append(mean / (1 - SMOOTHING ** (len(losses) + 1)))
         rates.append(result.lr)
-        has_diverged = losses[-1] > DIVERGED * min(losses)
+        if has_diverged := losses[-1] > DIVERGED * min(losses):
+            break
     step.batches.close()
     return RangeTest(rates, losses, has_diverged)
 
