@@ -123,6 +123,6 @@ def test_a_bucket_that_begins_a_block_too_early_is_found(early: int, join: int) 
 
 
 def test_a_tail_that_does_not_travel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forms, "windows", lambda *arguments: windows(*arguments[:-1], has_tail=False))
+    monkeypatch.setattr(forms, "windows", lambda *arguments: windows(*arguments[:4], False, *arguments[5:]))
     with fake_cupy.install():
         assert np.isnan(difference(nothing))
