@@ -166,7 +166,7 @@ def test_two_ranks_show_help_once(tmp_path: Path) -> None:
 
 def test_help_lists_the_commands() -> None:
     said = call_ddpgd("--help").stdout
-    assert set(re.findall(r"^ {4}(\w+)\b", said, re.MULTILINE)) == COMMANDS
+    assert set(re.findall(r"^ {4}([\w-]+)", said, re.MULTILINE)) == COMMANDS
 
 
 @pytest.mark.parametrize("module", ["mpi4py", "cupy"])
