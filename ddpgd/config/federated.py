@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ddpgd.config.option import fixed_option, option
+from ddpgd.config.option import ALL, IntOrAll, fixed_option, option
 from ddpgd.optim.rules import ELEMENTWISE, RULES
 
 DEFAULT_ROUNDS = 100
@@ -17,7 +17,9 @@ class FederatedOptions:
     clients: int = fixed_option(100, "federated", "number of clients", int)
     client_fraction: float = fixed_option(0.1, "federated", "fraction of the clients that train in a round", float)
     local_epochs: int = fixed_option(5, "federated", "passes of a client over its samples in a round", int)
-    client_batch: str = fixed_option("10", "federated", "samples in a step of a client, or all that it has: 10 or all")
+    client_batch: int | Literal["all"] = fixed_option(
+        10, "federated", f"samples in a step of a client, or {ALL} that it has", IntOrAll
+    )
     partition: str = fixed_option(
         "iid",
         "federated",
@@ -57,16 +59,6 @@ class FederatedOptions:
     )
 
 
-def whole_number(text: str) -> int | None:
-    """Returns the number in the value of `--client-batch`; None for "all". ValueError: it is neither."""
-    if text == "all":
-        return None
-    number = int(text)
-    if not 1 <= number <= 2**24:
-        raise ValueError
-    return number
-
-
 def client_lr(config: Any) -> float:
     """Returns the default learning rate of clients; smaller with momentum, with which steps of small batches diverge."""
     rule = RULES[config.optimizer]
@@ -81,6 +73,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "clients": (1, 2**20, "1 to 2^20"),
     "client_fraction": (1e-9, 1, "above 0 and at most 1, as in 0.1"),
     "local_epochs": (1, 2**20, "1 to 2^20"),
+    "client_batch": (1, 2**24, "1 to 2^24, or all"),
     "proximal": (0, float("inf"), "at least 0"),
     "dp_clip": (0, float("inf"), "at least 0"),
     "dp_noise": (0, float("inf"), "at least 0"),
@@ -120,13 +113,4 @@ def refusals(config: Any) -> list[tuple[bool, str]]:
             config.secure_aggregation and config.wire != "float32",
             f"--secure-aggregation: masked changes are whole numbers of 32 bits, not --wire {config.wire}; drop one of the two",
         ),
-        (not _is_batch(config.client_batch), f"--client-batch {config.client_batch}: type a whole number, or all"),
     ]
-
-
-def _is_batch(text: str) -> bool:
-    try:
-        whole_number(text)
-    except ValueError:
-        return False
-    return True

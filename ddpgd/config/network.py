@@ -1,8 +1,9 @@
 """The options of the network, of batches, and of augmentation."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from ddpgd.config.option import fixed_option, option
+from ddpgd.config.option import ALL, IntOrAll, fixed_option, option
 from ddpgd.data.augmentations import AUGMENTATIONS
 from ddpgd.model.layers import ACTIVATIONS
 from ddpgd.model.network import LOSSES
@@ -34,7 +35,9 @@ class NetworkOptions:
     )
     seed: int = fixed_option(0, "network", "seed of the initial weights and the data order", int)
 
-    global_batch: int | None = fixed_option(None, "batch", "samples per update, over all ranks (default: 256)", int)
+    global_batch: int | Literal["all"] | None = fixed_option(
+        None, "batch", f"samples per update, over all ranks, or {ALL}: one update an epoch (default: 256)", IntOrAll
+    )
     micro_batch: int = fixed_option(64, "batch", "samples in one forward and backward pass", int)
     accumulate: int | None = option(
         None, "batch", "micro-batches per rank and update, instead of --global-batch; fixed at the first start", int
@@ -69,7 +72,7 @@ class NetworkOptions:
 RANGES: dict[str, tuple[float, float, str]] = {
     "shards": (1, 1024, "1 to 1024"),
     "seed": (0, 2**64 - 1, "0 to 2^64 - 1"),
-    "global_batch": (1, 2**24, "1 to 2^24"),
+    "global_batch": (1, 2**24, "1 to 2^24, or all"),
     "micro_batch": (1, 2**24, "1 to 2^24"),
     "accumulate": (1, 2**20, "1 to 2^20"),
     "label_smoothing": (0, 1 - 1e-9, "at least 0 and below 1, as in 0.1"),

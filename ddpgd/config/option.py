@@ -3,6 +3,12 @@
 from dataclasses import field
 from typing import Any
 
+ALL = "all"
+
+
+class IntOrAll:
+    """The kind of an option that counts samples: a whole number, or `ALL` of them."""
+
 
 def option(
     default: Any,

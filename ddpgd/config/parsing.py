@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from ddpgd.config.option import ALL, IntOrAll
 from ddpgd.errors import InputError, shown
 
 _LONGEST_NAME = 100
@@ -32,6 +33,8 @@ def coerce(option: Field[Any], value: Any, where: str) -> Any:
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if kind is int:
         return _number(value, int, where, "a whole number", "64")
+    if kind is IntOrAll:
+        return ALL if value == ALL else _number(value, int, where, "a whole number, or all", "64")
     if kind is float:
         return _number(value, float, where, "a finite number", "0.1")
     if kind is bool:

@@ -12,7 +12,7 @@ from ddpgd.config.federated import DEFAULT_ROUNDS, FederatedOptions, client_lr
 from ddpgd.config.machine import MachineOptions
 from ddpgd.config.network import NetworkOptions
 from ddpgd.config.optimization import OptimizerOptions
-from ddpgd.config.option import fixed_option, option
+from ddpgd.config.option import ALL, fixed_option, option
 from ddpgd.config.parsing import coerce
 from ddpgd.errors import InputError, shown
 from ddpgd.optim.rules import RULES
@@ -130,10 +130,17 @@ def from_table(table: Mapping[str, Any]) -> Config:
     return Config(**{name: coerce(OPTIONS[name], value, name) for name, value in table.items()})
 
 
-def resolve(config: Config, world_size: int) -> Config:
-    """Returns `config` with defaults filled in and --accumulate turned into a global batch: W * accumulate * micro_batch.
+def global_batch(config: Config) -> int:
+    """Returns the global batch of a resolved configuration that has one."""
+    assert isinstance(config.global_batch, int), "resolve() was not called"
+    return config.global_batch
 
-    With --sync federated a step is a round, and there is no global batch.
+
+def resolve(config: Config, world_size: int, num_samples: int | None = None) -> Config:
+    """Returns `config` with defaults filled in, and the global batch as a number.
+
+    --accumulate makes it W * accumulate * micro_batch, and "all" the training samples, `num_samples`. With --sync federated
+    a step is a round, and there is no global batch.
     """
     if config.lr is None:
         lr = client_lr(config) if config.sync == "federated" else RULES[config.optimizer].lr
@@ -141,8 +148,9 @@ def resolve(config: Config, world_size: int) -> Config:
     if config.sync == "federated":
         return replace(config, steps=config.rounds or config.steps or DEFAULT_ROUNDS, rounds=None)
     if config.accumulate is not None:
-        global_batch = world_size * config.accumulate * config.micro_batch
-        config = replace(config, global_batch=global_batch, accumulate=None)
+        config = replace(config, global_batch=world_size * config.accumulate * config.micro_batch, accumulate=None)
+    if config.global_batch == ALL:
+        config = replace(config, global_batch=num_samples)
     if config.global_batch is None:
         config = replace(config, global_batch=max(256, config.micro_batch))
     if config.epochs is None and config.steps is None:

@@ -8,7 +8,8 @@ from typing import Any
 from ddpgd.comm.wires import WIRES, Kind
 from ddpgd.config import federated, grid, machine, network, optimization
 from ddpgd.config.federated import FEDERATED_OPTIONS
-from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag, text_of
+from ddpgd.config.option import ALL
+from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag, global_batch, text_of
 from ddpgd.data.augmentations import AUGMENTATIONS
 from ddpgd.errors import InputError
 from ddpgd.model.network import LOSSES
@@ -72,14 +73,16 @@ def continued(saved: Config, given: Mapping[str, Any], world_size: int) -> Confi
     """
     given = dict(given)
     if accumulate := given.pop("accumulate", None):
-        global_batch = world_size * accumulate * saved.micro_batch
-        if global_batch != saved.global_batch:
+        now = world_size * accumulate * saved.micro_batch
+        if now != saved.global_batch:
             raise InputError(
-                f"--accumulate {accumulate}: makes a global batch of {global_batch}, and the checkpoint was trained with "
+                f"--accumulate {accumulate}: makes a global batch of {now}, and the checkpoint was trained with "
                 f"{saved.global_batch}, which going on keeps; drop it with --resume"
             )
     for name, value in given.items():
         before = getattr(saved, name)
+        if (name, value) == ("global_batch", ALL):
+            continue  # see check_same_batch
         if value != before and (
             OPTIONS[name].metadata["fixed"] or (name == "exchange" and _rounds_apart(saved, value))
         ):
@@ -92,11 +95,20 @@ def continued(saved: Config, given: Mapping[str, Any], world_size: int) -> Confi
     return replace(saved, **{**length, **this_start, **given})
 
 
+def check_same_batch(saved: Config, now: Config) -> None:
+    """InputError: the global batch "all", a number now that the data are known, is not the one of the checkpoint."""
+    if now.global_batch != saved.global_batch:
+        raise InputError(
+            f"--global-batch {ALL}: the checkpoint was trained with {saved.global_batch} of {now.global_batch}, and going on "
+            "keeps that; drop the flag, or start a new run without --resume"
+        )
+
+
 def validate(config: Config) -> None:
     """InputError for the first value that is out of range or contradicts another; the line says what to type."""
     for name, (lowest, highest, text) in _RANGES.items():
         value = getattr(config, name)
-        if value is not None and not lowest <= value <= highest:
+        if value not in (None, ALL) and not lowest <= value <= highest:
             raise InputError(f"{flag(name)} {value}: must be {text}")
     if any(not 1 <= width <= 1_000_000 for width in config.hidden):
         raise InputError(f"--hidden {','.join(map(str, config.hidden))}: each width must be 1 to 1000000")
@@ -108,7 +120,7 @@ def validate(config: Config) -> None:
     for first, second in MUTUALLY_EXCLUSIVE:
         if getattr(config, first) is not None and getattr(config, second) is not None:
             raise InputError(f"{flag(first)} and {flag(second)} say the same in two ways; type one of them")
-    if config.global_batch is not None and config.micro_batch > config.global_batch:
+    if config.global_batch not in (None, ALL) and config.micro_batch > global_batch(config):
         raise InputError(
             f"--micro-batch {config.micro_batch} is more than --global-batch {config.global_batch}; "
             f"type --micro-batch {config.global_batch} or less"

@@ -97,9 +97,10 @@ def run(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, la
     validate(config)
     machine = agree(config, False, world, launched.local_rank)
     transport = machine.transport(config, world)
-    config = resolve(config, build_network.grid_shape(config, config.ranks or transport.world_size).data)
-    validate(config)
     data = hold_out(load_data(config.data, world, launched, say), config.validation)
+    num_replicas = build_network.grid_shape(config, config.ranks or transport.world_size).data
+    config = resolve(config, num_replicas, len(data.train_labels))
+    validate(config)
     test = partial(_test, _growing(config, lowest, highest), data, machine, num_steps)
     with threadpool_limits(1, user_api="blas"), np.errstate(all="ignore"):
         on_threads = config.transport == "threads"

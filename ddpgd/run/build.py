@@ -18,7 +18,7 @@ from ddpgd.comm.levels import Levels
 from ddpgd.comm.replica import Replica
 from ddpgd.comm.sharding import Replicated, Sharded
 from ddpgd.comm.transport import Transport
-from ddpgd.config.schema import Config
+from ddpgd.config.schema import Config, global_batch
 from ddpgd.data.batches import Batches
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
@@ -217,7 +217,7 @@ def _order(seed: int, num_samples: int, epoch: int) -> NDArray[np.int64]:
 
 
 def _batches(config: Config, data: Dataset) -> Batches:
-    num_samples, batch = len(data.train_labels), build_parts.global_batch(config)
+    num_samples, batch = len(data.train_labels), global_batch(config)
     order = partial(_order, config.seed, num_samples)
     steps_per_epoch = math.ceil(num_samples / batch)
     num_epochs = math.ceil(config.steps / steps_per_epoch) if config.steps else config.epochs or 1

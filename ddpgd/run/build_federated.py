@@ -13,7 +13,6 @@ from ddpgd.comm.grid import Grid, Shape
 from ddpgd.comm.levels import Levels
 from ddpgd.comm.sharding import Replicated
 from ddpgd.comm.transport import Alone
-from ddpgd.config.federated import whole_number
 from ddpgd.config.schema import Config
 from ddpgd.data.batches import Batches
 from ddpgd.data.mnist import Dataset
@@ -119,7 +118,8 @@ def _clients(
     total_rounds: int,
 ) -> tuple[Clients, Schedule]:
     """Returns the local training of clients, and the learning rates of rounds."""
-    cut = ClientBatches(rounds, whole_number(config.client_batch), config.micro_batch)
+    batch = config.client_batch if isinstance(config.client_batch, int) else None
+    cut = ClientBatches(rounds, batch, config.micro_batch)
     layers = build_network.layers(config, data.image_shape, grid.shape, grid.place, grid.tensor)
     size, num_micro_batches = state.params.size, -(-cut.global_batch // cut.micro_batch)
     join = build_passes.batched_micro_batches(backend, cut.micro_batch, size, num_micro_batches, 1)

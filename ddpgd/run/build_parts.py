@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.sharding import Shares
 from ddpgd.comm.wires import WIRES
-from ddpgd.config.schema import Config
+from ddpgd.config.schema import Config, global_batch
 from ddpgd.kernels.ops import Array, Ops
 from ddpgd.kernels.words import Policy
 from ddpgd.optim import rules, schedules
@@ -103,8 +103,3 @@ def plateau(config: Config) -> Plateau | None:
     """The rule by which evaluations lower the learning rate; None: they do not."""
     given = config.plateau_factor, config.plateau_patience, config.plateau_threshold
     return Plateau(*given) if config.schedule == PLATEAU else None
-
-
-def global_batch(config: Config) -> int:
-    assert config.global_batch is not None, "resolve() was not called"
-    return config.global_batch

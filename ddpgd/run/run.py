@@ -15,8 +15,8 @@ from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import node
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports import threads
-from ddpgd.config.schema import Config, resolve, to_table
-from ddpgd.config.validation import validate
+from ddpgd.config.schema import Config, from_table, resolve, to_table
+from ddpgd.config.validation import check_same_batch, validate
 from ddpgd.data.mnist import Dataset
 from ddpgd.run import (
     build,
@@ -64,11 +64,12 @@ def run_on_ranks(
     transport = machine.transport(config, world)
     world_size = config.ranks or transport.world_size
     validate(config)
-    config = resolve(config, build_network.grid_shape(config, world_size).data)
+    config = resolve(config, build_network.grid_shape(config, world_size).data, len(data.train_labels))
     validate(config)
     counters = Counters(**resumed[1].counters) if resumed else Counters()
     if resumed:
         check_same_data(*resumed, data)
+        check_same_batch(from_table(resumed[1].config), config)
     pace = build.pace(config, data, counters.step)
     with ExitStack() as held, threadpool_limits(1, user_api="blas"):
         folder = on_root(world, lambda: RunFolder.open(config, resumed, held, say))

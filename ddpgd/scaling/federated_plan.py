@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from ddpgd.comm import tree
 from ddpgd.comm.codec import Float32
 from ddpgd.comm.wires import WIRES
-from ddpgd.config.federated import whole_number
 from ddpgd.config.schema import Config
 from ddpgd.config.units import bytes_text, parse_duration, parse_rate, positive, time_text
 from ddpgd.data.partition import divide
@@ -124,12 +123,11 @@ class RoundPlan:
         ]
 
     def _steps(self, num_samples: int, task: Task) -> int:
-        batch = whole_number(self._config.client_batch) or num_samples
-        return task.num_passes * math.ceil(num_samples / batch)
+        return task.num_passes * math.ceil(num_samples / _batch(self._config, num_samples))
 
     def _client_s(self, num_samples: int, task: Task) -> float:
         """Returns seconds of a client's training on a rank."""
-        costs, batch = self._costs, min(whole_number(self._config.client_batch) or num_samples, num_samples)
+        costs, batch = self._costs, _batch(self._config, num_samples)
         num_steps = self._steps(num_samples, task)
         num_micro_batches = num_steps * math.ceil(batch / self._config.micro_batch)
         rows_s = task.num_passes * num_samples * costs.sample_s
@@ -157,9 +155,14 @@ class RoundPlan:
         return seconds
 
 
+def _batch(config: Config, num_samples: int) -> int:
+    """Returns the samples in a step of a client that has so many; at least 1."""
+    return max(1, min(config.client_batch, num_samples) if isinstance(config.client_batch, int) else num_samples)
+
+
 def as_steps(config: Config, samples: int) -> Config:
     """Returns a configuration whose steps are those of clients, to be timed: one batch of a client a rank."""
-    batch = whole_number(config.client_batch) or max(1, samples // config.clients)
+    batch = _batch(config, samples // config.clients)
     return replace(config, sync="every-step", micro_batch=min(batch, config.micro_batch), accumulate=1)
 
 

@@ -14,14 +14,14 @@ from ddpgd.comm.cluster import Link
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Alone, Transport
 from ddpgd.comm.wires import FORMATS, WIRES, Kind
-from ddpgd.config.schema import Config
+from ddpgd.config.schema import Config, global_batch
 from ddpgd.data import synthetic
 from ddpgd.data.batches import Batches
 from ddpgd.data.mnist import Dataset
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.philox import Purpose, uniforms
 from ddpgd.params import Layout
-from ddpgd.run import build, build_exchange, build_network, build_parts
+from ddpgd.run import build, build_exchange, build_network
 from ddpgd.scaling.cost_model import Coding, Costs, waits
 from ddpgd.training.step import Step
 
@@ -75,10 +75,10 @@ def fit(ops: Ops, config: Config, transport: Transport, seconds: float, num_node
     a third one measures the link.
     """
     # Whole steps alone.
-    data = synthetic.make(num_train=4 * build_parts.global_batch(config), num_test=64)
+    data = synthetic.make(num_train=4 * global_batch(config), num_test=64)
     has_link, world_size = transport.world_size > 1, transport.world_size
     each_s = 0.8 * seconds / (3 if apart and has_link else 2)
-    lone = replace(config, global_batch=build_parts.global_batch(config) // world_size) if apart else config
+    lone = replace(config, global_batch=global_batch(config) // world_size) if apart else config
     halved = replace(lone, micro_batch=max(1, lone.micro_batch // 2))
     with threadpool_limits(1, user_api="blas"):
         whole, half = (_run(ops, one, data, transport, each_s, apart) for one in (lone, halved))

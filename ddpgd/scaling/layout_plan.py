@@ -15,7 +15,7 @@ from ddpgd.comm.buckets import Layer
 from ddpgd.comm.cluster import MESSAGE_SHARE, Cluster, Link, seconds
 from ddpgd.comm.grid import Shape
 from ddpgd.comm.wires import WIRES, Kind, Load
-from ddpgd.config.schema import Config
+from ddpgd.config.schema import Config, global_batch
 from ddpgd.config.units import bytes_text, parse_bytes, plural, time_text
 from ddpgd.errors import InputError
 from ddpgd.optim.rules import RULES
@@ -133,8 +133,7 @@ def _cost(
 ) -> LayoutCost:
     laid_out = replace(config, tensor=shape.tensor, pipeline=shape.pipeline, stages=None)
     ranks = predict(laid_out, image_shape, shape.data * shape.replica, range(shape.replica))
-    assert config.global_batch is not None, "resolve() was not called"
-    num_micro_batches = math.ceil(config.global_batch / config.micro_batch)
+    num_micro_batches = math.ceil(global_batch(config) / config.micro_batch)
     own = math.ceil(num_micro_batches / shape.data)
     turn_s = max(_turn_s(laid_out, image_shape, costs, cluster, shape, rank, own) for rank in ranks)
     passes_s, bubble_s = (own + shape.pipeline - 1) * turn_s, (shape.pipeline - 1) * turn_s

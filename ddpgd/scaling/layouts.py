@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ddpgd.comm import tree
 from ddpgd.comm.grid import Shape
 from ddpgd.comm.wires import WIRES, Load
-from ddpgd.config.schema import Config
+from ddpgd.config.schema import Config, global_batch
 from ddpgd.kernels.words import BLOCK, TAIL_WORDS
 from ddpgd.model.layers import network_layout
 from ddpgd.run import build_exchange, build_network
@@ -51,11 +51,10 @@ def predict(
         world_size: Number of ranks.
         ranks: Those that are asked for; None: all.
     """
-    assert config.global_batch is not None, "resolve() was not called"
     shape = build_network.grid_shape(config, world_size)
     whole = build_network.layout(config, image_shape)
-    num_micro_batches = Algebra(config.global_batch, config.micro_batch, shape.data).num_micro_batches
-    last = config.global_batch - (num_micro_batches - 1) * config.micro_batch
+    num_micro_batches = Algebra(global_batch(config), config.micro_batch, shape.data).num_micro_batches
+    last = global_batch(config) - (num_micro_batches - 1) * config.micro_batch
     rows = [config.micro_batch] * (num_micro_batches - 1) + [last]
     found = []
     for rank in range(world_size) if ranks is None else ranks:

@@ -12,8 +12,9 @@ from ddpgd.comm.compressors.power_sgd import num_narrow
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports.capabilities import TRANSPORTS
 from ddpgd.comm.wires import WIRES
+from ddpgd.config.option import ALL
 from ddpgd.config.parsing import path
-from ddpgd.config.schema import Config
+from ddpgd.config.schema import Config, global_batch
 from ddpgd.config.units import (
     parse_count,
 )
@@ -88,7 +89,7 @@ class Plan:
         self._asked = flags.get("overlap") == plan_overlap.AUTO
         self._work = Work(
             num_params=size,
-            global_batch=config.global_batch or 0,
+            global_batch=0 if config.global_batch is None else global_batch(config),
             micro_batch=config.micro_batch,
             wire=config.wire,
             reduce=config.reduce,
@@ -190,7 +191,9 @@ class _Kind(NamedTuple):
     apart: bool
 
 
-def _with_a_batch(config: Config, _samples: int) -> Config:
+def _with_a_batch(config: Config, samples: int) -> Config:
+    if config.global_batch == ALL:
+        return replace(config, global_batch=samples)
     is_open = config.global_batch is None and config.accumulate is None
     return replace(config, accumulate=1) if is_open else config
 

@@ -14,7 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ddpgd.comm.transport import Alone
-from ddpgd.config.schema import Config, resolve
+from ddpgd.config.schema import Config, global_batch, resolve
 from ddpgd.config.validation import validate
 from ddpgd.data.mnist import Dataset
 from ddpgd.kernels.ops import Ops
@@ -31,6 +31,9 @@ LEAST_SHARE = 0.0005
 """Ops that take less of a step are shown as one row."""
 SIDE = 1024
 """Rows and columns of the product whose rate stands for the machine."""
+
+NUM_SAMPLES = 60_000
+"""Training samples of MNIST, which `--global-batch all` means."""
 
 WORK_OPTIONS = ("hidden", "activation", "loss", "global_batch", "micro_batch", "accumulate", "optimizer", "lr", "momentum",
                 "weight_decay", "clip_norm", "clip_value", "schedule")  # fmt: skip
@@ -127,7 +130,7 @@ def profile(config: Config, num_steps: int = NUM_STEPS) -> Profile:
     Raises:
         InputError: the configuration is not valid.
     """
-    config = resolve(config, 1)
+    config = resolve(config, 1, NUM_SAMPLES)
     validate(config)
     data = _samples(config)
     weights = [
@@ -153,7 +156,7 @@ def profile(config: Config, num_steps: int = NUM_STEPS) -> Profile:
     rows = [_op_time(*key, taken, num_steps, step_us, alone_s) for key, taken in times_s.items()]
     return Profile(
         network="-".join(map(str, sizes)),
-        samples=config.global_batch or 0,
+        samples=global_batch(config),
         micro_batch=config.micro_batch,
         num_steps=num_steps,
         step_us=step_us,
@@ -165,8 +168,8 @@ def profile(config: Config, num_steps: int = NUM_STEPS) -> Profile:
 
 def _samples(config: Config) -> Dataset:
     """Returns random samples for whole steps alone; the time of a step does not depend on pixels."""
-    assert config.global_batch is not None, "resolve() was not called"
-    num = config.global_batch * max(1, LEAST_SAMPLES // config.global_batch)
+    batch = global_batch(config)
+    num = batch * max(1, LEAST_SAMPLES // batch)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (num, IMAGE_SHAPE[0] * IMAGE_SHAPE[1]), np.uint8)
     labels = random.integers(0, 10, num, np.uint8)

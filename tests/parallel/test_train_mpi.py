@@ -32,6 +32,7 @@ CONFIGURATIONS: dict[str, Record] = {
     "muon": {"optimizer": "muon", "lr": 0.01, "hidden": (12, 9), "clip_norm": 0.2},
     "fewer micro-batches than ranks": {"global_batch": 3, "micro_batch": 1, "optimizer": "sgd"},
     "one micro-batch": {"global_batch": 20, "micro_batch": 20, "loss": "mse"},
+    "full batch": {"global_batch": "all"},
     "until no evaluation is better": {"validation": 60, "patience": 2, "steps": 60, "evaluate_every": 3},
     "one cycle": {"schedule": "one-cycle"},
     "on a plateau": {

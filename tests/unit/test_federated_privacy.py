@@ -16,7 +16,7 @@ from ddpgd.training.federated import sums
 from ddpgd.training.federated.privacy import Privacy
 from runs import Record, records, train
 
-FEW: Record = {"sync": "federated", "clients": 12, "client_fraction": 0.5, "local_epochs": 1, "client_batch": "9"}
+FEW: Record = {"sync": "federated", "clients": 12, "client_fraction": 0.5, "local_epochs": 1, "client_batch": 9}
 MISSING = "dp-accounting is not installed (pip install 'ddpgd[privacy]')"
 
 pytestmark = pytest.mark.usefixtures("few_digits")

@@ -52,6 +52,7 @@ CONFIGURATIONS: dict[str, Record] = {
     "aligned": {"global_batch": 64, "micro_batch": 4, "optimizer": "adam", "lr": 0.01},
     "fewer micro-batches than ranks": {"global_batch": 3, "micro_batch": 1, "optimizer": "sgd"},
     "one micro-batch": {"global_batch": 20, "micro_batch": 20, "activation": "tanh"},
+    "full batch": {"global_batch": "all", "micro_batch": 17, "validation": 31, "scale_lr": "sqrt:50"},
     "regularised": {
         "global_batch": 40,
         "micro_batch": 9,
@@ -401,6 +402,21 @@ def test_accumulate_fixes_the_global_batch_at_the_first_start(tmp_path: Path) ->
     first = train(tmp_path / "run", 3, accumulate=2, global_batch=None, steps=3, schedule="constant")
     assert first["global_batch"] == 3 * 2 * 7
     assert train(tmp_path / "run", 2, resume="", steps=6)["global_batch"] == 42
+
+
+def test_a_full_batch_is_all_samples_that_are_left_and_goes_on_so(tmp_path: Path) -> None:
+    given: Record = {"global_batch": "all", "validation": 31, "schedule": "constant"}
+    whole = train(tmp_path / "whole", 2, **given, steps=6)
+    assert whole["epochs"] == 6
+    assert whole["global_batch"] == whole["samples"] / 6
+    train(tmp_path / "run", 3, **given, steps=3)
+    again = train(tmp_path / "run", 2, **given, resume="", steps=6)
+    assert again["params_sha256"] == whole["params_sha256"]
+    train(tmp_path / "other", 3, steps=3)
+    with pytest.raises(
+        InputError, match=r"--global-batch all: the checkpoint was trained with 50 of \d+, and going on keeps"
+    ):
+        train(tmp_path / "other", 2, resume="", global_batch="all", steps=6)
 
 
 def test_the_library_trains_as_the_command_does(tmp_path: Path) -> None:
