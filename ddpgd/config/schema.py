@@ -150,6 +150,7 @@ def resolve(config: Config, world_size: int, num_samples: int | None = None) -> 
     if config.accumulate is not None:
         config = replace(config, global_batch=world_size * config.accumulate * config.micro_batch, accumulate=None)
     if config.global_batch == ALL:
+        assert num_samples is not None, "the data are not known yet"
         config = replace(config, global_batch=num_samples)
     if config.global_batch is None:
         config = replace(config, global_batch=max(256, config.micro_batch))

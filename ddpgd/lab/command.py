@@ -20,8 +20,8 @@ from ddpgd.lab.functions import BUILT_IN, Function
 from ddpgd.lab.scalar import draw
 from ddpgd.lab.verdict import Progress
 from ddpgd.optim.rules import RULES
-from ddpgd.optim.schedules import PLATEAU, SCHEDULES
-from ddpgd.run.build_parts import learning_rates
+from ddpgd.optim.schedules import SCHEDULES
+from ddpgd.run.build_parts import learning_rates, plateau
 
 WORK_OPTIONS = (
     *("optimizer", "lr", "steps", "momentum", "weight_decay", "clip_norm", "clip_value", "schedule"),
@@ -124,9 +124,7 @@ def _config(given: Mapping[str, Any], flags: Mapping[str, Any], function: Functi
         raise InputError(
             f"--optimizer {config.optimizer}: a point has no weight matrices; type --optimizer {companion}, its companion"
         )
-    if config.schedule == PLATEAU:
-        raise InputError(f"--schedule {PLATEAU}: descend has no validation samples; type --schedule step")
-    validate(config)
+    validate(replace(config, validation=1))  # a schedule may ask for evaluations: there is one in every step
     if config.steps is not None and config.steps > _MOST_STEPS:
         raise InputError(f"--steps {config.steps}: must be at most {_MOST_STEPS}")
     if config.lr is None:
@@ -154,14 +152,15 @@ def _descend(function: Function, config: Config, flags: Mapping[str, Any], batch
     method = flags.get("method")
     if method == "lbfgs":
         return descent.lbfgs(function, config.steps, tolerance, transport)
-    step: Callable[..., Any]
+    step: descent.Step
     if method == "newton":
         step = descent.newton(function, transport)
     else:
         options = {name: getattr(config, name) for name in RULES[config.optimizer].options}
         rates = learning_rates(config, config.steps)
         clips = config.clip_norm, config.clip_value
-        step = Method(config.optimizer, rates, size, config.weight_decay, *clips, flags.get("mistake", ""), **options)
+        mistake = flags.get("mistake", "")
+        step = Method(config.optimizer, rates, plateau(config), size, config.weight_decay, *clips, mistake, **options)
     return descent.descend(function, step, config.steps, tolerance, batch, config.seed, transport)
 
 

@@ -14,7 +14,7 @@ from ddpgd.lab.derivatives import Vector, gradient, hessian, newton_step
 from ddpgd.lab.functions import Function
 from ddpgd.lab.verdict import Progress, has_diverged, is_finite, verdict
 from ddpgd.optim import rules
-from ddpgd.optim.schedules import Schedule
+from ddpgd.optim.schedules import Plateau, Schedule
 
 METHODS = ("newton", "lbfgs")
 """Methods for comparison, which choose their steps by the second derivatives."""
@@ -25,6 +25,10 @@ MISTAKES = {
     "equal-init": "neurons of a layer begin alike, get the same gradient, and stay alike: four of them can do no more than one",
 }
 """Classic mistakes, and what one sees."""
+
+
+Step = Callable[[int, Progress, Vector], Vector]
+"""(steps so far, the point with its loss, the gradient that a step takes) -> the next point."""
 
 
 @dataclass(frozen=True)
@@ -41,33 +45,45 @@ class Method:
     Args:
         rule: Its name.
         schedule: step (from 0) -> rates.
+        plateau: The rule by which the loss of every step lowers them; None: it does not.
         weight_decay, clip_norm, clip_value: As of `ddpgd train`.
         mistake: A key of MISTAKES; empty: none.
         options: Hyper-parameters by name.
     """
 
     def __init__(
-        self, rule: str, schedule: Schedule, size: int, weight_decay: float, clip_norm: float, clip_value: float,
-        mistake: str, **options: float,
+        self, rule: str, schedule: Schedule, plateau: Plateau | None, size: int, weight_decay: float, clip_norm: float,
+        clip_value: float, mistake: str, **options: float,
     ) -> None:  # fmt: skip
         self._optimizer = rules.make(rule, Reference(np.float64), size, weight_decay, **options)
         self._schedule = schedule
+        self._plateau = plateau
+        self._lr_factor, self._waited = 1.0, 0
+        self._best: float | None = None
         self._clip_norm = clip_norm
         self._clip_value = clip_value
         self._mistake = mistake
         self._all_grads = np.zeros(size)
 
-    def __call__(self, number: int, point: Vector, grads: Vector) -> Vector:
-        """Returns the point after `point` (P,), where the gradient is `grads`; `number`: steps so far."""
+    def __call__(self, number: int, now: Progress, grads: Vector) -> Vector:
+        """Returns the point after that of `now`, from where a step takes the gradient `grads` (P,); `number`: steps so far."""
         self._all_grads += grads
+        lr, momentum = self._schedule(number)
         control = np.zeros(CONTROL_WORDS)
         control[[Control.APPLY, Control.UPDATE, Control.CLIP_VALUE]] = 1, number + 1, self._clip_value
-        control[[Control.LR, Control.MOMENTUM]] = self._schedule(number)
-        after = point.copy()
+        control[[Control.LR, Control.MOMENTUM]] = lr * self._factor(now.loss), momentum
+        after = now.point.copy()
         taken = self._all_grads if self._mistake == "forgotten-zero-grad" else grads
         control[Control.SCALE] = self._scale(float(np.linalg.norm(taken)))
         self._optimizer.update(after, taken.copy(), control, after)
         return after
+
+    def _factor(self, loss: float) -> float:
+        """Returns the factor on the learning rate after one more loss."""
+        if self._plateau:
+            self._best, self._waited, is_lowered = self._plateau.see(loss, self._best, self._waited)
+            self._lr_factor *= self._plateau.factor if is_lowered else 1.0
+        return self._lr_factor
 
     def _scale(self, norm: float) -> float:
         """Returns the factor on a gradient of this norm."""
@@ -76,14 +92,14 @@ class Method:
 
 
 def descend(
-    function: Function, step: Callable[[int, Vector, Vector], Vector], num_steps: int, tolerance: float, batch: int, seed: int,
+    function: Function, step: Step, num_steps: int, tolerance: float, batch: int, seed: int,
     transport: Transport,
 ) -> Descent:  # fmt: skip
     """Returns a descent of at most `num_steps`; every rank calls it, and gets the same bits.
 
     Args:
         function: What to descend, from where its params are.
-        step: (number, point, gradient) -> the next point.
+        step: The method.
         tolerance: The norm of the gradient at which to stop.
         batch: Samples of which a step takes the mean gradient, drawn anew in each pass over all.
         seed: Of the order of samples.
@@ -100,15 +116,15 @@ def descend(
             samples = _batch(number, batch, function.num_samples, seed)
             if len(samples) < function.num_samples:
                 _, grads = gradient(function, point, transport, samples)
-            point = step(number, point, grads)
+            point = step(number, path[-1], grads)
     return Descent(path, verdict(function, path, transport))
 
 
-def newton(function: Function, transport: Transport) -> Callable[[int, Vector, Vector], Vector]:
+def newton(function: Function, transport: Transport) -> Step:
     """Returns Newton's method as a step: to where the gradient would be 0 if the function were quadratic."""
 
-    def step(_number: int, point: Vector, grads: Vector) -> Vector:
-        return point - newton_step(hessian(function, point, transport), grads)
+    def step(_number: int, now: Progress, grads: Vector) -> Vector:
+        return now.point - newton_step(hessian(function, now.point, transport), grads)
 
     return step
 

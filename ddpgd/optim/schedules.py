@@ -26,6 +26,18 @@ class Plateau(NamedTuple):
     patience: int
     threshold: float
 
+    def see(self, loss: float | None, best: float | None, waited: int) -> tuple[float | None, int, bool]:
+        """Returns the best loss after an evaluation, the evaluations without a better one, and whether to lower the rate.
+
+        Args:
+            loss: That of the evaluation; None: it is not finite.
+            best: The best one before; None: there was none.
+            waited: Evaluations since then, or since the rate was lowered.
+        """
+        if loss is not None and (best is None or loss < best * (1 - self.threshold)):
+            return loss, 0, False
+        return (best, 0, True) if waited + 1 >= self.patience else (best, waited + 1, False)
+
 
 Schedule = Callable[[int], Rates]
 """step (from 0) -> rates of that step."""

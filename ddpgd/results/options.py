@@ -1,7 +1,7 @@
 """The options of a run in words: those that differ from the defaults, and the command that repeats it."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddpgd.config.schema import OPTIONS, Config, flag, from_table, resolve, to_table
@@ -37,10 +37,19 @@ def command(config: Config, world_size: int) -> str:
     >>> command(resolve(Config(hidden=(32, 16), lr=0.05, error_feedback=True, wire="int8"), 2), 2)
     'mpirun -n 2 ddpgd train --hidden 32,16 --lr 0.05 --wire int8 --error-feedback'
     """
-    words = ["mpirun", "-n", str(world_size)] if world_size > 1 and config.transport != "threads" else []
+    return typed(changed(config, world_size), world_size)
+
+
+def typed(given: Mapping[str, Any], world_size: int) -> str:
+    """Returns the command that trains with the options that are `given`, by name.
+
+    >>> typed({"lr": 0.1, "augment": "affine"}, 2)
+    'mpirun -n 2 ddpgd train --augment affine --lr 0.1'
+    """
+    words = ["mpirun", "-n", str(world_size)] if world_size > 1 and given.get("transport") != "threads" else []
     words += ["ddpgd", "train"]
-    for name, value in changed(config, world_size).items():
-        words += [flag(name)] if value is True else [flag(name), option_text(value)]
+    for name in (name for name in OPTIONS if given.get(name, False) is not False):
+        words += [flag(name)] if given[name] is True else [flag(name), option_text(given[name])]
     return shlex.join(words)
 
 

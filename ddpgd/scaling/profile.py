@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from ddpgd.comm.transport import Alone
 from ddpgd.config.schema import Config, global_batch, resolve
 from ddpgd.config.validation import validate
+from ddpgd.data.augmentations import AUGMENT_OPTIONS
 from ddpgd.data.mnist import Dataset
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.reference.backend import Reference
@@ -36,7 +37,8 @@ NUM_SAMPLES = 60_000
 """Training samples of MNIST, which `--global-batch all` means."""
 
 WORK_OPTIONS = ("hidden", "activation", "loss", "global_batch", "micro_batch", "accumulate", "optimizer", "lr", "momentum",
-                "weight_decay", "clip_norm", "clip_value", "schedule")  # fmt: skip
+                "weight_decay", "clip_norm", "clip_value", "max_norm", "label_smoothing", "dropout", "input_dropout",
+                *AUGMENT_OPTIONS)  # fmt: skip
 """Options of `train` that `profile` has as well."""
 
 _PRODUCTS = {

@@ -77,16 +77,12 @@ class Counters:
 
     def see_plateau(self, plateau: Plateau) -> bool:
         """Compares the last loss on the validation samples with the best; True: it has lowered `lr_factor`."""
-        loss, best = self.validation_loss_mean, self.plateau_loss_mean
-        if loss is not None and (best is None or loss < best * (1 - plateau.threshold)):
-            self.plateau_loss_mean, self.evaluations_on_plateau = loss, 0
-            return False
-        self.evaluations_on_plateau += 1
-        if self.evaluations_on_plateau < plateau.patience:
-            return False
-        self.lr_factor *= plateau.factor
-        self.evaluations_on_plateau = 0
-        return True
+        best, waited = self.plateau_loss_mean, self.evaluations_on_plateau
+        best, waited, is_lowered = plateau.see(self.validation_loss_mean, best, waited)
+        self.plateau_loss_mean, self.evaluations_on_plateau = best, waited
+        if is_lowered:
+            self.lr_factor *= plateau.factor
+        return is_lowered
 
     def end_epoch(self) -> None:
         """Compares the training loss of the epoch that has just ended with the one before."""

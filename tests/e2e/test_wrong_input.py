@@ -62,7 +62,6 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
     ),
     ("a cycle that is none", ("train", "--div-factor", "9"), "--div-factor is for --schedule one-cycle"),
     ("a plateau of test samples", ("train", "--schedule", "reduce-on-plateau"), "type --validation 5000 as well"),
-    ("a plateau of a function", ("descend", "x**2", "--schedule", "reduce-on-plateau"), "type --schedule step"),
     ("negative bound", ("train", "--clip-value=-1"), "--clip-value -1.0: must be at least 0"),
     ("clipped twice", ("train", "--clip-value", "1", "--clip-norm", "1"), "--clip-value and --clip-norm both bound"),
     ("elements of matrices", ("train", "--clip-value", "1", "--optimizer", "muon"), "orthogonalises whole matrices"),

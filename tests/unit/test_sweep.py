@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,7 +219,9 @@ def test_the_results_in_files(whole: tuple[Plan, dict[str, Any], Path], tmp_path
         "test samples",
     ):
         assert words in said.words
-    assert "mpirun -n 2 ddpgd train" in said.words
+    (typed,) = re.findall(r"mpirun -n 2 ddpgd train [^<]*", (tmp_path / "sweep.html").read_text())
+    best = found.plan.options(found.best)
+    assert f"--optimizer {best['optimizer']} --lr {best['lr']:g}" in typed  # defaults are named, too
     Page((tmp_path / "sweep.svg").read_text())
     lines = outcome.lines(found)
     assert len(lines) == 7

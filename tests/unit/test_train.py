@@ -107,25 +107,24 @@ def test_fast_is_near(world_size: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "optimizer"),
+    ("before", "after", "given"),
     [
-        *((3, 5, name) for name in RULES),
-        (1, 1, "adam"),
-        (3, 3, "adam"),
-        (1, 5, "adam"),
-        (5, 1, "adam"),
-        (3, 64, "adam"),
+        *((3, 5, {"optimizer": name}) for name in RULES),
+        *((before, after, {"optimizer": "adam"}) for before, after in ((1, 1), (3, 3), (1, 5), (5, 1), (3, 64))),
+        *((3, 5, CONFIGURATIONS[name]) for name in ("one cycle", "elements clipped", "full batch")),
+        (5, 3, {"augment": "elastic", "elastic_alpha": 20.0, "dropout": 0.3}),
+        (3, 5, {"optimizer": "muon", "lr": 0.01, "max_norm": 0.5}),
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    before: int, after: int, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    before: int, after: int, given: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tmp_path / "whole", optimizer=optimizer, steps=12)
+    train(tmp_path / "whole", **given | {"steps": 12})
     asked = itertools.count()
     with monkeypatch.context() as patched:
         patched.setattr(StopRequest, "__bool__", lambda _: next(asked) == 4)
         with pytest.raises(Interrupted, match="go on with --resume"):
-            train(tmp_path / "cut", before, optimizer=optimizer, steps=12)
+            train(tmp_path / "cut", before, **given | {"steps": 12})
     stopped_at = checkpoint_search.find(tmp_path / "cut", print)[1].counters["step"]
     assert stopped_at == 4 // before + 1
     machine = {"transport": "auto"} if after == 1 else {}

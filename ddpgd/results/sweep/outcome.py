@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ddpgd.config.schema import Config, flag, resolve
+from ddpgd.config.schema import flag
 from ddpgd.config.units import enumerated, plural
 from ddpgd.errors import InputError
 from ddpgd.results import chart, curves, dots, frame, options
@@ -71,8 +71,10 @@ class Outcome:
 
     def command(self, name: str, world_size: int) -> str:
         """Returns the command that trains a run alone."""
-        config = {one: value for one, value in self.plan.options(name).items() if one not in ("transport", "ranks")}
-        return options.command(resolve(Config(**config), world_size), world_size)
+        given = self.plan.options(name)
+        return options.typed(
+            {one: value for one, value in given.items() if one not in ("transport", "ranks")}, world_size
+        )
 
 
 def write(outcome: Outcome, out: Path, world_size: int) -> None:
