@@ -55,6 +55,10 @@ class MachineError(DdpgdError):
     exit_code = 1
 
 
+class OutOfMemory(MachineError):
+    """There is less memory than was asked for."""
+
+
 class Cancelled(DdpgdError):
     """Ctrl-C ended the program at once, without a checkpoint; 130 is the shell's code for it."""
 

@@ -59,6 +59,11 @@ class Row:
     def name(self) -> str:
         return self.path.name
 
+    @property
+    def has_ended(self) -> bool:
+        """True if a sweep does not train it again."""
+        return self.state in (COMPLETE, DIVERGES, FAILED)
+
 
 def is_run(folder: Path) -> bool:
     """Returns whether a folder holds something of a run."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from ddpgd.config.units import bytes_text
 
 _TEMPORARY = re.compile(
-    r"\.(config\.toml|metrics\.jsonl|(?:summary|ended)\.json|report\.html|latest|best|step-\d{8,}\.safetensors)\.\d+"
+    r"\.(config\.toml|metrics\.jsonl|(?:summary|ended|sweep|results)\.json|results\.csv|sweep\.svg|(?:report|sweep)\.html"
+    r"|latest|best|step-\d{8,}\.safetensors)\.\d+"
 )
 
 
@@ -49,5 +50,10 @@ def write_atomically(path: Path, pieces: Iterable[bytes | memoryview], num_bytes
 def remove_temporaries(folder: Path) -> None:
     """Removes what processes that were killed left half written. The caller holds the folder's lock."""
     for path in folder.iterdir():
-        if _TEMPORARY.fullmatch(path.name):
+        if is_temporary(path.name):
             path.unlink(missing_ok=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Returns whether a file of that name is one that was to become another, of a folder that has a lock."""
+    return _TEMPORARY.fullmatch(name) is not None

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ddpgd.config.units import bytes_text
-from ddpgd.errors import Cancelled, DdpgdError, MachineError
+from ddpgd.errors import Cancelled, DdpgdError, MachineError, OutOfMemory
 
 FORESEEABLE = (DdpgdError, OSError, MemoryError, KeyboardInterrupt)
 
@@ -25,7 +25,7 @@ def as_one_line(error: BaseException) -> DdpgdError | None:
     if isinstance(error, KeyboardInterrupt):
         return Cancelled("interrupted")
     if isinstance(error, MemoryError):
-        return MachineError(f"not enough memory{_detail(error)}; {_MORE_MEMORY}")
+        return OutOfMemory(f"not enough memory{_detail(error)}; {_MORE_MEMORY}")
     if isinstance(error, BrokenPipeError):
         return MachineError()
     return MachineError(_of_os_error(error)) if isinstance(error, OSError) else None

@@ -33,8 +33,10 @@ _LONGEST = 10_000
 class RunLock:
     """The lock of `folder`, held from `acquire` to `release`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, flag: str = "--run-dir") -> None:
+        """`flag`: what names the folder, for messages."""
         self._path = folder / _NAME
+        self._flag = flag
         self._owner = {
             "host": node(),
             "machine": _machine(),
@@ -91,7 +93,8 @@ class RunLock:
             is_alive = self._shows_life(seen)
         if is_alive:
             raise InputError(
-                f"--run-dir {self._path.parent}: in use by a run that is alive, {who}; wait for its end, or name another folder"
+                f"{self._flag} {self._path.parent}: in use by a run that is alive, {who}; wait for its end, or name another "
+                "folder"
             )
 
     def _shows_life(self, seen: "_Seen") -> bool:

@@ -18,7 +18,7 @@ SYNTHETIC = ("--data", "synthetic", "--steps", "3")
 
 SAMPLE = {
     *("unknown flag", "no command", "NaN", "fast and lossy", "no CuPy, or no GPU", "configuration not TOML"),
-    *("no such sweep", "sweep over another folder", "sweep of ragged groups"),
+    *("no such sweep", "sweep over another folder", "sweep of ragged groups", "sweep of data that are not there"),
     *("data truncated", "label 10", "run folder taken", "another network", "checkpoint altered", "not a run folder"),
 }
 
@@ -157,6 +157,7 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
     ("sweep without a table", ("sweep", "type.toml"), "type.toml: has no table [sweep]"),
     ("sweep over another folder", ("sweep", "sweep.toml", "--out", "run"), "is there already, and no sweep"),
     ("sweep of no ranks", ("sweep", "sweep.toml", "--ranks-per-run", "0"), "--ranks-per-run 0: must be at least 1"),
+    ("sweep of data that are not there", ("sweep", "nodata.toml"), "nowhere: there is no such folder"),
     ("sweep of ragged groups", ("sweep", "sweep.toml", "--ranks-per-run", "3"), "does not divide"),
     ("report of no run", ("report", "empty"), "empty: not a run folder"),
     (
@@ -194,6 +195,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, small_run: Path) -> Path:
     (folder / "unknown.toml").write_text("momentun = 0.5\n")
     (folder / "type.toml").write_text('epochs = "two"\n')
     (folder / "sweep.toml").write_text("[sweep]\nlr = [0.1, 0.2]\n")
+    (folder / "nodata.toml").write_text('data = "nowhere"\n[sweep]\nlr = [0.1, 0.2]\n')
     (folder / "empty").mkdir()
     write_data(folder / "tiny")
     images = write_data(folder / "truncated") / "train-images-idx3-ubyte"

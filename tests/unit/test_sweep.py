@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import pytest
 from ddpgd.cli.main import main
 from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transports import threads
-from ddpgd.errors import InputError, MachineError
+from ddpgd.errors import DdpgdError, InputError, MachineError
 from ddpgd.results.row import COMPLETE, DIVERGES, FAILED, INTERRUPTED, PENDING, Row
 from ddpgd.results.sweep import outcome, sweep
 from ddpgd.results.sweep.outcome import Outcome
 from ddpgd.results.sweep.plan import Plan, read_plan
 from ddpgd.run.checkpoint import latest_step
+from ddpgd.run.lock import RunLock
 from ddpgd.run.summary import read_summary
 from ddpgd.training.stopping import StopRequest
 from html_pages import Page, page
@@ -34,7 +36,7 @@ def plan_of(text: str, folder: Path) -> Plan:
 
 def swept(
     plan: Plan, out: Path, world_size: int = 1, ranks_per_run: int = 1, stop: Callable[[], StopRequest] = StopRequest
-) -> tuple[dict[str, Row], str]:
+) -> tuple[dict[str, Row], DdpgdError | None]:
     """Makes a sweep on threads; `stop` makes the request of each rank."""
     return threads.run(world_size, lambda world: sweep.train_all(plan, out, world, ALONE, stop(), ranks_per_run))[0]
 
@@ -59,7 +61,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, dict[str, Any
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "make", digits)
         rows, reason = swept(plan, folder / "out")
-    assert reason == ""
+    assert reason is None
     return plan, results(rows), folder / "out"
 
 
@@ -70,7 +72,7 @@ def test_results_are_equal_in_any_groups(
 ) -> None:
     plan, wanted, _ = whole
     rows, reason = swept(plan, tmp_path / "out", world_size, ranks_per_run)
-    assert reason == ""
+    assert reason is None
     assert results(rows) == wanted
 
 
@@ -126,7 +128,7 @@ def test_a_sweep_that_was_stopped_goes_on(
         assert reason
         assert {row.state for row in rows.values()} & {INTERRUPTED, PENDING}
     rows, reason = swept(plan, tmp_path / "out", 2)
-    assert reason == ""
+    assert reason is None
     assert results(rows) == wanted
 
 
@@ -157,25 +159,129 @@ def test_runs_that_were_killed_go_on_or_begin_anew(whole: tuple[Plan, dict[str, 
 def test_a_run_that_cannot_begin_is_a_row(tmp_path: Path) -> None:
     plan = plan_of(BASE + "[sweep]\nwarmup = [0, 1000]\n", tmp_path)
     rows, reason = swept(plan, tmp_path / "out", 2)
-    assert reason == ""
+    assert reason is None
     assert rows["warmup=0"].state == COMPLETE
     assert rows["warmup=1000"].state == FAILED
     assert "--warmup" in rows["warmup=1000"].reason
 
 
-@pytest.mark.usefixtures("few_digits")
-def test_a_failure_of_the_machine_ends_all_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def failing_at(lr: float, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets runs of that learning rate fail."""
     start = sweep.setup.start_run
 
-    def full(given: dict[str, Any], *others: Any) -> Any:
-        if given["lr"] == 0.1:
-            raise MachineError("no space left")
+    def failing(given: dict[str, Any], *others: Any) -> Any:
+        if given["lr"] == lr:
+            raise error
         return start(given, *others)
 
-    monkeypatch.setattr(sweep.setup, "start_run", full)
-    plan = plan_of(BASE + "[sweep]\nlr = [0.1, 0.2, 0.3, 0.4]\n", tmp_path)
-    with pytest.raises(MachineError, match="no space left"):
-        swept(plan, tmp_path / "out", 2)
+    monkeypatch.setattr(sweep.setup, "start_run", failing)
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_failure_of_the_machine_ends_all_groups_and_results_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failing_at(0.1, MachineError("no space left"), monkeypatch)
+    plan = plan_of(BASE + "[sweep]\nlr = [0.2, 0.1, 0.3, 0.4]\n", tmp_path)
+    rows, end = swept(plan, tmp_path / "two", 2)
+    assert isinstance(end, MachineError)
+    assert rows["lr=0.1"].state == PENDING
+    assert main(["sweep", "plan.toml", "--out", "one"]) == 1
+    assert "no space left" in capsys.readouterr().err
+    states = [one["state"] for one in json.loads((tmp_path / "one" / "results.json").read_text())["runs"]]
+    assert states == [COMPLETE, PENDING, PENDING, PENDING]
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_run_that_needs_too_much_memory_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_at(0.2, MemoryError("9 TB"), monkeypatch)
+    rows, end = swept(plan_of(BASE + "[sweep]\nlr = [0.1, 0.2, 0.3]\n", tmp_path), tmp_path / "out")
+    assert end is None
+    assert [row.state for row in rows.values()] == [COMPLETE, FAILED, COMPLETE]
+    assert "not enough memory: 9 TB" in rows["lr=0.2"].reason
+
+
+def cut_checkpoints(run: Path) -> None:
+    (run / "summary.json").unlink()
+    for checkpoint in (run / "checkpoints").glob("step-*"):
+        checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+
+
+def only_a_summary(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    (run / "config.toml").unlink()
+
+
+def summary_of_tomorrow(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"news": 1}))
+
+
+def records_damaged(run: Path) -> None:
+    (run / "summary.json").unlink()
+    first, *others = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text("\n".join([first, "garbage", *others, ""]))
+
+
+def a_note_alone(run: Path) -> None:
+    (run / "summary.json").unlink()
+    shutil.rmtree(run / "checkpoints")
+    (run / "NOTES.txt").touch()
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize(
+    "damage", [cut_checkpoints, only_a_summary, summary_of_tomorrow, records_damaged, a_note_alone]
+)
+def test_a_run_that_cannot_go_on_is_a_row_and_its_files_stay(
+    damage: Callable[[Path], None], whole: tuple[Plan, dict[str, Any], Path], tmp_path: Path
+) -> None:
+    plan, wanted, out = whole
+    shutil.copytree(out, tmp_path / "out", symlinks=True)
+    name = next(iter(plan.runs))
+    run = tmp_path / "out" / "runs" / name
+    damage(run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    rows, end = swept(plan, tmp_path / "out", 2)
+    assert end is None
+    assert rows[name].state == FAILED
+    assert "aside" in rows[name].reason or "remove that line" in rows[name].reason
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert {other: row for other, row in results(rows).items() if other != name} == {
+        other: row for other, row in wanted.items() if other != name
+    }
+
+
+def test_a_sweep_that_is_alive_is_left_alone(
+    whole: tuple[Plan, dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, _, out = whole
+    lock = RunLock(out)
+    lock.acquire(print)
+    (out / ".taken-1").mkdir()
+    monkeypatch.setattr(sweep, "HandOut", None)
+    with pytest.raises(InputError, match=f"--out {re.escape(str(out))}: in use by a run that is alive"):
+        swept(plan, out, 2)
+    lock.release()
+    (out / ".taken-1").rmdir()
+
+
+@pytest.mark.usefixtures("few_digits")
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize(
+    ("base", "line"),
+    [
+        ('data = "/nonexistent"', "there is no such folder"),
+        ('data = "synthetic"\ntensor = 2\nshards = 2', "cannot form groups of 2"),
+        ('data = "synthetic"\nsteps = 9\nwarmup = 1000', "no run can begin; the first: --warmup 1000"),
+    ],
+)
+def test_a_base_that_cannot_work_leaves_nothing(base: str, line: str, world_size: int, tmp_path: Path) -> None:
+    plan = plan_of(f"{base}\n[sweep]\nlr = [0.1, 0.2]\n", tmp_path)
+    with pytest.raises(InputError, match=line):
+        swept(plan, tmp_path / "out", world_size)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("few_digits")
@@ -185,7 +291,7 @@ def test_another_sweep_or_folder_is_refused(tmp_path: Path) -> None:
     other = plan_of(BASE.replace("steps = 9", "steps = 5") + "[sweep]\nlr = [0.1]\n", tmp_path)
     with pytest.raises(InputError, match="holds a sweep with steps = 9, not 5"):
         swept(other, tmp_path / "out", 2)
-    more = plan_of(BASE + "[sweep]\nlr = [0.1, 0.2]\n", tmp_path)
+    more = plan_of(BASE + "checkpoint_every = 4\n[sweep]\nlr = [0.1, 0.2]\n", tmp_path)
     assert {row.state for row in swept(more, tmp_path / "out")[0].values()} == {COMPLETE}
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").touch()

@@ -11,7 +11,6 @@ from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports import threads
 from ddpgd.config.parsing import path
 from ddpgd.errors import InputError, Interrupted
-from ddpgd.results.row import COMPLETE, DIVERGES, FAILED
 from ddpgd.results.sweep import outcome
 from ddpgd.results.sweep.outcome import Outcome
 from ddpgd.results.sweep.plan import Plan, read_plan
@@ -63,7 +62,7 @@ def run(parsed: Mapping[str, Any], world: Transport, launch: Launch, stop: StopR
 
 
 def _on_ranks(world: Transport, plan: Plan, out: Path, launch: Launch, stop: StopRequest, ranks_per_run: int) -> None:
-    rows, reason = train_all(plan, out, world, launch, stop, ranks_per_run)
+    rows, end = train_all(plan, out, world, launch, stop, ranks_per_run)
     found = Outcome(plan, rows)
 
     def tell() -> None:
@@ -75,8 +74,8 @@ def _on_ranks(world: Transport, plan: Plan, out: Path, launch: Launch, stop: Sto
         print(f"all of it in {out}, as a page in {out / 'sweep.html'}", flush=True)
 
     on_root(world, tell)
-    num_done = sum(row.state in (COMPLETE, DIVERGES, FAILED) for row in rows.values())
-    if num_done < len(rows):
-        raise Interrupted(
-            f"{reason or 'stopped'}: {num_done} of {len(rows)} runs have ended; the same command goes on with the others"
-        )
+    if isinstance(end, Interrupted):
+        num_done = sum(row.has_ended for row in rows.values())
+        raise Interrupted(f"{end}: {num_done} of {len(rows)} runs have ended; the same command goes on with the others")
+    if end:
+        raise end

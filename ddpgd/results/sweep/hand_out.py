@@ -22,7 +22,7 @@ class HandOut:
     """Hands out names, each to one group; what an earlier start has taken does not count."""
 
     def __init__(self, folder: Path, names: Sequence[str], world: Transport) -> None:
-        """Makes the folder, and removes those of killed starts; every rank of `world` calls it.
+        """Makes the folder, and removes those of killed starts; every rank of `world` calls it, rank 0 holds the sweep's lock.
 
         MachineError: it cannot be made.
         """
@@ -40,7 +40,10 @@ class HandOut:
         self.stop_file = self._taken / "stop"
 
     def next(self, group: Transport, stop: StopRequest) -> str:
-        """Returns a name that no group has yet; all ranks of `group` call it. Empty: none is left, or none shall begin."""
+        """Returns a name that no group has yet; all ranks of `group` call it. Empty: none is left, or none shall begin.
+
+        MachineError: the folder cannot be written.
+        """
         return on_root(group, lambda: "" if stop else self._take())
 
     def stop(self) -> None:
@@ -54,7 +57,7 @@ class HandOut:
 
     def _take(self) -> str:
         for number, name in enumerate(self._names):
-            with suppress(FileExistsError):
+            with in_one_line(), suppress(FileExistsError):
                 os.close(os.open(self._taken / str(number), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
                 return name
         return ""

@@ -71,10 +71,7 @@ class Outcome:
 
     def command(self, name: str, world_size: int) -> str:
         """Returns the command that trains a run alone."""
-        given = self.plan.options(name)
-        return options.typed(
-            {one: value for one, value in given.items() if one not in ("transport", "ranks")}, world_size
-        )
+        return options.typed(self.plan.train_options(name), world_size)
 
 
 def write(outcome: Outcome, out: Path, world_size: int) -> None:

@@ -46,6 +46,10 @@ class Plan:
         """Returns the options of a run."""
         return self.base | self.runs[name]
 
+    def train_options(self, name: str) -> dict[str, Any]:
+        """Returns the options of a run alone, without those of the ranks of the sweep."""
+        return {one: value for one, value in self.options(name).items() if one not in _OF_ALL_RUNS}
+
 
 def read_plan(path: str) -> Plan:
     """Reads a sweep: every combination of the lists in [sweep], or, with `random = N`, N draws from lists and ranges.
