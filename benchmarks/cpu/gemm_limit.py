@@ -7,7 +7,7 @@ import statistics
 from mpi4py import MPI
 from threadpoolctl import threadpool_limits
 
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.scaling import gemm
 
 LIBRARIES = ("numpy", "torch")

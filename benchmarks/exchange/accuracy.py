@@ -28,7 +28,7 @@ from ddpgd.comm.wires import FORMATS, WIRES
 from ddpgd.config.schema import Config, resolve
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.run import build
 from ddpgd.scaling.arguments import positive

@@ -29,7 +29,7 @@ from ddpgd.comm import traffic
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transports.mpi_host import MpiHost
 from ddpgd.comm.wires import WIRES
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.reference.backend import Reference
 
 SHARE_OF_A_CASE = 0.12

@@ -15,7 +15,8 @@ from ddpgd.data.mnist import Dataset
 from ddpgd.kernels.cuda.cublas import open_blas
 from ddpgd.kernels.cuda.device import select
 from ddpgd.kernels.cuda.launcher import Launcher
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.philox import permutation
 from ddpgd.run import build
 from ddpgd.run.device import Machine

@@ -8,7 +8,8 @@ from typing import Any, cast
 from benchmarks.gpu.cases import Case
 from benchmarks.gpu.clock import Clock
 from benchmarks.gpu.ours import DEVICE, configuration, make_step, uncaptured
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.run.device import Machine
 
 REPEAT = 20

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from benchmarks.gpu.cases import LOSS_SCALE, LR, MOMENTUM, STEPS_AT_ONCE, Case
 from benchmarks.gpu.clock import Clock
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -17,7 +17,7 @@ from mpi4py import MPI
 from threadpoolctl import threadpool_limits
 
 from ddpgd.data import mnist
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD
 
 Layers = list[tuple[Array, Array]]

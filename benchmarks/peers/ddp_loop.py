@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ddpgd.comm.launcher import launch
 from ddpgd.data import mnist
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD
 
 LR = 0.1

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.words import TAIL_WORDS, Tail
 
 _WORDS = slice(int(Tail.STOP), TAIL_WORDS)

@@ -8,7 +8,7 @@ from ddpgd.comm.grid import PIPELINE_SCHEDULES
 from ddpgd.comm.transports.capabilities import TRANSPORTS
 from ddpgd.comm.wires import WIRES
 from ddpgd.config.option import fixed_option, option
-from ddpgd.kernels.ops import REPLAYS
+from ddpgd.kernels.device_ops import REPLAYS
 
 _HUGE = 2**53
 

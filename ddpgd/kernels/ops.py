@@ -12,23 +12,18 @@ float32 or one of 16 bits, sums are float32 inside; the reference can be float64
 A result for one micro-batch does not depend, in any bit, on which others are computed beside it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
 from ddpgd.kernels.augmentation import Augmentation
 from ddpgd.kernels.codec_ops import WireOps
+from ddpgd.kernels.device_ops import Array, DeviceOps
 from ddpgd.kernels.dropout import Dropout, Rows
 from ddpgd.kernels.words import Policy
-
-Array = NDArray[Any]
-
-REPLAYS = ("graph", "persistent")
-"""Forms in which a GPU runs many steps without the host: CUDA graphs, or, where the network is small, one kernel."""
 
 
 def side_by_side(weights: Sequence[Array], axis: int) -> list[slice]:
@@ -39,55 +34,19 @@ def side_by_side(weights: Sequence[Array], axis: int) -> list[slice]:
     return [slice(end - weight.shape[axis], end) for weight, end in zip(weights, ends, strict=True)]
 
 
-class Ops(Protocol):
-    """Everything a backend does. `name` is what `--backend` and the summary call it; `device`, what it computes on."""
+class Ops(DeviceOps, Protocol):
+    """Everything a backend does. `name` is what `--backend` and the summary call it."""
 
     name: str
-    device: str
     products: str
     """The library of matrix products and its version, or "own kernels": ranks that differ in it have other bits."""
     vector_dtype: np.dtype[Any]
     activation_dtype: np.dtype[Any]
     """As stored: bfloat16, which NumPy does not know, as uint16."""
-    runs_ahead: bool
-    """True if steps may run before the host looks, where no transport needs it."""
-
-    @property
-    def stream(self) -> Any:
-        """The stream of what is asked for now: another one within `aside`. None on a CPU."""
 
     @property
     def wire(self) -> WireOps:
         """The ops of codecs."""
-
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        """An uninitialised array where the backend computes."""
-
-    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        """An array of zeros where the backend computes."""
-
-    def from_host(self, values: Array) -> Array:
-        """A copy (or, where host and device are one, the array itself) of host `values` where the backend computes."""
-
-    def to_host(self, values: Array) -> Array:
-        """A NumPy array with `values`, when all work before is done; the array itself where host and device are one."""
-
-    def upload(self, values: Array, out: Array) -> None:
-        """out = host `values` of the same shape and dtype. `pinned` values must stay as they are until `synchronize`."""
-
-    def download(self, values: Array, out: Array) -> None:
-        """Host array out = `values`, of the same shape and dtype, at `synchronize`."""
-
-    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        """Uninitialised host memory that upload and download reach fastest."""
-
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """A function that does what `work` does, as fast as can be. `work` calls ops, always the same ones, collectives of
-        transports that do without the host, and the `fill` of arrays; no transfer, and nothing that waits. Fills and
-        collectives may happen once more than asked for: arrays that they change hold nothing that is needed afterwards."""
-
-    def capture_loop(self, work: Callable[[], None], ops_alone: bool) -> Callable[[int], None]:
-        """A function that does what `work` does as often as it is told; see `capture`. `ops_alone`: `work` only calls ops."""
 
     def fused(self) -> AbstractContextManager[None]:
         """A context in which ops may run together and later, at its end, with the bits that they have alone.
@@ -95,19 +54,6 @@ class Ops(Protocol):
         Only the ops that gather, `dropout`, those of layers and losses, `decide`, `update` and `update_matrix` may be called
         in it. An output that only others of them read need not be written.
         """
-
-    def aside(self) -> AbstractContextManager[None]:
-        """A context whose work goes on beside what is asked for after it: a second stream of a device.
-
-        It begins after all that was asked for before, and `join` must follow, in the same capture. Only `add`, `tree_sum`,
-        the ops of `Codec`s, and collectives of transports that do without the host may be called in it.
-        """
-
-    def join(self) -> None:
-        """Lets what is asked for from now on begin after all that was asked for in `aside`."""
-
-    def synchronize(self) -> None:
-        """Returns when everything asked for is done, but for what no `join` has followed."""
 
     def batched_micro_batches(self, micro_batch: int, size: int) -> int:
         """Number of micro-batches of so many rows, with gradients of `size` elements, to compute side by side.

@@ -8,8 +8,9 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.dropout import Dropout
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.ops import Ops
 from ddpgd.params import Layout, Parameter, Unit, layout_of
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid")

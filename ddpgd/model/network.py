@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpgd.kernels.augmentation import Augmentation
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.dropout import Rows
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.ops import Ops
 from ddpgd.model.layers import Layer, Mode, layer_starts, network_layout
 
 PIXEL_MEAN = 0.1307

@@ -8,7 +8,8 @@ from ddpgd.comm.codec import Float32
 from ddpgd.comm.message_plan import MessagePlan, Pieces, Sending
 from ddpgd.comm.transport import Transport, gathering
 from ddpgd.comm.windows import Window
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from typing import ClassVar, TypeVar
 import numpy as np
 
 from ddpgd.comm.transport import Transport
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.dropout import Dropout
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.ops import Ops
 from ddpgd.model.layers import Layer, Mode
 from ddpgd.model.shards import ColumnGather, Shards, ShardSum
 from ddpgd.params import Parameter, Unit

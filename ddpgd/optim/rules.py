@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 
 MOMENTA = ("momentum", "beta1")
 """Hyper-parameters that are momenta: of earlier gradients' sum, or of their mean."""

@@ -18,7 +18,8 @@ from ddpgd.data.batches import Batches
 from ddpgd.data.mnist import Dataset
 from ddpgd.data.partition import divide
 from ddpgd.errors import InputError
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.optim import rules
 from ddpgd.optim.rules import RULES, Optimizer
 from ddpgd.optim.schedules import Schedule

@@ -10,7 +10,8 @@ from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.sharding import Shares
 from ddpgd.comm.wires import WIRES
 from ddpgd.config.schema import Config, global_batch
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.words import Policy
 from ddpgd.optim import rules, schedules
 from ddpgd.optim.matrices import MatrixOptimizer, Parts

@@ -16,7 +16,8 @@ from ddpgd.comm.windows import segments
 from ddpgd.config.schema import Config, from_table
 from ddpgd.config.units import plural
 from ddpgd.errors import InputError
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.params import Layout
 from ddpgd.run import build_network
 from ddpgd.run.checkpoint import Checkpoint

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 
 _NUM_ROUNDS = 12
 _FIRST_ROUNDS = 2

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Alone, Transport
 from ddpgd.data.batches import Samples
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.words import CONTROL_WORDS, CURSOR_WORDS, Control, Tail
 from ddpgd.training.passes import Feed, Passes, Weights
 from ddpgd.training.units import UnitProbe

@@ -11,7 +11,8 @@ import time
 import numpy as np
 
 from ddpgd.comm.exchange import Exchange
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.words import CONTROL_WORDS, Control, Tail
 from ddpgd.optim.rules import Optimizer
 from ddpgd.training.counters import Record

@@ -7,7 +7,8 @@ from typing import NamedTuple, Protocol
 from ddpgd.comm.rows import Group
 from ddpgd.data.batches import Samples
 from ddpgd.kernels.augmentation import Augmentation
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.model.network import Network
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ddpgd.comm.rows import Group
 from ddpgd.comm.transport import PointToPoint
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.model.layers import Mode
 from ddpgd.model.network import Network
 from ddpgd.training.passes import Feed, Weights

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from ddpgd.comm.bulk import Places
 from ddpgd.comm.grid import Shape
 from ddpgd.comm.sharding import Shares
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.words import CONTROL_WORDS, Control
 from ddpgd.training.counters import Counters
 

@@ -15,7 +15,8 @@ from ddpgd.comm.requests import Requests
 from ddpgd.comm.rows import Group, Rows
 from ddpgd.data.batches import Batches, Samples
 from ddpgd.kernels.augmentation import Augmentation
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.words import HISTORY_WORDS, TAIL_WORDS, History, Policy, Tail
 from ddpgd.optim.rules import Optimizer
 from ddpgd.optim.schedules import Schedule

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpgd.comm.rows import Group
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.reference.codecs import FORMULAS
 from ddpgd.model.network import Network
 

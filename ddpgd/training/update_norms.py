@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.words import BLOCK
 from ddpgd.training.state import TrainState
 

@@ -18,7 +18,7 @@ from ddpgd.comm.transports.staged import Staged
 from ddpgd.config.schema import Config
 from ddpgd.kernels.cuda.backend import Cuda
 from ddpgd.kernels.cuda.device import Device
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.run import setup
 from ddpgd.run.device import Machine
 from oracles import bits, tree_fold

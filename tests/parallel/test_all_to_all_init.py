@@ -10,7 +10,7 @@ from mpi4py import MPI
 from ddpgd.comm.transport import Transport, gathering
 from ddpgd.comm.transports import shared_all_to_all
 from ddpgd.comm.transports.mpi_host import MpiHost
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 
 pytestmark = pytest.mark.mpi
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import CONTROL_WORDS, TAIL_WORDS, Control, Tail
 from ddpgd.model.layers import dense_layers

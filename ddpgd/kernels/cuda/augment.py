@@ -4,7 +4,7 @@ import numpy as np
 
 from ddpgd.kernels.augmentation import Augmentation, gaussian
 from ddpgd.kernels.cuda.launcher import THREADS, Launcher
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 
 MOST_SHARED_BYTES = 32 * 1024
 """Shared memory for the fields of an image, at most; those of larger images are in global memory."""

@@ -1,12 +1,10 @@
 """Every op on a GPU: which kernel, over which grid, with which scratch. The kernels stand in the `.cu` files."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import cupy
 import numpy as np
-from numpy.typing import DTypeLike
 
 from ddpgd.kernels.augmentation import Augmentation
 from ddpgd.kernels.cuda import joined
@@ -15,31 +13,31 @@ from ddpgd.kernels.cuda.columns import Columns
 from ddpgd.kernels.cuda.compress import CudaWire
 from ddpgd.kernels.cuda.dense import VALUE_DTYPES, Dense
 from ddpgd.kernels.cuda.fusion import Call, Fuser, fusable, normalisation
-from ddpgd.kernels.cuda.launcher import THREADS, GraphLoop, Launcher, by_fours, check, count_of
+from ddpgd.kernels.cuda.launcher import THREADS, Launcher, by_fours, check, count_of
+from ddpgd.kernels.cuda.memory import CudaDevice
 from ddpgd.kernels.cuda.orthogonal import Orthogonal
-from ddpgd.kernels.cuda.persistent import Persistent
 from ddpgd.kernels.cuda.sums import Sums, spans
 from ddpgd.kernels.cuda.updates import decision_words, update_arguments
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.dropout import Dropout, Rows
-from ddpgd.kernels.ops import Array, side_by_side
+from ddpgd.kernels.ops import side_by_side
 from ddpgd.kernels.words import Policy
 
 LOSS_ROWS = 128
 """Rows that a thread block of a loss takes; `loss.cu` says the same."""
 
 
-class Cuda:
-    """`Ops` in CUDA, on one device and a stream, with a second one beside it, for the thread that made it."""
+class Cuda(CudaDevice):
+    """`Ops` in CUDA."""
 
     name = "cupy"
-    runs_ahead = True
 
     def __init__(self, device: int, precision: str, replay: str = "graph") -> None:
         """`replay`: a value of `REPLAYS`."""
         cupy.cuda.Device(device).use()
         self.vector_dtype = np.dtype(np.float32)
         self.activation_dtype = np.dtype(VALUE_DTYPES[precision])
-        self._launch = Launcher(precision)
+        super().__init__(Launcher(precision), replay == "persistent")
         self._dense = Dense(self._launch, precision)
         self._columns = Columns(self._launch, self.empty)
         self._augment = Augment(self._launch)
@@ -50,52 +48,7 @@ class Cuda:
         self._sums = Sums(self._launch)
         self._fuser = Fuser(self._launch, self._dense, self._sums)
         self._orthogonal = Orthogonal(self._launch, self.squared_norms)
-        self._persistent = Persistent(self._launch) if replay == "persistent" else None
         self.recorded: list[Call] | None = None
-
-    @property
-    def stream(self) -> Any:
-        return self._launch.stream
-
-    @property
-    def num_launches(self) -> int:
-        """Number of kernels launched, or captured, so far."""
-        return self._launch.num_launches
-
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        self.stream.use()
-        return self._array(cupy.empty(shape, dtype))
-
-    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        return self._launch.zeros(shape, dtype)
-
-    def from_host(self, values: Array) -> Array:
-        return self._launch.from_host(values)
-
-    def to_host(self, values: Array) -> Array:
-        self.stream.use()
-        # A window is made whole here: CuPy's own `get` of one leaves the thread on the null stream (cupy/cupy#8377).
-        whole = values if values.flags.c_contiguous else cupy.ascontiguousarray(values)
-        return self._array(cupy.asnumpy(whole))
-
-    def upload(self, values: Array, out: Any) -> None:
-        out.set(values, stream=self.stream)
-
-    def download(self, values: Any, out: Array) -> None:
-        assert values.flags.c_contiguous, "not contiguous"
-        values.get(stream=self.stream, out=out, blocking=False)
-
-    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        count = int(np.prod(shape))
-        memory = cupy.cuda.alloc_pinned_memory(count * np.dtype(dtype).itemsize)
-        return np.frombuffer(memory, dtype, count).reshape(shape)
-
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        return self._launch.capture(work)
-
-    def capture_loop(self, work: Callable[[], None], ops_alone: bool) -> Callable[[int], None]:
-        loop = self._persistent.loop(self._launch.rehearse(work)) if self._persistent and ops_alone else None
-        return loop or GraphLoop(self._launch, work)
 
     @contextmanager
     def fused(self) -> Iterator[None]:
@@ -106,15 +59,6 @@ class Cuda:
             self.recorded = None
         for run in self._fuser.joined(recorded, lambda call: getattr(self, call.op)(*call.arguments)):
             run()
-
-    def aside(self) -> AbstractContextManager[None]:
-        return self._launch.aside()
-
-    def join(self) -> None:
-        self._launch.join()
-
-    def synchronize(self) -> None:
-        self.stream.synchronize()
 
     def batched_micro_batches(self, micro_batch: int, size: int) -> int:
         return joined.batched_micro_batches(micro_batch, size)
@@ -324,10 +268,6 @@ class Cuda:
         outputs = dlogits, tails, np.int64(_stride(tails)), partials, counters
         where = (chunks, groups), (LOSS_ROWS,)
         self._launch("loss.cu", kernel, *where, logits, labels, *sizes, control, *outputs)
-
-    def _array(self, array: Any) -> Array:
-        """For the type checker: CuPy's arrays are used here as NumPy's are."""
-        return array  # type: ignore[no-any-return]
 
 
 def _stride(rows: Array) -> int:

@@ -7,8 +7,8 @@ import numpy as np
 
 from ddpgd.kernels.cuda.dense import ACTIVATIONS
 from ddpgd.kernels.cuda.launcher import THREADS, Launcher, count_of
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.dropout import Dropout, Rows
-from ddpgd.kernels.ops import Array
 from ddpgd.kernels.philox import Purpose
 
 DRAWS_PER_THREAD = 16

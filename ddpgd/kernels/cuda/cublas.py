@@ -8,7 +8,7 @@ import cupy
 import numpy as np
 
 from ddpgd.kernels.cuda.launcher import Launcher, by_fours
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 
 FILE = "dense_epilogue.cu"
 BLOCK = (256,)

@@ -7,7 +7,7 @@ import numpy as np
 
 from ddpgd.kernels.cuda.cublas import Blas, address, open_blas
 from ddpgd.kernels.cuda.launcher import NUM_SMS, Launcher, count_of
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 
 ACTIVATIONS = {"relu": 0, "tanh": 1, "sigmoid": 2, "identity": 3}
 VALUE_DTYPES = {"float32": "float32", "tf32": "float32", "float16": "float16", "bfloat16": "uint16"}

@@ -13,7 +13,7 @@ from ddpgd.kernels.cuda.dense import ACTIVATIONS, BLOCK, Dense, Tile
 from ddpgd.kernels.cuda.launcher import THREADS, Launcher, count_of
 from ddpgd.kernels.cuda.sums import Sums, spans
 from ddpgd.kernels.cuda.updates import decision_words, update_arguments
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 
 HEAD_ROWS, HEAD_COLUMNS, HEAD_CLASSES = 16, 128, 16
 """Rows of a micro-batch and columns of dx that a thread block of `head` takes, and its most classes; see `fused.cuh`."""

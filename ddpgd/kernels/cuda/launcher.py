@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ddpgd.kernels.cuda import sources
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 
 Grid = tuple[int, ...]
 Options = tuple[str, ...]

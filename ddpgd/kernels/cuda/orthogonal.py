@@ -8,8 +8,8 @@ import numpy as np
 
 from ddpgd.kernels.cuda.dense import Dense
 from ddpgd.kernels.cuda.launcher import THREADS, Launcher, by_fours, check, count_of
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.newton_schulz import COEFFICIENTS, EPSILON, ITERATIONS, factor
-from ddpgd.kernels.ops import Array
 from ddpgd.kernels.words import BLOCK
 
 FILE = "orthogonal.cu"

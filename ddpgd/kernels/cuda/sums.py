@@ -3,7 +3,7 @@
 import numpy as np
 
 from ddpgd.kernels.cuda.launcher import NUM_SMS, Launcher, count_of
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.words import BLOCK
 
 MOST_SPAN = 32

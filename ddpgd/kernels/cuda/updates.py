@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ddpgd.kernels.cuda.launcher import check
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.words import HISTORY_WORDS, Policy
 
 UPDATE_VECTORS, UPDATE_FACTORS = 3, 4

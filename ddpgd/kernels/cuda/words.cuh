@@ -1,4 +1,4 @@
-// The words of tail, control, cursor and history, numbered as in tail.py and control.py.
+// The words of tail, control, cursor and history, numbered as in kernels/words.py.
 
 enum Tail { LOSS_SUM, SAMPLES, CORRECT, NON_FINITE, STOP, SQUARED_NORM_SUM, STEP_S, TAIL_WORDS = 8 };
 enum Control {

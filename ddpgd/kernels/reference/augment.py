@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpgd.kernels.augmentation import DRAW_BITS, NUM_MAP_DRAWS, Augmentation, gaussian
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.philox import WORDS_PER_BLOCK, Purpose, sample_words
 from ddpgd.kernels.reference.scratch import Scratch
 

@@ -1,6 +1,6 @@
 """The reference: every op in NumPy. It is the definition that kernels are proved against, and the CPU backend."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ddpgd.kernels.augmentation import Augmentation
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.dropout import Dropout, Rows
-from ddpgd.kernels.ops import Array, side_by_side
+from ddpgd.kernels.ops import side_by_side
 from ddpgd.kernels.reference import augment, decision, losses
 from ddpgd.kernels.reference.compress import ReferenceWire
+from ddpgd.kernels.reference.host import Host
 from ddpgd.kernels.reference.masks import Masks
 from ddpgd.kernels.reference.norms import limit_norms
 from ddpgd.kernels.reference.orthogonal import update_matrix
@@ -20,14 +22,11 @@ from ddpgd.kernels.reference.updates import Updates
 from ddpgd.kernels.words import BLOCK, Control, Cursor, Policy
 
 
-class Reference:
+class Reference(Host):
     """`Ops` in NumPy."""
 
     name = "numpy"
-    device = "CPU"
     products = "NumPy"
-    runs_ahead = False
-    stream = None
 
     def __init__(self, dtype: DTypeLike = np.float32) -> None:
         """`dtype` float64 serves proofs."""
@@ -38,48 +37,8 @@ class Reference:
         self._updates = Updates()
         self._masks = Masks()
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        return np.empty(shape, dtype)
-
-    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        return np.zeros(shape, dtype)
-
-    def from_host(self, values: Array) -> Array:
-        return values
-
-    def to_host(self, values: Array) -> Array:
-        return values
-
-    def upload(self, values: Array, out: Array) -> None:
-        np.copyto(out, values)
-
-    def download(self, values: Array, out: Array) -> None:
-        np.copyto(out, values)
-
-    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        return np.empty(shape, dtype)
-
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        return work
-
-    def capture_loop(self, work: Callable[[], None], ops_alone: bool) -> Callable[[int], None]:  # noqa: ARG002
-        def loop(count: int) -> None:
-            for _ in range(count):
-                work()
-
-        return loop
-
     def fused(self) -> AbstractContextManager[None]:
         return self._nothing
-
-    def aside(self) -> AbstractContextManager[None]:
-        return self._nothing
-
-    def join(self) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        pass
 
     def batched_micro_batches(self, micro_batch: int, size: int) -> int:  # noqa: ARG002
         return 1

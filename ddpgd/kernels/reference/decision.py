@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.reference.scratch import Scratch
 from ddpgd.kernels.words import BLOCK, TAIL_WORDS, Control, Cursor, History, Policy, Tail
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.reference.scratch import Scratch
 from ddpgd.kernels.words import TAIL_WORDS, Tail
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.dropout import Dropout
-from ddpgd.kernels.ops import Array
 from ddpgd.kernels.philox import Purpose, sample_words
 
 

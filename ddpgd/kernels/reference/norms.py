@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.reference.scratch import Scratch
 
 LANES = 32

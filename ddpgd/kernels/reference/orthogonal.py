@@ -5,8 +5,8 @@ import math
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.newton_schulz import COEFFICIENTS, EPSILON, ITERATIONS, factor
-from ddpgd.kernels.ops import Array
 from ddpgd.kernels.reference.decision import squared_norm
 from ddpgd.kernels.reference.scratch import Scratch
 from ddpgd.kernels.words import BLOCK, Control

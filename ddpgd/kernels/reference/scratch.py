@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 
 T = TypeVar("T")
 

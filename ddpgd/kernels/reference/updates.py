@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.words import Control
 
 PART = 1 << 17

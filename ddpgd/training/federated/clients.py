@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpgd.comm.compressor import NoExchange
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.words import CONTROL_WORDS, Control, Tail
 from ddpgd.optim import rules
 from ddpgd.training.federated.rounds import ClientBatches, Rounds

@@ -13,7 +13,8 @@ import numpy as np
 from ddpgd.comm.codec import Codec
 from ddpgd.comm.exchange import Exchange
 from ddpgd.data.batches import Batches
-from ddpgd.kernels.ops import Array, Ops
+from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.philox import Purpose
 from ddpgd.kernels.words import CONTROL_WORDS, Control, Tail
 from ddpgd.optim.rules import Optimizer

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ddpgd.comm.transport import Transport
-from ddpgd.kernels.ops import Array
+from ddpgd.kernels.device_ops import Array
 from ddpgd.training.counters import Record, finite_or_none
 from ddpgd.training.evaluate import Evaluate
 
