@@ -1,10 +1,11 @@
 """The options of the network, of batches, and of augmentation."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ddpgd.config.option import ALL, IntOrAll, fixed_option, option
 from ddpgd.data.augmentations import AUGMENTATIONS
+from ddpgd.kernels.dropout import DRAWS
 from ddpgd.model.layers import ACTIVATIONS
 from ddpgd.model.network import LOSSES
 from ddpgd.params import INITS
@@ -85,3 +86,29 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "elastic_sigma": (0.1, 1000, "0.1 to 1000 pixels"),
 }
 """The lowest and highest value of numbers, and both in words."""
+
+
+def refusals(config: Any) -> list[tuple[bool, str]]:
+    """Returns pairs of a fault and its line, of a configuration whose numbers are in their ranges."""
+    batch = config.micro_batch if config.global_batch in (None, ALL) else config.global_batch
+    return [
+        *(
+            (
+                getattr(config, name) > 0 and not config.hidden,
+                f"--{name.replace('_', '-')} has no effect: --hidden 0 has no hidden units; drop it, or type --hidden 512",
+            )
+            for name in ("dropout", "max_norm")
+        ),
+        *(
+            (
+                0 < getattr(config, name) < 1 / DRAWS,
+                f"--{name.replace('_', '-')} {getattr(config, name):g}: a probability counts in steps of 1/{DRAWS}; type 0 or "
+                "more than that, as in 0.5",
+            )
+            for name in ("dropout", "input_dropout")
+        ),
+        (
+            config.micro_batch > batch,
+            f"--micro-batch {config.micro_batch} is more than --global-batch {batch}; type --micro-batch {batch} or less",
+        ),
+    ]

@@ -11,6 +11,9 @@ from ddpgd.optim.rules import RULES
 from ddpgd.optim.schedules import PLATEAU, SCHEDULES
 
 _HUGE = 2**53
+_MOMENTUM = 0.9
+_CYCLE = 0.95, 0.85
+"""The highest and the lowest momentum of one-cycle."""
 
 
 def _rates() -> str:
@@ -47,7 +50,7 @@ class OptimizerOptions:
         f"learning rate (default: the update rule's: {_rates()}; with --sync federated times 1 - momentum)",
         float,
     )
-    momentum: float = fixed_option(0.9, "optimizer", f"momentum of --optimizer {_rules_with('momentum')}", float)
+    momentum: float = fixed_option(_MOMENTUM, "optimizer", f"momentum of --optimizer {_rules_with('momentum')}", float)
     schedule: str = fixed_option("cosine", "optimizer", "learning-rate schedule", choices=tuple(SCHEDULES))
     restarts: int = fixed_option(
         3, "optimizer", "with --schedule restarts: how often the learning rate begins anew", int
@@ -67,10 +70,13 @@ class OptimizerOptions:
         1e4, "optimizer", "with --schedule one-cycle: learning rate at the start over that at the end", float
     )
     max_momentum: float = fixed_option(
-        0.95, "optimizer", f"with --schedule one-cycle: momentum at start and end, of {_rules_with_momentum()}", float
+        _CYCLE[0],
+        "optimizer",
+        f"with --schedule one-cycle: momentum at start and end, of {_rules_with_momentum()}",
+        float,
     )
     min_momentum: float = fixed_option(
-        0.85, "optimizer", "with --schedule one-cycle: momentum where the learning rate is --lr", float
+        _CYCLE[1], "optimizer", "with --schedule one-cycle: momentum where the learning rate is --lr", float
     )
     plateau_factor: float = fixed_option(
         0.1, "optimizer", "with --schedule reduce-on-plateau: factor on the learning rate", float
@@ -151,6 +157,24 @@ def refusals(config: Any) -> list[tuple[bool, str]]:
         (
             config.schedule == PLATEAU and not config.validation,
             f"--schedule {PLATEAU}: test samples must not decide about training; type --validation 5000 as well",
+        ),
+        (
+            config.until_grad_norm is not None and config.sync != "every-step",
+            f"--until-grad-norm: with --sync {config.sync} there is no gradient of all ranks; type --until-loss-fall 0.01",
+        ),
+        (
+            bool(RULES[config.optimizer].companion) and not config.hidden,
+            f"--optimizer {config.optimizer}: --hidden 0 has no hidden weight matrices; type --optimizer "
+            f"{RULES[config.optimizer].companion}",
+        ),
+        (
+            cycles and config.momentum != _MOMENTUM,
+            f"--momentum: --schedule {config.schedule} cycles it; type --max-momentum and --min-momentum",
+        ),
+        (
+            (config.max_momentum, config.min_momentum) != _CYCLE and not RULES[config.optimizer].momentum,
+            f"--{'max' if config.max_momentum != _CYCLE[0] else 'min'}-momentum: --optimizer {config.optimizer} has no "
+            "momentum that could cycle; drop it, or type --optimizer momentum",
         ),
         (
             cycles and config.warmup > 0,

@@ -9,7 +9,7 @@ from ddpgd.comm.wires import WIRES, Kind
 from ddpgd.config import federated, grid, machine, network, optimization
 from ddpgd.config.federated import FEDERATED_OPTIONS
 from ddpgd.config.option import ALL
-from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag, global_batch, text_of
+from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag, text_of
 from ddpgd.data.augmentations import AUGMENTATIONS
 from ddpgd.errors import InputError
 from ddpgd.model.network import LOSSES
@@ -43,8 +43,11 @@ _REQUIRES: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
 }
 """Options that have no effect without one of some values of another."""
 
-_LENGTH = ("epochs", "steps", "rounds", "until_accuracy")
-"""Options that end a run; of the first three, one is set."""
+_LENGTHS = ("epochs", "steps", "rounds")
+"""Lengths of a run, of which one is set."""
+
+_ENDS = (*_LENGTHS, "until_accuracy", "patience", "until_grad_norm", "until_loss_fall")
+"""Options that end a run: a new length takes the place of all of them that are not given again."""
 
 _HUGE = 2**53
 _RANGES: dict[str, tuple[float, float, str]] = {
@@ -90,7 +93,7 @@ def continued(saved: Config, given: Mapping[str, Any], world_size: int) -> Confi
                 f"{flag(name)} {text_of(value)}: the checkpoint was trained with {text_of(before)}, and going on keeps that; "
                 "drop the flag, or start a new run without --resume"
             )
-    length = {} if given.keys().isdisjoint(_LENGTH[:-1]) else dict.fromkeys(_LENGTH)
+    length = {} if given.keys().isdisjoint(_LENGTHS) else dict.fromkeys(_ENDS)
     this_start = {name: OPTIONS[name].default for name in PER_LAUNCH}
     return replace(saved, **{**length, **this_start, **given})
 
@@ -112,19 +115,10 @@ def validate(config: Config) -> None:
             raise InputError(f"{flag(name)} {value}: must be {text}")
     if any(not 1 <= width <= 1_000_000 for width in config.hidden):
         raise InputError(f"--hidden {','.join(map(str, config.hidden))}: each width must be 1 to 1000000")
-    for name in ("dropout", "max_norm"):
-        if getattr(config, name) and not config.hidden:
-            raise InputError(
-                f"{flag(name)} has no effect: --hidden 0 has no hidden units; drop it, or type --hidden 512"
-            )
     for first, second in MUTUALLY_EXCLUSIVE:
         if getattr(config, first) is not None and getattr(config, second) is not None:
             raise InputError(f"{flag(first)} and {flag(second)} say the same in two ways; type one of them")
-    if config.global_batch not in (None, ALL) and config.micro_batch > global_batch(config):
-        raise InputError(
-            f"--micro-batch {config.micro_batch} is more than --global-batch {config.global_batch}; "
-            f"type --micro-batch {config.global_batch} or less"
-        )
+    _raise_first(network.refusals(config))
     if config.patience is not None and not config.validation:
         raise InputError("--patience: test samples must not decide when to stop; type --validation 5000 as well")
     wire = WIRES[config.wire]

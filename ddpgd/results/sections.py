@@ -138,9 +138,20 @@ def configuration(result: Result) -> list[str]:
         if changed
         else "<p>All are the defaults.</p>",
         f"<details><summary>All {len(everything)} options</summary>{_facts('option', everything)}</details>",
-        "<p>The same network again, with the same bits on this kind of machine:</p>",
+        f"<p>{_repeats(result)}:</p>",
         f"<pre><code>{escape(options.command(config, result.world_size))}</code></pre>",
     ]
+
+
+def _repeats(result: Result) -> str:
+    """Returns what the command that is shown repeats."""
+    changed_at = result.summary["length_changed_at"] if result.summary else None
+    if changed_at is None:
+        return "The same network again, with the same bits on this kind of machine"
+    return (
+        f"The run got another length after step {changed_at:,}, which changed its learning rates: no single command trains the "
+        "same network. One of its length"
+    )
 
 
 def conditions(result: Result) -> str:

@@ -21,6 +21,8 @@ from ddpgd.errors import InputError
 from ddpgd.optim.rules import FORMER_NAMES
 from ddpgd.run import safetensors_file, strict_json
 from ddpgd.run.atomic import write_atomically
+from ddpgd.run.safetensors_file import PIECE_BYTES
+from ddpgd.training.counters import OF_EVALUATIONS, Counters
 
 KEEP = 3
 """The number of checkpoints that a run folder keeps."""
@@ -79,6 +81,25 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
 def best_step(counters: Mapping[str, Any]) -> int | None:
     """Returns the step whose weights did best on the validation samples; None: there are none."""
     return None if counters.get("validated_at") is None else counters.get("tested_at")
+
+
+def without_best(counters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns counters as if there had been no evaluation yet."""
+    return dict(counters) | {name: Counters.__dataclass_fields__[name].default for name in OF_EVALUATIONS}
+
+
+def best_beside(path: Path, counters: Mapping[str, Any]) -> Path | None:
+    """Returns the best checkpoint of the run whose checkpoint at `path` has these counters; None: it has none."""
+    step = best_step(counters)
+    return None if step is None else path if step == counters["step"] else path_of(path.parent, step)
+
+
+def adopt_best(best: Path, step: int, folder: Path) -> None:
+    """Copies the best checkpoint of a run into another folder of checkpoints. OSError: it cannot be written."""
+    path = path_of(folder, step)
+    with best.open("rb") as file:
+        write_atomically(path, iter(lambda: file.read(PIECE_BYTES), b""), best.stat().st_size)
+    _point("best", path)
 
 
 def newest_first(folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ddpgd.config.schema import Config, from_table
 from ddpgd.errors import InputError, shown
 from ddpgd.run import build_network, former_layout
+from ddpgd.run.diagnosis import is_memory
 from ddpgd.run.former_layout import VECTOR_FORMAT
 from ddpgd.run.safetensors_file import PIECE_BYTES
 from ddpgd.training.counters import Counters
@@ -128,5 +129,6 @@ _FACTS: dict[str, Callable[[Any], bool]] = {
     "class_names": lambda value: isinstance(value, list) and len(value) <= _WIDEST and all(map(_is_text, value)),
     "world_size": lambda value: _is_count(value, _MOST_RANKS),
     "params_sha256": _is_text,
+    "diagnosis": is_memory,
     "vector_format": lambda value: _is_count(value, VECTOR_FORMAT),
 }

@@ -52,6 +52,23 @@ def find(place: Path, say: Say) -> tuple[Path, Checkpoint]:
     )
 
 
+def find_to_go_on(place: Path, say: Say) -> tuple[Path, Checkpoint]:
+    """Returns what `find` does; if the best checkpoint of its run is lost, the best of what follows is sought.
+
+    Raises:
+        InputError: there is none, or it cannot be read or used.
+    """
+    path, saved = find(place, say)
+    best = checkpoint.best_beside(path, saved.counters)
+    try:
+        if best not in (None, path):
+            _load_usable(best, say)
+    except InputError as error:
+        say(f"{error}; the best weights are sought anew, from step {saved.counters['step']} on")
+        return path, replace(saved, counters=checkpoint.without_best(saved.counters))
+    return path, saved
+
+
 def find_best(place: Path, say: Say) -> tuple[Path, Checkpoint]:
     """Returns what `find` does, but of a run folder with validation samples the checkpoint that did best on them.
 
@@ -59,10 +76,9 @@ def find_best(place: Path, say: Say) -> tuple[Path, Checkpoint]:
         InputError: there is none, or it cannot be read or used.
     """
     path, newest = find(place, say)
-    step = checkpoint.best_step(newest.counters)
-    if not place.is_dir() or step in (None, newest.counters["step"]):
+    best = checkpoint.best_beside(path, newest.counters)
+    if not place.is_dir() or best in (None, path):
         return path, newest
-    best = checkpoint.path_of(path.parent, step)
     try:
         return best, _load_usable(best, say)
     except InputError as error:

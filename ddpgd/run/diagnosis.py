@@ -1,8 +1,9 @@
 """The diagnosis of a run: a table of what goes wrong, as it is measured, and what to type about it."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ FAR_MEAN, SMALL_STD = 1.0, 0.25
 LARGE_FIRST_LOSS, LARGE_LOSS, HARDLY_LESS = 10.0, 2.0, 0.9
 LARGE_UPDATE, SMALL_UPDATE = 0.1, 1e-4
 SKIPPED, VANISHED, DEAD = 0.5, 5e-3, 0.9
+FEW = 100
 """Bounds of the rows, in the units of their sentences; losses in those of guessing. Healthy runs are far from each."""
 
 
@@ -27,32 +29,57 @@ def guessing_loss(config: Config) -> float:
 
 
 @dataclass
-class Seen:
-    """Measurements of a run so far: its configuration, its samples, its records.
+class Memory:
+    """Memory of a run's records so far; it goes on with the run, in its checkpoints.
 
     Attributes:
-        records: Those since this start.
-        largest_update: Largest ratio of an update's norm to that of a layer's params so far.
-        grad_shares: By logged step, the layers' gradient norms over that of the last layer.
+        told: Names and sentences.
+        is_explained: Whether one of them explains all that may follow.
+        num_records: Number of records.
+        first_loss: Training loss of the first one; None: it is not known.
+        largest_update: Largest ratio of an update's norm to that of a layer's params.
+        largest_shares: Largest gradient norm of each layer, over that of the last layer, and of how many records.
+        step, skipped_updates: Of the last record.
+    """
+
+    told: dict[str, str] = field(default_factory=dict)
+    is_explained: bool = False
+    num_records: int = 0
+    first_loss: float | None = None
+    largest_update: float = 0.0
+    largest_shares: list[float] = field(default_factory=list)
+    num_shares: int = 0
+    step: int = 0
+    skipped_updates: int = 0
+
+    def add(self, record: Record) -> None:
+        """Takes a record into account."""
+        self.first_loss = self.first_loss if self.num_records else record["train_loss_mean"]
+        self.num_records += 1
+        self.largest_update = max([self.largest_update, *filter(None, record.get("layer_update_ratios", ()))])
+        norms = record.get("layer_grad_norms", [None])
+        if None not in norms and norms[-1]:
+            shares = [norm / norms[-1] for norm in norms]
+            self.largest_shares = [max(pair) for pair in zip(self.largest_shares or shares, shares, strict=True)]
+            self.num_shares += 1
+        self.step, self.skipped_updates = record["step"], record["skipped_updates"]
+
+
+@dataclass
+class Seen:
+    """Measurements that a diagnosis looks at: a run's configuration, its samples, its last record, those before.
+
+    Attributes:
+        memory: Of all records, the last one included.
+        steps, skipped: Steps, and skipped updates among them, since the record before.
     """
 
     config: Config
     data: Dataset
-    records: list[Record] = field(default_factory=list)
-    largest_update: float = 0.0
-    grad_shares: list[list[float]] = field(default_factory=list)
-
-    def add(self, record: Record) -> None:
-        """Takes a record into account."""
-        self.records.append(record)
-        self.largest_update = max([self.largest_update, *filter(None, record.get("layer_update_ratios", ()))])
-        norms = record.get("layer_grad_norms", [None])
-        if None not in norms and norms[-1]:
-            self.grad_shares.append([norm / norms[-1] for norm in norms])
-
-    @property
-    def last(self) -> Record:
-        return self.records[-1]
+    memory: Memory
+    last: Record
+    steps: int
+    skipped: int
 
     @property
     def loss(self) -> float:
@@ -108,30 +135,28 @@ def _exploding_weights(seen: Seen) -> str:
 
 
 def _loss_scale(seen: Seen) -> str:
-    if "loss_scale" not in seen.last or len(seen.records) < 2:
-        return ""
-    skipped, steps = (seen.last[name] - seen.records[-2][name] for name in ("skipped_updates", "step"))
-    if skipped < max(2, SKIPPED * steps):
+    if "loss_scale" not in seen.last or seen.memory.num_records < 2 or seen.skipped < max(2, SKIPPED * seen.steps):
         return ""
     return (
-        f"{skipped} of the last {steps} updates were skipped, since gradients overflow float16 at a loss scale of "
+        f"{seen.skipped} of the last {seen.steps} updates were skipped, since gradients overflow float16 at a loss scale of "
         f"{seen.last['loss_scale']:g}; type --precision bfloat16 or tf32"
     )
 
 
 def _large_lr(seen: Seen) -> str:
-    if seen.last["step"] == 1 or seen.loss < LARGE_LOSS or seen.largest_update < LARGE_UPDATE:
+    if seen.last["step"] == 1 or seen.loss < LARGE_LOSS or seen.memory.largest_update < LARGE_UPDATE:
         return ""
     return (
-        f"the learning rate is too large: an update changed a layer by {seen.largest_update:.2g} of its norm, and the training "
-        f"loss is {seen.loss:.3g} times that of guessing; lower --lr {seen.config.lr:g}, or set --warmup or --clip-norm"
+        f"the learning rate is too large: an update changed a layer by {seen.memory.largest_update:.2g} of its norm, and the "
+        f"training loss is {seen.loss:.3g} times that of guessing; lower --lr {seen.config.lr:g}, or set --warmup or "
+        "--clip-norm"
     )
 
 
 def _vanishing(seen: Seen) -> str:
-    if len(seen.grad_shares) < 2:
+    largest = seen.memory.largest_shares
+    if seen.memory.num_shares < 2:
         return ""
-    largest = np.max(seen.grad_shares, axis=0)
     few = [number for number, share in enumerate(largest, start=1) if 0 < share < VANISHED]
     if not few:
         return ""
@@ -158,15 +183,15 @@ def _dead(seen: Seen) -> str:
 
 
 def _small_lr(seen: Seen) -> str:
-    first = seen.records[0]["train_loss_mean"]
-    if seen.accuracy is None or len(seen.grad_shares) < 2 or not first:
+    first = seen.memory.first_loss
+    if seen.accuracy is None or seen.memory.num_shares < 2 or not first:
         return ""
     less = seen.loss * guessing_loss(seen.config) / first
-    if seen.largest_update > SMALL_UPDATE or less < HARDLY_LESS:
+    if seen.memory.largest_update > SMALL_UPDATE or less < HARDLY_LESS:
         return ""
     return (
-        f"the learning rate is too small: no update changed a layer by more than {seen.largest_update:.0e} of its norm, and "
-        f"the training loss is still {less:.0%} of the first one; raise --lr {seen.config.lr:g}"
+        f"the learning rate is too small: no update changed a layer by more than {seen.memory.largest_update:.0e} of its "
+        f"norm, and the training loss is still {less:.0%} of the first one; raise --lr {seen.config.lr:g}"
     )
 
 
@@ -174,10 +199,11 @@ def _labels(seen: Seen) -> str:
     accuracy, data = seen.accuracy, seen.data
     labels = data.validation_labels if len(data.validation_labels) else data.test_labels
     chance = np.bincount(labels).max() / len(labels)
-    if accuracy is None or accuracy > chance + _noise(chance, len(labels)):
+    num_known = min(len(data.train_labels), checks.MOST_SAMPLES) // 2
+    if accuracy is None or accuracy > chance + _noise(chance, len(labels)) or num_known < FEW:
         return ""
     by_means = checks.class_mean_accuracy(data.train_images, data.train_labels)
-    if by_means > chance + _noise(chance, min(len(data.train_labels), checks.MOST_SAMPLES) // 2):
+    if by_means > chance + _noise(chance, num_known):
         return ""
     return (
         f"the training labels say nothing about their images: accuracy is {accuracy:.1%}, as by chance, and the nearest "
@@ -222,30 +248,56 @@ DIAGNOSES = (
 """From causes to their effects: after one that explains all, no other is told."""
 
 
+UNKNOWN = asdict(Memory(num_records=1))
+"""The memory of a run whose first records are not known: that of a checkpoint of an earlier version."""
+
+
+def is_memory(value: Any) -> bool:
+    """Returns whether a value, read from a checkpoint, is what `asdict` gives of a memory."""
+    if not isinstance(value, dict) or value.keys() != UNKNOWN.keys():
+        return False
+    numbers = [value["first_loss"] or 0.0, value["largest_update"]]
+    parts = [
+        (dict, [value["told"]]),
+        (bool, [value["is_explained"]]),
+        (int, [value[name] for name in ("num_records", "num_shares", "step", "skipped_updates")]),
+        (list, [value["largest_shares"]]),
+    ]
+    if not all(type(one) is kind for kind, ones in parts for one in ones):
+        return False
+    texts = [*value["told"].keys(), *value["told"].values()]
+    return all(type(text) is str for text in texts) and all(
+        type(number) in (int, float) for number in (*numbers, *value["largest_shares"])
+    )
+
+
 class Diagnoses:
     """Looks at a run's records, on rank 0, and finds each diagnosis once.
 
     Attributes:
-        told: Names and sentences so far.
+        memory: What it remembers.
     """
 
-    def __init__(self, config: Config, data: Dataset) -> None:
-        self.told: dict[str, str] = {}
-        self._seen = Seen(config, data)
-        self._is_explained = False
+    def __init__(self, config: Config, data: Dataset, saved: Mapping[str, Any] | None = None) -> None:
+        """`saved`: the memory of the run that goes on, as `asdict` gives it; None: it begins."""
+        self.memory = Memory(**saved or {})
+        self._config = config
+        self._data = data
 
     def see(self, record: Record) -> list[str]:
         """Returns the sentences that a record adds."""
-        self._seen.add(record)
-        found = []
+        memory, found = self.memory, []
+        since = record["step"] - memory.step, record["skipped_updates"] - memory.skipped_updates
+        memory.add(record)
+        seen = Seen(self._config, self._data, memory, record, *since)
         for row in DIAGNOSES:
-            if self._is_explained:
+            if memory.is_explained:
                 break
-            if row.name in self.told or (row.once and len(self._seen.records) > 1):
+            if row.name in memory.told or (row.once and memory.num_records > 1):
                 continue
-            if sentence := row.find(self._seen):
-                self.told[row.name] = sentence
-                self._is_explained = row.explains_all
+            if sentence := row.find(seen):
+                memory.told[row.name] = sentence
+                memory.is_explained = row.explains_all
                 found.append(sentence)
         return found
 

@@ -28,10 +28,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder that exists and is this run's alone. `resumed`: the checkpoint in it from which the run goes on."""
+    """A folder that exists and is this run's alone.
+
+    Attributes:
+        resumed: The checkpoint in it from which the run goes on.
+        best: The best checkpoint of a run elsewhere that goes on here, and its step.
+    """
 
     path: Path
     resumed: Path | None = None
+    best: tuple[Path, int] | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -68,7 +74,8 @@ class RunFolder:
             _check_resumable(path, config, *saved, say)
             return cls(path, resumed)
         _check_free(path)
-        return cls(path)
+        best = checkpoint.best_beside(saved[0], saved[1].counters) if saved else None
+        return cls(path, best=(best, saved[1].counters["tested_at"]) if saved and best else None)
 
     def begin(self, config: Config) -> None:
         """Makes the folder this run's: config.toml, and of a run that goes on, nothing after its checkpoint.
@@ -82,6 +89,8 @@ class RunFolder:
         write_atomically(self.path / "config.toml", [tomli_w.dumps(_lasting(config)).encode()])
         if self.resumed:
             checkpoint.drop_later(self.resumed)
+        if self.best:
+            checkpoint.adopt_best(*self.best, self.checkpoints)
         for end in ("summary.json", ending.NAME):
             (self.path / end).unlink(missing_ok=True)
 

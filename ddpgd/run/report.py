@@ -136,20 +136,21 @@ def summary(
     }
 
 
-def warnings(config: Config, figures: Record, test_labels: NDArray[np.uint8]) -> list[str]:
+def warnings(config: Config, figures: Record, last_loss: float | None, test_labels: NDArray[np.uint8]) -> list[str]:
     """Returns a sentence for each sign that a run did not learn: it diverged, guesses, or skipped updates.
 
     Args:
         config: The run. With float16, skipped updates are part of adapting the loss scale.
         figures: The summary's figures.
+        last_loss: That of the last evaluation; None: it is not finite.
         test_labels: uint8 (num_test_samples,).
     """
     found = []
-    test_loss, accuracy = figures["test_loss_mean"], figures["test_accuracy"]
+    accuracy, kind = figures["test_accuracy"], "test" if figures["best_step"] is None else "validation"
     guessing = guessing_loss(config)
-    if test_loss is None or test_loss > _FAR_ABOVE * guessing:
+    if last_loss is None or last_loss > _FAR_ABOVE * guessing:
         found.append(
-            f"{DIVERGED}: test loss {decimals(test_loss)}, where guessing gives {guessing:.2f}; "
+            f"{DIVERGED}: {kind} loss {decimals(last_loss)}, where guessing gives {guessing:.2f}; "
             "lower --lr, or set --warmup or --clip-norm"
         )
     elif figures["epochs"] >= 1 and accuracy <= np.bincount(test_labels).max() / len(test_labels) + _AT_CHANCE:

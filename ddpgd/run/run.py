@@ -31,7 +31,7 @@ from ddpgd.run import (
 )
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import Machine
-from ddpgd.run.diagnosis import Diagnoses
+from ddpgd.run.diagnosis import UNKNOWN, Diagnoses
 from ddpgd.run.ending import noting_the_end
 from ddpgd.run.folder import RunFolder
 from ddpgd.run.former_layout import VECTOR_FORMAT
@@ -119,7 +119,7 @@ class Run:
         self._step = build.sync(self._ops, config, data, self._grid, pace.total_steps, *given)
         self._state = self._step.state
         layers = build_network.layers(config, data.image_shape)
-        self._diagnoses = Diagnoses(config, data)
+        self._diagnoses = Diagnoses(config, data, saved.facts.get("diagnosis", UNKNOWN) if saved else None)
         self._layer_figures = LayerFigures(self._ops, transport, layers, self._step)
         if saved:
             self._change = resharding.change(saved, config, self._grid.shape)
@@ -211,6 +211,7 @@ class Run:
             "world_size": self._transport.world_size,
             "params_sha256": params_sha256,
             "vector_format": VECTOR_FORMAT,
+            "diagnosis": asdict(self._diagnoses.memory),
         }
         saved = Checkpoint(arrays, asdict(self._state.counters), to_table(self._config), facts)
         with failures.in_one_line():
@@ -258,7 +259,7 @@ class Run:
             num_params=self._layout.num_params,
             params_sha256=on_root(self._transport, lambda: self._layout.sha256(params)),
             warnings=[
-                *on_root(self._transport, lambda: list(self._diagnoses.told.values())),
-                *report.warnings(config, figures, self._data.test_labels),
+                *on_root(self._transport, lambda: list(self._diagnoses.memory.told.values())),
+                *report.warnings(config, figures, self._state.counters.loss_mean, self._data.test_labels),
             ],
         )

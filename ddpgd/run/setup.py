@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ddpgd.data.holdout import hold_out
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import DdpgdError, InputError
 from ddpgd.kernels.cuda import device as cuda_device
+from ddpgd.optim.schedules import PLATEAU
 from ddpgd.run import checkpoint_search, inference, tensorboard
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import agree, mpi_world
@@ -80,8 +82,11 @@ def start_run(
     """
     resumed = None
     if given.get("resume") is not None:
-        resumed = checkpoint_search.find_on_root(world, lambda: checkpoint_search.find(_place(given), say))
+        resumed = checkpoint_search.find_on_root(world, lambda: checkpoint_search.find_to_go_on(_place(given), say))
     config = on_root(world, lambda: _configure(given, resumed, given.get("ranks") or world.world_size))
+    if resumed and _has_other_rates(config, from_table(resumed[1].config)):
+        changed_at = {"length_changed_at": resumed[1].counters["step"]}
+        resumed = resumed[0], replace(resumed[1], counters=dict(resumed[1].counters) | changed_at)
     console = _console(launch)
     machine = agree(config, resumed is not None, world, launch.local_rank)
     quiet = config.quiet or world.rank > 0
@@ -146,10 +151,15 @@ def _configure(given: Mapping[str, Any], resumed: tuple[Path, Checkpoint] | None
     config = continued(before, {**own_folder, **given, "resume": None}, world_size)
     check_rule_has(config.optimizer, changed(given))
     _validate(config)
-    now, then = ((one.epochs, one.steps or one.rounds) for one in (config, before))
-    if config.schedule != "constant" and now != then:
+    if _has_other_rates(config, before):
         say(f"the run has another length now, so the {config.schedule} schedule goes on differently")
     return config
+
+
+def _has_other_rates(config: Config, before: Config) -> bool:
+    """Returns whether a run that goes on has another length than before, on which its learning rates depend."""
+    now, then = ((one.epochs, one.steps or one.rounds) for one in (config, before))
+    return config.schedule not in ("constant", PLATEAU) and now != then
 
 
 def _validate(config: Config) -> None:

@@ -57,6 +57,8 @@ class Summary(TypedDict):
         best_step: The step whose weights did best on the validation samples; None in runs without: the last one.
         ended: Why the run ended before its last step, as in "accuracy 98.03 % is reached"; empty: it did not.
         train_s: Seconds in training steps, those before a resume included; set-up and evaluation excluded.
+        length_changed_at: The last step after which a resume gave the run another length, and its schedule other learning rates;
+            None where there was none, and in earlier versions.
         train_s_since_start: Seconds in training steps since this start.
         samples_per_s: Training throughput since this start, all ranks together; None where no step was run.
         step_us_median: Median time of a step, microseconds.
@@ -120,6 +122,7 @@ class Summary(TypedDict):
     best_step: int | None
     ended: str
     train_s: float
+    length_changed_at: int | None
     train_s_since_start: float
     samples_per_s: float | None
     step_us_median: float | None
@@ -210,6 +213,7 @@ def _checked(table: Any, run_dir: str) -> Summary:
         "train_s_since_start": table.get("train_s"),
         "late_rank": None,
         "optimizer_bytes": None,
+        "length_changed_at": None,
         "transport_choice": "",
         "exchange": "flat",
         "exchange_choice": "",

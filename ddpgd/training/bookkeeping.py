@@ -23,10 +23,15 @@ class Bookkeeping:
         self._costs = StepCosts()
 
     def count(self, result: StepResult, observe: bool) -> None:
-        """Adds the figures of one or more steps. `observe`: micro-batches reported their squared norms."""
-        counters = self._counters
+        """Adds the figures of one or more steps. `observe`: micro-batches reported their squared norms.
+
+        Steps that begin in one epoch and end in the next, as local ones may, count in the next.
+        """
+        counters, epoch = self._counters, self._batches.epoch
         last_step = counters.step + result.num_steps - 1
-        if self._batches.epoch(last_step) > self._batches.epoch(counters.step - 1):
+        if epoch(last_step) > epoch(counters.step - 1):
+            if epoch(counters.step) == epoch(counters.step - 1):
+                counters.end_epoch()
             counters.epoch_loss_sum, counters.epoch_samples = 0.0, 0
         if observe and result.squared_norm_sum:
             num_micro_batches = self._batches.num_micro_batches(counters.step)
@@ -41,7 +46,7 @@ class Bookkeeping:
         for loss_sum in result.loss_sums:
             counters.epoch_loss_sum += loss_sum
             counters.log_loss_sum += loss_sum
-        if self._batches.epoch(counters.step) > self._batches.epoch(last_step):
+        if epoch(counters.step) > epoch(last_step):
             counters.end_epoch()
         self._costs.add(result)
 
@@ -65,7 +70,6 @@ class Bookkeeping:
             "skipped_updates": counters.step - counters.updates,
         }
         counters.log_loss_sum, counters.log_samples = 0.0, 0
-        counters.grad_norm = record["grad_norm"]
         if result.wire_loss:
             record |= {f"wire_{name}": value for name, value in result.wire_loss._asdict().items()}
         if result.wire_bytes:
@@ -101,6 +105,7 @@ class Bookkeeping:
             "validation_loss_mean": counters.best_loss_mean,
             "validation_accuracy": counters.best_accuracy,
             "best_step": None if counters.validated_at is None else counters.tested_at,
+            "length_changed_at": counters.length_changed_at,
             "train_s": counters.train_s,
             "train_s_since_start": own.step_s,
             "samples_per_s": own.samples / own.step_s if own.step_s else None,

@@ -9,6 +9,13 @@ from ddpgd.optim.schedules import Plateau
 Record = dict[str, Any]
 
 
+OF_EVALUATIONS = (
+    *("tested_at", "test_loss_mean", "test_accuracy", "validated_at", "validation_loss_mean", "validation_accuracy"),
+    *("best_loss_mean", "best_accuracy", "evaluations_since_best"),
+)
+"""The counters of evaluations, and of the best one among them."""
+
+
 @dataclass
 class Counters:
     """The state of a run in numbers. All of it is checkpointed; all but `train_s` is the same at any world size."""
@@ -38,10 +45,12 @@ class Counters:
     """The best loss on the validation samples, by the threshold of the plateau."""
     evaluations_on_plateau: int = 0
     grad_norm: float | None = None
-    """Of the step that was last recorded."""
+    """Of the last step that was recorded."""
     last_epoch_loss: float | None = None
     epoch_loss_fall: float | None = None
     """Fraction by which the mean training loss of the last whole epoch was below that of the one before."""
+    length_changed_at: int | None = None
+    """The step after which a resume gave the run another length, and so another schedule of learning rates."""
     train_s: float = 0.0
     loss_scale: float | None = None
     good_steps: int = 0
@@ -61,16 +70,24 @@ class Counters:
         """That of the last evaluation: on validation samples, where there are any."""
         return self.test_accuracy if self.validated_at is None else self.validation_accuracy
 
+    @property
+    def loss_mean(self) -> float | None:
+        """As `accuracy`; None too where it is not finite."""
+        return self.test_loss_mean if self.validated_at is None else self.validation_loss_mean
+
     def see_test(self, loss_mean: float, accuracy: float) -> None:
         """Notes an evaluation on the test samples."""
         self.tested_at, self.test_loss_mean, self.test_accuracy = self.step, finite_or_none(loss_mean), accuracy
 
-    def see_validation(self, loss_mean: float, accuracy: float) -> bool:
-        """Notes an evaluation on the validation samples; True: it is the best, by accuracy, and by loss where that is equal."""
+    def see_validation(self, loss_mean: float, accuracy: float, is_due: bool) -> bool:
+        """Notes an evaluation on the validation samples; True: it is the best, by accuracy, and by loss where that is equal.
+
+        `is_due`: see `Trainer`; other evaluations try no patience.
+        """
         loss = finite_or_none(loss_mean)
         self.validated_at, self.validation_loss_mean, self.validation_accuracy = self.step, loss, accuracy
         is_best = self.best_accuracy is None or _merit(accuracy, loss) > _merit(self.best_accuracy, self.best_loss_mean)
-        self.evaluations_since_best += 1
+        self.evaluations_since_best += is_due
         if is_best:
             self.best_loss_mean, self.best_accuracy, self.evaluations_since_best = loss, accuracy, 0
         return is_best
@@ -83,6 +100,10 @@ class Counters:
         if is_lowered:
             self.lr_factor *= plateau.factor
         return is_lowered
+
+    def see_grad_norm(self, norm: float) -> None:
+        """Notes the norm of the mean gradient of a step that is recorded."""
+        self.grad_norm = finite_or_none(norm)
 
     def end_epoch(self) -> None:
         """Compares the training loss of the epoch that has just ended with the one before."""

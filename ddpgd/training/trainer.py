@@ -136,20 +136,26 @@ class Trainer:
                 self._not_finite(counters.step + result.num_steps - 1)
             self._skipped_in_a_row = 0 if result.loss_sums else self._skipped_in_a_row + result.num_steps
             self._books.count(result, observe)
-            last = counters.step == pace.total_steps
-            evaluated = last or _crossed_multiple(before, counters.step, pace.evaluate_every)
-            is_best = evaluated and self._evaluate()
-            if evaluated or observe or _crossed_multiple(before, counters.step, pace.log_every):
+            is_due = _crossed_multiple(before, counters.step, pace.evaluate_every)
+            is_logged = observe or _crossed_multiple(before, counters.step, pace.log_every)
+            is_best = is_due and self._evaluate(is_due)
+            if is_due or is_logged:
+                counters.see_grad_norm(result.grad_norm)
+            ends = counters.step == pace.total_steps or bool(pace.criteria.met(counters))
+            if ends and not is_due:
+                is_best = self._evaluate(is_due)
+            evaluated = is_due or ends
+            if evaluated or is_logged:
                 own = {name: value for name, value in self._own_figures.items() if isinstance(value, int | float)}
                 record = self._books.record(result, evaluated) | self._layer_figures(result, evaluated)
                 self._observer.record(record | (own if evaluated else {}))
             self._observer.step(counters)
             if is_best or (pace.checkpoint_every and _crossed_multiple(before, counters.step, pace.checkpoint_every)):
                 self._checkpoint()
-            if result.stop and not last and not pace.criteria.met(counters):
+            if result.stop and not ends:
                 self._interrupt()
         if counters.evaluated_at != counters.step:
-            self._evaluate()
+            self._evaluate(is_due=False)
         self._checkpoint()
         if self._skipped_in_a_row >= min(_LOST, pace.total_steps):
             raise NonFiniteError(
@@ -157,11 +163,16 @@ class Trainer:
                 "training stopped there; lower --lr, or set --clip-norm"
             )
 
-    def _evaluate(self) -> bool:
-        """Evaluates the params; with validation samples, on the test samples only if they are the best so far: then True."""
+    def _evaluate(self, is_due: bool) -> bool:
+        """Evaluates the params; with validation samples, on the test samples only if they are the best so far: then True.
+
+        `is_due`: at an interval. Other evaluations, made because a run ends, lower no learning rate: it may go on.
+        """
         state, counters = self._step.state, self._counters
-        is_best = self._validate is not None and counters.see_validation(*self._validate(state.params, state.weights))
-        if self._pace.plateau and counters.see_plateau(self._pace.plateau):
+        is_best = self._validate is not None and counters.see_validation(
+            *self._validate(state.params, state.weights), is_due
+        )
+        if is_due and self._pace.plateau and counters.see_plateau(self._pace.plateau):
             self._lower_lr()
             self._observer.say(f"step {counters.step}: the loss is on a plateau; the learning rate is lowered")
         if is_best or self._validate is None:

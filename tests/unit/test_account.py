@@ -1,5 +1,7 @@
 """The first lines of a run."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -33,23 +35,25 @@ def test_ranks_without_a_micro_batch_are_told_of(world_size: int, idle: str) -> 
         assert said[0].startswith(f"WARNING: {idle} idle: type --accumulate 1")
 
 
-FIGURES = {"test_loss_mean": 0.3, "test_accuracy": 0.9, "epochs": 2.0, "skipped_updates": 0}
+FIGURES = {"last": 0.3, "best_step": None, "test_accuracy": 0.9, "epochs": 2.0, "skipped_updates": 0}
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
         ({}, ""),
-        ({"test_loss_mean": 4.6e12}, "the run diverged: test loss 4.60e+12"),
-        ({"test_loss_mean": None}, "the run diverged: test loss -"),
-        ({"test_loss_mean": 2.3, "test_accuracy": 0.105}, "the network guesses"),
-        ({"test_loss_mean": 2.3, "test_accuracy": 0.105, "epochs": 0.1}, ""),
+        ({"last": 4.6e12}, "the run diverged: test loss 4.60e+12"),
+        ({"last": None}, "the run diverged: test loss -"),
+        ({"last": 4.6e12, "best_step": 3}, "the run diverged: validation loss 4.60e+12"),
+        ({"last": 2.3, "test_accuracy": 0.105}, "the network guesses"),
+        ({"last": 2.3, "test_accuracy": 0.105, "epochs": 0.1}, ""),
         ({"skipped_updates": 1}, "1 update skipped"),
     ],
 )
-def test_a_run_that_did_not_learn_says_so(changed: dict[str, float], said: str) -> None:
+def test_a_run_that_did_not_learn_says_so(changed: dict[str, Any], said: str) -> None:
     labels = np.repeat(np.arange(10, dtype=np.uint8), 10)
-    found = report.warnings(Config(), FIGURES | changed, labels)
+    figures = FIGURES | changed
+    found = report.warnings(Config(), figures, figures.pop("last"), labels)
     assert len(found) == bool(said)
     assert not said or found[0].startswith(said)
 

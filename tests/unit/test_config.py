@@ -293,6 +293,25 @@ def test_hidden(text: Any, widths: tuple[int, ...]) -> None:
         ({"global_batch": 64, "accumulate": 1}, "--global-batch and --accumulate"),
         ({"global_batch": 32}, "--micro-batch 64 is more than --global-batch 32"),
         ({"global_batch": 0}, "--global-batch 0"),
+        ({"dropout": 1e-6}, "--dropout 1e-06: a probability counts in steps of 1/65536"),
+        ({"input_dropout": 1e-5}, "--input-dropout 1e-05: a probability"),
+        (
+            {"hidden": (), "optimizer": "muon"},
+            "--optimizer muon: --hidden 0 has no hidden weight matrices; type --optimizer adamw",
+        ),
+        ({"schedule": "one-cycle", "momentum": 0.5}, "--momentum: --schedule one-cycle cycles it; type --max-momentum"),
+        (
+            {"schedule": "one-cycle", "optimizer": "sgd", "max_momentum": 0.9},
+            "--max-momentum: --optimizer sgd has no momentum that could cycle",
+        ),
+        (
+            {"schedule": "one-cycle", "optimizer": "muon", "min_momentum": 0.8},
+            "--min-momentum: --optimizer muon has no",
+        ),
+        (
+            {"sync": "local", "until_grad_norm": 0.1},
+            "--until-grad-norm: with --sync local there is no gradient of all ranks",
+        ),
         ({"sync": "federated", "client_batch": 0}, "--client-batch 0: must be 1 to"),
         ({"micro_batch": 0}, "--micro-batch 0"),
         ({"accumulate": 0}, "--accumulate 0"),

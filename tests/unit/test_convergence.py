@@ -75,9 +75,11 @@ def test_the_best_has_the_most_accuracy_then_the_least_loss() -> None:
     ]
     found = []
     for counters.step, (loss, accuracy) in enumerate(evaluations):
-        found.append((counters.see_validation(loss, accuracy), counters.evaluations_since_best))
+        found.append((counters.see_validation(loss, accuracy, True), counters.evaluations_since_best))
     assert found == [(True, 0), (True, 0), (False, 1), (False, 2), (False, 3), (True, 0), (True, 0)]
     assert (counters.best_accuracy, counters.best_loss_mean) == (0.95, None)
+    assert not counters.see_validation(1.0, 0.9, False)
+    assert counters.evaluations_since_best == 0
 
 
 @pytest.mark.parametrize("name", ENDING)
@@ -141,6 +143,72 @@ def test_patience_that_is_raised_goes_on(tmp_path: Path) -> None:
     second = train(tmp_path / "run", 2, resume="", patience=5)
     assert (second["params_sha256"], second["steps"]) == (whole["params_sha256"], whole["steps"])
     assert records(tmp_path / "run") == records(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ENDING)
+def test_the_last_record_has_the_evaluation_of_the_end(name: str, tmp_path: Path) -> None:
+    summary = train(tmp_path / "run", **ENDING[name] | {"log_every": 7})
+    last = records(tmp_path / "run")[-1]
+    assert last["step"] == summary["steps"]
+    kind = "validation" if "validation" in ENDING[name] else "test"
+    assert last[f"{kind}_accuracy"] is not None
+    if kind == "test":
+        assert last["test_accuracy"] == summary["test_accuracy"]
+
+
+@pytest.mark.parametrize("more", [{"schedule": "reduce-on-plateau", "plateau_threshold": 0.9}, {"patience": 9}])
+def test_a_run_that_ended_early_goes_on_as_if_it_had_not(more: Record, tmp_path: Path) -> None:
+    """The evaluation of its end, at no interval, tries nobody's patience."""
+    given = VALIDATED | {"evaluate_every": 5, "log_every": 1, "schedule": "constant", "plateau_patience": 2} | more
+    given = given if "plateau_threshold" in more else {**given, "plateau_patience": 5}
+    whole = train(tmp_path / "whole", **given)
+    first = train(tmp_path / "run", **given, until_grad_norm=1.2)
+    assert 0 < first["steps"] < 60
+    assert first["steps"] % 5
+    second = train(tmp_path / "run", 2, resume="", until_grad_norm=1e-9)
+    assert (second["params_sha256"], second["steps"]) == (whole["params_sha256"], whole["steps"])
+
+
+def test_a_new_length_takes_the_place_of_what_ended_a_run(tmp_path: Path) -> None:
+    first = train(tmp_path / "run", **ENDING["gradient"])
+    second = train(tmp_path / "run", resume="", steps=first["steps"] + 3)
+    assert (second["steps"], second["ended"]) == (first["steps"] + 3, "")
+
+
+@pytest.mark.parametrize("local_steps", [3, 7, 8])
+def test_local_steps_end_by_their_loss_wherever_epochs_end(local_steps: int, tmp_path: Path) -> None:
+    given = {"sync": "local", "local_steps": local_steps, "until_loss_fall": 0.3, "steps": 300, "lr": 0.1}
+    summary = train(tmp_path / "run", 2, **given)
+    assert "the training loss fell by" in summary["ended"]
+
+
+@pytest.mark.parametrize("sync", ["local", "federated"])
+def test_a_gradient_that_ranks_do_not_share_ends_no_run(sync: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"--until-grad-norm: with --sync {sync} there is no gradient of all ranks"):
+        train(tmp_path / "run", global_batch=None, sync=sync, until_grad_norm=1.2)
+
+
+@pytest.mark.parametrize("best_is_last", [False, True])
+def test_a_run_that_goes_on_elsewhere_takes_its_best_weights_along(best_is_last: bool, tmp_path: Path) -> None:
+    given = ENDING["patience"]
+    first = train(tmp_path / "first", **given if not best_is_last else {**VALIDATED, "steps": 3})
+    place = tmp_path / "first" / "checkpoints" / "latest"
+    second = train(tmp_path / "second", 2, resume=str(place), steps=first["steps"] + 1)
+    assert second["best_step"] in (first["best_step"], second["steps"])
+    best = tmp_path / "second" / "checkpoints" / "best"
+    assert ddpgd.evaluate(best)["test_accuracy"] == ddpgd.evaluate(tmp_path / "second")["test_accuracy"]
+    assert ddpgd.evaluate(best)["test_accuracy"] == second["test_accuracy"]
+
+
+def test_best_weights_that_are_lost_are_told_and_sought_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = train(tmp_path / "run", **ENDING["patience"])
+    checkpoint.path_of(tmp_path / "run" / "checkpoints", first["best_step"]).unlink()
+    second = train(tmp_path / "run", 2, resume="", steps=first["steps"] + 2)
+    assert f"the best weights are sought anew, from step {first['steps']} on" in capsys.readouterr().err
+    assert second["best_step"] > first["steps"]
+    assert ddpgd.evaluate(tmp_path / "run" / "checkpoints" / "best")["test_accuracy"] == second["test_accuracy"]
 
 
 def test_patience_wants_validation_samples(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Diagnoses: each prepared fault is named, once, with what was measured; healthy runs are told nothing."""
 
+import itertools
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import pytest
 from ddpgd.config.schema import Config
 from ddpgd.data import synthetic
 from ddpgd.data.mnist import Dataset
+from ddpgd.errors import Interrupted
 from ddpgd.params import Layout
 from ddpgd.run import build, diagnosis
-from ddpgd.run.diagnosis import DIAGNOSES, Diagnoses
+from ddpgd.run.diagnosis import DIAGNOSES, UNKNOWN, Diagnoses, Memory, is_memory
+from ddpgd.training.stopping import StopRequest
 from runs import make_digits, train
 
 GIVEN: dict[str, Any] = {
@@ -139,7 +142,7 @@ def names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list
         if params:
             monkeypatch.setattr(build, "initialise", lambda layout, *how: params(layout, initialise(layout, *how)))
         summary = train(tmp_path / "run", **GIVEN | given)
-        told = next((one.told for one in made if one.told), {})
+        told = next((one.memory.told for one in made if one.memory.told), {})
         assert summary["warnings"][: len(told)] == list(told.values())
         return list(told)
 
@@ -163,6 +166,59 @@ def test_the_log_tells_it_once_and_the_end_again(
     assert names(lr=10.0, quiet=False, ranks=3, transport="threads") == ["large lr"]
     said = capsys.readouterr().out
     assert said.count("WARNING: the learning rate is too large: ") == 2
+
+
+@pytest.mark.parametrize("call", [1, 4, 7])
+@pytest.mark.parametrize(
+    "given", [{}, {"lr": 10.0}, {"lr": 1e-7}, {"hidden": (32,) * 9, "activation": "sigmoid"}], ids=str
+)
+def test_a_run_that_goes_on_is_told_what_a_whole_one_is(
+    given: dict[str, Any], call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Late in a cosine schedule no update is large, and what was told before the stop is not told again."""
+    monkeypatch.setattr(synthetic, "make", data)
+    given = GIVEN | given
+    whole = train(tmp_path / "whole", **given)
+    asked = itertools.count()
+    with monkeypatch.context() as patched:
+        patched.setattr(StopRequest, "__bool__", lambda _: next(asked) == call)
+        with pytest.raises(Interrupted):
+            train(tmp_path / "cut", **given)
+    assert train(tmp_path / "cut", 2, resume="", hidden=given["hidden"], log_every=10)["warnings"] == whole["warnings"]
+
+
+@pytest.mark.parametrize("step", [1, 60])
+def test_a_run_from_a_checkpoint_without_a_memory_is_told_nothing_of_its_first_records(step: int) -> None:
+    diagnoses = Diagnoses(Config(**{**GIVEN, "lr": 0.1}), data(), UNKNOWN)
+    record = {"step": step, "skipped_updates": 0, "train_loss_mean": 2.3, "samples": 6000, "test_accuracy": 0.9}
+    health = {"layer_update_ratios": [1e-9, 1e-9], "layer_grad_norms": [1.0, 1.0]}
+    assert [diagnoses.see({**record, "step": step + number, **health}) for number in range(3)] == [[], [], []]
+
+
+def test_a_memory_is_told_from_other_values() -> None:
+    memory = asdict(Memory(told={"leak": "a leak"}, num_records=3, first_loss=2.3, largest_shares=[0.5, 1.0]))
+    assert is_memory(memory)
+    assert is_memory(UNKNOWN)
+    for name, wrong in (
+        *(("told", ["leak"]), ("told", {"leak": 1}), ("is_explained", 1), ("num_records", 1.5), ("first_loss", "2.3")),
+        *(("largest_update", [1]), ("largest_shares", ["1"]), ("step", None)),
+    ):
+        assert not is_memory({**memory, name: wrong}), name
+    assert not is_memory({"told": {}})
+    assert not is_memory([])
+
+
+def test_few_samples_say_nothing_of_labels(names: Callable[..., list[str]]) -> None:
+    few = {
+        "validation": 1499,
+        "global_batch": 1,
+        "micro_batch": 1,
+        "epochs": None,
+        "steps": 3,
+        "log_every": 1,
+        "lr": 1e-9,
+    }
+    assert "labels" not in names(data=shuffled, **few)
 
 
 def test_every_row_has_a_prepared_fault() -> None:

@@ -98,9 +98,9 @@ def test_a_run_goes_on_for_more_rounds(tmp_path: Path) -> None:
 
 def test_the_same_number_of_rounds_is_no_other_length(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     federated(tmp_path, steps=None, rounds=2, secure_aggregation=True)
-    federated(tmp_path, resume="", rounds=2)
+    assert federated(tmp_path, resume="", rounds=2)["length_changed_at"] is None
     assert "another length" not in capsys.readouterr().err
-    federated(tmp_path, resume="", rounds=3)
+    assert federated(tmp_path, resume="", rounds=3)["length_changed_at"] == 2
     assert "another length" in capsys.readouterr().err
 
 

@@ -65,6 +65,7 @@ def test_fields_that_are_missing(name: str, run: tuple[Path, Summary], tmp_path:
     if name in added | {
         "between_bytes_per_step",
         "optimizer_bytes",
+        "length_changed_at",
         "num_buckets",
         "noise_scale",
         "ended",
