@@ -57,8 +57,8 @@ class Summary(TypedDict):
         best_step: The step whose weights did best on the validation samples; None in runs without: the last one.
         ended: Why the run ended before its last step, as in "accuracy 98.03 % is reached"; empty: it did not.
         train_s: Seconds in training steps, those before a resume included; set-up and evaluation excluded.
-        length_changed_at: The last step after which a resume gave the run another length, and its schedule other learning rates;
-            None where there was none, and in earlier versions.
+        length_changed_at: The last step after which a resume gave the run another length, and its schedule other rates; None
+            where there was none, and in earlier versions.
         train_s_since_start: Seconds in training steps since this start.
         samples_per_s: Training throughput since this start, all ranks together; None where no step was run.
         step_us_median: Median time of a step, microseconds.
