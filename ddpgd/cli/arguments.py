@@ -5,6 +5,7 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from importlib import import_module
 from typing import Any, NoReturn
 
+from ddpgd.cli.table import TABLE
 from ddpgd.config.parsing import coerce, did_you_mean, path
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, flag
 from ddpgd.config.toml_file import read_toml
@@ -13,89 +14,12 @@ from ddpgd.data.augmentations import AUGMENT_OPTIONS
 from ddpgd.errors import DdpgdError, InputError
 from ddpgd.run.report import VERSION
 
-_COMMANDS = {
-    "train": (
-        "train a network, on all ranks that mpirun started",
-        "mpirun -n 2 ddpgd train --hidden 512,512 --optimizer adam --lr 0.001 --epochs 5",
-    ),
-    "evaluate": (
-        "compute test loss and accuracy of a checkpoint, on all ranks that mpirun started",
-        "ddpgd evaluate runs/first/checkpoints/latest",
-    ),
-    "predict": (
-        "say which digit, or class of its data, a checkpoint sees in each picture",
-        "ddpgd predict runs/first/checkpoints/latest seven.png",
-    ),
-    "data": (
-        "fetch, verify and report the data, how --sync federated divides them among clients, and what --augment makes of them",
-        "ddpgd data --partition shards:2 --clients 100 --out partition.png",
-    ),
-    "compare": (
-        "find the first step and layer at which two runs differ",
-        "ddpgd compare runs/first runs/second",
-    ),
-    "doctor": (
-        "check the ranks that mpirun started; each finding says what to type",
-        "mpirun -n 2 ddpgd doctor",
-    ),
-    "plot": (
-        "draw loss, accuracy, learning rate, gradient norm and throughput of runs",
-        "ddpgd plot runs/first runs/second --out runs.png",
-    ),
-    "runs": ("list runs: what they are, how far they came, what came of them", "ddpgd runs --sort accuracy"),
-    "report": (
-        "write the results of a run as one page: curves, confusion matrix, mistakes, weights; or compare several runs",
-        "ddpgd report runs/first",
-    ),
-    "sweep": (
-        "train a grid or random draws of options, one run on each group of ranks, and rank them",
-        "mpirun -n 4 ddpgd sweep configs/sweep.toml --out sweep",
-    ),
-    "plan": (
-        "predict step time and efficiency on any number of ranks, and suggest improvements",
-        "mpirun -n 2 ddpgd plan --measure --ranks 8,64,512 --ranks-per-node 8 --link 100Gbit",
-    ),
-    "scaling": ("measure strong and weak scaling, and write a report", "ddpgd scaling --out scaling"),
-    "profile": (
-        "time the operations of a step on one rank, beside this machine's rate of matrix products",
-        "ddpgd profile --hidden 512,512 --micro-batch 128",
-    ),
-    "descend": (
-        "descend a function of a few params, and show the path",
-        "ddpgd descend '(x-3)**2' --from 0 --lr 0.1 --steps 50",
-    ),
-    "gradcheck": (
-        "compare a network's gradients with finite differences, layer by layer",
-        "ddpgd gradcheck --hidden 512,512 --activation tanh",
-    ),
-    "lr-find": (
-        "suggest a learning rate, by a short run whose rate grows",
-        "ddpgd lr-find --hidden 512,512 --out lr.png",
-    ),
-}
-"""Description and example of each command."""
-
 _OPTIONS: dict[str, Collection[str]] = {
     "train": OPTIONS,
     "doctor": ("tensor", "pipeline"),
     "data": (*AUGMENT_OPTIONS, "partition", "clients", "seed"),
 }
 """The commands that have options of the configuration, and which."""
-
-_MODULES = {
-    "plan": "ddpgd.scaling.plan",
-    "scaling": "ddpgd.scaling.command",
-    "profile": "ddpgd.scaling.profile",
-    "runs": "ddpgd.results.listing",
-    "sweep": "ddpgd.results.sweep.command",
-    "report": "ddpgd.results.report",
-    "descend": "ddpgd.lab.command",
-    "gradcheck": "ddpgd.lab.gradcheck",
-    "lr-find": "ddpgd.lab.lr_find",
-}
-"""Modules that add the flags of a command themselves, and name its options of the configuration in WORK_OPTIONS, and in
-DEFAULTS those that begin with another value. Each is imported for its command alone: every rank of a run would wait for the
-others."""
 
 
 class _Shown(DdpgdError):
@@ -148,7 +72,7 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     return values | {"given": together}
 
 
-def make_parser(wanted: Container[str] = _COMMANDS) -> tuple[_Parser, dict[str, _Parser]]:
+def make_parser(wanted: Container[str] = TABLE) -> tuple[_Parser, dict[str, _Parser]]:
     """Returns the parser of all arguments, and those of the commands by name.
 
     `wanted`: words among which those of commands are whose flags matter; others may lack theirs.
@@ -161,28 +85,29 @@ def make_parser(wanted: Container[str] = _COMMANDS) -> tuple[_Parser, dict[str, 
     parser.add_argument("--version", action="version", version=f"ddpgd {VERSION}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     commands = {
-        name: subparsers.add_parser(name, help=text, description=text, epilog=f"example:\n  {example}")
-        for name, (text, example) in _COMMANDS.items()
+        name: subparsers.add_parser(name, help=one.text, description=one.text, epilog=f"example:\n  {one.example}")
+        for name, one in TABLE.items()
     }
     _add_own_flags(commands)
     for name in commands:
         if name in wanted:
-            if name in _MODULES:
-                import_module(_MODULES[name]).add_flags(commands[name])
+            if TABLE[name].module:
+                import_module(TABLE[name].module).add_flags(commands[name])
             _add_options(commands[name], _options(name), _defaults(name))
     return parser, commands
 
 
 def _defaults(command: str) -> dict[str, Any]:
     """Returns the defaults of a command's options that are not those of the configuration."""
-    defaults: dict[str, Any] = getattr(import_module(_MODULES[command]), "DEFAULTS", {}) if command in _MODULES else {}
+    module = TABLE[command].module
+    defaults: dict[str, Any] = getattr(import_module(module), "DEFAULTS", {}) if module else {}
     return defaults
 
 
 def _options(command: str) -> Collection[str]:
     """Returns the options of the configuration that a command has."""
-    if command in _MODULES:
-        options: Collection[str] = import_module(_MODULES[command]).WORK_OPTIONS
+    if TABLE[command].module:
+        options: Collection[str] = import_module(TABLE[command].module).WORK_OPTIONS
         return options
     return _OPTIONS.get(command, ())
 

@@ -222,9 +222,7 @@ def _gradcheck(parsed: dict[str, Any], world: Transport, _launched: Launch, _sto
 def _lr_find(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
     from ddpgd.lab import lr_find
 
-    lines = lr_find.run(parsed["given"], parsed, world, launched)
-    if world.rank == 0:
-        print("\n".join(lines), flush=True)
+    lr_find.run(parsed["given"], parsed, world, launched)
 
 
 COMMANDS = {

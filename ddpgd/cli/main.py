@@ -9,6 +9,7 @@ from itertools import pairwise
 from ddpgd.cli import start
 from ddpgd.cli.arguments import parse
 from ddpgd.cli.commands import COMMANDS
+from ddpgd.cli.table import TABLE, Command
 from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch, launch
 from ddpgd.comm.transport import Alone, Transport
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _needs_ranks(arguments):
             _on_one_rank(arguments, launched, stop)
             return 0
-        with stop.listening(start.came) if arguments[:1] in start.STOPPABLE else nullcontext():
+        with stop.listening(start.came) if start.is_stoppable(arguments) else nullcontext():
             world, refusal = _join(launched, arguments)
             is_mine_to_tell = world.rank == 0
             with setup.ending_all_on_failure(world):
@@ -43,13 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _needs_ranks(arguments: list[str]) -> bool:
-    """Tells whether a command uses all ranks; the others must not start MPI, which fails in a process that a rank starts."""
-    command = arguments[:1]
-    if not {"-h", "--help", "--version"}.isdisjoint(arguments):
-        return False
-    return command in (["train"], ["sweep"], ["evaluate"], ["data"], ["doctor"], ["descend"], ["lr-find"]) or (
-        command == ["plan"] and "--measure" in arguments
-    )
+    """Returns whether a command uses all ranks, as far as its flags tell."""
+    command = _command(arguments)
+    return command is not None and command.needs_ranks
+
+
+def _command(arguments: list[str]) -> Command | None:
+    """Returns what a command needs; None: nothing, as where help is asked for, or there is none."""
+    command = TABLE.get(arguments[0]) if arguments else None
+    is_plain = command is not None and command.only_with and command.only_with not in arguments
+    return None if is_plain or not {"-h", "--help", "--version"}.isdisjoint(arguments) else command
 
 
 def _on_one_rank(arguments: list[str], launched: Launch, stop: StopRequest) -> None:
@@ -99,12 +103,8 @@ def _join(launched: Launch, arguments: list[str]) -> tuple[Transport, str]:
 def _may_use_gpu(arguments: list[str]) -> bool:
     """Before MPI starts, and so before rank 0 parses flags for all: does this command want a GPU, as far as its flags tell?"""
     numpy_asked = "--backend=numpy" in arguments or ["--backend", "numpy"] in map(list, pairwise(arguments))
-    helped = not {"-h", "--help"}.isdisjoint(arguments)
-    return (
-        (arguments[:1] in (["train"], ["sweep"], ["doctor"]) or "--measure" in arguments)
-        and not numpy_asked
-        and not helped
-    )
+    command = _command(arguments)
+    return command is not None and command.may_use_gpu and not numpy_asked
 
 
 def _check_same_arguments(world: Transport, arguments: list[str]) -> None:

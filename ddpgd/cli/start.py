@@ -2,9 +2,9 @@
 
 import signal
 import sys
+from collections.abc import Sequence
 
-STOPPABLE = (["train"], ["sweep"])
-"""Beginnings of command lines that take a signal as a request for checkpoints."""
+from ddpgd.cli.table import TABLE
 
 came: list[int] = []
 """The signals that came before the run listened for them itself, oldest first."""
@@ -12,13 +12,18 @@ came: list[int] = []
 
 def main() -> int:
     """Runs one command; returns the process's exit code."""
-    if sys.argv[1:2] in STOPPABLE:
+    if is_stoppable(sys.argv[1:]):
         for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if not (number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN):
                 signal.signal(number, _note)
     from ddpgd.cli import main as command_line
 
     return command_line.main()
+
+
+def is_stoppable(arguments: Sequence[str]) -> bool:
+    """Returns whether a command takes a signal as a request for checkpoints."""
+    return any(TABLE[name].is_stoppable for name in arguments[:1] if name in TABLE)
 
 
 def _note(number: int, _frame: object) -> None:

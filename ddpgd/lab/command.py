@@ -1,9 +1,10 @@
 """`ddpgd descend`: gradient descent on a function, told as a table, a picture, an animation or CSV."""
 
 import csv
+import io
 import math
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ddpgd.lab.scalar import draw
 from ddpgd.lab.verdict import Progress
 from ddpgd.optim.rules import RULES
 from ddpgd.optim.schedules import SCHEDULES
+from ddpgd.run.atomic import check_replaceable, write_text
 from ddpgd.run.build_parts import learning_rates, plateau
 
 WORK_OPTIONS = (
@@ -193,9 +195,9 @@ def _seen(flags: Mapping[str, Any]) -> list[str]:
 
 def _write(function: Function, found: Descent, flags: Mapping[str, Any]) -> None:
     if "graph" in flags:
-        _to_file(flags["graph"], lambda file: Path(file).write_text(_graph(function, found), encoding="utf-8"))
+        _to_file(flags["graph"], "graph", "the graph of a descent", 'font-size="13">', _graph(function, found))
     if "csv" in flags:
-        _to_file(flags["csv"], lambda file: _write_csv(function, found.path, file))
+        _to_file(flags["csv"], "csv", "the CSV of a descent", "step,loss,gradient_norm", _as_csv(function, found.path))
     if "out" in flags:
         picture.draw(function, found, Path(flags["out"]))
     if "animate" in flags:
@@ -212,15 +214,14 @@ def _graph(function: Function, found: Descent) -> str:
     return draw(loss)
 
 
-def _write_csv(function: Function, steps: Sequence[Progress], file: str) -> None:
-    with open(file, "w", newline="", encoding="utf-8") as target:
-        rows = csv.writer(target)
-        rows.writerow(["step", "loss", "gradient_norm", *(param.name for param in function.params)])
-        rows.writerows([number, one.loss, one.norm, *one.point.tolist()] for number, one in enumerate(steps))
+def _as_csv(function: Function, steps: Sequence[Progress]) -> str:
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(["step", "loss", "gradient_norm", *(param.name for param in function.params)])
+    rows.writerows([number, one.loss, one.norm, *one.point.tolist()] for number, one in enumerate(steps))
+    return text.getvalue()
 
 
-def _to_file(file: str, write: Callable[[str], object]) -> None:
-    try:
-        write(file)
-    except OSError as error:
-        raise InputError(f"{file}: cannot write there: {error.strerror}") from None
+def _to_file(file: str, name: str, kind: str, sign: str, text: str) -> None:
+    check_replaceable(Path(file), f"--{name}", kind, sign)
+    write_text(Path(file), f"--{name}", text)

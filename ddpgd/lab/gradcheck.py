@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from ddpgd.config.parsing import path
 from ddpgd.config.schema import Config
-from ddpgd.config.toml_file import read_toml
 from ddpgd.config.validation import validate
 from ddpgd.errors import DdpgdError, InputError
 from ddpgd.kernels.philox import Purpose, permutation, uniforms
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import CONTROL_WORDS, TAIL_WORDS, Control, Tail
+from ddpgd.lab.config_file import read_known
 from ddpgd.model.layers import Dense, dense_layers
 from ddpgd.model.network import Network
 from ddpgd.params import initialise
@@ -25,6 +25,8 @@ Vector = NDArray[Any]
 
 WORK_OPTIONS = ("hidden", "activation", "init", "loss", "seed")
 """Options of `train` that `gradcheck` has as well."""
+_REFUSED = ("label_smoothing", "dropout", "input_dropout")
+"""Options of the same loss that it has not."""
 
 IMAGE_SHAPE = (28, 28)
 NUM_ROWS = 8
@@ -65,8 +67,8 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any]) -> Iterator[str]:
         InputError: The configuration is wrong.
         DdpgdError: A gradient is wrong; the line names the layer.
     """
-    file = read_toml(flags["config"]) if "config" in flags else {}
-    config = Config(**{name: value for name, value in file.items() if name in WORK_OPTIONS} | dict(given))
+    file = read_known(flags["config"], "gradcheck", WORK_OPTIONS, _REFUSED) if "config" in flags else {}
+    config = Config(**file | dict(given))
     validate(config)
     if file.get("shards", 1) > 1:
         raise InputError("gradcheck: layers in shards compute what whole ones do; drop shards from the file")

@@ -6,6 +6,7 @@ Source: Smith, "Cyclical learning rates for training neural networks", 2017.
 import math
 from argparse import ArgumentParser
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,22 +15,24 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports import threads
 from ddpgd.config.parsing import path
 from ddpgd.config.schema import OPTIONS, Config, resolve
-from ddpgd.config.toml_file import read_toml
 from ddpgd.config.units import plural
 from ddpgd.config.validation import validate
 from ddpgd.data.holdout import hold_out
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
+from ddpgd.lab.config_file import read_known
+from ddpgd.optim.schedules import SCHEDULES
 from ddpgd.run import build, build_network
-from ddpgd.run.atomic import write_atomically
+from ddpgd.run.atomic import check_replaceable, write_text
 from ddpgd.run.device import Machine, agree
 from ddpgd.run.loading import load_data
-from ddpgd.run.plots import pyplot, save_figure
+from ddpgd.run.plots import check_picture, pyplot, save_figure
 from ddpgd.run.stderr import say
 
 _GROUPS = ("data", "network", "batch", "augmentation", "machine")
@@ -38,6 +41,21 @@ WORK_OPTIONS = (
     *("optimizer", "momentum", "weight_decay", "clip_norm", "clip_value", "max_norm"),
 )
 """Options of `train` that `lr-find` has as well."""
+_REPLACED = {
+    "lr",
+    "schedule",
+    *(name for curve in SCHEDULES.values() for name in curve.options),
+    "warmup",
+    "non_finite",
+}
+_REFUSED = [
+    name
+    for name, option in OPTIONS.items()
+    if option.metadata["fixed"] and name not in _REPLACED and name not in WORK_OPTIONS
+]
+"""Options that make another step, which the test has not: those that change the weights, but for what the test itself sets."""
+
+_CSV_HEAD = "lr,smoothed_loss\n"
 
 LOWEST, HIGHEST, NUM_STEPS = 1e-5, 10.0, 200
 SMOOTHING = 0.9
@@ -65,9 +83,9 @@ class RangeTest:
     has_diverged: bool
 
     @property
-    def suggestion(self) -> float:
-        """The last rate divided by BELOW, with two digits: the highest one of a one-cycle schedule."""
-        return float(f"{self.rates[-1] / BELOW:.2g}")
+    def suggestion(self) -> float | None:
+        """The last rate divided by BELOW, with two digits: the highest one of a one-cycle schedule. None: no divergence."""
+        return float(f"{self.rates[-1] / BELOW:.2g}") if self.has_diverged else None
 
 
 def add_flags(parser: ArgumentParser) -> None:
@@ -81,8 +99,8 @@ def add_flags(parser: ArgumentParser) -> None:
     add("--csv", metavar="FILE", type=path, help="a line for each step: rate and smoothed loss")
 
 
-def run(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, launched: Launch) -> list[str]:
-    """Makes the test that the flags ask for, on all ranks; returns what rank 0 prints, and writes its files there.
+def run(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, launched: Launch) -> None:
+    """Makes the test that the flags ask for, on all ranks; rank 0 prints what it found, and writes its files.
 
     Raises:
         InputError: An option, the data or a file is wrong. On all ranks.
@@ -92,8 +110,7 @@ def run(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, la
         raise InputError(f"--from {lowest:g} --to {highest:g}: type rates above 0 that grow, as in --from 1e-5 --to 10")
     if not 2 * _FEWEST <= num_steps <= 100_000:
         raise InputError(f"--steps {num_steps}: type {2 * _FEWEST} to 100000")
-    file = read_toml(flags["config"]) if "config" in flags else {}
-    config = Config(**{name: value for name, value in file.items() if name in WORK_OPTIONS} | dict(given))
+    config = Config(**on_root(world, lambda: _prepared(flags)) | dict(given))
     validate(config)
     machine = agree(config, False, world, launched.local_rank)
     transport = machine.transport(config, world)
@@ -107,9 +124,17 @@ def run(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, la
         found = threads.run(config.ranks or 1, test)[0] if on_threads else test(transport)
     if len(found.rates) < _FEWEST:
         raise InputError(f"lr-find: the loss diverges after {plural(len(found.rates), 'step')}; type a smaller --from")
-    if world.rank == 0:
-        _write(found, flags)
-    return _lines(found, config)
+    on_root(world, lambda: _tell(found, config, flags))
+
+
+def _prepared(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of --config. InputError: it is wrong, or a file of the flags cannot be written."""
+    if csv := flags.get("csv"):
+        check_replaceable(Path(csv), "--csv", "the CSV of a range test", _CSV_HEAD)
+    if out := flags.get("out"):
+        pyplot()
+        check_picture(Path(out), "--out")
+    return read_known(flags["config"], "lr-find", WORK_OPTIONS, _REFUSED) if "config" in flags else {}
 
 
 def _growing(config: Config, lowest: float, highest: float) -> Config:
@@ -125,19 +150,19 @@ def _test(config: Config, data: Dataset, machine: Machine, num_steps: int, trans
     rates: list[float] = []
     losses: list[float] = []
     mean, has_diverged = 0.0, False
-    for number in range(num_steps):
-        result = step.run(number, 1, False, False)
-        if not result.loss_sums and not result.halted:  # the loss scale was too large, and is now smaller
-            continue
-        loss = math.inf if result.halted else result.loss_sums[0] / result.samples
-        if has_diverged := not math.isfinite(loss):
-            break
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        losses.append(mean / (1 - SMOOTHING ** (len(losses) + 1)))
-        rates.append(result.lr)
-        if has_diverged := losses[-1] > DIVERGED * min(losses):
-            break
-    step.batches.close()
+    with closing(step.batches):
+        for number in range(num_steps):
+            result = step.run(number, 1, False, False)
+            if not result.loss_sums and not result.halted:  # the loss scale was too large, and is now smaller
+                continue
+            loss = math.inf if result.halted else result.loss_sums[0] / result.samples
+            if has_diverged := not math.isfinite(loss):
+                break
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+            losses.append(mean / (1 - SMOOTHING ** (len(losses) + 1)))
+            rates.append(result.lr)
+            if has_diverged := losses[-1] > DIVERGED * min(losses):
+                break
     return RangeTest(rates, losses, has_diverged)
 
 
@@ -147,29 +172,32 @@ def _lines(found: RangeTest, config: Config) -> list[str]:
         f"{len(found.rates)} steps from lr {found.rates[0]:.2g}: the smoothed loss is lowest, {found.losses[lowest]:.3g}, at "
         f"{found.rates[lowest]:.2g}" + f", and has diverged at {found.rates[-1]:.2g}" * found.has_diverged
     ]
-    if not found.has_diverged:
-        lines.append("WARNING: the loss has not diverged, so a larger rate may do better; type a larger --to")
-    lines.append(f"type --optimizer {config.optimizer} --lr {found.suggestion:g} --schedule one-cycle")
-    return lines
+    if found.suggestion is None:
+        return [
+            *lines,
+            "WARNING: the loss has not diverged, so no rate can be suggested; type a larger --to, or more --steps",
+        ]
+    return [*lines, f"type --optimizer {config.optimizer} --lr {found.suggestion:g} --schedule one-cycle"]
 
 
-def _write(found: RangeTest, flags: Mapping[str, Any]) -> None:
-    """Writes the files that the flags ask for."""
+def _tell(found: RangeTest, config: Config, flags: Mapping[str, Any]) -> None:
+    """Prints what was found, and writes the files that the flags ask for."""
+    print("\n".join(_lines(found, config)), flush=True)
     if csv := flags.get("csv"):
         rows = [f"{rate!r},{loss!r}\n" for rate, loss in zip(found.rates, found.losses, strict=True)]
-        write_atomically(Path(csv), ["".join(["lr,smoothed_loss\n", *rows]).encode()])
+        write_text(Path(csv), "--csv", "".join([_CSV_HEAD, *rows]))
     if out := flags.get("out"):
-        figure, axes = pyplot().subplots(figsize=(7, 4), layout="constrained")
-        axes.plot(found.rates, found.losses, color="#0072b2", linewidth=1.5)
+        _draw(found, Path(out))
+
+
+def _draw(found: RangeTest, out: Path) -> None:
+    figure, axes = pyplot().subplots(figsize=(7, 4), layout="constrained")
+    axes.plot(found.rates, found.losses, color="#0072b2", linewidth=1.5)
+    if found.suggestion is not None:
         axes.axvline(found.suggestion, color="#d55e00", linestyle="--", linewidth=1)
-        axes.annotate(
-            f" {found.suggestion:g}",
-            (found.suggestion, 0.97),
-            xycoords=("data", "axes fraction"),
-            color="#d55e00",
-            va="top",
-        )
-        axes.set(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed")
-        axes.set_ylim(0.9 * min(found.losses), 1.1 * max(found.losses[0], min(found.losses)))
-        axes.grid(visible=True, alpha=0.3)
-        save_figure(figure, Path(out), "--out")
+        place = found.suggestion, 0.97
+        axes.annotate(f" {place[0]:g}", place, xycoords=("data", "axes fraction"), color="#d55e00", va="top")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed")
+    axes.set_ylim(0.9 * min(found.losses), 1.1 * max(found.losses[0], min(found.losses)))
+    axes.grid(visible=True, alpha=0.3)
+    save_figure(figure, out, "--out")

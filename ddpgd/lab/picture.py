@@ -12,6 +12,7 @@ from ddpgd.lab.derivatives import mean_loss
 from ddpgd.lab.descent import Descent
 from ddpgd.lab.functions import Function
 from ddpgd.lab.verdict import Progress
+from ddpgd.run.atomic import check_replaceable
 from ddpgd.run.plots import COLOURS, pyplot, save_figure
 
 _NUM_POINTS = 61
@@ -33,6 +34,7 @@ def animate(function: Function, found: Descent, file: Path) -> None:
 
     if file.suffix.lower() != ".gif":
         raise InputError(f"--animate: {file.name!r} is no GIF; name a file as descent.gif")
+    check_replaceable(file, "--animate", "a GIF", "GIF8")
     whole = [line.get_data() for line in (path_line, loss_line) if line]
     last = len(found.path)
     ends = sorted({*range(1, last + 1, max(1, -(-last // _MOST_FRAMES))), last})

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ddpgd.config.parsing import path
-from ddpgd.errors import InputError
 from ddpgd.results.pages import comparison, run_page
 from ddpgd.results.result import read_result
-from ddpgd.run.atomic import write_atomically
+from ddpgd.run.atomic import check_replaceable, write_text
 from ddpgd.run.page import MARK
 from ddpgd.run.plots import AXES
 
@@ -35,33 +34,9 @@ def write_report(parsed: Mapping[str, Any]) -> Path:
     folders = [Path(run) for run in dict.fromkeys(parsed["runs"])]
     is_alone = len(folders) == 1
     out = Path(parsed.get("out") or (folders[0] / "report.html" if is_alone else "report.html"))
-    check_replaceable(out)
     results = [read_result(folder, with_checkpoint=is_alone) for folder in folders]
+    check_replaceable(out, "--out", "a page of ddpgd", MARK)
     against = parsed["against"]
     page = run_page(results[0], parsed.get("data"), against) if is_alone else comparison(results, against)
-    write_page(out, page)
+    write_text(out, "--out", page)
     return out
-
-
-def check_replaceable(out: Path) -> None:
-    """Raises InputError if a file is there that is not a page of ddpgd, or it cannot be written."""
-    try:
-        if not out.exists():
-            if not out.parent.is_dir():
-                raise InputError(f"--out {out}: there is no folder {out.parent}; make it, or name another file")
-            return
-        with out.open("rb") as file:
-            is_ours = MARK.encode() in file.read(1000)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"--out {out}: cannot be written: {why}; name another file") from None
-    if not is_ours:
-        raise InputError(f"--out {out}: is there already, and not a page of ddpgd; name another file, or remove it")
-
-
-def write_page(out: Path, page: str) -> None:
-    """Writes a page. Raises InputError if that fails."""
-    try:
-        write_atomically(out, [page.encode()])
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written: {error.strerror}; name another file") from None

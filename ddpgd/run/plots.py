@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpgd.errors import InputError
+from ddpgd.run.atomic import check_replaceable
 from ddpgd.run.records import read_records
 from ddpgd.training.counters import Record
 
@@ -134,11 +135,15 @@ def _line(axes: Any, number: int, label: str, points: list[tuple[float, float]])
     return min(values, default=1.0)
 
 
+def check_picture(path: Path, flag: str) -> None:
+    """Raises InputError if a picture cannot be written there, or a file is there that is none of matplotlib's."""
+    check_replaceable(path, flag, "a picture of ddpgd", "Matplotlib")
+
+
 def save_figure(figure: Any, path: Path, flag: str) -> None:
     """Writes a figure. Raises InputError, which names the flag, if it cannot be written."""
     try:
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
+        check_picture(path, flag)
         figure.savefig(path, dpi=DPI)
     except (OSError, ValueError) as error:
         raise InputError(

@@ -211,10 +211,10 @@ def test_the_functions_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         ("parabola --tolerance -1", "--tolerance -1.0: must be at least 0"),
         ("parabola --momentum 0.5", "--momentum"),
         ("parabola --steps 1000000", "--steps 1000000: must be at most 100000"),
-        ("parabola --csv /nowhere/x.csv", "/nowhere/x.csv: cannot write there: No such file or directory"),
-        ("parabola --out /nowhere/x.png", "'/nowhere/x.png' cannot be written"),
+        ("parabola --csv /nowhere/x.csv", "--csv /nowhere/x.csv: there is no folder /nowhere"),
+        ("parabola --out /nowhere/x.png", "--out /nowhere/x.png: there is no folder /nowhere"),
         ("parabola --animate x.png", "'x.png' is no GIF"),
-        ("parabola --animate /nowhere/x.gif", "'/nowhere/x.gif' cannot be written"),
+        ("parabola --animate /nowhere/x.gif", "--animate /nowhere/x.gif: there is no folder /nowhere"),
     ],
 )
 def test_wrong_input_is_one_line(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:

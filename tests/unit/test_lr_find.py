@@ -1,5 +1,6 @@
 """The learning-rate range test: equal on any number of ranks, over when the loss diverges, right about simple losses."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from ddpgd.cli.main import main
 from ddpgd.lab.lr_find import RangeTest
+from runs import train
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -42,11 +44,14 @@ def test_a_whole_test_ends_at_the_last_rate(tmp_path: Path, capsys: pytest.Captu
     assert rates[[0, -1]] == pytest.approx([1e-4, 1e-2])
     assert losses[-1] < losses[0]
     said = capsys.readouterr().out.splitlines()
-    assert "the loss has not diverged, so a larger rate may do better; type a larger --to" in said[1]
+    assert said[1:] == [
+        "WARNING: the loss has not diverged, so no rate can be suggested; type a larger --to, or more --steps"
+    ]
 
 
 def test_the_suggestion_is_a_fifth_of_the_rate_at_which_the_loss_diverged() -> None:
     assert RangeTest([0.1, 0.2, 0.4, 0.8], [2.0, 1.0, 0.5, 3.0], True).suggestion == pytest.approx(0.16)
+    assert RangeTest([0.1, 0.2, 0.4, 0.8], [2.0, 1.0, 0.5, 1.0], False).suggestion is None
 
 
 def test_options_change_the_test(tmp_path: Path) -> None:
@@ -62,6 +67,44 @@ def test_the_file_of_config_is_read_as_far_as_it_matters(tmp_path: Path) -> None
     (tmp_path / "a.toml").write_text('hidden = [12]\nseed = 3\nschedule = "step"\ndrops = 2\nlr = 7.0\nepochs = 3\n')
     seeded = find("--config", str(tmp_path / "a.toml"), csv=tmp_path / "file")
     np.testing.assert_array_equal(seeded, find("--seed", "3", csv=tmp_path / "flag"))
+
+
+def test_a_file_of_config_with_another_step_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.toml"
+    for line in ('wire = "int8"', 'sync = "local"', "local_steps = 3", 'scale_lr = "linear:64"', 'reduce = "fast"'):
+        file.write_text(f"hidden = [12]\nwarmup = 3\n{line}\n")
+        assert main(["lr-find", *SMALL, "--config", str(file)]) == 2
+        assert f"--config {file}: {line.replace(chr(34), '')}: ddpgd lr-find has no --" in capsys.readouterr().err
+    file.write_text("label_smoothing = 0.1\n")
+    assert main(["gradcheck", "--config", str(file)]) == 2
+
+
+def test_the_configuration_of_a_run_is_known(tmp_path: Path) -> None:
+    train(tmp_path / "run", hidden=(12,), schedule="one-cycle", clip_norm=1.0, steps=3)
+    assert main(["lr-find", "--config", str(tmp_path / "run" / "config.toml"), "--data", "synthetic"]) == 0
+
+
+def test_files_of_other_kinds_stay_and_are_refused_before_the_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddpgd.lab.lr_find.load_data", None)
+    (tmp_path / "mine").write_text("[sweep]\n")
+    os.mkfifo(tmp_path / "pipe")
+    for name, line in (
+        ("mine", "is there already, and not"),
+        ("no/such/folder/a", "there is no folder"),
+        ("pipe", "is there already, and no file"),
+        ("", "is there already, and no file"),
+    ):
+        for flag in ("--csv", "--out"):
+            assert main(["lr-find", *SMALL, flag, str(tmp_path / name)]) == 2
+            assert f"{flag} {tmp_path / name}: {line}" in capsys.readouterr().err
+    assert (tmp_path / "mine").read_text() == "[sweep]\n"
+
+
+def test_own_files_are_replaced(tmp_path: Path) -> None:
+    for _ in range(2):
+        find("--out", str(tmp_path / "lr.svg"), csv=tmp_path / "a")
 
 
 def test_a_picture(tmp_path: Path) -> None:

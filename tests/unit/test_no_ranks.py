@@ -1,10 +1,18 @@
 """Commands that need one rank start no MPI, so that processes which ranks start can call them; hints for near misses."""
 
+import shlex
+from pathlib import Path
+
 import pytest
 
 from ddpgd.cli import main as command_line
+from ddpgd.cli.arguments import parse
+from ddpgd.cli.commands import COMMANDS
 from ddpgd.cli.main import main
+from ddpgd.cli.table import TABLE, Command
 from ddpgd.config.parsing import did_you_mean
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -50,6 +58,22 @@ def test_other_ranks_leave_it_to_rank_0(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_training_needs_ranks() -> None:
     assert command_line._needs_ranks(["train", "--steps", "3"])
     assert command_line._needs_ranks(["plan", "--measure"])
+
+
+def test_commands_that_train_may_use_a_gpu() -> None:
+    assert COMMANDS.keys() == TABLE.keys()
+    lines = [[name] for name in TABLE] + [["plan", "--measure"]]
+    wanted = [["train"], ["doctor"], ["sweep"], ["lr-find"], ["plan", "--measure"]]
+    assert [line for line in lines if command_line._may_use_gpu(line)] == wanted
+    for more in (["--backend", "numpy"], ["--backend=numpy"], ["--help"]):
+        assert not any(command_line._may_use_gpu(line + more) for line in lines)
+
+
+@pytest.mark.parametrize("command", TABLE.values())
+def test_examples_are_accepted_and_their_files_are_there(command: Command) -> None:
+    words = shlex.split(command.example)
+    parse(words[words.index("ddpgd") + 1 :])
+    assert all((ROOT / word).exists() for word in words if word.startswith("configs/"))
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,22 @@ def test_wrong_input_is_one_line(arguments: tuple[str, ...], line: str, capsys: 
 
 def test_a_picture_that_cannot_be_written(two_runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plot", *two_runs, "--out", "/no/such/folder/a.png"]) == 2
-    assert "--out: '/no/such/folder/a.png' cannot be written" in capsys.readouterr().err
+    assert "--out /no/such/folder/a.png: there is no folder" in capsys.readouterr().err
     assert main(["plot", *two_runs, "--out", two_runs[0]]) == 2
-    assert "cannot be written (it is a folder); name a file as plot.png" in capsys.readouterr().err
+    assert "is there already, and no file; name another one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_only_own_pictures_are_replaced(
+    suffix: str, two_runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / f"a.{suffix}"
+    for _ in range(2):
+        assert main(["plot", *two_runs, "--out", str(out)]) == 0
+    out.write_text("<svg/>")
+    assert main(["plot", *two_runs, "--out", str(out)]) == 2
+    assert "not a picture of ddpgd; name another file, or remove it" in capsys.readouterr().err
+    assert out.read_text() == "<svg/>"
 
 
 def test_values_that_mislead_are_not_drawn() -> None:
