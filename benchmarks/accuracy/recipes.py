@@ -2,8 +2,9 @@
 
     python -m benchmarks.accuracy.recipes configs/small.toml configs/plain.toml
 
-Each seed is a run of one rank, and --ranks of them train side by side (`ddpgd sweep`); then all ranks train seed 0 together,
-which is timed, and must give the same bits. Seeds are 0 to --seeds - 1. The first line of a configuration says what it is.
+Each seed, 0 to --seeds - 1, is a run of one rank, and --ranks of them train side by side (`ddpgd sweep`). Then the first
+--timed seeds are trained again, by all ranks together and by one alone, one after the other; these are timed, from the first
+step to the last, and must give the same bits. The first line of a configuration says what it is.
 """
 
 import json
@@ -12,18 +13,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tomli_w
 
 from benchmarks.lib.program import Program, check_tools, make_parser, show
+from benchmarks.lib.results import Spread, between, spread
 from ddpgd.config.toml_file import read_toml
 from ddpgd.scaling.arguments import positive
 from ddpgd.scaling.conditions import commit
 from ddpgd.scaling.processes import RunFailed
 
 _PROGRAM = Program("recipes")
+_SHOWN = 10
+"""Accuracies that are shown one by one; of more, the median, the least and the most."""
 
 
 class Recipe(NamedTuple):
@@ -33,30 +38,38 @@ class Recipe(NamedTuple):
         file: Its file.
         about: What its first line says.
         accuracies: Test accuracies by seed, 0 to 1.
-        seconds: Seconds of training of all ranks together, seed 0.
-        num_ranks: Number of those.
+        num_ranks: Number of ranks.
+        together: Seconds of training of all ranks together.
+        alone: Of one rank.
         hardware: As in summary.json.
     """
 
     file: Path
     about: str
     accuracies: list[float]
-    seconds: float
     num_ranks: int
+    together: Spread
+    alone: Spread
     hardware: str
 
     def row(self) -> str:
         """Returns the row of the table."""
         percents = [100 * accuracy for accuracy in self.accuracies]
         deviation = f"{statistics.stdev(percents):.2f}" if len(percents) > 1 else "-"
-        each = " ".join(f"{one:.2f}" for one in percents)
+        each = (
+            " ".join(f"{one:.2f}" for one in percents) if len(percents) <= _SHOWN else between(spread(percents), ".2f")
+        )
         command = f"`mpirun -n {self.num_ranks} ddpgd train --config configs/{self.file.name}`"
         mean = f"{statistics.fmean(percents):.2f} %"
-        return f"| {self.about} | {command} | {mean} | {deviation} | {each} | {self.seconds:,.1f} s |"
+        times = " | ".join(
+            between(spread, ",.2f") if spread["n"] > 1 else f"{spread['median']:,.1f}"
+            for spread in (self.together, self.alone)
+        )
+        return f"| {self.about} | {command} | {mean} | {deviation} | {each} | {times} |"
 
 
-def measure(file: Path, num_seeds: int, num_ranks: int, folder: Path) -> Recipe:
-    """Trains a configuration with each seed, and once on all ranks together. RunFailed: a run did, or has other bits."""
+def measure(file: Path, num_seeds: int, num_timed: int, num_ranks: int, folder: Path) -> Recipe:
+    """Trains a configuration with each seed, and some of them again to be timed. RunFailed: a run did, or has other bits."""
     about = file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").rstrip(".")
     sweep = folder / f"{file.stem}.toml"
     sweep.write_text(
@@ -66,12 +79,16 @@ def measure(file: Path, num_seeds: int, num_ranks: int, folder: Path) -> Recipe:
     runs = {run["seed"]: run for run in json.loads((folder / file.stem / "results.json").read_text())["runs"]}
     if failed := [seed for seed, run in runs.items() if run["state"] != "complete"]:
         raise RunFailed(f"{file}: seed {failed[0]} is not complete")
-    _call(num_ranks, "train", "--config", file, "--quiet", "--run-dir", folder / "timed")
-    timed, alone = (_summary(folder / place) for place in ("timed", f"{file.stem}/runs/seed=0"))
-    if timed["params_sha256"] != alone["params_sha256"]:
-        raise RunFailed(f"{file}: {num_ranks} ranks have other bits than one")
+    seconds: dict[int, list[float]] = {num_ranks: [], 1: []}
+    for seed, together in product(range(num_timed), seconds):
+        place = folder / f"{seed} on {together}"
+        _call(together, "train", "--config", file, "--seed", str(seed), "--quiet", "--run-dir", place)
+        timed, before = _summary(place), _summary(folder / file.stem / "runs" / f"seed={seed}")
+        if timed["params_sha256"] != before["params_sha256"]:
+            raise RunFailed(f"{file}: seed {seed} on {together} ranks has other bits than in the sweep")
+        seconds[together].append(timed["train_s"])
     accuracies = [runs[seed]["test_accuracy"] for seed in range(num_seeds)]
-    return Recipe(file, about, accuracies, timed["train_s"], num_ranks, timed["hardware"])
+    return Recipe(file, about, accuracies, num_ranks, spread(seconds[num_ranks]), spread(seconds[1]), timed["hardware"])
 
 
 def _call(num_ranks: int, *words: str | Path) -> None:
@@ -89,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("configs", nargs="+", type=Path)
     parser.add_argument("--seeds", type=positive(int), default=5)
+    parser.add_argument("--timed", type=positive(int), default=1)
     parser.add_argument("--ranks", type=positive(int), default=2)
     parser.add_argument("--page", type=Path, help="the page whose table is replaced (default: print it)")
     return _PROGRAM.run(lambda: _measure_all(parser.parse_args(argv)))
@@ -97,11 +115,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure_all(asked: Any) -> bool:
     check_tools(None)
     found: list[Recipe] = []
-    heads = ["run", "command", "mean", "sd", "each", f"training on {asked.ranks} ranks"]
+    heads = ["run", "command", "mean", "sd", "each", f"s on {asked.ranks} ranks", "s on one"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for file in asked.configs:
         with tempfile.TemporaryDirectory() as folder:
-            found.append(measure(file, asked.seeds, asked.ranks, Path(folder)))
+            found.append(measure(file, asked.seeds, min(asked.timed, asked.seeds), asked.ranks, Path(folder)))
         _PROGRAM.say(found[-1].row())
     lines += [one.row() for one in found]
     show([*lines, "", f"- commit: {commit()}", f"- hardware: {found[0].hardware}"], asked.page, "recipes")

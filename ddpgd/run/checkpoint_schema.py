@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ddpgd.config.schema import Config, from_table
 from ddpgd.errors import InputError, shown
 from ddpgd.run import build_network, former_layout
-from ddpgd.run.diagnosis import is_memory
+from ddpgd.run.diagnosis_memory import is_memory
 from ddpgd.run.former_layout import VECTOR_FORMAT
 from ddpgd.run.safetensors_file import PIECE_BYTES
 from ddpgd.training.counters import Counters

@@ -31,7 +31,8 @@ from ddpgd.run import (
 )
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import Machine
-from ddpgd.run.diagnosis import UNKNOWN, Diagnoses
+from ddpgd.run.diagnosis import Diagnoses
+from ddpgd.run.diagnosis_memory import UNKNOWN
 from ddpgd.run.ending import noting_the_end
 from ddpgd.run.folder import RunFolder
 from ddpgd.run.former_layout import VECTOR_FORMAT

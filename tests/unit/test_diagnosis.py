@@ -17,7 +17,8 @@ from ddpgd.data.mnist import Dataset
 from ddpgd.errors import Interrupted
 from ddpgd.params import Layout
 from ddpgd.run import build, diagnosis
-from ddpgd.run.diagnosis import DIAGNOSES, UNKNOWN, Diagnoses, Memory, is_memory
+from ddpgd.run.diagnosis import DIAGNOSES, Diagnoses
+from ddpgd.run.diagnosis_memory import UNKNOWN, Memory, is_memory
 from ddpgd.training.stopping import StopRequest
 from runs import make_digits, train
 
