@@ -4,7 +4,8 @@
 
 Each seed, 0 to --seeds - 1, is a run of one rank, and --ranks of them train side by side (`ddpgd sweep`). Then the first
 --timed seeds are trained again, by all ranks together and by one alone, one after the other; these are timed, from the first
-step to the last, and must give the same bits. The first line of a configuration says what it is.
+step to the last, and must give the same bits; with --timed 0, the time of one rank is that of the runs side by side. The first
+line of a configuration says what it is.
 """
 
 import json
@@ -39,7 +40,7 @@ class Recipe(NamedTuple):
         about: What its first line says.
         accuracies: Test accuracies by seed, 0 to 1.
         num_ranks: Number of ranks.
-        together: Seconds of training of all ranks together.
+        together: Seconds of training of all ranks together; None: not timed.
         alone: Of one rank.
         hardware: As in summary.json.
     """
@@ -48,7 +49,7 @@ class Recipe(NamedTuple):
     about: str
     accuracies: list[float]
     num_ranks: int
-    together: Spread
+    together: Spread | None
     alone: Spread
     hardware: str
 
@@ -61,11 +62,15 @@ class Recipe(NamedTuple):
         )
         command = f"`mpirun -n {self.num_ranks} ddpgd train --config configs/{self.file.name}`"
         mean = f"{statistics.fmean(percents):.2f} %"
-        times = " | ".join(
-            between(spread, ",.2f") if spread["n"] > 1 else f"{spread['median']:,.1f}"
-            for spread in (self.together, self.alone)
-        )
+        times = " | ".join(map(_time, (self.together, self.alone)))
         return f"| {self.about} | {command} | {mean} | {deviation} | {each} | {times} |"
+
+
+def _time(seconds: Spread | None) -> str:
+    """Returns seconds as a cell of the table."""
+    if seconds is None:
+        return "-"
+    return between(seconds, ",.2f") if seconds["n"] > 1 else f"{seconds['median']:,.1f}"
 
 
 def measure(file: Path, num_seeds: int, num_timed: int, num_ranks: int, folder: Path) -> Recipe:
@@ -76,19 +81,19 @@ def measure(file: Path, num_seeds: int, num_timed: int, num_ranks: int, folder: 
         tomli_w.dumps(read_toml(str(file)) | {"sweep": {"seed": list(range(num_seeds))}}), encoding="utf-8"
     )
     _call(num_ranks, "sweep", sweep, "--out", folder / file.stem)
-    runs = {run["seed"]: run for run in json.loads((folder / file.stem / "results.json").read_text())["runs"]}
-    if failed := [seed for seed, run in runs.items() if run["state"] != "complete"]:
-        raise RunFailed(f"{file}: seed {failed[0]} is not complete")
+    runs = [_summary(folder / file.stem / "runs" / f"seed={seed}") for seed in range(num_seeds)]
     seconds: dict[int, list[float]] = {num_ranks: [], 1: []}
     for seed, together in product(range(num_timed), seconds):
         place = folder / f"{seed} on {together}"
         _call(together, "train", "--config", file, "--seed", str(seed), "--quiet", "--run-dir", place)
-        timed, before = _summary(place), _summary(folder / file.stem / "runs" / f"seed={seed}")
-        if timed["params_sha256"] != before["params_sha256"]:
+        timed = _summary(place)
+        if timed["params_sha256"] != runs[seed]["params_sha256"]:
             raise RunFailed(f"{file}: seed {seed} on {together} ranks has other bits than in the sweep")
         seconds[together].append(timed["train_s"])
-    accuracies = [runs[seed]["test_accuracy"] for seed in range(num_seeds)]
-    return Recipe(file, about, accuracies, num_ranks, spread(seconds[num_ranks]), spread(seconds[1]), timed["hardware"])
+    accuracies = [run["test_accuracy"] for run in runs]
+    of_all = spread(seconds[num_ranks]) if num_timed else None
+    alone = spread(seconds[1] or [run["train_s"] for run in runs])
+    return Recipe(file, about, accuracies, num_ranks, of_all, alone, runs[0]["hardware"])
 
 
 def _call(num_ranks: int, *words: str | Path) -> None:
@@ -98,7 +103,10 @@ def _call(num_ranks: int, *words: str | Path) -> None:
 
 
 def _summary(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    try:
+        found: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunFailed(f"{run.name} is not complete") from None
     return found
 
 
@@ -106,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("configs", nargs="+", type=Path)
     parser.add_argument("--seeds", type=positive(int), default=5)
-    parser.add_argument("--timed", type=positive(int), default=1)
+    parser.add_argument("--timed", type=int, default=1)
     parser.add_argument("--ranks", type=positive(int), default=2)
     parser.add_argument("--page", type=Path, help="the page whose table is replaced (default: print it)")
     return _PROGRAM.run(lambda: _measure_all(parser.parse_args(argv)))
