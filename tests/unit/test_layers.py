@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.model.layers import ACTIVATIONS, LAYERS, Dense, Layer, Mode, dense_layers
-from ddpgd.model.network import Stage
+from ddpgd.model.stage import Stage
 from ddpgd.params import initialise
 
 Array = NDArray[Any]
