@@ -1,5 +1,6 @@
 """The program's entry point: notes signals to `ddpgd train` and `sweep` before anything large is imported."""
 
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ came: list[int] = []
 
 def main() -> int:
     """Runs one command; returns the process's exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     if is_stoppable(sys.argv[1:]):
         for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if not (number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN):

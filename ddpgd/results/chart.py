@@ -7,7 +7,7 @@ from html import escape
 from itertools import groupby
 from typing import NamedTuple
 
-from ddpgd.results.scales import log_ticks, number_text, ticks
+from ddpgd.results.scales import HIGHEST_POWER, LOWEST_POWER, log_ticks, number_text, ticks
 from ddpgd.run.page import NUM_COLOURS
 
 Point = tuple[float, float]
@@ -91,8 +91,9 @@ def _range(values: Sequence[float], margin: float, is_log: bool = False) -> tupl
     """Returns a range that shows all values, with a share of it as margin on both sides."""
     low, high = min(values), max(values)
     if is_log:
-        wider = max(high / low, 1.05) ** margin
-        return (low / wider, high * wider) if high > low else (low / 1.5, high * 1.5)
+        least, greatest = math.log10(low), math.log10(high)
+        wider = margin * max(greatest - least, 0.02) if high > low else 0.18
+        return 10 ** max(least - wider, LOWEST_POWER), 10 ** min(greatest + wider, HIGHEST_POWER)
     if high == low:
         return low - (abs(low) * 0.1 or 1), high + (abs(high) * 0.1 or 1)
     return low - margin * (high - low), high + margin * (high - low)

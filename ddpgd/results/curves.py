@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ddpgd.results.chart import Point, Series, line_chart
-from ddpgd.run.plots import AXES, comparable
+from ddpgd.run.plots import AXES, comparable, is_drawable
 from ddpgd.training.counters import Record
 
 
@@ -90,14 +90,14 @@ def layer_figures(records: Sequence[Record], axis: str) -> dict[str, dict[int, l
         for field, values in record.items():
             if field.startswith("layer_") and isinstance(values, list):
                 for number, value in enumerate(values):
-                    if value is not None:
+                    if is_drawable(record.get(axis), value):
                         found.setdefault(field, {}).setdefault(number, []).append((record[axis], value))
     return found
 
 
 def _points(records: Sequence[Record], field: str, factor: float, against: str) -> list[Point]:
     axis = AXES[against]
-    return [(one[axis], factor * one[field]) for one in comparable(records, field) if one.get(axis) is not None]
+    return [(one[axis], factor * one[field]) for one in comparable(records, field, axis)]
 
 
 def _sentence(text: str) -> str:

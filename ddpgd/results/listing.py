@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddpgd.config.parsing import path
-from ddpgd.errors import InputError
-from ddpgd.results.row import Row, is_run, read_row
+from ddpgd.errors import InputError, one_line
+from ddpgd.results.row import Row, is_run, is_sweep, read_row
 from ddpgd.run.progress import decimals
 
 WORK_OPTIONS = ()
@@ -20,7 +20,7 @@ WORK_OPTIONS = ()
 _LONGEST_REASON = 100
 
 
-class _Column(NamedTuple):
+class Column(NamedTuple):
     """A column of the listing: how a row's value is shown; None, where a value is not known, is shown as "-"."""
 
     title: str
@@ -29,18 +29,18 @@ class _Column(NamedTuple):
 
 
 COLUMNS = (
-    _Column("name", lambda row: row.name, is_number=False),
-    _Column("when", lambda row: row.started, is_number=False),
-    _Column("hidden", lambda row: row.hidden, is_number=False),
-    _Column("optimizer", lambda row: row.optimizer, is_number=False),
-    _Column("lr", lambda row: None if row.lr is None else f"{row.lr:.4g}"),
-    _Column("ranks", lambda row: row.world_size),
-    _Column("steps", lambda row: None if row.steps is None else f"{row.steps:,}"),
-    _Column("validation", lambda row: percent(row.validation_accuracy)),
-    _Column("accuracy", lambda row: percent(row.accuracy)),
-    _Column("loss", lambda row: None if row.loss is None else decimals(row.loss)),
-    _Column("seconds", lambda row: None if row.seconds is None else f"{row.seconds:,.1f}"),
-    _Column("state", lambda row: row.state, is_number=False),
+    Column("name", lambda row: row.name, is_number=False),
+    Column("when", lambda row: row.started, is_number=False),
+    Column("hidden", lambda row: row.hidden, is_number=False),
+    Column("optimizer", lambda row: row.optimizer, is_number=False),
+    Column("lr", lambda row: None if row.lr is None else f"{row.lr:.4g}"),
+    Column("ranks", lambda row: row.world_size),
+    Column("steps", lambda row: None if row.steps is None else f"{row.steps:,}"),
+    Column("validation", lambda row: percent(row.validation_accuracy)),
+    Column("accuracy", lambda row: percent(row.accuracy)),
+    Column("loss", lambda row: None if row.loss is None else decimals(row.loss)),
+    Column("seconds", lambda row: None if row.seconds is None else f"{row.seconds:,.1f}"),
+    Column("state", lambda row: row.state, is_number=False),
 )
 
 SORTS: dict[str, Callable[[Row], Any]] = {
@@ -83,7 +83,7 @@ def lines(parsed: Mapping[str, Any]) -> list[str]:
 
 
 def find_runs(folders: Sequence[str]) -> list[Path]:
-    """Returns those of `folders` that are runs, and the runs directly in the others, each once.
+    """Returns those of `folders` that are runs, and the runs directly in the others, or in the sweeps that they are, each once.
 
     Raises:
         InputError: A folder is not there, or cannot be read.
@@ -92,7 +92,7 @@ def find_runs(folders: Sequence[str]) -> list[Path]:
     for name in folders:
         folder = Path(name)
         try:
-            inside = [] if is_run(folder) else sorted(folder.iterdir())
+            inside = [] if is_run(folder) else sorted((folder / "runs" if is_sweep(folder) else folder).iterdir())
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             raise InputError(f"{name}: no folder of runs: {why}; name one, as in ddpgd runs FOLDER") from None
@@ -104,9 +104,10 @@ def table(rows: Sequence[Row]) -> list[str]:
     """Returns a heading and a line for each row, in aligned columns; of "validation" only where a run has it."""
     columns = [one for one in COLUMNS if one.title != "validation" or any(row.validation_accuracy for row in rows)]
     cells = [[column.title for column in columns]]
-    cells += [[str(_dash(column.text(row))) for column in columns] for row in rows]
+    cells += [[dash(column.text(row)) for column in columns] for row in rows]
     heads, *lines = aligned(cells, [column.is_number for column in columns])
-    return [heads, *(line + _shortened(row.reason) for line, row in zip(lines, rows, strict=True))]
+    reasons = (f": {row.reason}" if row.reason else "" for row in rows)
+    return [heads, *(line + shortened(reason) for line, reason in zip(lines, reasons, strict=True))]
 
 
 def aligned(cells: Sequence[Sequence[str]], is_number: Sequence[bool]) -> list[str]:
@@ -124,12 +125,14 @@ def percent(share: float | None) -> str | None:
     return None if share is None else f"{100 * share:.2f} %"
 
 
-def _dash(value: Any) -> Any:
-    return "-" if value is None else value
+def dash(value: Any) -> str:
+    """Returns the text of a cell, in one printable line."""
+    return "-" if value is None else one_line(str(value))
 
 
-def _shortened(reason: str) -> str:
-    text = f": {reason}" if reason else ""
+def shortened(text: str) -> str:
+    """Returns a reason as it is shown in a terminal."""
+    text = one_line(text)
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 3]}..."
 
 
@@ -142,4 +145,4 @@ def _as_csv(tables: Sequence[Mapping[str, Any]]) -> list[str]:
     writer = csv.DictWriter(text, ["name", *(field.name for field in fields(Row))], lineterminator="\n")
     writer.writeheader()
     writer.writerows(tables)
-    return text.getvalue().splitlines()
+    return text.getvalue().removesuffix("\n").split("\n")

@@ -6,7 +6,7 @@ from typing import Any
 
 from ddpgd.config.schema import OPTIONS, Config, flag, from_table, resolve, to_table
 
-_OF_ONE_START = ("run_dir", "resume", "quiet", "max_time")
+OF_ONE_START = ("run_dir", "resume", "quiet", "max_time")
 """Options that a repetition does not want."""
 
 
@@ -14,7 +14,7 @@ def changed(config: Config, world_size: int) -> dict[str, Any]:
     """Returns the options without which a resolved configuration would be another one."""
     table = to_table(config)
     found = {}
-    for name in table.keys() - set(_OF_ONE_START):
+    for name in table.keys() - set(OF_ONE_START):
         others = from_table({other: value for other, value in table.items() if other != name})
         if resolve(others, world_size) != config:
             found[name] = table[name]
@@ -27,7 +27,7 @@ def differing(configs: Sequence[Config | None]) -> list[str]:
     return [
         name
         for name in OPTIONS
-        if name not in _OF_ONE_START and any(table.get(name) != tables[0].get(name) for table in tables)
+        if name not in OF_ONE_START and any(table.get(name) != tables[0].get(name) for table in tables)
     ]
 
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
 from ddpgd.config.schema import flag, to_table
 from ddpgd.results import curves, frame, options, sections
-from ddpgd.results.listing import COLUMNS
+from ddpgd.results.listing import COLUMNS, dash
 from ddpgd.results.predictions import answers, find_data
 from ddpgd.results.result import Result
 from ddpgd.results.row import Row
@@ -71,7 +70,7 @@ def comparison(results: Sequence[Result], against: str) -> str:
 def rows_table(rows: Mapping[str, Row]) -> str:
     """Returns the columns of `ddpgd runs` that have a value, as a table, by the names of the runs."""
     shown = [column for column in COLUMNS[1:] if any(column.text(row) is not None for row in rows.values())]
-    cells = [[name, *(_dash(column.text(row)) for column in shown)] for name, row in rows.items()]
+    cells = [[name, *(dash(column.text(row)) for column in shown)] for name, row in rows.items()]
     words = [number for number, column in enumerate(shown, 1) if not column.is_number]
     return table(["run", *(column.title for column in shown)], cells, "results", left=(0, *words))
 
@@ -91,10 +90,6 @@ def _axis(result: Result, against: str) -> str:
     if against != "step" or not summary or not summary["epochs"]:
         return against
     return f"step (an epoch is {summary['steps'] / summary['epochs']:,.0f})"
-
-
-def _dash(value: Any) -> str:
-    return "-" if value is None else str(value)
 
 
 def _of_checkpoint(result: Result, given: str | None) -> dict[str, list[str]]:

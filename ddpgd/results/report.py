@@ -1,11 +1,13 @@
 """`ddpgd report`: the results of a run as one page, or several runs compared."""
 
+import os
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ddpgd.config.parsing import path
+from ddpgd.errors import InputError
 from ddpgd.results.pages import comparison, run_page
 from ddpgd.results.result import read_result
 from ddpgd.run.atomic import check_replaceable, write_text
@@ -31,8 +33,10 @@ def write_report(parsed: Mapping[str, Any]) -> Path:
     Raises:
         InputError: A folder is no run, its records are damaged, or the file is there and no page of ddpgd.
     """
-    folders = [Path(run) for run in dict.fromkeys(parsed["runs"])]
+    folders = list({os.path.realpath(run): Path(run) for run in parsed["runs"]}.values())
     is_alone = len(folders) == 1
+    if not is_alone and "data" in parsed:
+        raise InputError("--data is for the page of one run, which shows its mistakes; drop it, or name one run")
     out = Path(parsed.get("out") or (folders[0] / "report.html" if is_alone else "report.html"))
     results = [read_result(folder, with_checkpoint=is_alone) for folder in folders]
     check_replaceable(out, "--out", "a page of ddpgd", MARK)

@@ -1,5 +1,6 @@
 """A run in one row: what it is and what came of it, from the small files of its folder, so that thousands are read quickly."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,8 @@ from ddpgd.run.summary import read_summary
 COMPLETE, DIVERGES, RUNNING, INTERRUPTED, DAMAGED = "complete", "diverged", "running", "interrupted", "damaged"
 FAILED, PENDING = "failed", "pending"
 """States of runs of a sweep that could not begin, and that have not begun."""
+SWEEP = "sweep.json"
+"""The file by which a folder is known as that of a sweep: its base configuration."""
 _SIGNS = ("summary.json", "config.toml", "metrics.jsonl", "checkpoints")
 
 
@@ -57,7 +60,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        return self.path.name
+        return Path(os.path.abspath(self.path)).name
 
     @property
     def has_ended(self) -> bool:
@@ -71,6 +74,11 @@ def is_run(folder: Path) -> bool:
         return folder.is_dir() and any((folder / sign).exists() for sign in _SIGNS)
     except OSError:
         return False
+
+
+def is_sweep(folder: Path) -> bool:
+    """Returns whether a folder is that of a sweep, whose runs are in its folder `runs`."""
+    return (folder / SWEEP).exists()
 
 
 def read_row(path: Path) -> Row:

@@ -2,6 +2,8 @@
 
 import math
 
+LOWEST_POWER, HIGHEST_POWER = -323, 308
+"""Powers of ten that can be written as numbers."""
 _ROUND = (1.0, 2.0, 5.0)
 
 
@@ -25,7 +27,7 @@ def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
     >>> log_ticks(0.04, 3)
     [0.05, 0.1, 0.2, 0.5, 1.0, 2.0]
     """
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    powers = range(max(LOWEST_POWER, math.floor(math.log10(low))), min(HIGHEST_POWER, math.ceil(math.log10(high))) + 1)
     for factors in (_ROUND, (1.0, 3.0), (1.0,)):
         found = [factor * 10.0**power for power in powers for factor in factors]
         found = [float(f"{value:.12g}") for value in found if low <= value * (1 + 1e-9) and value * (1 - 1e-9) <= high]

@@ -1,5 +1,6 @@
 """Plots of runs, as PNG or SVG."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -70,7 +71,7 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path, against: str) ->
 
     InputError: matplotlib is missing, or the file cannot be written.
     """
-    plt = pyplot()
+    plt, axis = pyplot(), AXES[against]
     names = {name for records in runs.values() for one in records for name in one}
     kinds = [kind for kind, pair in EVALUATION_PANELS.items() if pair[0][0] in names] or ["test"]
     panels = PANELS[:1] + tuple(chain.from_iterable(EVALUATION_PANELS[kind] for kind in kinds)) + PANELS[1:]
@@ -81,7 +82,7 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path, against: str) ->
     figure, grid = plt.subplots(num_rows, 2, figsize=(12, 3.7 * num_rows), sharex=True, layout="constrained")
     for axes, (name, title, factor) in zip(grid.flat, panels, strict=False):
         drawn = [
-            _line(axes, number, label, [(one[AXES[against]], factor * one[name]) for one in comparable(records, name)])
+            _line(axes, number, label, [(one[axis], factor * one[name]) for one in comparable(records, name, axis)])
             for number, (label, records) in enumerate(runs.items())
         ]
         axes.set_title(title, fontsize=11)
@@ -89,7 +90,7 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path, against: str) ->
         if name in LOGARITHMIC and min(drawn) > 0:
             axes.set_yscale("log")
     for axes, name in zip(grid.flat[len(panels) :], of_layers, strict=True):
-        _draw_layers(axes, name, next(iter(runs.values())), AXES[against])
+        _draw_layers(axes, name, next(iter(runs.values())), axis)
     for axes in grid[-1]:
         axes.set_xlabel(against)
     handles, labels = grid.flat[0].get_legend_handles_labels()
@@ -101,7 +102,7 @@ def _draw_layers(axes: Any, name: str, records: Sequence[Record], axis: str) -> 
     """Draws a line for each layer, logarithmic but for shares, which are in percent."""
     is_share, found = name.endswith("_shares"), [one for one in records if one.get(name)]
     for number in range(len(found[0][name]) if found else 0):
-        values = [(one[axis], one[name][number]) for one in found if one[name][number] is not None]
+        values = [(one[axis], one[name][number]) for one in found if is_drawable(one.get(axis), one[name][number])]
         points = [(at, 100 * value if is_share else value) for at, value in values if is_share or value > 0]
         _line(axes, number, f"layer {number + 1}", points)
     axes.set_title(LAYER_PANELS[name], fontsize=11)
@@ -111,8 +112,13 @@ def _draw_layers(axes: Any, name: str, records: Sequence[Record], axis: str) -> 
         axes.set_yscale("log")
 
 
-def comparable(records: Sequence[Record], name: str) -> list[Record]:
-    """Returns the records with a value of `name` that can be compared with the others.
+def is_drawable(*values: float | None) -> bool:
+    """Returns whether all values are there and finite."""
+    return all(value is not None and math.isfinite(value) for value in values)
+
+
+def comparable(records: Sequence[Record], name: str, axis: str = "step") -> list[Record]:
+    """Returns the records with a value of `name` at a place on `axis`, both finite, that can be compared with the others.
 
     The gradient of a short last batch has a larger norm, which looks like instability; the first step includes start-up.
     """
@@ -120,7 +126,7 @@ def comparable(records: Sequence[Record], name: str) -> list[Record]:
     return [
         one
         for one in records
-        if one.get(name) is not None
+        if is_drawable(one.get(name), one.get(axis))
         and not (name == "grad_norm" and one.get("step_samples", full) < full)
         and not (name == "samples_per_s" and one["step"] == 1)
     ]

@@ -12,7 +12,7 @@ import pytest
 
 from ddpgd.cli.main import main
 from ddpgd.errors import Interrupted, NonFiniteError
-from ddpgd.results import row
+from ddpgd.results import listing, row
 from ddpgd.results.listing import SORTS
 from ddpgd.run import folder as run_folder
 from ddpgd.run.lock import RunLock
@@ -114,6 +114,25 @@ def test_orders(key: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> Non
     known = [value for value in values if value is not None]
     assert values == known + [None] * (len(values) - len(known))
     assert known == sorted(known, reverse=key in ("accuracy", "validation", "steps"))
+
+
+def test_the_runs_of_a_sweep_and_of_this_folder(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sweep.json").touch()
+    assert len(json.loads(listed(capsys, "--json", str(tmp_path)))) == 6
+    monkeypatch.chdir(runs / "fast")
+    assert [one["name"] for one in json.loads(listed(capsys, "--json", "."))] == ["fast"]
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m", "a\nb", "a\u2028b", "a\udcff"])
+def test_odd_names_are_one_line_and_one_row(name: str, runs: Path) -> None:
+    (runs / "fast").rename(runs / name)
+    said = listing.lines({"folders": [str(runs / name)], "sort": "name"})
+    assert len(said) == 2
+    assert "\n".join(said).isascii()
+    as_csv = listing.lines({"folders": [str(runs / name)], "sort": "name", "csv": True})
+    assert [one["name"] for one in csv.DictReader(io.StringIO("\n".join(as_csv), newline=""))] == [name]
 
 
 def test_folders_and_single_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,13 @@
 """`ddpgd report`: pages that need no other file, for runs that ended in every way; figures equal to plain counts."""
 
 import doctest
+import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +27,7 @@ from ddpgd.results.chart import Series, line_chart
 from ddpgd.results.curves import layer_figures, of_layers
 from ddpgd.results.scales import log_ticks, number_text, ticks
 from ddpgd.run import checkpoint_search
+from ddpgd.run.plots import AXES
 from ddpgd.training.stopping import StopRequest
 from html_pages import Page, page
 from runs import digits, stopping_at, train, write_small_digits
@@ -199,6 +204,49 @@ def test_several_runs_are_compared(runs: Path, capsys: pytest.CaptureFixture[str
         not in found.words.partition("Commands")[0].rpartition("Options that differ")[2].partition("Curves")[0]
     )
     assert Path("report.html").exists()
+
+
+def test_runs_that_cannot_be_read_are_refused_before_the_page(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "nosuch"]) == 2
+    assert "nosuch: not a run folder" in capsys.readouterr().err
+    assert main(["report", str(runs / "one"), str(runs / "two"), "--data", "/nonexistent"]) == 2
+    assert "--data is for the page of one run" in capsys.readouterr().err
+    os.mkfifo("pipe")
+    assert main(["report", str(runs / "one"), "--out", "pipe"]) == 2
+
+
+def test_a_run_named_twice_is_one(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Run one" in reported(capsys, "runs/one", runs / "one", "runs/../runs/one").words
+
+
+def test_a_name_that_is_not_utf_8(runs: Path) -> None:
+    name = b"runs/\xff".decode(errors="surrogateescape")
+    (runs / "one").rename(name)
+    done = subprocess.run([sys.executable, "-m", "ddpgd", "report", name], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"runs/\xff/report.html\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "change", [{"train_s": ...}, {"samples": None}, {"train_s": float("nan")}, {"test_loss_mean": 1e200}]
+)
+@pytest.mark.parametrize("against", AXES)
+def test_odd_records_are_drawn_as_far_as_they_go(change: dict[str, Any], against: str, runs: Path) -> None:
+    path = runs / "one" / "metrics.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records[-1] |= change
+    lines = [json.dumps({name: value for name, value in one.items() if value is not ...}) for one in records]
+    path.write_text("\n".join([*lines, ""]))
+    assert main(["report", str(runs / "one"), "--against", against]) == 0
+    assert main(["plot", str(runs / "one"), "--against", against, "--out", "a.svg"]) == 0
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-300, 1e300), (5e-324, 1.7e308), (1.0, 1.0), (1.0, 1.000001)])
+def test_any_losses_have_a_logarithmic_axis(low: float, high: float) -> None:
+    figure = line_chart("t", "step", [Series("a", [(0.0, low), (1.0, high)])], is_log=True)
+    assert "nan" not in figure
+    assert "inf" not in figure
+    assert 2 <= len(log_ticks(low, high)) <= 8 or low == high
+    Page(figure)
 
 
 def test_runs_of_one_name_are_told_apart(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from ddpgd.comm.transports import threads
 from ddpgd.errors import DdpgdError, InputError, MachineError
 from ddpgd.results.row import COMPLETE, DIVERGES, FAILED, INTERRUPTED, PENDING, Row
 from ddpgd.results.sweep import outcome, sweep
+from ddpgd.results.sweep import page as sweep_page
 from ddpgd.results.sweep.outcome import Outcome
 from ddpgd.results.sweep.plan import Plan, read_plan
 from ddpgd.run.checkpoint import latest_step
@@ -79,8 +80,8 @@ def test_results_are_equal_in_any_groups(
 def test_a_run_that_diverges_is_a_row(whole: tuple[Plan, dict[str, Any], Path]) -> None:
     _, wanted, _ = whole
     states = {name: found[0] for name, found in wanted.items()}
-    assert states["lr=1e+30,optimizer=momentum"] == DIVERGES
-    assert states["lr=0.1,optimizer=momentum"] == COMPLETE
+    assert states["optimizer=momentum,lr=1e+30"] == DIVERGES
+    assert states["optimizer=momentum,lr=0.1"] == COMPLETE
     assert len(states) == 6
 
 
@@ -285,12 +286,14 @@ def test_a_base_that_cannot_work_leaves_nothing(base: str, line: str, world_size
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_another_sweep_or_folder_is_refused(tmp_path: Path) -> None:
+def test_another_sweep_or_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = plan_of(BASE + "[sweep]\nlr = [0.1]\n", tmp_path)
     swept(plan, tmp_path / "out")
     other = plan_of(BASE.replace("steps = 9", "steps = 5") + "[sweep]\nlr = [0.1]\n", tmp_path)
     with pytest.raises(InputError, match="holds a sweep with steps = 9, not 5"):
         swept(other, tmp_path / "out", 2)
+    swept(plan_of(BASE + "[sweep]\nlr = [0.2]\n", tmp_path), tmp_path / "out")
+    assert "runs has 1 run that the file has not, as lr=0.1" in capsys.readouterr().err
     more = plan_of(BASE + "checkpoint_every = 4\n[sweep]\nlr = [0.1, 0.2]\n", tmp_path)
     assert {row.state for row in swept(more, tmp_path / "out")[0].values()} == {COMPLETE}
     (tmp_path / "mine").mkdir()
@@ -306,7 +309,7 @@ def test_the_results_in_files(whole: tuple[Plan, dict[str, Any], Path], tmp_path
     plan, _, out = whole
     rows = {name: sweep._row(out / "runs" / name, "") for name in plan.runs}
     found = Outcome(plan, rows)
-    outcome.write(found, tmp_path, 2)
+    sweep_page.write(found, tmp_path, 2)
     as_json = json.loads((tmp_path / "results.json").read_text())
     accuracies = [one["test_accuracy"] for one in as_json["runs"] if one["state"] == COMPLETE]
     assert accuracies == sorted(accuracies, reverse=True)
@@ -331,7 +334,7 @@ def test_the_results_in_files(whole: tuple[Plan, dict[str, Any], Path], tmp_path
     Page((tmp_path / "sweep.svg").read_text())
     lines = outcome.lines(found)
     assert len(lines) == 7
-    assert lines[0].split() == ["lr", "optimizer", "accuracy", "loss", "steps", "seconds", "state"]
+    assert lines[0].split() == ["--lr", "--optimizer", "steps", "accuracy", "loss", "seconds", "state"]
 
 
 def test_validation_samples_decide_where_there_are_some(tmp_path: Path) -> None:
@@ -344,14 +347,37 @@ def test_validation_samples_decide_where_there_are_some(tmp_path: Path) -> None:
     assert Outcome(plan, rows).best == "b"
     assert Outcome(Plan({}, ("seed",), plan.runs), rows).best == "a"
     assert "validation" in outcome.lines(Outcome(plan, rows))[0]
+    swept = [Plan({}, ("validation",), {"a": {"validation": 0}, "b": {"validation": b}}) for b in (0, 600)]
+    none, some = (Outcome(one, rows) for one in swept)
+    assert (none.is_validated, none.best) == (False, "a")
+    rows["a"] = Row(tmp_path / "a", COMPLETE, accuracy=0.9)
+    assert (some.is_validated, some.best) == (True, "b")
+    assert some.notes == ["1 run without validation samples cannot be compared with the others: a"]
+
+
+def test_figures_are_not_called_as_options_are(tmp_path: Path) -> None:
+    names = ("steps", "validation", "loss", "epochs")
+    plan = Plan({}, names, {"a": dict.fromkeys(names, 7)})
+    rows = {"a": Row(tmp_path, FAILED, steps=3, validation_accuracy=0.5, loss=2.0, reason="r" * 300)}
+    found = Outcome(plan, rows)
+    heads = outcome.lines(found)[0].split()
+    assert len(set(heads)) == len(heads)
+    (row,) = csv.DictReader(outcome.files(found)["results.csv"].splitlines())
+    assert {row[name] for name in names} == {"7"}
+    assert row["steps_done"] == "3"
+    sweep_page.write(found, tmp_path, 1)
+    said = page(tmp_path / "sweep.html").words
+    assert "1 run: 1 failed;" in said
+    assert "r" * 300 in said
+    assert "Lines are named" not in said
 
 
 def test_a_grid_is_every_combination(tmp_path: Path) -> None:
     plan = plan_of("[sweep]\nlr = [0.1, 0.2]\nhidden = [[64, 32], 8, []]\nerror_feedback = [false]\n", tmp_path)
     assert list(plan.runs) == [
-        f"lr={lr},hidden={hidden},error_feedback=False" for lr in ("0.1", "0.2") for hidden in ("64-32", "8", "0")
+        f"hidden={hidden},lr={lr},error_feedback=False" for lr in ("0.1", "0.2") for hidden in ("64-32", "8", "0")
     ]
-    assert plan.options("lr=0.2,hidden=64-32,error_feedback=False")["hidden"] == (64, 32)
+    assert plan.options("hidden=64-32,lr=0.2,error_feedback=False")["hidden"] == (64, 32)
 
 
 def test_draws_depend_on_seed_name_and_number_alone(tmp_path: Path) -> None:
@@ -366,6 +392,32 @@ def test_draws_depend_on_seed_name_and_number_alone(tmp_path: Path) -> None:
     assert {min(batches), max(batches)} == {8, 64}
     other = plan_of(f"[sweep]\nrandom = 5\nrandom_seed = 1\n{ranges}", tmp_path)
     assert other.runs.keys().isdisjoint(few.runs)
+
+
+def test_combinations_that_contradict_themselves_are_left_out(tmp_path: Path) -> None:
+    plan = plan_of("[sweep]\nwire = ['float32', 'int8']\nerror_feedback = [false, true]\n", tmp_path)
+    assert [(one["wire"], one["error_feedback"]) for one in plan.runs.values()] == [
+        ("float32", False),
+        ("int8", False),
+        ("int8", True),
+    ]
+    (note,) = plan.notes
+    assert "1 of 4 combinations are left out" in note
+    assert "error_feedback=True" in note
+
+
+def test_equal_draws_are_told(tmp_path: Path) -> None:
+    plan = plan_of("[sweep]\nrandom = 5\nlr = [0.1]\n", tmp_path)
+    assert len(plan.runs) == 1
+    assert plan.notes == (f"{tmp_path / 'plan.toml'}: 5 draws, 1 distinct",)
+
+
+def test_names_do_not_depend_on_the_order_of_the_file(tmp_path: Path) -> None:
+    lines = ["lr = [0.1, 0.2]\n", "seed = [1, 2]\n"]
+    first, second = (plan_of("[sweep]\n" + "".join(order), tmp_path) for order in (lines, lines[::-1]))
+    assert first.runs.keys() == second.runs.keys()
+    assert all(first.options(name) == second.options(name) for name in first.runs)
+    assert len(plan_of('[sweep]\ndata = ["a,b", "a-b"]\n', tmp_path).runs) == 2
 
 
 def test_names_are_safe_and_distinct(tmp_path: Path) -> None:
@@ -397,9 +449,12 @@ def test_names_are_safe_and_distinct(tmp_path: Path) -> None:
         ("[sweep]\nrandom = 3\nlr = { low = 0, high = 1, log = true }\n", "above 0 where log"),
         ("[sweep]\nrandom = 3\nlr = { low = 1 }\n", "is not a range"),
         ("[sweep]\nrandom = 3\nlr = { low = 1, high = 2, step = 1 }\n", "is not a range"),
-        ("[sweep]\nrandom = 3\noptimizer = { low = 1, high = 2 }\n", "is no number"),
-        ("[sweep]\nrandom = 0\nlr = [1]\n", "random: 0 is not a number from 1 on"),
+        ("[sweep]\nrandom = 3\noptimizer = { low = 1, high = 2 }\n", "only numbers have ranges"),
+        ("[sweep]\nrandom = 0\nlr = [1]\n", "random: 0 is not a whole number from 1 to 10,000"),
+        ("[sweep]\nrandom = 20000\nlr = [1]\n", "random: 20000 is not a whole number from 1 to 10,000"),
         ("[sweep]\nrandom = 3\nrandom_seed = -1\nlr = [1]\n", "random_seed: -1"),
+        ("[sweep]\nrandom_seed = 3\nlr = [1]\n", "random_seed is for draws; type random = 20 as well, or drop it"),
+        ("[sweep]\nerror_feedback = [true]\nwire = ['float32']\n", "run wire=float32,error_feedback=True: "),
         ("[sweep]\nlr = [-1, 1]\n", "run lr=-1: --lr -1.0: must be above 0"),
         ("[sweep]\nschedule = ['cosine', 'step']\ndrops = [3]\n", "run schedule=cosine,drops=3: --drops is for"),
         ("optimizer = 'sgd'\n[sweep]\nmomentum = [0.5]\n", "--momentum has no effect"),

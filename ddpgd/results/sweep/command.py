@@ -11,7 +11,7 @@ from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports import threads
 from ddpgd.config.parsing import path
 from ddpgd.errors import InputError, Interrupted
-from ddpgd.results.sweep import outcome
+from ddpgd.results.sweep import outcome, page
 from ddpgd.results.sweep.outcome import Outcome
 from ddpgd.results.sweep.plan import Plan, read_plan
 from ddpgd.results.sweep.sweep import train_all
@@ -50,6 +50,9 @@ def run(parsed: Mapping[str, Any], world: Transport, launch: Launch, stop: StopR
     if ranks_per_run < 1:
         raise InputError(f"--ranks-per-run {ranks_per_run}: must be at least 1")
     out = Path(parsed.get("out") or Path(file).stem)
+    if world.rank == 0:
+        for note in plan.notes:
+            say(note)
     given = plan, out, launch, stop, ranks_per_run
     if plan.base.get("transport") != "threads":
         _on_ranks(world, *given)
@@ -67,9 +70,9 @@ def _on_ranks(world: Transport, plan: Plan, out: Path, launch: Launch, stop: Sto
 
     def tell() -> None:
         with in_one_line():
-            outcome.write(found, out, ranks_per_run)
-        if not found.is_validated:
-            say(f"WARNING: {outcome.ON_TEST_SET}")
+            page.write(found, out, ranks_per_run)
+        for note in found.notes:
+            say(f"WARNING: {note}")
         print("\n".join(outcome.lines(found)))
         print(f"all of it in {out}, as a page in {out / 'sweep.html'}", flush=True)
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ddpgd.config.schema import OPTIONS
+from ddpgd.config.units import plural
 from ddpgd.config.validation import PER_LAUNCH
 from ddpgd.errors import InputError
 from ddpgd.results.options import option_text
-from ddpgd.results.row import is_run, read_row
+from ddpgd.results.row import SWEEP, is_run, read_row
 from ddpgd.results.sweep.plan import Plan, table_of
 from ddpgd.run import checkpoint_search, strict_json
 from ddpgd.run.atomic import is_temporary, remove_temporaries, write_atomically
@@ -21,9 +22,6 @@ from ddpgd.run.failures import in_one_line
 from ddpgd.run.folder import is_free
 from ddpgd.run.lock import RunLock, in_use, remove_leftovers
 from ddpgd.run.stderr import say
-
-BASE = "sweep.json"
-"""The file by which a folder is known as that of a sweep: its base configuration."""
 
 _WITHOUT_EFFECT = ("checkpoint_every", "log_every", "tensorboard")
 """Options of a run that change no result, and so may change in the base of a sweep."""
@@ -38,7 +36,7 @@ def begin(plan: Plan, out: Path, held: ExitStack) -> list[str]:
 
     `held` gives the lock back, and removes a new folder after an error before any run began.
     """
-    base, path = table_of(plan), out / BASE
+    base, path = table_of(plan), out / SWEEP
     try:
         if is_new := not path.exists():
             if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -56,7 +54,16 @@ def begin(plan: Plan, out: Path, held: ExitStack) -> list[str]:
             write_atomically(path, [f"{json.dumps(base, indent=2)}\n".encode()])
     except (OSError, ValueError) as error:
         raise InputError(f"--out {out}: {getattr(error, 'strerror', None) or error}; name another folder") from None
+    _tell_others(plan, out)
     return [name for name in plan.runs if not _is_finished(out / "runs" / name)]
+
+
+def _tell_others(plan: Plan, out: Path) -> None:
+    others = sorted(path.name for path in (out / "runs").iterdir() if path.name not in plan.runs and is_run(path))
+    if others:
+        say(
+            f"WARNING: {out / 'runs'} has {plural(len(others), 'run')} that the file has not, as {others[0]}; not compared here"
+        )
 
 
 def _end(out: Path, lock: RunLock, is_new: bool, error: type[BaseException] | None, *_: object) -> None:
@@ -65,7 +72,7 @@ def _end(out: Path, lock: RunLock, is_new: bool, error: type[BaseException] | No
     if is_unused:
         with suppress(OSError):
             (out / "runs").rmdir()
-            (out / BASE).unlink()
+            (out / SWEEP).unlink()
     lock.release()
     if is_unused:
         with suppress(OSError):
@@ -75,7 +82,7 @@ def _end(out: Path, lock: RunLock, is_new: bool, error: type[BaseException] | No
 def _check_same(base: Mapping[str, Any], before: Any, out: Path) -> None:
     """Raises InputError if a folder holds the sweep of another base configuration."""
     if not isinstance(before, dict):
-        raise InputError(f"--out {out}: {BASE} is damaged; name another folder")
+        raise InputError(f"--out {out}: {SWEEP} is damaged; name another folder")
     lasting = [name for name in OPTIONS if name not in (*PER_LAUNCH, *_WITHOUT_EFFECT)]
     for name in (name for name in lasting if base.get(name) != before.get(name)):
         was, now = (option_text(table.get(name)) for table in (before, base))

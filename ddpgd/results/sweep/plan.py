@@ -5,7 +5,7 @@ import math
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import product
 from typing import Any
@@ -16,13 +16,12 @@ from ddpgd.config.toml_file import check_option, coerced, read_table
 from ddpgd.config.validation import changed, check_rule_has, validate
 from ddpgd.errors import InputError, shown
 from ddpgd.kernels.philox import Purpose, uniforms
-from ddpgd.results.options import option_text
+from ddpgd.results.options import OF_ONE_START, option_text
 
 MOST_RUNS = 10_000
 _LONGEST_NAME = 100
-_SETTINGS = ("random", "random_seed")
-_OF_THE_SWEEP = ("run_dir", "resume", "max_time", "quiet")
-"""Options that a sweep sets itself."""
+_SETTINGS = {"random": (1, MOST_RUNS), "random_seed": (0, 2**63)}
+"""Entries of [sweep] that are no options: the least and the largest value."""
 _OF_ALL_RUNS = ("transport", "ranks")
 """Options that the base may have, for the ranks of the sweep."""
 _RANGE = {"low", "high", "log"}
@@ -36,11 +35,13 @@ class Plan:
         base: Options that all runs have.
         swept: Names of those that vary, in the order of the file.
         runs: What varies, by the names of the runs' folders.
+        notes: Sentences on combinations that are no runs.
     """
 
     base: dict[str, Any]
     swept: tuple[str, ...]
     runs: dict[str, dict[str, Any]]
+    notes: tuple[str, ...] = ()
 
     def options(self, name: str) -> dict[str, Any]:
         """Returns the options of a run."""
@@ -65,22 +66,44 @@ def read_plan(path: str) -> Plan:
     where = f"{path}: [sweep]"
     choices = {name: _choices(name, value, where) for name, value in sweep.items() if name not in _SETTINGS}
     _check_names(base, choices, path)
-    num_draws = _setting(sweep, "random", where)
-    if num_draws is None:
-        combinations = _grid(choices, where)
-    else:
-        combinations = _draws(choices, num_draws, _setting(sweep, "random_seed", where) or 0)
+    num_draws, seed = (_setting(sweep, name, where) for name in _SETTINGS)
+    if num_draws is None and seed is not None:
+        raise InputError(f"{where}: random_seed is for draws; type random = 20 as well, or drop it")
+    combinations = _grid(choices, where) if num_draws is None else _draws(choices, num_draws, seed or 0)
     plan = Plan(base, tuple(choices), {_name(options): options for options in combinations})
+    notes = [f"{path}: {num_draws:,} draws, {len(plan.runs):,} distinct"] if len(plan.runs) < len(combinations) else []
+    return _without_contradictions(plan, choices, path, notes)
+
+
+def _without_contradictions(plan: Plan, choices: Mapping[str, Any], path: str, notes: list[str]) -> Plan:
+    """Returns a plan without the runs whose options contradict each other, if each value of each list has another run.
+
+    Raises:
+        InputError: A value has none, and so is wrong itself.
+    """
+    refused: dict[str, InputError] = {}
     for name in plan.runs:
-        _check_run(plan.options(name), f"{path}: run {name}")
-    return plan
+        try:
+            _check_run(plan.options(name), f"{path}: run {name}")
+        except InputError as error:
+            refused[name] = error
+    kept = {name: options for name, options in plan.runs.items() if name not in refused}
+    valid = {pair for options in kept.values() for pair in options.items()}
+    for name, refusal in refused.items():
+        listed = {pair for pair in plan.runs[name].items() if isinstance(choices[pair[0]], list)}
+        if not kept or listed - valid:
+            raise refusal
+    if refused:
+        first = next(iter(refused.values()))
+        notes.append(f"{len(refused):,} of {len(plan.runs):,} combinations are left out, as this one: {first}")
+    return replace(plan, runs=kept, notes=tuple(notes))
 
 
 def _check_names(base: Mapping[str, Any], choices: Mapping[str, Any], path: str) -> None:
     if not choices:
         raise InputError(f"{path}: [sweep] varies no option; type for example lr = [0.01, 0.1]")
     for name in (*base, *choices):
-        if name in _OF_THE_SWEEP or (name in choices and name in _OF_ALL_RUNS):
+        if name in OF_ONE_START or (name in choices and name in _OF_ALL_RUNS):
             raise InputError(f"{path}: {name}: a sweep sets it for each run; drop it")
     for name in choices:
         rivals = {name, *(rival for pair in MUTUALLY_EXCLUSIVE if name in pair for rival in pair)} & base.keys()
@@ -102,7 +125,7 @@ def _range(name: str, value: dict[str, Any], where: str) -> dict[str, Any]:
     """Returns a range, checked."""
     example = f"type for example {name} = {{ low = 0.001, high = 1.0, log = true }}"
     if OPTIONS[name].metadata["kind"] not in (int, float):
-        raise InputError(f"{where}: is no number, which ranges are of; type a list of values")
+        raise InputError(f"{where}: only numbers have ranges; type a list of values")
     if not {"low", "high"} <= value.keys() <= _RANGE or type(value.get("log", False)) is not bool:
         raise InputError(f"{where}: {shown(value)} is not a range; {example}")
     low, high = (coerce(OPTIONS[name], value[end], f"{where}: {end}") for end in ("low", "high"))
@@ -112,10 +135,10 @@ def _range(name: str, value: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _setting(sweep: Mapping[str, Any], name: str, where: str) -> int | None:
-    value, lowest = sweep.get(name), 1 if name == "random" else 0
-    if value is not None and (type(value) is not int or not lowest <= value <= (MOST_RUNS if lowest else 2**63)):
+    value, (lowest, highest) = sweep.get(name), _SETTINGS[name]
+    if value is not None and (type(value) is not int or not lowest <= value <= highest):
         raise InputError(
-            f"{where}: {name}: {shown(value)} is not a number from {lowest} on; type for example {name} = 20"
+            f"{where}: {name}: {shown(value)} is not a whole number from {lowest} to {highest:,}; type for example {name} = 20"
         )
     return value
 
@@ -153,8 +176,12 @@ def _drawn(name: str, values: list[Any] | dict[str, Any], uniform: float) -> Any
 
 
 def _name(options: Mapping[str, Any]) -> str:
-    """Returns the name of a run's folder: what varies, as in "lr=0.1,hidden=64-32"; where that cannot be one, with a digest."""
-    text = ",".join(f"{name}={option_text(value).replace(',', '-')}" for name, value in options.items())
+    """Returns the name of a run's folder: what varies, as in "hidden=64-32,lr=0.1"; where that cannot be one, with a digest."""
+    words = {
+        name: "-".join(map(str, value)) if isinstance(value, tuple) and value else option_text(value).replace(",", ";")
+        for name, value in options.items()
+    }
+    text = ",".join(f"{name}={words[name]}" for name in OPTIONS if name in words)
     safe = re.sub(r"[^\w=.,+-]", "_", text, flags=re.ASCII)[:_LONGEST_NAME]
     digest = sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
     return text if safe == text else f"{safe},{digest}"
