@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from ddpgd.data import mnist, picture
+from ddpgd.errors import InputError
 from ddpgd.run import checkpoint_search, inference
 from ddpgd.run.stderr import say
 from tools import pictures
@@ -56,18 +57,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, type=Path, help="folder with MNIST's files")
     parser.add_argument("--out", type=Path, help="folder for the pictures (default: a temporary one)")
     asked = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = asked.out or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        data = mnist.load(asked.data)
-        drawn = draw(data, folder)
-        images = np.stack([picture.prepare(path, data.image_shape) for path, _ in drawn])
-        labels = np.array([label for _, label in drawn])
-        for run in asked.runs:
-            _, saved = checkpoint_search.find_best(run, say)
-            right = inference.probabilities(saved, images).argmax(axis=1) == labels
-            wrong = ", ".join(path.stem for (path, _), is_right in zip(drawn, right, strict=True) if not is_right)
-            print(f"{run}: {right.sum()} of {len(right)} right ({100 * right.mean():.0f} %); wrong: {wrong or 'none'}")
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = asked.out or Path(temporary)
+            folder.mkdir(parents=True, exist_ok=True)
+            data = mnist.load(asked.data)
+            drawn = draw(data, folder)
+            images = np.stack([picture.prepare(path, data.image_shape) for path, _ in drawn])
+            labels = np.array([label for _, label in drawn])
+            for run in asked.runs:
+                _, saved = checkpoint_search.find_best(run, say)
+                right = inference.probabilities(saved, images).argmax(axis=1) == labels
+                wrong = ", ".join(path.stem for (path, _), is_right in zip(drawn, right, strict=True) if not is_right)
+                print(
+                    f"{run}: {right.sum()} of {len(right)} right ({100 * right.mean():.0f} %); wrong: {wrong or 'none'}"
+                )
+    except InputError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Measure how sharp the minimum is that a run has found: python -m tools.sharpness RUN... --data DIR
 
 Sharpness is 100 (max f - f(w)) / (1 + f(w)): by how much the training loss f can rise in the box of params that differ from
-w, the run's, by at most EPSILON (|w| + 1). L-BFGS-B of SciPy looks for the rise, in ten iterations from w, on the first 5,000
-training samples. Source: Keskar, Mudigere, Nocedal, Smelyanskiy, Tang, "On large-batch training for deep learning:
-generalization gap and sharp minima", 2017.
+w, the run's best ones where it has validation samples, else its last, by at most EPSILON (|w| + 1). L-BFGS-B of SciPy looks
+for the rise, in ten iterations from w, on the first 5,000 training samples. Source: Keskar, Mudigere, Nocedal, Smelyanskiy,
+Tang, "On large-batch training for deep learning: generalization gap and sharp minima", 2017.
 """
 
 import argparse
@@ -19,10 +19,11 @@ from ddpgd.comm.transport import Alone
 from ddpgd.config.schema import from_table
 from ddpgd.data import mnist
 from ddpgd.data.holdout import hold_out
+from ddpgd.errors import InputError
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import CONTROL_WORDS, CURSOR_WORDS, TAIL_WORDS, Control, Tail
 from ddpgd.model.network import Network
-from ddpgd.run import build_network, checkpoint_search, resharding
+from ddpgd.run import build_network, checkpoint_search, inference, resharding
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.stderr import say
 
@@ -97,12 +98,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--data", required=True, type=Path, help="folder with MNIST's files")
     asked = parser.parse_args(arguments)
-    data = mnist.load(asked.data)
-    with threadpool_limits(1, user_api="blas"):
-        for run in asked.runs:
-            loss = TrainingLoss(checkpoint_search.find(run, say)[1], data)
-            values = ", ".join(f"{sharpness(loss, epsilon):.3g} at {epsilon:g}" for epsilon in EPSILONS)
-            print(f"{run}: training loss {loss(loss.params)[0]:.4g}; sharpness {values}")
+    try:
+        data = mnist.load(asked.data)
+        with threadpool_limits(1, user_api="blas"):
+            for run in asked.runs:
+                path, saved = checkpoint_search.find_best(run, say)
+                inference.check_same_data(path, saved, data)
+                loss = TrainingLoss(saved, data)
+                values = ", ".join(f"{sharpness(loss, epsilon):.3g} at {epsilon:g}" for epsilon in EPSILONS)
+                print(f"{run}: training loss {loss(loss.params)[0]:.4g}; sharpness {values}")
+    except InputError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from ddpgd.run import checkpoint_search
-from runs import digits, train
-from tools.sharpness import TrainingLoss, sharpness
+from runs import digits, train, write_small_digits
+from tools import hand_drawn
+from tools.sharpness import TrainingLoss, main, sharpness
 
 
 def bowl(curvature: float, params: list[float], floor: float = 0.0) -> Any:
@@ -48,3 +49,15 @@ def test_the_training_loss_and_its_gradient(tmp_path: Path) -> None:
         )
     assert value > 0
     assert sharpness(loss, 1e-3) > sharpness(loss, 5e-4) > 0
+
+
+@pytest.mark.parametrize("tool", [main, hand_drawn.main])
+@pytest.mark.usefixtures("few_digits")
+def test_wrong_input_is_a_line(tool: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    write_small_digits(tmp_path / "data")
+    train(tmp_path / "run", steps=3)
+    for run, data in (("run", "nosuch"), ("nosuch", "data"), ("run", "data")):
+        with pytest.raises(SystemExit, match="2"):
+            tool([str(tmp_path / run), "--data", str(tmp_path / data)])
+        assert "error: " in capsys.readouterr().err
