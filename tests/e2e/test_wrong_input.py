@@ -165,6 +165,13 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
         ("report", "run", "--out", "broken.toml"),
         "is there already, and not a page of ddpgd",
     ),
+    ("plot over another file", ("plot", "run", "--out", "sweep.toml"), "not a picture of ddpgd"),
+    (
+        "range test over a sweep",
+        ("lr-find", "--csv", "sweep.toml"),
+        "is there already, and not the CSV of a range test",
+    ),
+    ("curve of a descent over a sweep", ("descend", "bowl", "--csv", "sweep.toml"), "not the CSV of a descent"),
     ("report of other images", ("report", "run", "--data", "tiny"), "images of another shape"),
     ("no folder of runs", ("runs", "nowhere"), "nowhere: no folder of runs: No such file"),
     ("unknown order of runs", ("runs", "--sort", "size"), "argument --sort: invalid choice: 'size'"),

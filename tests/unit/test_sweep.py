@@ -12,11 +12,13 @@ import pytest
 
 from ddpgd.cli.main import main
 from ddpgd.comm.launcher import Launch
+from ddpgd.comm.transport import Alone
 from ddpgd.comm.transports import threads
 from ddpgd.errors import DdpgdError, InputError, MachineError
 from ddpgd.results.row import COMPLETE, DIVERGES, FAILED, INTERRUPTED, PENDING, Row
 from ddpgd.results.sweep import outcome, sweep
 from ddpgd.results.sweep import page as sweep_page
+from ddpgd.results.sweep.hand_out import HandOut
 from ddpgd.results.sweep.outcome import Outcome
 from ddpgd.results.sweep.plan import Plan, read_plan
 from ddpgd.run.checkpoint import latest_step
@@ -261,6 +263,13 @@ def test_a_damaged_base_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="name another folder"):
         swept(plan_of(BASE + "[sweep]\nlr = [0.1]\n", tmp_path), tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["sweep.json"]
+
+
+def test_a_folder_that_is_gone_is_a_failure_of_the_machine(tmp_path: Path) -> None:
+    hand_out = HandOut(tmp_path, ["a"], Alone())
+    hand_out.close()
+    with pytest.raises(MachineError, match="No such file"):
+        hand_out.next(Alone(), StopRequest())
 
 
 def test_a_sweep_that_is_alive_is_left_alone(
