@@ -11,6 +11,8 @@ import pytest
 from conftest import DDPGD, MPIRUN, PYTHON, ROOT, call_ddpgd, call_module, run_ddpgd, under_mpirun
 from documents import DOCUMENTS, lines_of
 
+from ddpgd.config.toml_file import read_toml
+
 COMMANDS = {
     "train",
     "evaluate",
@@ -144,7 +146,8 @@ def test_every_configuration_is_accepted_and_so_is_a_run_s_own(tmp_path: Path) -
     assert files
     for file in [*files, tmp_path / files[0].stem / "config.toml"]:
         folder = tmp_path / (file.stem if file.parent.name == "configs" else "again")
-        arguments = ("--config", file, "--data", "synthetic", "--steps", "5", "--quiet", "--run-dir", folder)
+        steps = str(5 + read_toml(str(file)).get("warmup", 0))
+        arguments = ("--config", file, "--data", "synthetic", "--steps", steps, "--quiet", "--run-dir", folder)
         done = call_ddpgd("train", *arguments)
         assert done.returncode == 0, done.stderr
 
