@@ -126,6 +126,7 @@ def validate(config: Config) -> None:
         raise InputError(
             f"--reduce fast hands sums to the MPI library, which does not know --wire {config.wire}; type --reduce ordered"
         )
+    _check_owners(config)
     _validate_exchange(config)
     _raise_first(optimization.refusals(config))
     grid.check(config)
@@ -168,14 +169,18 @@ def changed(given: Mapping[str, Any]) -> list[str]:
     return [name for name, value in given.items() if value != OPTIONS[name].default]
 
 
-def _validate_exchange(config: Config) -> None:
-    """Refuses options that contradict each other in the exchange: compressors, local steps, error feedback."""
+def _check_owners(config: Config) -> None:
+    """Refuses the first option that has no effect without a value of another."""
     for (name, wanted), belonging in _REQUIRES.items():
         for other in belonging:
             if getattr(config, name) not in wanted and getattr(config, other) != OPTIONS[other].default:
                 raise InputError(
                     f"{flag(other)} is for {flag(name)} {' or '.join(wanted)}; type that as well, or drop it"
                 )
+
+
+def _validate_exchange(config: Config) -> None:
+    """Refuses options that contradict each other in the exchange: compressors, local steps, error feedback."""
     if config.sync == "federated":
         _validate_federated(config)
     if config.shard_optimizer == "on" and config.sync != "every-step":
