@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ddpgd.comm.transport import Array, Transport, gathering
+from ddpgd.kernels.kept import Kept
 
 
 class Shares(Protocol):
@@ -53,15 +54,14 @@ class Sharded:
         self.own = self.spans[transport.rank]
         self.num_parts = transport.world_size
         self._transport = transport
-        self._gathers: dict[int, tuple[Array, Callable[[], None]]] = {}
+        self._gathers: Kept[Callable[[], None]] = Kept()
 
     def part(self, vector: Array) -> Array:
         return vector[self.own]
 
     def all_gather(self, vector: Array) -> None:
-        if id(vector) not in self._gathers:
-            parts = [[vector[span]] if span.start < span.stop else [] for span in self.spans]
-            work = self._transport.all_to_all_init(*gathering(parts, self._transport.rank))
-            # As long as the vector is held here, no other has its id.
-            self._gathers[id(vector)] = vector, work
-        self._gathers[id(vector)][1]()
+        self._gathers.of([vector], lambda: self._gathering(vector))()
+
+    def _gathering(self, vector: Array) -> Callable[[], None]:
+        parts = [[vector[span]] if span.start < span.stop else [] for span in self.spans]
+        return self._transport.all_to_all_init(*gathering(parts, self._transport.rank))

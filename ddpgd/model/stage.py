@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.dropout import Rows
+from ddpgd.kernels.kept import Kept
 from ddpgd.kernels.ops import Ops
 from ddpgd.model.layers import Layer, Mode, network_layout
 
@@ -41,7 +42,7 @@ class Stage:
         self._rows: dict[int, Rows] = {}
         self._doutputs = [ops.empty((max_rows, layer.num_outputs), ops.activation_dtype) for layer in layers]
         self._buffers: dict[tuple[int, int], Buffers] = {}
-        self._views: dict[int, tuple[Array, list[list[Array]]]] = {}
+        self._views: Kept[list[list[Array]]] = Kept()
         self.buffers(max_rows)
 
     def buffers(self, num_rows: int, slot: int = 0) -> Buffers:
@@ -122,10 +123,10 @@ class Stage:
         return [self._ops.empty((self._max_rows, width), self._ops.activation_dtype) for width in widths]
 
     def _views_of(self, vector: Array) -> list[list[Array]]:
-        """The views of each layer, cached for vectors that come back every step; holding the vector keeps its id its own."""
-        cached = self._views.get(id(vector))
-        if cached is None:
+        """Returns the views of each layer, made once for vectors that come back every step."""
+
+        def cut() -> list[list[Array]]:
             views = iter(self.layout.views(vector))
-            by_layer = [[next(views) for unit in layer.units for _ in unit] for layer in self.layers]
-            cached = self._views[id(vector)] = (vector, by_layer)
-        return cached[1]
+            return [[next(views) for unit in layer.units for _ in unit] for layer in self.layers]
+
+        return self._views.of([vector], cut)

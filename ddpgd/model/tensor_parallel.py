@@ -16,6 +16,7 @@ import numpy as np
 from ddpgd.comm.transport import Transport
 from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.dropout import Dropout
+from ddpgd.kernels.kept import Kept
 from ddpgd.kernels.ops import Ops
 from ddpgd.model.layers import Layer, Mode
 from ddpgd.model.shards import ColumnGather, Shards, ShardSum
@@ -50,7 +51,7 @@ class ColumnParallel:
     def __post_init__(self) -> None:
         columns = self.shards.columns(self.num_outputs)
         self._columns = [columns[shard] for shard in self.shards.own]
-        self._gathers: dict[int, tuple[Array, ColumnGather]] = {}
+        self._gathers: Kept[ColumnGather] = Kept()
         self._sums: dict[int, ShardSum] = {}
 
     @property
@@ -73,8 +74,7 @@ class ColumnParallel:
         self, ops: Ops, mode: Mode, x: Array, params: list[Array], weights: list[Array], micro_batch: int, out: Array
     ) -> None:
         if self.input_activation != "identity":
-            # As long as x is held here, no other array has its id.
-            _kept(self._gathers, id(x), lambda: (x, ColumnGather(ops, self.shards, self.transport, x)))[1]()
+            self._gathers.of([x], lambda: ColumnGather(ops, self.shards, self.transport, x))()
         ops.dense_forward(x, weights[::2], params[1::2], self.activation, micro_batch, out[:, self.own_outputs])
 
     def backward(

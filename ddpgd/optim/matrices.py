@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.kept import Kept
 from ddpgd.kernels.ops import Ops
 from ddpgd.optim.rules import Optimizer, Rule, values
 
@@ -37,30 +38,23 @@ class MatrixOptimizer(Optimizer):
         super().__init__(ops, rule, size, weight_decay, options)
         (self._beta,) = values(rule, options)
         self._parts = parts
-        self._kept: dict[tuple[int, ...], tuple[tuple[Array, ...], list[_Views], list[_Views]]] = {}
+        self._kept: Kept[tuple[list[_Views], list[_Views]]] = Kept(MOST_KEPT)
 
     def update(self, params: Array, grads: Array, control: Array, weights: Array) -> None:
-        _, matrices, rest = self._cut(params, grads, weights)
+        matrices, rest = self._kept.of((params, grads, weights), lambda: self._cut(params, grads, weights))
         decay = self._weight_decay
         for part in rest:
             self._ops.update(self._name, part.params, part.grads, part.state, control, decay, self._hyper, part.weights)
         for part in matrices:
             self._ops.update_matrix(part.params, part.grads, part.state[0], control, decay, self._beta, part.weights)
 
-    def _cut(self, params: Array, grads: Array, weights: Array) -> tuple[tuple[Array, ...], list[_Views], list[_Views]]:
-        """Returns the vectors, and views of their matrices and of the rest, which are cut once for the same vectors."""
-        given = params, grads, weights
-        key = tuple(map(id, given))
-        if key not in self._kept:
-            if len(self._kept) == MOST_KEPT:
-                self._kept.clear()
+    def _cut(self, params: Array, grads: Array, weights: Array) -> tuple[list[_Views], list[_Views]]:
+        """Returns views of the vectors' matrices, and of the rest."""
 
-            def views(part: slice, shape: tuple[int, ...]) -> _Views:
-                own, *others = (vector[part].reshape(shape) for vector in (params, grads, *self.state.values()))
-                copy = own if weights is params else weights[part].reshape(shape)
-                return _Views(own, others[0], copy, others[1:])
+        def views(part: slice, shape: tuple[int, ...]) -> _Views:
+            own, *others = (vector[part].reshape(shape) for vector in (params, grads, *self.state.values()))
+            copy = own if weights is params else weights[part].reshape(shape)
+            return _Views(own, others[0], copy, others[1:])
 
-            matrices = [views(slice(start, start + math.prod(shape)), shape) for start, shape in self._parts.matrices]
-            # As long as the vectors are held here, no others have their ids.
-            self._kept[key] = given, matrices, [views(part, (-1,)) for part in self._parts.rest]
-        return self._kept[key]
+        matrices = [views(slice(start, start + math.prod(shape)), shape) for start, shape in self._parts.matrices]
+        return matrices, [views(part, (-1,)) for part in self._parts.rest]

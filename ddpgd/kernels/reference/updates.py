@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpgd.kernels.device_ops import Array
+from ddpgd.kernels.kept import Kept
 from ddpgd.kernels.words import Control
 
 PART = 1 << 17
@@ -159,7 +160,7 @@ class Updates:
     """Updates vectors part by part. The views of vectors that come back at every step are cut once."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, ...], tuple[list[Array], list[Part]]] = {}
+        self._kept: Kept[list[Part]] = Kept(MOST_KEPT)
 
     def __call__(
         self,
@@ -185,14 +186,10 @@ class Updates:
             np.subtract(part.params, formula(part, words, *hyper), out=part.params)
 
     def _parts(self, vectors: list[Array]) -> list[Part]:
-        key = tuple(map(id, vectors))
-        if key not in self._kept:
-            if len(self._kept) == MOST_KEPT:
-                self._kept.clear()
+        def cut() -> list[Part]:
             (params, grads, *state), size = vectors, vectors[0].size
             work = np.empty((2, min(PART, size)), params.dtype)
             starts = range(0, size, PART)
-            parts = [Part(slice(start, start + PART), params, grads, state, work) for start in starts]
-            # As long as the vectors are held here, no others have their ids.
-            self._kept[key] = vectors, parts
-        return self._kept[key][1]
+            return [Part(slice(start, start + PART), params, grads, state, work) for start in starts]
+
+        return self._kept.of(vectors, cut)
