@@ -115,6 +115,7 @@ def test_fast_is_near(world_size: int, tmp_path: Path) -> None:
         (5, 3, {"augment": "elastic", "elastic_alpha": 20.0, "dropout": 0.3}),
         (3, 5, {"optimizer": "muon", "lr": 0.01, "max_norm": 0.5}),
     ],
+    ids=lambda given: given.get("optimizer", "+".join(given)) if isinstance(given, dict) else None,
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
     before: int, after: int, given: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
