@@ -21,7 +21,7 @@ FEDERATED: Record = {
     "clients": 10,
     "client_fraction": 0.3,
     "local_epochs": 1,
-    "client_batch": "20",
+    "client_batch": 20,
     "global_batch": None,
     "micro_batch": 16,
     "steps": 5,
@@ -182,6 +182,12 @@ def test_a_gradient_that_is_not_finite_stops_all_and_is_placed(world_size: int, 
     assert lines[0] == lines[1]
     skipping = gpu(tmp_path / "skip", world_size, **exploding, non_finite="skip")
     assert 0 < skipping["skipped_updates"] < skipping["steps"] == 9
+
+
+def test_a_loss_scale_that_overflows_again_and_again_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_parts, "INITIAL_LOSS_SCALE", 2.0**26)
+    summary = gpu(tmp_path / "run", precision="float16", steps=24, log_every=6, evaluate_every=24)
+    assert any("gradients overflow float16 at a loss scale of" in warning for warning in summary["warnings"])
 
 
 @pytest.mark.parametrize("wire", ["float16", "int8"])
