@@ -90,7 +90,10 @@ def _zero_weights(seen: Seen) -> str:
 
 
 def _exploding_weights(seen: Seen) -> str:
-    if seen.last["step"] > 1 or seen.loss < LARGE_FIRST_LOSS:
+    is_unknown = (
+        seen.last["train_loss_mean"] is None and "loss_scale" in seen.last
+    )  # float16 overflowed, and may do so once
+    if seen.last["step"] > 1 or is_unknown or seen.loss < LARGE_FIRST_LOSS:
         return ""
     return (
         f"the loss of the first step is {seen.loss:.3g} times that of guessing, so the initial weights are too large; "
