@@ -75,7 +75,7 @@ def _time(seconds: Spread | None) -> str:
 
 def measure(file: Path, num_seeds: int, num_timed: int, num_ranks: int, folder: Path) -> Recipe:
     """Trains a configuration with each seed, and some of them again to be timed. RunFailed: a run did, or has other bits."""
-    about = file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").rstrip(".")
+    about = file.read_text(encoding="utf-8").partition(" ddpgd train ")[0].lstrip("# ").rstrip(".")
     sweep = folder / f"{file.stem}.toml"
     sweep.write_text(
         tomli_w.dumps(read_toml(str(file)) | {"sweep": {"seed": list(range(num_seeds))}}), encoding="utf-8"
