@@ -2,6 +2,8 @@
 
 from typing import Any
 
+HANG_CODE = 5
+"""The exit code of a run that its watchdog ended."""
 _LONGEST_MESSAGE = 1000
 _LONGEST_VALUE = 100
 

@@ -156,6 +156,12 @@ def _plot(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: St
     on_root(world, work)
 
 
+def _hang(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+    from ddpgd.watch import command
+
+    on_root(world, lambda: print("\n".join(command.lines(parsed))))
+
+
 def _runs(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
     from ddpgd.results import listing
 
@@ -233,6 +239,7 @@ COMMANDS = {
     "compare": _compare,
     "doctor": _doctor,
     "plot": _plot,
+    "hang": _hang,
     "runs": _runs,
     "report": _report,
     "sweep": _sweep,

@@ -63,6 +63,11 @@ TABLE = {
         "draw loss, accuracy, learning rate, gradient norm and throughput of runs",
         "ddpgd plot runs/first runs/second --out runs.png",
     ),
+    "hang": Command(
+        "say where each rank of a run is that seems to hang, and which one the others wait for; the run goes on",
+        "ddpgd hang runs/first",
+        "ddpgd.watch.command",
+    ),
     "runs": Command(
         "list runs: what they are, how far they came, what came of them",
         "ddpgd runs --sort accuracy",

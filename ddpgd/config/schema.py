@@ -78,8 +78,19 @@ class Config(FederatedOptions, MachineOptions, OptimizerOptions, NetworkOptions)
         "stop after the first epoch whose training loss is not below the one before by this fraction, as in 0.01",
         float,
     )
+    inject: str | None = option(
+        None,
+        "run",
+        "faults on purpose, to see what becomes of them: KIND@RANK:STEP,... as in hang@1:40 (docs/failures.md)",
+    )
     max_time: float | None = option(
         None, "length", "seconds after which to write a checkpoint and exit with code 75", float
+    )
+    hang_timeout: float = option(
+        30.0,
+        "run",
+        "seconds without any movement of a rank after which a run tells where each is, and ends with code 5; 0: it waits",
+        float,
     )
 
 

@@ -17,7 +17,7 @@ from ddpgd.optim.rules import RULES
 from ddpgd.optim.schedules import SCHEDULES
 
 PER_LAUNCH = (
-    *("resume", "max_time", "quiet", "backend", "replay", "share_gpu", "transport", "ranks"),
+    *("resume", "max_time", "hang_timeout", "inject", "quiet", "backend", "replay", "share_gpu", "transport", "ranks"),
     *("shard_optimizer", "overlap", "tensor", "pipeline", "pipeline_schedule", "stages"),
 )
 """Options that say how one start goes, not what the run is: a resume begins with their defaults."""
@@ -59,6 +59,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "until_loss_fall": (1e-9, 1.0, "above 0 and at most 1, as in 0.01"),
     "until_accuracy": (1e-9, 1.0, "above 0 and at most 1, as in 0.98"),
     "max_time": (1e-9, math.inf, "above 0 seconds"),
+    "hang_timeout": (0, math.inf, "at least 0 seconds"),
     "evaluate_every": (1, _HUGE, "at least 1"),
     "checkpoint_every": (1, _HUGE, "at least 1"),
     "log_every": (1, _HUGE, "at least 1"),

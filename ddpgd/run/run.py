@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ddpgd.comm.agreement import on_root
+from ddpgd.comm.counted import Counted
 from ddpgd.comm.launcher import node
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports import threads
@@ -25,9 +26,9 @@ from ddpgd.run import (
     checkpoint,
     exchange_form,
     failures,
+    inject,
     report,
     resharding,
-    watchdog,
 )
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import Machine
@@ -37,6 +38,7 @@ from ddpgd.run.ending import noting_the_end
 from ddpgd.run.folder import RunFolder
 from ddpgd.run.former_layout import VECTOR_FORMAT
 from ddpgd.run.inference import check_same_data
+from ddpgd.run.inject import Disturbed, Faults
 from ddpgd.run.layer_figures import LayerFigures
 from ddpgd.run.observers import Giver, Recorder
 from ddpgd.run.progress import Quiet
@@ -47,6 +49,7 @@ from ddpgd.run.tensorboard import EventFile
 from ddpgd.training.counters import Counters, Record
 from ddpgd.training.stopping import StopRequest
 from ddpgd.training.trainer import Intervals, Observer, Trainer
+from ddpgd.watch.watchdog import watching
 
 
 def run_on_ranks(
@@ -67,6 +70,7 @@ def run_on_ranks(
     validate(config)
     config = resolve(config, build_network.grid_shape(config, world_size).data, len(data.train_labels))
     validate(config)
+    all_faults = inject.parse(config.inject, world_size)
     counters = Counters(**resumed[1].counters) if resumed else Counters()
     if resumed:
         check_same_data(*resumed, data)
@@ -78,12 +82,17 @@ def run_on_ranks(
         run_dir = {"run_dir": str(folder.path.absolute())}
         stop.limit(config.max_time)
         rank_of = partial(Run, config, pace, resumed and resumed[1], data, folder, machine, stop)
+
+        def work(own: Transport) -> Record:
+            alike = config.tensor * config.pipeline == 1
+            faults = Faults(all_faults, own.rank)
+            count = Disturbed.of(faults) if all_faults else Counted
+            with watching(own, stop, config.hang_timeout, folder.path, alike, count) as watched:
+                return rank_of(watched, faults).execute(show)
+
         if config.transport == "threads":
-            return threads.run(world_size, lambda own: rank_of(own).execute(show))[0] | run_dir
-        with watchdog.watching(transport, stop, alike=config.tensor * config.pipeline == 1) as watch:
-            run = rank_of(watch.transport)
-            watch.num_steps = lambda: run.steps_done
-            return run.execute(show) | run_dir
+            return threads.run(world_size, work)[0] | run_dir
+        return work(transport) | run_dir
 
 
 class Run:
@@ -99,6 +108,7 @@ class Run:
         machine: Machine,
         stop: StopRequest,
         transport: Transport,
+        faults: Faults,
     ) -> None:
         self._config = config
         self._pace = pace
@@ -107,6 +117,7 @@ class Run:
         self._machine = machine
         self._stop = stop
         self._transport = transport
+        self._faults = faults
         self._saved = saved
         self._layout = build_network.layout(config, data.image_shape)
         self._ops = machine.ops(config)
@@ -126,11 +137,6 @@ class Run:
             self._change = resharding.change(saved, config, self._grid.shape)
             resharding.restore(self._ops, transport, self._state, saved.arrays, self._change)
             saved.drop_arrays()
-
-    @property
-    def steps_done(self) -> int:
-        """Steps of the whole run that are done."""
-        return self._state.counters.step
 
     def execute(self, show: Callable[[int, int, int], Quiet]) -> Record:
         """Trains; on rank 0 shows it, writes its records and its summary."""
@@ -183,6 +189,7 @@ class Run:
             save=self._save,
             observer=observer,
             layer_figures=self._layer_figures,
+            faults=self._faults,
             skip_non_finite=self._config.non_finite == "skip",
             place=str(self._grid),
             lower_lr=lambda: self._state.lower_lr(self._ops),

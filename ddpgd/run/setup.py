@@ -14,9 +14,11 @@ from typing import Any
 
 from rich.console import Console
 
+from ddpgd.comm import whereabouts
 from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch, node
 from ddpgd.comm.transport import Alone, Transport
+from ddpgd.comm.whereabouts import ACTIVITY, LOADING
 from ddpgd.config.schema import Config, from_table
 from ddpgd.config.validation import changed, check_rule_has, continued, validate
 from ddpgd.data.holdout import hold_out
@@ -36,6 +38,7 @@ from ddpgd.run.stderr import say
 from ddpgd.run.summary import Evaluation
 from ddpgd.training.counters import Record
 from ddpgd.training.stopping import StopRequest
+from ddpgd.watch.watchdog import watching
 
 Say = Callable[[str], None]
 
@@ -80,17 +83,21 @@ def start_run(
     Raises:
         DdpgdError: On all ranks alike; see `errors`.
     """
-    resumed = None
-    if given.get("resume") is not None:
-        resumed = checkpoint_search.find_on_root(world, lambda: checkpoint_search.find_to_go_on(_place(given), say))
-    config = on_root(world, lambda: _configure(given, resumed, given.get("ranks") or world.world_size))
+    console = _console(launch)
+    with watching(world, stop, given.get("hang_timeout", Config.hang_timeout)) as watched:
+        resumed = None
+        if given.get("resume") is not None:
+            resumed = checkpoint_search.find_on_root(
+                watched, lambda: checkpoint_search.find_to_go_on(_place(given), say)
+            )
+        config = on_root(watched, lambda: _configure(given, resumed, given.get("ranks") or world.world_size))
+        machine = agree(config, resumed is not None, world, launch.local_rank)
+        quiet = config.quiet or world.rank > 0
+        whereabouts.here()[ACTIVITY] = LOADING
+        whole = load(config.data, watched, launch, _silent if config.quiet or launch.local_rank > 0 else say)
     if resumed and _has_other_rates(config, from_table(resumed[1].config)):
         changed_at = {"length_changed_at": resumed[1].counters["step"]}
         resumed = resumed[0], replace(resumed[1], counters=dict(resumed[1].counters) | changed_at)
-    console = _console(launch)
-    machine = agree(config, resumed is not None, world, launch.local_rank)
-    quiet = config.quiet or world.rank > 0
-    whole = load(config.data, world, launch, _silent if config.quiet or launch.local_rank > 0 else say)
     data = hold_out(whole, config.validation)
 
     def show(total_steps: int, num_epochs: int, steps_done: int) -> Quiet:

@@ -9,7 +9,7 @@ from ddpgd.data.batches import Batches
 from ddpgd.training.counters import Record, finite_or_none
 from ddpgd.training.state import TrainState
 from ddpgd.training.step_result import StepResult
-from ddpgd.training.timing import StepCosts, late_rank, median_us, shares
+from ddpgd.training.timing import StepCosts, late_rank, median_us, shares, slow_rank
 
 
 class Bookkeeping:
@@ -83,6 +83,10 @@ class Bookkeeping:
             kind = "test" if counters.validated_at is None else "validation"
             record |= {f"{kind}_{name}": getattr(counters, f"{kind}_{name}") for name in ("loss_mean", "accuracy")}
         return record
+
+    def slow_rank(self, transport: Transport) -> tuple[int, float] | None:
+        """Finds a rank that is much slower than the others; every rank calls it."""
+        return slow_rank(transport.all_gather_objects(list(self._costs.busy_s)))
 
     def figures(self, transport: Transport) -> Record:
         """The figures of the whole run for its summary; every rank calls it."""

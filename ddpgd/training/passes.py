@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, Protocol
 
+from ddpgd.comm import whereabouts
 from ddpgd.comm.rows import Group
+from ddpgd.comm.whereabouts import COMPUTED, MICRO_BATCH
 from ddpgd.data.batches import Samples
 from ddpgd.kernels.augmentation import Augmentation
 from ddpgd.kernels.device_ops import Array
@@ -32,6 +34,9 @@ class Feed(NamedTuple):
 
     def load(self, network: Network, micro_batches: range, slot: int = 0) -> int:
         """Gathers the samples of some micro-batches into a slot of the network's buffers; returns their number."""
+        here = whereabouts.here()
+        here[MICRO_BATCH] = micro_batches.start
+        here[COMPUTED] += 1
         offset, num_rows = self.rows(micro_batches)
         images, labels = self.samples.images, self.samples.labels
         network.load(images, labels, self.order, self.cursor, offset, num_rows, slot, self.augmentation)

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
+from ddpgd.comm import whereabouts
 from ddpgd.comm.exchange import Exchange
+from ddpgd.comm.whereabouts import ACTIVITY, GRADIENTS, UPDATE
 from ddpgd.kernels.ops import Ops
 
 Work = Callable[[], None]
@@ -62,9 +64,11 @@ class HostReplay:
         self._compute_gradients = ops.capture(compute_gradients) if captures_gradients else compute_gradients
         self._decide_and_update = ops.capture(decide_and_update)
         self._share_params = share_params
+        self._here = whereabouts.here()
 
     def run(self, count: int, stop: bool) -> Cost:
         assert count == 1
+        self._here[ACTIVITY] = GRADIENTS
         exchange, form = self._exchange, self._exchange.form
         bytes_before, between_before, started = exchange.bytes_sent, form.bytes_between, time.perf_counter()
         self._compute_gradients()
@@ -72,6 +76,7 @@ class HostReplay:
         computed = time.perf_counter()
         exchange.combine(self._shape.num_micro_batches, stop, measure_error=self._shape.observe)
         exchanged = time.perf_counter()
+        self._here[ACTIVITY] = UPDATE
         self._decide_and_update()
         updated = time.perf_counter()
         self._share_params()
@@ -98,9 +103,11 @@ class DeviceReplay:
         self._decide_and_update = decide_and_update
         self._share_params = share_params
         self._has_peers = has_peers
+        self._here = whereabouts.here()
         self._wire_bytes = self._between_bytes = 0
 
     def run(self, count: int, stop: bool) -> Cost:  # noqa: ARG002 - the sum has it
+        self._here[ACTIVITY] = GRADIENTS
         self._steps(count)
         exchange_s = None if self._has_peers else 0.0
         return Cost(None, exchange_s, count * self._wire_bytes, count * self._between_bytes)

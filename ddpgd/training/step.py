@@ -10,9 +10,11 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from ddpgd.comm import whereabouts
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.requests import Requests
 from ddpgd.comm.rows import Group, Rows
+from ddpgd.comm.whereabouts import ACTIVITY, INPUT
 from ddpgd.data.batches import Batches, Samples
 from ddpgd.kernels.augmentation import Augmentation
 from ddpgd.kernels.device_ops import Array
@@ -74,6 +76,7 @@ class Step:
         self._most_steps = HISTORY_ROWS if runs_ahead else 1
         self._lookahead = Lookahead(ops, exchange)
         self._replays: dict[StepShape, Replay] = {}
+        self._here = whereabouts.here()
 
     def run(self, step: int, count: int, stop: bool, observe: bool) -> StepResult:
         """Runs one or more steps from `step` (from 0) on, at most `count`. Not finite: not applied, and no step after it.
@@ -86,6 +89,7 @@ class Step:
         if observe:
             self._update_norms.begin()
         started = time.perf_counter()
+        self._here[ACTIVITY] = INPUT
         self._cursor.move_to(step, self._num_decided)
         self.exchange.round, waited_s = step, self.passes.wait_s
         if self._most_steps > 1:

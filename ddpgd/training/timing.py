@@ -3,6 +3,7 @@
 import statistics
 import time
 from array import array
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,12 @@ KEPT = 100_000
 
 LATE_SHARE = 0.2
 """A rank that the others wait for is named from this share of the time on."""
+
+
+SLOW_STEPS = 20
+"""A rank is slow that was slow in so many steps, one after the other."""
+_SLOW = 2.0
+"""A rank is slow that takes more than so many times as long as the median of the others."""
 
 
 class StepCosts:
@@ -36,6 +43,9 @@ class StepCosts:
         self.stage_wait_us = array("d")
         self.wire_bytes = self.between_bytes = 0
         self._last_samples, self._last_s = 0, 0.0
+        self.busy_s: deque[float] = deque(maxlen=SLOW_STEPS)
+        """Seconds of the last steps, and of what came before them, in which this rank did not wait in an exchange."""
+        self._last_end = time.perf_counter()
         self._began = time.perf_counter(), time.thread_time()
 
     def add(self, result: StepResult) -> None:
@@ -45,8 +55,10 @@ class StepCosts:
         self.wire_bytes += result.num_steps * result.wire_bytes
         self.between_bytes += result.num_steps * result.between_bytes
         _keep(self.step_us, result.step_s, result.num_steps)
+        began, self._last_end = self._last_end, time.perf_counter()
         if result.exchange_s is None:
             return
+        self.busy_s.append((self._last_end - began - result.exchange_s) / result.num_steps)
         self.timed_s += result.step_s
         self.compute_s += result.compute_s
         self.update_s += result.step_s - result.compute_s - result.exchange_s
@@ -122,6 +134,23 @@ def late_rank(everybody: Sequence[np.ndarray], run_shares: Sequence[float]) -> d
     if share[rank] < LATE_SHARE:
         return None
     return {"rank": rank, "share": float(share[rank]), "run_share": run_shares[rank], "run_share_most": max(run_shares)}
+
+
+def slow_rank(everybody: Sequence[Sequence[float]]) -> tuple[int, float] | None:
+    """Finds the rank each of whose last `SLOW_STEPS` steps took over twice as long as the median step of the other ranks.
+
+    Args:
+        everybody: `StepCosts.busy_s` of all ranks.
+
+    Returns:
+        The rank, and how many times as long the quickest of them took; None: there is none.
+    """
+    if len(everybody) == 1 or any(len(steps) < SLOW_STEPS for steps in everybody):
+        return None
+    medians, least = [statistics.median(steps) for steps in everybody], [min(steps) for steps in everybody]
+    rank = max(range(len(least)), key=least.__getitem__)
+    others = statistics.median(medians[:rank] + medians[rank + 1 :])
+    return (rank, least[rank] / others) if least[rank] > _SLOW * others > 0 else None
 
 
 def median_us(values: "array[float]") -> float | None:

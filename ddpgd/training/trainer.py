@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from ddpgd.comm import whereabouts
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
+from ddpgd.comm.whereabouts import ACTIVITY, CHECKPOINT, EVALUATION, RECORD, STEP
 from ddpgd.data.batches import Batches
 from ddpgd.errors import Interrupted, NonFiniteError
 from ddpgd.optim.schedules import Plateau
@@ -17,6 +19,7 @@ from ddpgd.training.passes import Passes
 from ddpgd.training.state import TrainState
 from ddpgd.training.step_result import StepResult
 from ddpgd.training.stopping import StopRequest
+from ddpgd.training.timing import SLOW_STEPS
 
 _LOST = 10
 """Skipped updates in a row at the end of a run that make it a failed one."""
@@ -36,6 +39,16 @@ class Observer(Protocol):
 
     def say(self, line: str) -> None:
         """Something that happened."""
+
+
+class Disturbance(Protocol):
+    """Things that happen to this rank on purpose."""
+
+    def next_step(self, step: int) -> int | None:
+        """Returns the first step after `step` at which something happens; None: there is none."""
+
+    def before(self, step: int) -> None:
+        """Does what is due when `step` steps are done."""
 
 
 class Sync(Protocol):
@@ -87,6 +100,7 @@ class Trainer:
         place: str = "",
         validate: Evaluate | None = None,
         lower_lr: Callable[[], None] = lambda: None,
+        faults: Disturbance | None = None,
     ) -> None:
         """
         Args:
@@ -94,11 +108,13 @@ class Trainer:
             validate: On samples that are held out.
             lower_lr: Gives the steps to come the counters' factor on learning rates.
             place: Of the rank in its grid, for what is told of a failure.
+            faults: On purpose.
         """
         self._step = step
         self._test = test
         self._validate = validate
         self._lower_lr = lower_lr
+        self._faults = faults
         self._batches = batches
         self._transport = transport
         self._pace = pace
@@ -113,6 +129,9 @@ class Trainer:
         self._own_figures: Record = {}
         self._saved_at = -1
         self._skipped_in_a_row = 0
+        self._slow_ranks: set[int] = set()
+        self._here = whereabouts.here()
+        self._here[STEP] = self._counters.step
 
     def run(self) -> Record:
         """Trains to the end; returns the figures of the run. Interrupted, NonFiniteError: it ended early, on all ranks."""
@@ -130,12 +149,16 @@ class Trainer:
         counters, pace = self._counters, self._pace
         while counters.step < pace.total_steps and not pace.criteria.met(counters):
             before = counters.step
+            if self._faults:
+                self._faults.before(before)
             count, observe = self._steps_to_next_event()
             result = self._step.run(counters.step, count, bool(self._stop), observe)
             if result.halted:
                 self._not_finite(counters.step + result.num_steps - 1)
             self._skipped_in_a_row = 0 if result.loss_sums else self._skipped_in_a_row + result.num_steps
             self._books.count(result, observe)
+            self._here[STEP] = counters.step
+            self._here[ACTIVITY] = RECORD
             is_due = _crossed_multiple(before, counters.step, pace.evaluate_every)
             is_logged = observe or _crossed_multiple(before, counters.step, pace.log_every)
             is_best = is_due and self._evaluate(is_due)
@@ -169,6 +192,7 @@ class Trainer:
         `is_due`: at an interval. Other evaluations, made because a run ends, lower no learning rate: it may go on.
         """
         state, counters = self._step.state, self._counters
+        self._here[ACTIVITY] = EVALUATION
         is_best = self._validate is not None and counters.see_validation(
             *self._validate(state.params, state.weights), is_due
         )
@@ -178,7 +202,19 @@ class Trainer:
         if is_best or self._validate is None:
             counters.see_test(*self._test(state.params, state.weights))
         self._own_figures = self._step.figures()
+        self._here[ACTIVITY] = RECORD
+        self._look_for_slow_rank()
         return is_best
+
+    def _look_for_slow_rank(self) -> None:
+        """Tells once of each rank that it is slow."""
+        rank, factor = self._books.slow_rank(self._transport) or (-1, 0.0)
+        if rank >= 0 and rank not in self._slow_ranks:
+            self._slow_ranks.add(rank)
+            self._observer.say(
+                f"rank {rank} is slow: each of its last {SLOW_STEPS} steps took at least {int(10 * factor) / 10:g} times as "
+                "long as the others'; `ddpgd doctor` on all ranks looks for reasons"
+            )
 
     def _ended(self) -> str:
         """Returns why the run ended before its last step; empty: it did not."""
@@ -192,12 +228,15 @@ class Trainer:
             events.append(_next(step, pace.checkpoint_every))
         if pace.criteria.loss_fall is not None:
             events.append(_next(step, self._batches.steps_per_epoch))
+        if self._faults and (at := self._faults.next_step(step)):
+            events.append(at)
         count = min(events) - step if step else 1
         logged = step == 0 or step + 1 == pace.total_steps or (step + 1) % pace.log_every == 0
         return max(1, count), logged
 
     def _checkpoint(self) -> None:
         if self._saved_at != self._counters.step:
+            self._here[ACTIVITY] = CHECKPOINT
             self._save()
             self._saved_at = self._counters.step
 

@@ -5,12 +5,13 @@ import pytest
 from mpi4py import MPI
 
 import ddpgd
-from ddpgd.comm.arrivals import Counted
+from ddpgd.comm.counted import Counted
 from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports.mpi_cuda import MpiCuda
 from ddpgd.comm.transports.mpi_host import MpiHost
 from ddpgd.comm.transports.staged import Staged
+from ddpgd.comm.whereabouts import NUM_WORDS
 from ddpgd.kernels.reference.backend import Reference
 from split_laws import COLORINGS, check_split
 
@@ -20,7 +21,7 @@ AROUND = {
     "mpi-host": lambda world: world,
     "mpi-cuda": lambda world: MpiCuda(world, lambda: None),
     "staged": lambda world: Staged(world, Reference()),
-    "counted": lambda world: Counted(world, memoryview(np.zeros(1, np.int64))),
+    "counted": lambda world: Counted(world, memoryview(np.zeros(NUM_WORDS, np.int64))),
 }
 
 

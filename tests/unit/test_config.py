@@ -34,6 +34,8 @@ OTHER: dict[str, tuple[Any, str]] = {
     "until_grad_norm": (0.25, "0.25"),
     "until_loss_fall": (0.01, "0.01"),
     "max_time": (1.5, "1.5"),
+    "hang_timeout": (12.5, "12.5"),
+    "inject": ("hang@0:5", "hang@0:5"),
     "hidden": ((512, 64), "512,64"),
     "activation": ("tanh", "tanh"),
     "init": ("xavier", "xavier"),
@@ -324,6 +326,7 @@ def test_hidden(text: Any, widths: tuple[int, ...]) -> None:
         ({"until_accuracy": 0.0}, "--until-accuracy"),
         ({"until_accuracy": 98.0}, "--until-accuracy"),
         ({"max_time": 0.0}, "--max-time"),
+        ({"hang_timeout": -1.0}, "--hang-timeout"),
         ({"hidden": (0, 5)}, "--hidden 0,5"),
         ({"hidden": (-5,)}, "--hidden -5"),
         ({"log_every": 0}, "--log-every"),
@@ -431,6 +434,8 @@ def test_a_resumed_run_may_be_longer(
     "name",
     [
         "max_time",
+        "hang_timeout",
+        "inject",
         "transport",
         "ranks",
         "backend",
@@ -445,7 +450,7 @@ def test_a_resumed_run_may_be_longer(
 )
 def test_how_a_start_went_is_not_how_the_next_one_goes(name: str) -> None:
     this_start = {"max_time": 5.0, "transport": "threads", "ranks": 4, "backend": "numpy", "replay": "persistent"}
-    saved = resolve(Config(**this_start, shard_optimizer="off", overlap="off"), 4)
+    saved = resolve(Config(**this_start, shard_optimizer="off", overlap="off", hang_timeout=5.0, inject="die@0:1"), 4)
     config = continued(saved, {}, 1)
     validate(config)
     assert getattr(config, name) == OPTIONS[name].default

@@ -51,6 +51,7 @@ NEEDED = {
     "evaluate": ["a"],
     "predict": ["a", "b"],
     "compare": ["a", "b"],
+    "hang": ["a"],
     "plot": ["a"],
     "report": ["a"],
     "sweep": ["a"],

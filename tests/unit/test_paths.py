@@ -13,7 +13,7 @@ from ddpgd.cli.arguments import make_parser, parse
 from ddpgd.config.schema import OPTIONS
 from ddpgd.config.toml_file import read_toml
 
-POSITIONAL = {"evaluate": 1, "predict": 2, "compare": 2, "plot": 1, "runs": 1, "report": 1, "sweep": 1}
+POSITIONAL = {"evaluate": 1, "predict": 2, "compare": 2, "hang": 1, "plot": 1, "runs": 1, "report": 1, "sweep": 1}
 """Number of arguments without a flag that a command needs."""
 
 NAMES_A_PATH = re.compile(r"\b(FILE|FOLDER|DIR|RUN|CKPT|IMAGE)\b|^(a )?(folder|file|host file)\b|\bfrom this .* folder")
@@ -37,7 +37,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_all_paths_are_found() -> None:
     found = {action.dest for _, action in PATHS}
     files = {"out", "hosts", "plot", "animate", "csv", "graph"}
-    assert found == {"config", "data", "run_dir", "resume", "checkpoint", "images", "runs", "folders", "file", *files}
+    assert found == {
+        "config",
+        "data",
+        "run_dir",
+        "resume",
+        "checkpoint",
+        "images",
+        "run",
+        "runs",
+        "folders",
+        "file",
+        *files,
+    }
 
 
 @pytest.mark.parametrize(("command", "action"), PATHS, ids=lambda part: part if isinstance(part, str) else part.dest)

@@ -5,18 +5,19 @@ import threading
 import numpy as np
 import pytest
 
-from ddpgd.comm.arrivals import Counted
+from ddpgd.comm.counted import Counted
 from ddpgd.comm.transport import Alone, Transport
 from ddpgd.comm.transports import threads
 from ddpgd.comm.transports.staged import Staged
 from ddpgd.comm.transports.threads import Threads
+from ddpgd.comm.whereabouts import ENTERED, NUM_WORDS
 from ddpgd.kernels.reference.backend import Reference
 from split_laws import COLORINGS, check_split
 
 AROUND = {
     "threads": lambda world: world,
     "staged": lambda world: Staged(world, Reference()),
-    "counted": lambda world: Counted(world, memoryview(np.zeros(1, np.int64))),
+    "counted": lambda world: Counted(world, memoryview(np.zeros(NUM_WORDS, np.int64))),
 }
 
 
@@ -33,29 +34,29 @@ def test_one_rank_is_its_own_group() -> None:
 
 def test_the_collectives_of_groups_are_counted_with_those_of_the_whole() -> None:
     def work(world: Threads) -> int:
-        words = np.zeros(1, np.int64)
+        words = np.zeros(NUM_WORDS, np.int64)
         whole = Counted(world, memoryview(words))
         group = whole.split(world.rank % 2)
         group.barrier()
         group.duplicate().barrier()
         whole.barrier()
-        return int(words[0])
+        return int(words[ENTERED])
 
-    assert threads.run(3, work) == [8, 8, 8]
+    assert threads.run(3, work) == [10, 10, 10]
 
 
 def test_a_rank_that_waits_in_its_group_is_counted_inside_of_a_collective() -> None:
     waits = threading.Event()
 
     def work(world: Threads) -> None:
-        words = np.zeros(1, np.int64)
+        words = np.zeros(NUM_WORDS, np.int64)
         group = Counted(world, memoryview(words)).split(0)
         if world.rank == 0:
             waits.wait(60)
         else:
-            threading.Timer(0.05, lambda: words[0] % 2 == 1 and waits.set()).start()
+            threading.Timer(0.05, lambda: words[ENTERED] % 2 == 1 and waits.set()).start()
         group.barrier()
-        assert words[0] == 4
+        assert words[ENTERED] == 6
 
     threads.run(2, work)
     assert waits.is_set()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ddpgd.training.step_result import StepResult
-from ddpgd.training.timing import KEPT, StepCosts, late_rank, shares
+from ddpgd.training.timing import KEPT, SLOW_STEPS, StepCosts, late_rank, shares, slow_rank
 
 
 def test_what_others_wait_for_is_no_exchange() -> None:
@@ -84,3 +84,24 @@ def test_steps_whose_exchange_nobody_saw_count_but_have_no_parts() -> None:
     assert list(costs.step_us) == pytest.approx([2.0] * 4 + [10.0])
     assert shares([costs.recent()]) == pytest.approx({"compute": 0.6, "wait": 0.0, "exchange": 0.3, "update": 0.1})
     assert (costs.timed_s, costs.compute_s, costs.update_s) == pytest.approx((10e-6, 6e-6, 1e-6))
+
+
+SECOND = [1.0] * SLOW_STEPS
+
+
+@pytest.mark.parametrize(
+    ("everybody", "found"),
+    [
+        ([SECOND], None),
+        ([SECOND, SECOND], None),
+        ([SECOND, [2.5] * 20], (1, 2.5)),
+        ([[3.0] * 20, SECOND, SECOND, [0.9] * 20], (0, 3.0)),
+        ([SECOND, [2.5] * 19 + [1.9]], None),
+        ([SECOND, [9.0] * 19], None),
+        ([SECOND, [*SECOND[1:], 100.0]], None),
+    ],
+)
+def test_a_rank_is_slow_whose_every_step_takes_twice_the_others_median(
+    everybody: list[list[float]], found: tuple[int, float] | None
+) -> None:
+    assert slow_rank(everybody) == found

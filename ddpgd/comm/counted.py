@@ -1,0 +1,105 @@
+"""Counts each rank's collectives in its whereabouts, so that others see who is behind."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from ddpgd.comm.transport import Array, PointToPoint, T, Transport
+from ddpgd.comm.whereabouts import COLLECTIVE, COLLECTIVES, ENTERED, PEER, RECEIVE, SEND
+
+
+class Counted:
+    """A `Transport` that counts the collectives that this rank enters and leaves, of all duplicates and groups together."""
+
+    def __init__(self, transport: Transport, here: memoryview, members: Sequence[int] = ()) -> None:
+        """
+        Args:
+            transport: Does the work.
+            here: This rank's whereabouts.
+            members: The ranks of the run that are in this group; empty: all.
+        """
+        self.name = transport.name
+        self.rank = transport.rank
+        self.world_size = transport.world_size
+        self.needs_host = transport.needs_host
+        self._transport = transport
+        self._here = here
+        self._members = members or range(transport.world_size)
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._transport.bytes_sent
+
+    def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:
+        self._counted("all-to-all", self._transport.all_to_all)(sends, receives)
+
+    def all_to_all_init(
+        self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]
+    ) -> Callable[[], None]:
+        work = self._counted("all-to-all set-up", self._transport.all_to_all_init)(sends, receives)
+        return self._counted("all-to-all", work)
+
+    def all_gather(self, parts: Sequence[Sequence[Array]]) -> None:
+        self._counted("all-gather", self._transport.all_gather)(parts)
+
+    def all_reduce(self, buffer: Array) -> None:
+        self._counted("all-reduce", self._transport.all_reduce)(buffer)
+
+    def all_gather_objects(self, value: T) -> list[T]:
+        gathered: list[T] = self._counted("agreement", self._transport.all_gather_objects)(value)
+        return gathered
+
+    def barrier(self) -> None:
+        self._counted("barrier", self._transport.barrier)()
+
+    def connect(self, peers: Sequence[int]) -> None:
+        assert isinstance(self._transport, PointToPoint)
+        self._counted("connection", self._transport.connect)(peers)
+
+    def send(self, array: Array, peer: int) -> Callable[[], object]:
+        assert isinstance(self._transport, PointToPoint)
+        return self._message(SEND, peer, self._transport.send(array, peer))
+
+    def receive(self, array: Array, peer: int) -> Callable[[], object]:
+        assert isinstance(self._transport, PointToPoint)
+        return self._message(RECEIVE, peer, self._transport.receive(array, peer))
+
+    def duplicate(self) -> Self:
+        return self._like(self._transport.duplicate(), self._members)
+
+    def split(self, color: int) -> Self:
+        group = self._counted("split", self._transport.split)(color)
+        members = self._counted("agreement", group.all_gather_objects)(self._members[self.rank])
+        return self._like(group, members)
+
+    def _like(self, transport: Transport, members: Sequence[int]) -> Self:
+        """Returns the same of another group of ranks."""
+        return type(self)(transport, self._here, members)
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def abort(self, exit_code: int) -> None:
+        self._transport.abort(exit_code)
+
+    def _counted(self, collective: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        here, number = self._here, COLLECTIVES.index(collective)
+
+        def counted(*arguments: Any) -> Any:
+            here[COLLECTIVE] = number
+            here[ENTERED] += 1
+            result = work(*arguments)
+            here[ENTERED] += 1
+            return result
+
+        return counted
+
+    def _message(self, kind: int, peer: int, wait: Callable[[], object]) -> Callable[[], object]:
+        here, member = self._here, self._members[peer]
+
+        def counted() -> None:
+            here[COLLECTIVE], here[PEER] = kind, member
+            here[ENTERED] += 1
+            wait()
+            here[ENTERED] += 1
+
+        return counted

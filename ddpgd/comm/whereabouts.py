@@ -1,0 +1,52 @@
+"""The whereabouts of ranks: words that each stores as it goes, so that others can say what it does when nothing moves.
+
+A rank stores into the words of its own thread, which nobody reads unless its run is watched:
+
+    >>> from ddpgd.comm import whereabouts
+    >>> here = whereabouts.here()
+    >>> here[whereabouts.ACTIVITY] = whereabouts.GRADIENTS
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+ACTIVITY, STEP, MICRO_BATCH, COMPUTED, ENTERED, COLLECTIVE, PEER = range(7)
+"""Words. MICRO_BATCH: the one that is computed; COMPUTED: how many were; ENTERED: collectives entered plus collectives left,
+odd inside of one; COLLECTIVE: which kind, and PEER: the other rank of a message."""
+NUM_WORDS = 7
+
+SETUP, LOADING, INPUT, GRADIENTS, UPDATE, EVALUATION, CHECKPOINT, RECORD, DONE = range(9)
+"""Values of ACTIVITY."""
+ACTIVITIES = (
+    *("set-up", "loading", "input", "gradients", "update", "evaluation", "checkpoint", "record"),
+    "end of the run",
+)
+
+COLLECTIVES = (
+    *("all-to-all", "all-to-all set-up", "all-gather", "all-reduce", "agreement", "barrier", "connection", "split"),
+    *("message to", "message from"),
+)
+"""Names of the values of COLLECTIVE; of a message, before its peer."""
+SEND, RECEIVE = COLLECTIVES.index("message to"), COLLECTIVES.index("message from")
+
+_own = threading.local()
+
+
+def here() -> memoryview:
+    """Returns the words of this thread's rank, int64 (NUM_WORDS,): whoever stores often keeps them."""
+    words: memoryview | None = getattr(_own, "words", None)
+    if words is None:
+        words = _own.words = memoryview(bytearray(8 * NUM_WORDS)).cast("q")
+    return words
+
+
+@contextmanager
+def stored_in(words: memoryview) -> Iterator[None]:
+    """Makes `words`, int64 (NUM_WORDS,), those of this thread's rank until the block ends."""
+    before = here()
+    _own.words = words
+    try:
+        yield
+    finally:
+        _own.words = before

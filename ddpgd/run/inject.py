@@ -1,0 +1,159 @@
+"""Faults on purpose (`--inject`): what a rank does wrong, and at which step, for tests and for exercises."""
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
+
+from ddpgd.comm.counted import Counted
+from ddpgd.comm.transport import Transport
+from ddpgd.comm.whereabouts import COLLECTIVE, COLLECTIVES, ENTERED
+from ddpgd.errors import InputError, shown
+
+_SLOWER = 3
+"""A slow rank's steps take so many times as long."""
+
+
+class Fault(NamedTuple):
+    """Something that rank `rank` does wrong when `step` steps are done."""
+
+    kind: str
+    rank: int
+    step: int
+
+
+class Injected(Exception):
+    """The failure that `--inject raise` asks for."""
+
+
+def parse(text: str | None, world_size: int) -> list[Fault]:
+    """Returns the faults that a text such as "hang@1:40,die@0:100" names, in order of their steps.
+
+    Raises:
+        InputError: It names none, or a kind or a rank that there is not.
+    """
+    parts = [] if text is None else text.split(",")
+    found = [re.fullmatch(r"([a-z-]+)@(\d{1,9}):(\d{1,15})", part, re.ASCII) for part in parts]
+    faults = [Fault(one[1], int(one[2]), int(one[3])) for one in found if one and one[1] in KINDS]
+    if len(faults) < len(parts):
+        raise InputError(
+            f"--inject {shown(text)}: KIND@RANK:STEP is wanted, or several with commas between them, as in hang@1:40; "
+            f"kinds are {', '.join(KINDS)}"
+        )
+    if absent := [one.rank for one in faults if one.rank >= world_size]:
+        raise InputError(f"--inject {shown(text)}: there is no rank {absent[0]}; ranks are 0 to {world_size - 1}")
+    return sorted(faults, key=lambda fault: fault.step)
+
+
+class Faults:
+    """The faults of one rank.
+
+    Args:
+        faults: Of all ranks.
+        rank: The rank.
+    """
+
+    def __init__(self, faults: Sequence[Fault], rank: int) -> None:
+        self._faults = [one for one in faults if one.rank == rank]
+        self._slow_since = 0.0
+        self.skips = 0
+        """Collectives that the rank will leave out."""
+        self.is_cut = False
+        """True if no message reaches the rank any more."""
+
+    def next_step(self, step: int) -> int | None:
+        """Returns the first step after `step` at which something happens; None: there is none."""
+        return next((one.step for one in self._faults if one.step > step), None)
+
+    def before(self, step: int) -> None:
+        """Does what is due when `step` steps are done."""
+        if self._slow_since:
+            time.sleep((_SLOWER - 1) * (time.perf_counter() - self._slow_since))
+            self._slow_since = time.perf_counter()
+        while self._faults and self._faults[0].step <= step:
+            KINDS[self._faults.pop(0).kind](self)
+
+    def slow(self) -> None:
+        self._slow_since = time.perf_counter()
+
+
+class Disturbed(Counted):
+    """A transport of a rank whose faults may concern its collectives."""
+
+    faults: Faults
+
+    @classmethod
+    def of(cls, faults: Faults) -> "Callable[..., Disturbed]":
+        """Returns what makes such a transport as `Counted` is made."""
+
+        def make(transport: Transport, here: memoryview, members: Sequence[int] = ()) -> Disturbed:
+            made = cls(transport, here, members)
+            made.faults = faults
+            return made
+
+        return make
+
+    def _like(self, transport: Transport, members: Sequence[int]) -> Self:
+        made = super()._like(transport, members)
+        made.faults = self.faults
+        return made
+
+    def _counted(self, collective: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        counted = super()._counted(collective, work)
+
+        def disturbed(*arguments: Any) -> Any:
+            faults = self.faults
+            if faults.is_cut:
+                self._here[COLLECTIVE] = COLLECTIVES.index(collective)
+                self._here[ENTERED] += 1
+                threading.Event().wait()
+            if faults.skips:
+                faults.skips -= 1
+                return None
+            return counted(*arguments)
+
+        return disturbed
+
+
+def _die(_: Faults) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hang(_: Faults) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _sleep(_: Faults) -> None:
+    threading.Event().wait()
+
+
+def _slow(faults: Faults) -> None:
+    faults.slow()
+
+
+def _raise(_: Faults) -> None:
+    raise Injected("--inject raise asked for this")
+
+
+def _skip_collective(faults: Faults) -> None:
+    faults.skips += 1
+
+
+def _drop_link(faults: Faults) -> None:
+    faults.is_cut = True
+
+
+KINDS: dict[str, Callable[[Faults], None]] = {
+    "die": _die,
+    "hang": _hang,
+    "sleep": _sleep,
+    "slow": _slow,
+    "raise": _raise,
+    "skip-collective": _skip_collective,
+    "drop-link": _drop_link,
+}
+"""What happens: the process is killed, or stopped; the thread sleeps for ever, or takes three times as long for each step from
+there on; an error is raised; the next collective is left out; no message comes any more."""

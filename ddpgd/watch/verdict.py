@@ -1,0 +1,77 @@
+"""The verdict: which rank others wait for, in one sentence, from where all of them are."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ddpgd.comm.whereabouts import DONE
+from ddpgd.config.units import enumerated
+from ddpgd.watch.rows import Row
+
+
+def verdict(rows: Sequence[Row], alike: bool) -> str:
+    """Returns what holds up ranks that do not move.
+
+    Args:
+        rows: All ranks that are known of.
+        alike: All ranks enter the same collectives, so that their count tells who is behind; not so in a pipeline, or where
+            ranks share layers.
+    """
+    ill = [row for row in rows if row.state]
+    waiting = [row for row in rows if row.waits and not row.state]
+    if ill:
+        return "; ".join(map(_ill, ill)) + _wait_for(ill, waiting)
+    absent = [row for row in rows if not row.waits and row.activity != DONE]
+    if absent:
+        return "; ".join(_absent(row, waiting) for row in absent) + _wait_for(absent, waiting)
+    if odd := _odd(waiting, lambda row: row.place):
+        return _differ(waiting, odd, lambda row: row.place)
+    behind = _odd(waiting, lambda row: -row.entered) if alike else []
+    if odd := [] if behind else _odd(waiting, lambda row: row.kind):
+        return _differ(waiting, odd, lambda row: f"{row.kind} in {row.place}") if alike else _no_message(waiting)
+    return _no_message([row for row in waiting if row.entered == min(one.entered for one in waiting)])
+
+
+def _odd(rows: Sequence[Row], what: Callable[[Row], Any]) -> list[Row]:
+    """Returns the rows that differ from what most of them have in common; of equal numbers, from what is earlier in the run."""
+    kinds = [what(row) for row in rows]
+    usual = max(rows, key=lambda row: (kinds.count(what(row)), -row.step, -row.activity), default=None)
+    return [row for row in rows if usual and what(row) != what(usual)]
+
+
+def _differ(rows: Sequence[Row], odd: Sequence[Row], what: Callable[[Row], str]) -> str:
+    others = [row for row in rows if row not in odd]
+    which = "; ".join(f"{ranks([row])} is in {what(row)}" for row in odd)
+    return (
+        f"{which}, while {ranks(others)} {'is' if len(others) == 1 else 'are'} in {what(others[0])}: collectives differ"
+    )
+
+
+def _no_message(rows: Sequence[Row]) -> str:
+    hosts = sorted({row.host for row in rows})
+    where = f"the network between {enumerated(hosts)}" if len(hosts) > 1 else f"what joins the processes on {hosts[0]}"
+    are = "is" if len(rows) == 1 else "are"
+    return f"{ranks(rows)} {are} in {rows[0].place}, and no message arrives: look at {where}"
+
+
+def _ill(row: Row) -> str:
+    return f"{ranks([row])} (process {row.pid} on {row.host}) {row.state}, in {row.place}"
+
+
+def _absent(row: Row, waiting: Sequence[Row]) -> str:
+    name = f"{ranks([row])} (process {row.pid} on {row.host})"
+    source = f", {row.source}" if row.source else ""
+    if not waiting:
+        return f"{name} does not move, in {row.place}{source}"
+    places = [other.place for other in waiting]
+    return f"{name} has not entered {max(places, key=places.count)}: it is in {row.place}{source}"
+
+
+def _wait_for(whom: Sequence[Row], waiting: Sequence[Row]) -> str:
+    if not waiting:
+        return ""
+    return f"; {ranks(waiting)} wait{'s' if len(waiting) == 1 else ''} for {'it' if len(whom) == 1 else 'them'}"
+
+
+def ranks(rows: Sequence[Row]) -> str:
+    """Returns "rank 2", or "ranks 0, 1 and 3"."""
+    return f"rank{'s' if len(rows) > 1 else ''} {enumerated([str(row.rank) for row in rows])}"

@@ -1,0 +1,94 @@
+"""Faults on purpose: what a text names, and what a rank then does."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddpgd.comm.transports import threads
+from ddpgd.comm.whereabouts import ENTERED, NUM_WORDS
+from ddpgd.errors import InputError
+from ddpgd.run.inject import KINDS, Disturbed, Fault, Faults, Injected, parse
+from runs import train
+
+
+def test_a_text_names_faults_in_the_order_of_their_steps() -> None:
+    assert parse(None, 4) == []
+    assert parse("die@0:100,hang@1:40", 2) == [Fault("hang", 1, 40), Fault("die", 0, 100)]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hang", "hang@1", "hang@1:", "hang@-1:4", "hang@1:4,", "fall@1:4", "hang@1:4;", "hang@٣:4"]
+)
+def test_another_text_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"KIND@RANK:STEP is wanted.*kinds are die, hang,"):
+        parse(text, 4)
+
+
+def test_a_rank_that_there_is_not_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no rank 2; ranks are 0 to 1"):
+        train(tmp_path / "run", 2, inject="die@2:5")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_fault_comes_once_at_its_step_to_its_rank() -> None:
+    faults = Faults(parse("skip-collective@1:40,raise@1:50,die@0:1", 2), 1)
+    assert faults.next_step(0) == 40
+    assert faults.next_step(40) == 50
+    assert faults.next_step(50) is None
+    faults.before(39)
+    assert faults.skips == 0
+    for _ in range(2):
+        faults.before(41)
+        assert faults.skips == 1
+    with pytest.raises(Injected):
+        faults.before(50)
+
+
+def test_an_error_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(Injected):
+        train(tmp_path / "run", 3, steps=9, inject="raise@1:5")
+
+
+def of_three_ranks(work: Callable[[Disturbed, Faults], object], text: str) -> None:
+    def rank(world: threads.Threads) -> None:
+        faults = Faults(parse(text, 3), world.rank)
+        transport = Disturbed.of(faults)(world, memoryview(np.zeros(NUM_WORDS, np.int64)))
+        faults.before(0)
+        work(transport, faults)
+
+    threads.run(3, rank)
+
+
+def test_a_skipped_collective_is_neither_called_nor_counted() -> None:
+    def work(transport: Disturbed, faults: Faults) -> None:
+        if transport.rank == 1:
+            transport.duplicate().barrier()  # left out: the others do not come
+            assert transport._here[ENTERED] == 0
+            assert faults.skips == 0
+        transport.barrier()
+        assert transport._here[ENTERED] == 2
+
+    of_three_ranks(work, "skip-collective@1:0")
+
+
+def test_a_rank_whose_link_is_cut_waits_in_a_collective() -> None:
+    cut: list[Disturbed] = []
+
+    def work(transport: Disturbed, _: Faults) -> None:
+        if transport.rank == 2:
+            cut.append(transport)
+            threading.Thread(target=transport.barrier, daemon=True).start()
+            while not transport._here[ENTERED]:
+                time.sleep(0.01)
+
+    of_three_ranks(work, "drop-link@2:0")
+    assert cut[0]._here[ENTERED] == 1
+
+
+def test_kinds_are_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "failures.md").read_text()
+    assert all(f"| `{kind}` |" in page for kind in KINDS)

@@ -1,0 +1,106 @@
+"""The verdict names the rank that others wait for; a row's words, and the table of them."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from ddpgd.comm.whereabouts import (
+    COLLECTIVES,
+    DONE,
+    EVALUATION,
+    GRADIENTS,
+    LOADING,
+    RECEIVE,
+    SEND,
+    UPDATE,
+)
+from ddpgd.watch.rows import Row, table
+from ddpgd.watch.verdict import verdict
+
+ALL_TO_ALL, ALL_GATHER, ALL_REDUCE = map(COLLECTIVES.index, ("all-to-all", "all-gather", "all-reduce"))
+
+
+def computing(rank: int, step: int = 40, **given: object) -> Row:
+    return Row(rank, "abc"[rank], 100 + rank, activity=GRADIENTS, step=step, entered=80, **given)  # type: ignore[arg-type]
+
+
+def waiting(rank: int, kind: int = ALL_TO_ALL, entered: int = 81, **given: object) -> Row:
+    settings = {"activity": GRADIENTS, "step": 40} | given
+    return Row(rank, "abc"[rank], 100 + rank, collective=kind, entered=entered, **settings)  # type: ignore[arg-type]
+
+
+CASES: list[tuple[str, Sequence[Row], bool, str]] = [
+    (
+        "absent",
+        [waiting(0), computing(1, source="model/network.py:80", micro_batch=3), waiting(2)],
+        True,
+        "rank 1 (process 101 on b) has not entered the exchange of step 41: it is in the gradients of step 41, "
+        "model/network.py:80; ranks 0 and 2 wait for it",
+    ),
+    (
+        "stopped",
+        [waiting(0), waiting(1, state="is stopped"), waiting(2)],
+        True,
+        "rank 1 (process 101 on b) is stopped, in the exchange of step 41; ranks 0 and 2 wait for it",
+    ),
+    (
+        "evaluates alone",
+        [waiting(0), waiting(1, ALL_REDUCE, activity=EVALUATION), waiting(2)],
+        True,
+        "rank 1 is in the evaluation of step 40, while ranks 0 and 2 are in the exchange of step 41: collectives differ",
+    ),
+    (
+        "a step ahead, of two ranks",
+        [waiting(0, step=41), waiting(1)],
+        True,
+        "rank 0 is in the exchange of step 42, while rank 1 is in the exchange of step 41: collectives differ",
+    ),
+    (
+        "skipped a collective",
+        [waiting(0), waiting(1, ALL_GATHER), waiting(2)],
+        True,
+        "rank 1 is in all-gather in the exchange of step 41, while ranks 0 and 2 are in all-to-all in the exchange of step "
+        "41: collectives differ",
+    ),
+    (
+        "a link is cut",
+        [waiting(0), waiting(1), waiting(2, ALL_GATHER, 82, activity=UPDATE)],
+        True,
+        "ranks 0 and 1 are in the exchange of step 41, and no message arrives: look at the network between a and b",
+    ),
+    (
+        "a stage of a pipeline",
+        [waiting(0, RECEIVE, 90, peer=1), computing(1), waiting(2, SEND, 70, peer=1)],
+        False,
+        "rank 1 (process 101 on b) has not entered the gradients of step 41: it is in the gradients of step 41; "
+        "ranks 0 and 2 wait for it",
+    ),
+    ("one rank", [computing(0)], True, "rank 0 (process 100 on a) does not move, in the gradients of step 41"),
+    (
+        "one is done",
+        [Row(0, "a", 100, activity=DONE, step=50), waiting(1)],
+        True,
+        "rank 1 is in the exchange of step 41, and no message arrives: look at what joins the processes on b",
+    ),
+    (
+        "two are absent",
+        [waiting(0), computing(1), Row(2, "c", 102, activity=LOADING)],
+        True,
+        "rank 1 (process 101 on b) has not entered the exchange of step 41: it is in the gradients of step 41; rank 2 "
+        "(process 102 on c) has not entered the exchange of step 41: it is in the loading of data; rank 0 waits for them",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rows", "alike", "said"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_the_verdict_names_what_holds_ranks_up(rows: Sequence[Row], alike: bool, said: str) -> None:
+    assert verdict(rows, alike) == said
+
+
+def test_a_table_has_a_line_for_each_rank_in_order() -> None:
+    rows = [waiting(1, RECEIVE, 1_234, peer=0), computing(0, micro_batch=3, still_s=31.4, source="model/network.py:80")]
+    assert table(rows) == [
+        "rank  host  process  step  phase                                             for   where",
+        "0     a     100      41    gradients: micro-batch 3                          31 s  model/network.py:80",
+        "1     b     101      41    gradients: message from rank 0, collective 1,234  0 s",
+    ]
