@@ -12,6 +12,7 @@ from ddpgd.comm.counted import Counted
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.whereabouts import COLLECTIVE, COLLECTIVES, ENTERED
 from ddpgd.errors import InputError, shown
+from ddpgd.run.stderr import say
 
 _SLOWER = 3
 """A slow rank's steps take so many times as long."""
@@ -74,7 +75,9 @@ class Faults:
             time.sleep((_SLOWER - 1) * (time.perf_counter() - self._slow_since))
             self._slow_since = time.perf_counter()
         while self._faults and self._faults[0].step <= step:
-            KINDS[self._faults.pop(0).kind](self)
+            fault = self._faults.pop(0)
+            say(f"--inject: {fault.kind} on rank {fault.rank}, after step {step}")
+            KINDS[fault.kind](self)
 
     def slow(self) -> None:
         self._slow_since = time.perf_counter()

@@ -84,7 +84,7 @@ def run_on_ranks(
         rank_of = partial(Run, config, pace, resumed and resumed[1], data, folder, machine, stop)
 
         def work(own: Transport) -> Record:
-            alike = config.tensor * config.pipeline == 1
+            alike = config.pipeline == 1 and config.tensor in (1, world_size)
             faults = Faults(all_faults, own.rank)
             count = Disturbed.of(faults) if all_faults else Counted
             with watching(own, stop, config.hang_timeout, folder.path, alike, count) as watched:

@@ -25,16 +25,19 @@ def verdict(rows: Sequence[Row], alike: bool) -> str:
         return "; ".join(_absent(row, waiting) for row in absent) + _wait_for(absent, waiting)
     if odd := _odd(waiting, lambda row: row.place):
         return _differ(waiting, odd, lambda row: row.place)
-    behind = _odd(waiting, lambda row: -row.entered) if alike else []
-    if odd := [] if behind else _odd(waiting, lambda row: row.kind):
-        return _differ(waiting, odd, lambda row: f"{row.kind} in {row.place}") if alike else _no_message(waiting)
-    return _no_message([row for row in waiting if row.entered == min(one.entered for one in waiting)])
+    if not alike:
+        return _no_message(waiting)
+    counts = [row.entered for row in waiting]
+    # In a collective that all ranks enter, one that has all its messages leaves before the others: by one, not by more.
+    if (odd := _odd(waiting, lambda row: row.kind)) and max(counts) - min(counts) != 1:
+        return _differ(waiting, odd, lambda row: f"{row.kind}, collective {row.entered:,}, of {row.place}")
+    return _no_message([row for row in waiting if row.entered == min(counts)])
 
 
 def _odd(rows: Sequence[Row], what: Callable[[Row], Any]) -> list[Row]:
     """Returns the rows that differ from what most of them have in common; of equal numbers, from what is earlier in the run."""
     kinds = [what(row) for row in rows]
-    usual = max(rows, key=lambda row: (kinds.count(what(row)), -row.step, -row.activity), default=None)
+    usual = max(rows, key=lambda row: (kinds.count(what(row)), -row.step, -row.activity, -row.collective), default=None)
     return [row for row in rows if usual and what(row) != what(usual)]
 
 

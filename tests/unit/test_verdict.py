@@ -59,8 +59,15 @@ CASES: list[tuple[str, Sequence[Row], bool, str]] = [
         "skipped a collective",
         [waiting(0), waiting(1, ALL_GATHER), waiting(2)],
         True,
-        "rank 1 is in all-gather in the exchange of step 41, while ranks 0 and 2 are in all-to-all in the exchange of step "
-        "41: collectives differ",
+        "rank 1 is in all-gather, collective 81, of the exchange of step 41, while ranks 0 and 2 are in all-to-all, "
+        "collective 81, of the exchange of step 41: collectives differ",
+    ),
+    (
+        "skipped a collective, and met others of another kind",
+        [waiting(0, ALL_REDUCE, 83), waiting(1)],
+        True,
+        "rank 0 is in all-reduce, collective 83, of the exchange of step 41, while rank 1 is in all-to-all, collective 81, of "
+        "the exchange of step 41: collectives differ",
     ),
     (
         "a link is cut",
