@@ -29,10 +29,11 @@ from ddpgd.run.inject import KINDS
 from ddpgd.scaling.arguments import positive
 from ddpgd.scaling.conditions import commit
 from ddpgd.scaling.processes import ONE_THREAD, RunFailed
+from ddpgd.training.replicas import ReplicasDiffer
 
 _PROGRAM = Program("soak")
 _STEPS = 120
-_HANGS = ("hang", "sleep", "skip-collective", "drop-link")
+_HANGS = ("hang", "sleep", "stuck-read", "skip-collective", "drop-link")
 _GRACE_S = 2.0
 _LAYOUTS: dict[str, tuple[str, ...]] = {
     "every step": (),
@@ -42,7 +43,19 @@ _LAYOUTS: dict[str, tuple[str, ...]] = {
 }
 _RUN = (
     *("--data", "synthetic", "--hidden", "24,16", "--optimizer", "adam", "--lr", "0.001", "--global-batch", "200"),
-    *("--steps", str(_STEPS), "--log-every", "10", "--evaluate-every", "50", "--checkpoint-every", "10", "--quiet"),
+    *(
+        "--steps",
+        str(_STEPS),
+        "--log-every",
+        "10",
+        "--evaluate-every",
+        "50",
+        "--checkpoint-every",
+        "10",
+        "--shard-optimizer",
+        "off",
+        "--quiet",
+    ),
 )
 
 
@@ -62,9 +75,10 @@ class Trial(NamedTuple):
         draw = Random(f"{seed}/{number}")
         layout = draw.choice(sorted(_LAYOUTS))
         num_ranks = draw.choice((2, 4) if layout in ("tensor", "pipeline") else (2, 3, 4))
-        return cls(
-            number, num_ranks, layout, draw.choice(kinds), draw.randrange(num_ranks), draw.randrange(5, _STEPS - 5)
-        )
+        kind = draw.choice(kinds)
+        if kind == "flip" and layout in ("tensor", "pipeline"):
+            num_ranks = 4  # two of them have no replicas
+        return cls(number, num_ranks, layout, kind, draw.randrange(num_ranks), draw.randrange(5, _STEPS - 5))
 
     def __str__(self) -> str:
         return f"trial {self.number}: {self.kind}@{self.rank}:{self.step} of {self.num_ranks} ranks, {self.layout}"
@@ -95,7 +109,7 @@ def attempt(trial: Trial, timeout_s: float, folder: Path) -> Outcome:
             faults.append(f"told after {told_s:.1f} s")
         if not _names(trial, text):
             faults.append("named another rank")
-    elif code != {"slow": 0, "raise": 1}.get(trial.kind, code or -1):
+    elif code != {"slow": 0, "raise": 1, "flip": ReplicasDiffer.exit_code}.get(trial.kind, code or -1):
         faults.append(f"ended with {code}")
     if trial.kind == "skip-collective":
         return Outcome(trial, told_s, faults)

@@ -55,6 +55,13 @@ class Config(FederatedOptions, MachineOptions, OptimizerOptions, NetworkOptions)
     evaluate_every: int | None = option(None, "run", "steps between evaluations (default: once an epoch)", int)
     checkpoint_every: int | None = option(None, "run", "steps between checkpoints (default: at the end)", int)
     log_every: int = option(100, "run", "steps between records in metrics.jsonl", int)
+    check_every: int | None = option(
+        None,
+        "run",
+        "steps between comparisons of what ranks hold in common; 0: never (default: 100; on GPUs 1000)",
+        int,
+    )
+    heal: bool = option(False, "run", "give a rank that holds other bits than most what those hold, and go on", bool)
     quiet: bool = option(False, "run", "print errors only", bool)
     tensorboard: bool = option(False, "run", "write TensorBoard event files too, to RUN/tensorboard", bool)
 

@@ -17,7 +17,20 @@ from ddpgd.optim.rules import RULES
 from ddpgd.optim.schedules import SCHEDULES
 
 PER_LAUNCH = (
-    *("resume", "max_time", "hang_timeout", "inject", "quiet", "backend", "replay", "share_gpu", "transport", "ranks"),
+    *(
+        "resume",
+        "max_time",
+        "hang_timeout",
+        "inject",
+        "check_every",
+        "heal",
+        "quiet",
+        "backend",
+        "replay",
+        "share_gpu",
+        "transport",
+        "ranks",
+    ),
     *("shard_optimizer", "overlap", "tensor", "pipeline", "pipeline_schedule", "stages"),
 )
 """Options that say how one start goes, not what the run is: a resume begins with their defaults."""
@@ -62,6 +75,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "hang_timeout": (0, math.inf, "at least 0 seconds"),
     "evaluate_every": (1, _HUGE, "at least 1"),
     "checkpoint_every": (1, _HUGE, "at least 1"),
+    "check_every": (0, _HUGE, "at least 0"),
     "log_every": (1, _HUGE, "at least 1"),
     **network.RANGES,
     **optimization.RANGES,

@@ -32,9 +32,10 @@ from ddpgd.run.work import Work, of_steps
 from ddpgd.training.convergence import Criteria
 from ddpgd.training.counters import Counters
 from ddpgd.training.local_sgd import LocalSgd
+from ddpgd.training.protocols import Sync
 from ddpgd.training.state import Held
 from ddpgd.training.step import Step
-from ddpgd.training.trainer import Intervals, Sync
+from ddpgd.training.trainer import Intervals
 
 
 def grid(config: Config, transport: Transport) -> Grid:

@@ -25,7 +25,7 @@ from ddpgd.training import evaluate
 from ddpgd.training.evaluate import Evaluate
 from ddpgd.training.passes import Passes, WholeNetwork
 from ddpgd.training.pipeline import Pipeline
-from ddpgd.training.trainer import Sync
+from ddpgd.training.protocols import Sync
 from ddpgd.training.units import UnitProbe
 
 

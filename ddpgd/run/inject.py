@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
+from ddpgd.comm import whereabouts
 from ddpgd.comm.counted import Counted
 from ddpgd.comm.transport import Transport
-from ddpgd.comm.whereabouts import COLLECTIVE, COLLECTIVES, ENTERED
+from ddpgd.comm.whereabouts import ACTIVITY, COLLECTIVE, COLLECTIVES, ENTERED, INPUT
 from ddpgd.errors import InputError, shown
 from ddpgd.run.stderr import say
 
@@ -64,6 +65,8 @@ class Faults:
         """Collectives that the rank will leave out."""
         self.is_cut = False
         """True if no message reaches the rank any more."""
+        self.flip: Callable[[], str] = lambda: ""
+        """Flips a bit of the rank's params; returns the tensor that it is in."""
 
     def next_step(self, step: int) -> int | None:
         """Returns the first step after `step` at which something happens; None: there is none."""
@@ -133,12 +136,21 @@ def _sleep(_: Faults) -> None:
     threading.Event().wait()
 
 
+def _stuck_read(_: Faults) -> None:
+    whereabouts.here()[ACTIVITY] = INPUT
+    os.read(os.pipe()[0], 1)
+
+
 def _slow(faults: Faults) -> None:
     faults.slow()
 
 
 def _raise(_: Faults) -> None:
     raise Injected("--inject raise asked for this")
+
+
+def _flip(faults: Faults) -> None:
+    say(f"--inject: the bit is in {faults.flip()}")
 
 
 def _skip_collective(faults: Faults) -> None:
@@ -153,10 +165,13 @@ KINDS: dict[str, Callable[[Faults], None]] = {
     "die": _die,
     "hang": _hang,
     "sleep": _sleep,
+    "stuck-read": _stuck_read,
     "slow": _slow,
     "raise": _raise,
+    "flip": _flip,
     "skip-collective": _skip_collective,
     "drop-link": _drop_link,
 }
-"""What happens: the process is killed, or stopped; the thread sleeps for ever, or takes three times as long for each step from
-there on; an error is raised; the next collective is left out; no message comes any more."""
+"""What happens, by name: the process is killed, or stopped; the thread sleeps for ever, reads what never comes, or takes three
+times as long for each step from there on; an error is raised; a bit of the params is flipped; the next collective is left out;
+no message comes any more."""

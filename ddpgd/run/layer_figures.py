@@ -14,8 +14,8 @@ from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.words import BLOCK
 from ddpgd.model.layers import Layer, layer_starts, network_layout
 from ddpgd.training.counters import Record, finite_or_none
+from ddpgd.training.protocols import Sync
 from ddpgd.training.step_result import StepResult
-from ddpgd.training.trainer import Sync
 from ddpgd.training.units import UnitProbe
 from ddpgd.training.update_norms import BlockNorms
 

@@ -1,24 +1,20 @@
-"""A run on one rank: its live objects, what it saves, what it tells; and the ranks that make a run."""
+"""A run on one rank: its live objects, what it saves, what it tells."""
 
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from ddpgd.comm.agreement import on_root
-from ddpgd.comm.counted import Counted
 from ddpgd.comm.launcher import node
 from ddpgd.comm.transport import Transport
-from ddpgd.comm.transports import threads
-from ddpgd.config.schema import Config, from_table, resolve, to_table
-from ddpgd.config.validation import check_same_batch, validate
+from ddpgd.config.schema import Config, to_table
 from ddpgd.data.mnist import Dataset
+from ddpgd.params import Layout
 from ddpgd.run import (
     build,
     build_network,
@@ -26,7 +22,6 @@ from ddpgd.run import (
     checkpoint,
     exchange_form,
     failures,
-    inject,
     report,
     resharding,
 )
@@ -37,62 +32,18 @@ from ddpgd.run.diagnosis_memory import UNKNOWN
 from ddpgd.run.ending import noting_the_end
 from ddpgd.run.folder import RunFolder
 from ddpgd.run.former_layout import VECTOR_FORMAT
-from ddpgd.run.inference import check_same_data
-from ddpgd.run.inject import Disturbed, Faults
+from ddpgd.run.inject import Faults
 from ddpgd.run.layer_figures import LayerFigures
 from ddpgd.run.observers import Giver, Recorder
 from ddpgd.run.progress import Quiet
 from ddpgd.run.records import RecordFile
-from ddpgd.run.stderr import say
 from ddpgd.run.summary import write_summary
 from ddpgd.run.tensorboard import EventFile
 from ddpgd.training.counters import Counters, Record
+from ddpgd.training.protocols import Observer
+from ddpgd.training.replicas import Replicas
 from ddpgd.training.stopping import StopRequest
-from ddpgd.training.trainer import Intervals, Observer, Trainer
-from ddpgd.watch.watchdog import watching
-
-
-def run_on_ranks(
-    config: Config,
-    resumed: tuple[Path, Checkpoint] | None,
-    data: Dataset,
-    world: Transport,
-    machine: Machine,
-    stop: StopRequest,
-    show: Callable[[int, int, int], Quiet],
-) -> Record:
-    """Trains on every rank of `world` (or on --ranks threads); returns the summary, which rank 0 writes as well.
-
-    `show(total_steps, num_epochs, steps_done)` makes what rank 0 shows. Raises what `errors` lists, on all ranks alike.
-    """
-    transport = machine.transport(config, world)
-    world_size = config.ranks or transport.world_size
-    validate(config)
-    config = resolve(config, build_network.grid_shape(config, world_size).data, len(data.train_labels))
-    validate(config)
-    all_faults = inject.parse(config.inject, world_size)
-    counters = Counters(**resumed[1].counters) if resumed else Counters()
-    if resumed:
-        check_same_data(*resumed, data)
-        check_same_batch(from_table(resumed[1].config), config)
-    pace = build.pace(config, data, counters.step)
-    with ExitStack() as held, threadpool_limits(1, user_api="blas"):
-        folder = on_root(world, lambda: RunFolder.open(config, resumed, held, say))
-        config = replace(config, run_dir=str(folder.path))
-        run_dir = {"run_dir": str(folder.path.absolute())}
-        stop.limit(config.max_time)
-        rank_of = partial(Run, config, pace, resumed and resumed[1], data, folder, machine, stop)
-
-        def work(own: Transport) -> Record:
-            alike = config.pipeline == 1 and config.tensor in (1, world_size)
-            faults = Faults(all_faults, own.rank)
-            count = Disturbed.of(faults) if all_faults else Counted
-            with watching(own, stop, config.hang_timeout, folder.path, alike, count) as watched:
-                return rank_of(watched, faults).execute(show)
-
-        if config.transport == "threads":
-            return threads.run(world_size, work)[0] | run_dir
-        return work(transport) | run_dir
+from ddpgd.training.trainer import Intervals, Trainer
 
 
 class Run:
@@ -137,6 +88,7 @@ class Run:
             self._change = resharding.change(saved, config, self._grid.shape)
             resharding.restore(self._ops, transport, self._state, saved.arrays, self._change)
             saved.drop_arrays()
+        faults.flip = self._flip
 
     def execute(self, show: Callable[[int, int, int], Quiet]) -> Record:
         """Trains; on rank 0 shows it, writes its records and its summary."""
@@ -184,16 +136,38 @@ class Run:
             validate=evaluation(data.validation_images, data.validation_labels, probe) if has_validation else None,
             batches=self._step.batches,
             transport=self._transport,
-            pace=self._pace,
+            pace=replace(self._pace, check_every=self._check_every),
             stop=self._stop,
             save=self._save,
             observer=observer,
             layer_figures=self._layer_figures,
             faults=self._faults,
+            replicas=Replicas(self._ops, self._transport, self._state, self._network_layout, self._config.heal),
             skip_non_finite=self._config.non_finite == "skip",
             place=str(self._grid),
             lower_lr=lambda: self._state.lower_lr(self._ops),
         )
+
+    @property
+    def _check_every(self) -> int | None:
+        """Steps between comparisons of what ranks hold in common; a device's vectors take longer to the host than a step."""
+        if self._transport.world_size == 1:
+            return None
+        default = 1000 if self._ops.runs_ahead else 100
+        return default if self._config.check_every is None else self._config.check_every
+
+    @property
+    def _network_layout(self) -> Layout:
+        """The layout of this rank's params."""
+        return self._step.passes.network.layout
+
+    def _flip(self) -> str:
+        """Flips a bit of this rank's params, on purpose; returns the tensor that it is in."""
+        host = np.array(self._ops.to_host(self._state.params))
+        tensor = self._network_layout.tensors[self._state.counters.step % len(self._network_layout.tensors)]
+        host[tensor.start : tensor.start + tensor.size].view(np.uint32)[tensor.size // 2] ^= 1 << 12
+        self._ops.upload(host, self._state.params)
+        return tensor.name
 
     def _initial_params(self, saved: Checkpoint) -> NDArray[np.float32]:
         return resharding.params(self._transport, self._layout, saved.arrays)

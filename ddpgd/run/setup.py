@@ -33,7 +33,7 @@ from ddpgd.run.failures import as_one_line
 from ddpgd.run.folder import check_keeps_later
 from ddpgd.run.loading import load_data
 from ddpgd.run.progress import Bar, Guarded, Lines, Quiet
-from ddpgd.run.run import run_on_ranks
+from ddpgd.run.ranks import run_on_ranks
 from ddpgd.run.stderr import say
 from ddpgd.run.summary import Evaluation
 from ddpgd.training.counters import Record

@@ -2,10 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from ddpgd.comm import whereabouts
-from ddpgd.comm.exchange import Exchange
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.whereabouts import ACTIVITY, CHECKPOINT, EVALUATION, RECORD, STEP
 from ddpgd.data.batches import Batches
@@ -13,10 +11,10 @@ from ddpgd.errors import Interrupted, NonFiniteError
 from ddpgd.optim.schedules import Plateau
 from ddpgd.training.bookkeeping import Bookkeeping
 from ddpgd.training.convergence import Criteria
-from ddpgd.training.counters import Counters, Record
+from ddpgd.training.counters import Record
 from ddpgd.training.evaluate import Evaluate
-from ddpgd.training.passes import Passes
-from ddpgd.training.state import TrainState
+from ddpgd.training.protocols import Disturbance, Observer, Sync
+from ddpgd.training.replicas import Replicas
 from ddpgd.training.step_result import StepResult
 from ddpgd.training.stopping import StopRequest
 from ddpgd.training.timing import SLOW_STEPS
@@ -26,48 +24,6 @@ _LOST = 10
 
 
 _NONE = Criteria()
-
-
-class Observer(Protocol):
-    """Sees what a run tells."""
-
-    def step(self, counters: Counters) -> None:
-        """After one or more steps; must be cheap."""
-
-    def record(self, record: Record) -> None:
-        """After every logged step and evaluation."""
-
-    def say(self, line: str) -> None:
-        """Something that happened."""
-
-
-class Disturbance(Protocol):
-    """Things that happen to this rank on purpose."""
-
-    def next_step(self, step: int) -> int | None:
-        """Returns the first step after `step` at which something happens; None: there is none."""
-
-    def before(self, step: int) -> None:
-        """Does what is due when `step` steps are done."""
-
-
-class Sync(Protocol):
-    """The choice of what ranks combine, and when: `Step` gradients, every step; `LocalSgd` params, after some steps;
-    `Federated` changes of clients, every round."""
-
-    state: TrainState
-    passes: Passes
-    batches: Batches
-    exchange: Exchange
-
-    def run(self, step: int, count: int, stop: bool, observe: bool) -> StepResult:
-        """One or more steps, to a point where ranks are equal: at most `count`, or as many as that takes."""
-
-    def non_finite(self, step: int) -> str:
-        """Names the first gradient of `step` on this rank that is not finite; empty: there is none."""
-
-    def figures(self) -> Record:
-        """Returns figures of its own for the summary, and numbers among them for records; every rank calls it."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +36,7 @@ class Intervals:
     checkpoint_every: int | None
     criteria: Criteria = _NONE
     plateau: Plateau | None = None
+    check_every: int | None = None
 
 
 class Trainer:
@@ -101,6 +58,7 @@ class Trainer:
         validate: Evaluate | None = None,
         lower_lr: Callable[[], None] = lambda: None,
         faults: Disturbance | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         """
         Args:
@@ -109,12 +67,15 @@ class Trainer:
             lower_lr: Gives the steps to come the counters' factor on learning rates.
             place: Of the rank in its grid, for what is told of a failure.
             faults: On purpose.
+            replicas: Compares what ranks hold in common; None: nothing.
         """
         self._step = step
         self._test = test
         self._validate = validate
         self._lower_lr = lower_lr
         self._faults = faults
+        self._replicas = replicas
+        self._checked_at = step.state.counters.step
         self._batches = batches
         self._transport = transport
         self._pace = pace
@@ -159,6 +120,8 @@ class Trainer:
             self._books.count(result, observe)
             self._here[STEP] = counters.step
             self._here[ACTIVITY] = RECORD
+            if pace.check_every and _crossed_multiple(before, counters.step, pace.check_every):
+                self._check_replicas()
             is_due = _crossed_multiple(before, counters.step, pace.evaluate_every)
             is_logged = observe or _crossed_multiple(before, counters.step, pace.log_every)
             is_best = is_due and self._evaluate(is_due)
@@ -216,6 +179,13 @@ class Trainer:
                 "long as the others'; `ddpgd doctor` on all ranks looks for reasons"
             )
 
+    def _check_replicas(self) -> None:
+        """Compares what ranks hold in common, before a checkpoint too: that one is whole."""
+        if self._replicas and self._checked_at != self._counters.step:
+            self._checked_at = self._counters.step
+            if healed := self._replicas.check():
+                self._observer.say(healed)
+
     def _ended(self) -> str:
         """Returns why the run ended before its last step; empty: it did not."""
         return self._pace.criteria.met(self._counters) if self._counters.step < self._pace.total_steps else ""
@@ -226,6 +196,8 @@ class Trainer:
         events = [pace.total_steps - 1, _next(step, pace.log_every) - 1, _next(step, pace.evaluate_every)]
         if pace.checkpoint_every:
             events.append(_next(step, pace.checkpoint_every))
+        if pace.check_every:
+            events.append(_next(step, pace.check_every))
         if pace.criteria.loss_fall is not None:
             events.append(_next(step, self._batches.steps_per_epoch))
         if self._faults and (at := self._faults.next_step(step)):
@@ -236,6 +208,7 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         if self._saved_at != self._counters.step:
+            self._check_replicas()
             self._here[ACTIVITY] = CHECKPOINT
             self._save()
             self._saved_at = self._counters.step

@@ -72,6 +72,12 @@ def of(rank: int, host: str = r"\S+") -> str:
         (2, "hang@1:40", (), rf"{of(1)} is stopped, in the \w+ of step 4[01]; rank 0 waits for it"),
         (3, "hang@0:40", LOCAL, rf"{of(0)} is stopped, in the \w+ of step 4[01]; ranks 1 and 2 wait for it"),
         (4, "sleep@2:40", (), rf"{of(2)} has not entered the exchange of step 41: .*; ranks 0, 1 and 3 wait for it"),
+        (
+            3,
+            "stuck-read@1:40",
+            (),
+            rf"{of(1)} has not entered the exchange of step 41: it is in the input of step 41, ",
+        ),
         (2, "sleep@0:41", LOCAL, rf"{of(0)} has not entered the exchange of step 4\d: .*; rank 1 waits for it"),
         (
             3,

@@ -36,6 +36,8 @@ OTHER: dict[str, tuple[Any, str]] = {
     "max_time": (1.5, "1.5"),
     "hang_timeout": (12.5, "12.5"),
     "inject": ("hang@0:5", "hang@0:5"),
+    "check_every": (50, "50"),
+    "heal": (True, ""),
     "hidden": ((512, 64), "512,64"),
     "activation": ("tanh", "tanh"),
     "init": ("xavier", "xavier"),
@@ -327,6 +329,7 @@ def test_hidden(text: Any, widths: tuple[int, ...]) -> None:
         ({"until_accuracy": 98.0}, "--until-accuracy"),
         ({"max_time": 0.0}, "--max-time"),
         ({"hang_timeout": -1.0}, "--hang-timeout"),
+        ({"check_every": -1}, "--check-every"),
         ({"hidden": (0, 5)}, "--hidden 0,5"),
         ({"hidden": (-5,)}, "--hidden -5"),
         ({"log_every": 0}, "--log-every"),
@@ -436,6 +439,8 @@ def test_a_resumed_run_may_be_longer(
         "max_time",
         "hang_timeout",
         "inject",
+        "check_every",
+        "heal",
         "transport",
         "ranks",
         "backend",
@@ -450,7 +455,18 @@ def test_a_resumed_run_may_be_longer(
 )
 def test_how_a_start_went_is_not_how_the_next_one_goes(name: str) -> None:
     this_start = {"max_time": 5.0, "transport": "threads", "ranks": 4, "backend": "numpy", "replay": "persistent"}
-    saved = resolve(Config(**this_start, shard_optimizer="off", overlap="off", hang_timeout=5.0, inject="die@0:1"), 4)
+    saved = resolve(
+        Config(
+            **this_start,
+            shard_optimizer="off",
+            overlap="off",
+            hang_timeout=5.0,
+            inject="die@0:1",
+            check_every=5,
+            heal=True,
+        ),
+        4,
+    )
     config = continued(saved, {}, 1)
     validate(config)
     assert getattr(config, name) == OPTIONS[name].default

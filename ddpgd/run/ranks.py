@@ -1,0 +1,72 @@
+"""The ranks that make a run: each watched, and with the faults that it is to have."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from ddpgd.comm.agreement import on_root
+from ddpgd.comm.counted import Counted
+from ddpgd.comm.transport import Transport
+from ddpgd.comm.transports import threads
+from ddpgd.config.schema import Config, from_table, resolve
+from ddpgd.config.validation import check_same_batch, validate
+from ddpgd.data.mnist import Dataset
+from ddpgd.run import build, build_network, inject
+from ddpgd.run.checkpoint import Checkpoint
+from ddpgd.run.device import Machine
+from ddpgd.run.folder import RunFolder
+from ddpgd.run.inference import check_same_data
+from ddpgd.run.inject import Disturbed, Faults
+from ddpgd.run.progress import Quiet
+from ddpgd.run.run import Run
+from ddpgd.run.stderr import say
+from ddpgd.training.counters import Counters, Record
+from ddpgd.training.stopping import StopRequest
+from ddpgd.watch.watchdog import watching
+
+
+def run_on_ranks(
+    config: Config,
+    resumed: tuple[Path, Checkpoint] | None,
+    data: Dataset,
+    world: Transport,
+    machine: Machine,
+    stop: StopRequest,
+    show: Callable[[int, int, int], Quiet],
+) -> Record:
+    """Trains on every rank of `world` (or on --ranks threads); returns the summary, which rank 0 writes as well.
+
+    `show(total_steps, num_epochs, steps_done)` makes what rank 0 shows. Raises what `errors` lists, on all ranks alike.
+    """
+    transport = machine.transport(config, world)
+    world_size = config.ranks or transport.world_size
+    validate(config)
+    config = resolve(config, build_network.grid_shape(config, world_size).data, len(data.train_labels))
+    validate(config)
+    all_faults = inject.parse(config.inject, world_size)
+    counters = Counters(**resumed[1].counters) if resumed else Counters()
+    if resumed:
+        check_same_data(*resumed, data)
+        check_same_batch(from_table(resumed[1].config), config)
+    pace = build.pace(config, data, counters.step)
+    with ExitStack() as held, threadpool_limits(1, user_api="blas"):
+        folder = on_root(world, lambda: RunFolder.open(config, resumed, held, say))
+        config = replace(config, run_dir=str(folder.path))
+        run_dir = {"run_dir": str(folder.path.absolute())}
+        stop.limit(config.max_time)
+        rank_of = partial(Run, config, pace, resumed and resumed[1], data, folder, machine, stop)
+
+        def work(own: Transport) -> Record:
+            alike = config.pipeline == 1 and config.tensor in (1, world_size)
+            faults = Faults(all_faults, own.rank)
+            count = Disturbed.of(faults) if all_faults else Counted
+            with watching(own, stop, config.hang_timeout, folder.path, alike, count) as watched:
+                return rank_of(watched, faults).execute(show)
+
+        if config.transport == "threads":
+            return threads.run(world_size, work)[0] | run_dir
+        return work(transport) | run_dir
