@@ -20,7 +20,10 @@ from ddpgd.training.stopping import StopRequest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the process's exit code: 0 done, 2 wrong input, 3 not finite, 4 ranks differ, 5 a hang, 75 interrupted, else 1."""
+    """Runs one command; returns the process's exit code.
+
+    0 done, 2 wrong input, 3 not finite, 4 ranks differ, 5 a hang, 75 interrupted, 1 anything else.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     stop = StopRequest()
     is_mine_to_tell = True
