@@ -11,10 +11,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ACTIVITY, STEP, MICRO_BATCH, COMPUTED, ENTERED, COLLECTIVE, PEER = range(7)
+ACTIVITY, STEP, MICRO_BATCH, COMPUTED, ENTERED, COLLECTIVE, PEER, SAVED = range(8)
 """Words. MICRO_BATCH: the one that is computed; COMPUTED: how many were; ENTERED: collectives entered plus collectives left,
-odd inside of one; COLLECTIVE: which kind, and PEER: the other rank of a message."""
-NUM_WORDS = 7
+odd inside of one; COLLECTIVE: which kind, and PEER: the other rank of a message; SAVED: pieces of checkpoints written."""
+NUM_WORDS = 8
 
 SETUP, LOADING, INPUT, GRADIENTS, UPDATE, EVALUATION, CHECKPOINT, RECORD, DONE = range(9)
 """Values of ACTIVITY."""

@@ -8,7 +8,7 @@ unasked, never removed. `latest` and `best` are for people; no code depends on t
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +52,10 @@ class Checkpoint:
         self.arrays.clear()
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> Path:
+def save(folder: Path, checkpoint: Checkpoint, moved: Callable[[], None] = lambda: None) -> Path:
     """Writes step-N.safetensors into `folder`, points `latest` to it, and removes all but the newest few and their best.
+
+    `moved` is called after each piece that is written.
 
     Raises:
         OSError: it cannot be written; what was there before is still there.
@@ -65,7 +67,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     path, best = path_of(folder, checkpoint.counters["step"]), best_step(checkpoint.counters)
     metadata = {"ddpgd": tables, "sha256": safetensors_file.sha256(arrays, tables)}
     num_bytes = sum(array.nbytes for array in arrays.values())
-    write_atomically(path, safetensors_file.content(arrays, metadata), num_bytes)
+    write_atomically(path, _telling(safetensors_file.content(arrays, metadata), moved), num_bytes)
     _point("latest", path)
     all_kept = newest_first(folder)
     newest, older = all_kept[:KEEP], all_kept[KEEP:]
@@ -76,6 +78,12 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     for old in older:
         old.unlink(missing_ok=True)
     return path
+
+
+def _telling(pieces: Iterable[bytes | memoryview], moved: Callable[[], None]) -> Iterator[bytes | memoryview]:
+    for piece in pieces:
+        yield piece
+        moved()
 
 
 def best_step(counters: Mapping[str, Any]) -> int | None:

@@ -32,7 +32,7 @@ _TAKEN_OVER_AS = {"sent": "owned"}
 def gather(
     backend: Ops, transport: Transport, layout: Layout, state: TrainState, params: NDArray[np.float32]
 ) -> dict[str, NDArray[Any]]:
-    """Returns, on rank 0, all arrays of a checkpoint; every rank calls it.
+    """Returns, on rank 0, copies of all arrays of a checkpoint; every rank calls it.
 
     The vector NAME of the ranks that are R along the data axis is called NAME.R. `params`: the result of `whole_params`.
     """
@@ -47,7 +47,7 @@ def gather(
     if transport.rank > 0:
         return {}
     arrays |= {f"params.{name}": tensor for name, tensor in layout.whole_tensors(params).items()}
-    return arrays | {name: backend.to_host(vector) for name, vector in state.replicated.items()}
+    return arrays | {name: np.array(backend.to_host(vector)) for name, vector in state.replicated.items()}
 
 
 def whole_params(backend: Ops, transport: Transport, state: TrainState) -> NDArray[np.float32]:

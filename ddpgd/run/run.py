@@ -37,6 +37,8 @@ from ddpgd.run.layer_figures import LayerFigures
 from ddpgd.run.observers import Giver, Recorder
 from ddpgd.run.progress import Quiet
 from ddpgd.run.records import RecordFile
+from ddpgd.run.saver import Saver
+from ddpgd.run.stderr import say
 from ddpgd.run.summary import write_summary
 from ddpgd.run.tensorboard import EventFile
 from ddpgd.training.counters import Counters, Record
@@ -88,6 +90,7 @@ class Run:
             self._change = resharding.change(saved, config, self._grid.shape)
             resharding.restore(self._ops, transport, self._state, saved.arrays, self._change)
             saved.drop_arrays()
+        self._saver = Saver(say)
         faults.flip = self._flip
 
     def execute(self, show: Callable[[int, int, int], Quiet]) -> Record:
@@ -98,6 +101,7 @@ class Run:
         self._folder.begin(self._config)
         with ExitStack() as stack:
             stack.enter_context(noting_the_end(self._folder.path))
+            stack.enter_context(closing(self._saver))
             files = [stack.enter_context(closing(file)) for file in self._record_files()]
             shown = stack.enter_context(show(self._pace.total_steps, num_epochs, self._state.counters.step))
             for line in (*self._introduction(), *self._changes()):
@@ -139,6 +143,7 @@ class Run:
             pace=replace(self._pace, check_every=self._check_every),
             stop=self._stop,
             save=self._save,
+            finish_saving=self._finish_saving,
             observer=observer,
             layer_figures=self._layer_figures,
             faults=self._faults,
@@ -177,27 +182,35 @@ class Run:
         return resharding.whole_params(self._ops, self._transport, self._state)
 
     def _save(self) -> None:
-        """Writes a checkpoint. DdpgdError, on all ranks: rank 0 cannot."""
+        """Begins to write a checkpoint."""
         self._state.read_loss_scale(self._ops)
         params = self._whole_params()
         arrays = resharding.gather(self._ops, self._transport, self._layout, self._state, params)
-        on_root(self._transport, lambda: self._write(arrays, self._layout.sha256(params)))
+        if self._transport.rank == 0:
+            saved = Checkpoint(arrays, asdict(self._state.counters), to_table(self._config), self._facts())
+            self._saver.save(self._state.counters.step, partial(self._write, saved, params))
 
-    def _write(self, arrays: dict[str, NDArray[Any]], params_sha256: str) -> None:
-        facts = {
+    def _finish_saving(self) -> None:
+        """Waits until the last checkpoint is written. DdpgdError, on all ranks: it cannot be."""
+        on_root(self._transport, self._saver.finish)
+
+    def _write(self, saved: Checkpoint, params: NDArray[np.float32], moved: Callable[[], None]) -> None:
+        """Writes a checkpoint, in a thread of its own."""
+        facts = dict(saved.facts) | {"params_sha256": self._layout.sha256(params)}
+        with failures.in_one_line():
+            checkpoint.save(self._folder.checkpoints, replace(saved, facts=facts), moved)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
             "version": report.VERSION,
             "backend": self._ops.name,
             "image_shape": list(self._data.image_shape),
             "data_sha256": self._data.sha256,
             "class_names": list(self._data.class_names),
             "world_size": self._transport.world_size,
-            "params_sha256": params_sha256,
             "vector_format": VECTOR_FORMAT,
             "diagnosis": asdict(self._diagnoses.memory),
         }
-        saved = Checkpoint(arrays, asdict(self._state.counters), to_table(self._config), facts)
-        with failures.in_one_line():
-            checkpoint.save(self._folder.checkpoints, saved)
 
     def _hashes(self) -> Record:
         params = self._whole_params()

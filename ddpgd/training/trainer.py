@@ -40,7 +40,7 @@ class Intervals:
 
 
 class Trainer:
-    """Runs steps from where its counters stand. `save()` writes a checkpoint; every rank calls it."""
+    """Runs steps from where its counters stand. `save()` begins to write a checkpoint; every rank calls it."""
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Trainer:
         pace: Intervals,
         stop: StopRequest,
         save: Callable[[], None],
+        finish_saving: Callable[[], None],
         observer: Observer,
         layer_figures: Callable[[StepResult, bool], Record],
         skip_non_finite: bool = False,
@@ -82,6 +83,7 @@ class Trainer:
         self._counters = step.state.counters
         self._stop = stop
         self._save = save
+        self._finish_saving = finish_saving
         self._observer = observer
         self._layer_figures = layer_figures
         self._skip_non_finite = skip_non_finite
@@ -143,6 +145,7 @@ class Trainer:
         if counters.evaluated_at != counters.step:
             self._evaluate(is_due=False)
         self._checkpoint()
+        self._finish_saving()
         if self._skipped_in_a_row >= min(_LOST, pace.total_steps):
             raise NonFiniteError(
                 f"the last {self._skipped_in_a_row} updates were skipped, because their gradients had NaN or infinity: "
@@ -215,6 +218,7 @@ class Trainer:
 
     def _interrupt(self) -> None:
         self._checkpoint()
+        self._finish_saving()
         reasons = filter(None, self._transport.all_gather_objects(self._stop.reason))
         reason = next(reasons, "a rank asked for it")
         raise Interrupted(
