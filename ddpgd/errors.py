@@ -45,6 +45,12 @@ class NonFiniteError(DdpgdError):
     exit_code = 3
 
 
+class ReplicasDiffer(DdpgdError):
+    """Ranks that should hold the same bits do not; the message names rank, step and tensor."""
+
+    exit_code = 4
+
+
 class Interrupted(DdpgdError):
     """A signal or a time limit ended the run after a checkpoint; resuming continues it bit for bit."""
 

@@ -24,12 +24,11 @@ from random import Random
 from typing import Any, NamedTuple
 
 from benchmarks.lib.program import Program, check_tools, make_parser, show
-from ddpgd.errors import HANG_CODE
+from ddpgd.errors import HANG_CODE, ReplicasDiffer
 from ddpgd.run.inject import KINDS
 from ddpgd.scaling.arguments import positive
 from ddpgd.scaling.conditions import commit
 from ddpgd.scaling.processes import ONE_THREAD, RunFailed
-from ddpgd.training.replicas import ReplicasDiffer
 
 _PROGRAM = Program("soak")
 _STEPS = 120

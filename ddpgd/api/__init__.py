@@ -5,7 +5,7 @@ from ddpgd.api.results import load_params, plot, predict, read_history, read_sum
 from ddpgd.api.runs import evaluate, train
 from ddpgd.comm.exchange import Exchange
 from ddpgd.config.schema import Config
-from ddpgd.errors import DdpgdError, InputError, Interrupted, NonFiniteError
+from ddpgd.errors import DdpgdError, InputError, Interrupted, NonFiniteError, ReplicasDiffer
 from ddpgd.kernels.words import Tail as StepStats
 from ddpgd.run.summary import Evaluation, Summary
 
@@ -17,6 +17,7 @@ __all__ = [
     "InputError",
     "Interrupted",
     "NonFiniteError",
+    "ReplicasDiffer",
     "StepStats",
     "Summary",
     "evaluate",

@@ -33,9 +33,11 @@ def train(config: Config) -> Summary:
     Raises:
         InputError: An option, the data or a folder is wrong. On all ranks.
         NonFiniteError: A gradient had NaN or infinity. On all ranks.
+        ReplicasDiffer: Ranks hold different params. On all ranks.
         Interrupted: A signal or `max_time` ended the run after a checkpoint. On all ranks.
 
-        Any other failure of one of several ranks prints its traceback and ends all of them.
+        Any other failure of one of several ranks prints its traceback and ends all of them; so does a run that does not move
+        for `hang_timeout` seconds. A process alone, which may be a notebook, waits unless that is set.
 
     >>> import ddpgd, tempfile
     >>> folder = tempfile.mkdtemp()
@@ -50,7 +52,8 @@ def train(config: Config) -> Summary:
     given = _given(config)
     stop = StopRequest()
     with stop.listening(), _ranks(may_use_gpu=config.backend != "numpy") as (world, launched):
-        return cast(Summary, setup.start_run(given, world, launched, stop))
+        alone = {"hang_timeout": 0.0} if world.world_size == 1 else {}
+        return cast(Summary, setup.start_run(alone | given, world, launched, stop))
 
 
 def evaluate(run: str | os.PathLike[str], data: str | os.PathLike[str] | None = None) -> Evaluation:

@@ -9,17 +9,10 @@ from numpy.typing import NDArray
 
 from ddpgd.comm.transport import Array, Transport
 from ddpgd.config.units import enumerated
-from ddpgd.errors import DdpgdError
+from ddpgd.errors import ReplicasDiffer
 from ddpgd.kernels.ops import Ops
 from ddpgd.params import Layout
 from ddpgd.training.state import TrainState
-
-
-class ReplicasDiffer(DdpgdError):
-    """Ranks that should hold the same bits do not; the message names rank, step and tensor."""
-
-    exit_code = 4
-
 
 Checksums = Mapping[str, int]
 """Checksums by tensor, in order; of a vector without tensors, one."""

@@ -16,7 +16,7 @@ from ddpgd.comm import whereabouts
 from ddpgd.comm.counted import Counted
 from ddpgd.comm.launcher import node
 from ddpgd.comm.transport import Transport
-from ddpgd.comm.whereabouts import ACTIVITY, CHECKPOINT, DONE, ENTERED, LOADING, RECORD, SETUP, STEP
+from ddpgd.comm.whereabouts import ACTIVITY, DONE, ENTERED, GRADIENTS, INPUT, LOADING, SETUP, STEP, UPDATE
 from ddpgd.errors import HANG_CODE
 from ddpgd.training.stopping import StopRequest
 from ddpgd.watch import process
@@ -176,7 +176,7 @@ class Watchdog:
             return
         if self._first_step < 0 and words[ACTIVITY] not in (SETUP, LOADING):
             self._first_step = int(words[STEP])
-        if words[ACTIVITY] in (SETUP, LOADING, CHECKPOINT, RECORD) or words[STEP] == self._first_step:
+        if words[ACTIVITY] not in (INPUT, GRADIENTS, UPDATE) or words[STEP] == self._first_step:
             own["work"] = process.work(*self._board.thread)
 
     def _note_movement(self, now: float) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from ddpgd.training.replicas import Checksums, Difference, ReplicasDiffer, differences
+from ddpgd.errors import ReplicasDiffer
+from ddpgd.training.replicas import Checksums, Difference, differences
 from runs import train
 
 GIVEN: dict[str, Any] = {"steps": 12, "check_every": 3, "shard_optimizer": "off", "optimizer": "adam", "lr": 0.001}
