@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import DDPGD, call_ddpgd, run_ddpgd, under_mpirun
+from conftest import DDPGD, call_ddpgd, run_ddpgd, run_module, under_mpirun
 from processes import ranks_of
 
 from patience import slowness
@@ -152,3 +152,12 @@ def test_a_slow_rank_is_told_once_and_the_run_ends_well(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("rank 1 is slow: each of its last 20 steps took at least") == 1
+
+
+@pytest.mark.deep
+def test_a_soak_of_all_faults_ends_as_wanted() -> None:
+    done = run_module(
+        "tools.soak", "--seed", "11", "--trials", "12", "--kinds", "die,hang,sleep,stuck-read,raise,slow,flip"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("| ") > 12
