@@ -110,7 +110,7 @@ def test_files_that_are_named_are_there(document: str) -> None:
 
 def test_documents_name_only_flags_that_exist() -> None:
     helps = [call_ddpgd(command, "--help").stdout for command in sorted(COMMANDS)]
-    helps.append(call_module("tools.netlab.main", "--help").stdout)
+    helps += [call_module(module, "--help").stdout for module in ("tools.netlab.main", "tools.soak")]
     known = set(re.findall(r"--[a-z-]+", "".join(helps)))
     known |= {"--oversubscribe", "--map-by", "--help", "--mca", "--bind-to", "--quiet"}  # of mpirun
     known |= {"--logdir"}  # of TensorBoard
