@@ -16,8 +16,9 @@ ACTIVITY, STEP, MICRO_BATCH, COMPUTED, ENTERED, COLLECTIVE, PEER, SAVED = range(
 odd inside of one; COLLECTIVE: which kind, and PEER: the other rank of a message; SAVED: pieces of checkpoints written."""
 NUM_WORDS = 8
 
+UNKNOWN = -1
 SETUP, LOADING, INPUT, GRADIENTS, UPDATE, EVALUATION, CHECKPOINT, RECORD, DONE = range(9)
-"""Values of ACTIVITY."""
+"""Values of ACTIVITY. UNKNOWN: of a rank that nobody has asked, or that does not answer."""
 ACTIVITIES = (
     *("set-up", "loading", "input", "gradients", "update", "evaluation", "checkpoint", "record"),
     "end of the run",

@@ -15,6 +15,7 @@ from ddpgd.comm.whereabouts import (
     RECORD,
     SEND,
     SETUP,
+    UNKNOWN,
 )
 
 
@@ -39,7 +40,7 @@ class Row(NamedTuple):
     rank: int
     host: str
     pid: int
-    activity: int = SETUP
+    activity: int = UNKNOWN
     step: int = 0
     micro_batch: int = 0
     collective: int = -1
@@ -56,7 +57,9 @@ class Row(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Names what it is in: "the exchange of step 41", "the evaluation of step 400"."""
+        """Names what it is in: "the exchange of step 41", "the evaluation of step 400"; empty: that is not known."""
+        if self.activity == UNKNOWN:
+            return ""
         if self.activity in (SETUP, LOADING, DONE):
             return f"the {ACTIVITIES[self.activity]}" if self.activity != LOADING else "the loading of data"
         if self.activity in (EVALUATION, CHECKPOINT, RECORD):
@@ -80,12 +83,16 @@ class Row(NamedTuple):
         return f"{name}: micro-batch {self.micro_batch}" if self.activity == GRADIENTS else name
 
 
+def _progress(row: Row) -> tuple[str, str, str]:
+    return (str(row.step + 1), row.phase, f"{row.still_s:.0f} s") if row.place else ("", "", "")
+
+
 def table(rows: Sequence[Row]) -> list[str]:
     """Returns the lines of a table of ranks, in the order of their numbers."""
     heads = ("rank", "host", "process", "step", "phase", "for", "where")
     cells = [
         (
-            *(str(row.rank), row.host, str(row.pid), str(row.step + 1), row.phase, f"{row.still_s:.0f} s"),
+            *(str(row.rank), row.host, str(row.pid), *_progress(row)),
             f"{row.state}{'; ' if row.state and row.source else ''}{row.source}",
         )
         for row in sorted(rows)

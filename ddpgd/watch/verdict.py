@@ -8,13 +8,14 @@ from ddpgd.config.units import enumerated
 from ddpgd.watch.rows import Row
 
 
-def verdict(rows: Sequence[Row], alike: bool) -> str:
+def verdict(rows: Sequence[Row], alike: bool, num_ranks: int = 0) -> str:
     """Returns what holds up ranks that do not move.
 
     Args:
-        rows: All ranks that are known of.
+        rows: The ranks that are known of.
         alike: All ranks enter the same collectives, so that their count tells who is behind; not so in a pipeline, or where
             ranks share layers.
+        num_ranks: The number of all ranks, where it may be larger.
     """
     ill = [row for row in rows if row.state]
     waiting = [row for row in rows if row.waits and not row.state]
@@ -23,6 +24,11 @@ def verdict(rows: Sequence[Row], alike: bool) -> str:
     absent = [row for row in rows if not row.waits and row.activity != DONE]
     if absent:
         return "; ".join(_absent(row, waiting) for row in absent) + _wait_for(absent, waiting)
+    if not waiting:
+        return "all ranks are done"
+    if len(rows) < num_ranks:
+        wait = "waits" if len(waiting) == 1 else "wait"
+        return f"{ranks(waiting)} {wait} in {waiting[0].place} for ranks of other hosts"
     if odd := _odd(waiting, lambda row: row.place):
         return _differ(waiting, odd, lambda row: row.place)
     if not alike:
@@ -57,7 +63,8 @@ def _no_message(rows: Sequence[Row]) -> str:
 
 
 def _ill(row: Row) -> str:
-    return f"{ranks([row])} (process {row.pid} on {row.host}) {row.state}, in {row.place}"
+    place = f", in {row.place}" if row.place else ""
+    return f"{ranks([row])} (process {row.pid} on {row.host}) {row.state}{place}"
 
 
 def _absent(row: Row, waiting: Sequence[Row]) -> str:

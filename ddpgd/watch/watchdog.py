@@ -167,7 +167,7 @@ class Watchdog:
             self._report(now, least_s, still_s, silent)
         elif least_s >= self._next_line:
             self._next_line = 2 * least_s
-            self._write(f"no rank has moved for {least_s:.0f} s: {verdict(board.rows(still_s, silent), self._alike)}")
+            self._write(f"no rank has moved for {least_s:.0f} s: {self._verdict(board.rows(still_s, silent))}")
 
     def _note_work(self, own: np.void) -> None:
         """Counts what this rank reads, writes and computes where it may be long without a word."""
@@ -249,13 +249,16 @@ class Watchdog:
         self._write(f"no rank has moved for {least_s:.0f} s:")
         for line in table(rows):
             self._write(f"  {line}")
-        self._write(verdict(rows, self._alike))
+        self._write(self._verdict(rows))
         if self._stop:
             self._write(f"{self._stop.reason}, and no checkpoint can be written: the run ends without one")
         if self._answers:
             self._write(f"the run ends; the ranks' stacks are in {self._answers.folder}")
         self._ended.set()
         self._end()
+
+    def _verdict(self, rows: list[Row]) -> str:
+        return verdict(rows, self._alike, self._world.world_size)
 
     def _may_be_elsewhere(self, rows: list[Row]) -> bool:
         """Returns whether all ranks of this node wait, perhaps for those of others."""

@@ -89,6 +89,7 @@ CASES: list[tuple[str, Sequence[Row], bool, str]] = [
         True,
         "rank 1 is in the exchange of step 41, and no message arrives: look at what joins the processes on b",
     ),
+    ("all are done", [Row(rank, "a", 1, activity=DONE) for rank in range(2)], True, "all ranks are done"),
     (
         "two are absent",
         [waiting(0), computing(1), Row(2, "c", 102, activity=LOADING)],

@@ -167,6 +167,7 @@ def test_a_node_that_misses_none_of_its_ranks_and_cannot_ask_waits_longer() -> N
     ranks = Ranks(ranks=(4, 5), world_size=6)
     ranks.pass_by(299, (101, 101))
     assert ranks.ends == 0
+    assert ranks.said[0].endswith("ranks 4 and 5 wait in the exchange of step 57 for ranks of other hosts")
     ranks.pass_by(2, (101, 101))
     assert ranks.ends == 1
 
@@ -303,8 +304,7 @@ def test_ddpgd_hang_says_which_ranks_do_not_answer(tmp_path: Path) -> None:
     Answers(tmp_path).open([Row(0, "elsewhere", 1), Row(1, "elsewhere", 2)], True)
     said = command.lines({"run": str(tmp_path)}, patience_s=0.1)
     assert said[3] == (
-        "rank 0 (process 1 on elsewhere) does not answer, in the set-up; rank 1 (process 2 on elsewhere) does not answer, "
-        "in the set-up"
+        "rank 0 (process 1 on elsewhere) does not answer; rank 1 (process 2 on elsewhere) does not answer"
     )
 
 
