@@ -17,10 +17,10 @@ odd inside of one; COLLECTIVE: which kind, and PEER: the other rank of a message
 NUM_WORDS = 8
 
 UNKNOWN = -1
-SETUP, LOADING, INPUT, GRADIENTS, UPDATE, EVALUATION, CHECKPOINT, RECORD, DONE = range(9)
-"""Values of ACTIVITY. UNKNOWN: of a rank that nobody has asked, or that does not answer."""
+SETUP, LOADING, RECORD, EVALUATION, CHECKPOINT, INPUT, GRADIENTS, UPDATE, DONE = range(9)
+"""Values of ACTIVITY, in the order of a run after each step. UNKNOWN: of a rank that does not answer."""
 ACTIVITIES = (
-    *("set-up", "loading", "input", "gradients", "update", "evaluation", "checkpoint", "record"),
+    *("set-up", "loading", "record", "evaluation", "checkpoint", "input", "gradients", "update"),
     "end of the run",
 )
 

@@ -29,15 +29,26 @@ def verdict(rows: Sequence[Row], alike: bool, num_ranks: int = 0) -> str:
     if len(rows) < num_ranks:
         wait = "waits" if len(waiting) == 1 else "wait"
         return f"{ranks(waiting)} {wait} in {waiting[0].place} for ranks of other hosts"
-    if odd := _odd(waiting, lambda row: row.place):
-        return _differ(waiting, odd, lambda row: row.place)
     if not alike:
-        return _no_message(waiting)
+        odd = _odd(waiting, lambda row: row.step)
+        return _differ(waiting, odd, lambda row: row.place) if odd else _no_message(waiting, waiting)
     counts = [row.entered for row in waiting]
-    # In a collective that all ranks enter, one that has all its messages leaves before the others: by one, not by more.
-    if (odd := _odd(waiting, lambda row: row.kind)) and max(counts) - min(counts) != 1:
+    if _skipped(waiting) and (odd := _odd(waiting, lambda row: row.place)):
+        return _differ(waiting, odd, lambda row: row.place)
+    # A rank that has all its messages leaves a collective before others do: it may be ahead, though not by many.
+    is_late = 0 < max(counts) - min(counts) < len(waiting)
+    if (odd := _odd(waiting, lambda row: row.kind)) and not is_late:
         return _differ(waiting, odd, lambda row: f"{row.kind}, collective {row.entered:,}, of {row.place}")
-    return _no_message([row for row in waiting if row.entered == min(counts)])
+    return _no_message([row for row in waiting if row.entered == min(counts)], waiting)
+
+
+def _skipped(rows: Sequence[Row]) -> bool:
+    """Returns whether a rank is further in the run than another, and has not entered more collectives."""
+    return any(
+        (one.step, one.activity) < (other.step, other.activity) and one.entered >= other.entered
+        for one in rows
+        for other in rows
+    )
 
 
 def _odd(rows: Sequence[Row], what: Callable[[Row], Any]) -> list[Row]:
@@ -55,9 +66,10 @@ def _differ(rows: Sequence[Row], odd: Sequence[Row], what: Callable[[Row], str])
     )
 
 
-def _no_message(rows: Sequence[Row]) -> str:
+def _no_message(rows: Sequence[Row], everybody: Sequence[Row]) -> str:
     hosts = sorted({row.host for row in rows})
-    where = f"the network between {enumerated(hosts)}" if len(hosts) > 1 else f"what joins the processes on {hosts[0]}"
+    is_alone = len({row.host for row in everybody}) == 1
+    where = f"what joins the processes on {hosts[0]}" if is_alone else f"the network of {enumerated(hosts)}"
     are = "is" if len(rows) == 1 else "are"
     return f"{ranks(rows)} {are} in {rows[0].place}, and no message arrives: look at {where}"
 

@@ -246,6 +246,8 @@ class Watchdog:
         if any(row.still_s < self._patience_s and not row.state and row.activity != DONE for row in rows):
             self._moved_at[:] = now
             return
+        if next(row.rank for row in rows if row.place) != self._board.ranks[0]:
+            self._pause(2 * _ANSWER_S)  # the first node tells, and ends all
         self._write(f"no rank has moved for {least_s:.0f} s:")
         for line in table(rows):
             self._write(f"  {line}")
@@ -265,7 +267,7 @@ class Watchdog:
         return len(rows) < self._world.world_size and all(row.waits and not row.state for row in rows)
 
     def _everybody(self, answers: Answers, own: list[Row]) -> list[Row]:
-        """Returns the ranks of all nodes."""
+        """Returns the ranks of all nodes. Where several ask at the same time, all answer the last question."""
         listed = answers.ranks()
         if listed is None or len(own) == len(listed[0]):
             return own
@@ -274,6 +276,9 @@ class Watchdog:
             answers.answer(number, own)
             for _ in range(10):
                 self._pause(_ANSWER_S / 10)
+                if number != answers.question():
+                    self._question = number = answers.question()
+                    answers.answer(number, own)
                 if len(answers.given(number)) == len(listed[0]):
                     break
             own = answers.given(number)

@@ -73,7 +73,13 @@ CASES: list[tuple[str, Sequence[Row], bool, str]] = [
         "a link is cut",
         [waiting(0), waiting(1), waiting(2, ALL_GATHER, 82, activity=UPDATE)],
         True,
-        "ranks 0 and 1 are in the exchange of step 41, and no message arrives: look at the network between a and b",
+        "ranks 0 and 1 are in the exchange of step 41, and no message arrives: look at the network of a and b",
+    ),
+    (
+        "a link is cut between the ends of steps",
+        [waiting(0, entered=5820, step=42), waiting(1, entered=5821, step=42), waiting(2, entered=5819, step=41)],
+        True,
+        "rank 2 is in the exchange of step 42, and no message arrives: look at the network of c",
     ),
     (
         "a stage of a pipeline",
