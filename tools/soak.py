@@ -12,6 +12,7 @@ no process may be left; and the run, gone on with from its last checkpoint, must
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -113,7 +114,10 @@ def attempt(trial: Trial, timeout_s: float, folder: Path) -> Outcome:
     if trial.kind == "skip-collective":
         return Outcome(trial, told_s, faults)
     if trial.kind != "slow":
-        _call(trial, folder, *(("--resume",) if list(folder.glob("run/checkpoints/step-*")) else ()))
+        has_checkpoint = any(folder.glob("run/checkpoints/step-*"))
+        if not has_checkpoint:
+            shutil.rmtree(folder / "run")
+        _call(trial, folder, *(("--resume",) if has_checkpoint else ()))
     if _weights(folder) != _undisturbed(trial.num_ranks if trial.layout == "local steps" else 1, trial.layout):
         faults.append("ended with other weights")
     return Outcome(trial, told_s, faults)

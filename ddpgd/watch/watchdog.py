@@ -31,6 +31,8 @@ _STEPS = 10
 """A run is given so many of its own steps, where these take longer than the time-out."""
 _ANSWER_S = 1.0
 """Seconds for which a node waits for the answers of others."""
+_FORWARD_S = 0.3
+"""Seconds that a launcher is given to pass on what was told, before it ends all ranks."""
 _ALONE = 10
 """A node that cannot ask others, and misses none of its own ranks, waits for so many time-outs."""
 _PACKAGE = Path(__file__).parents[1]
@@ -289,6 +291,7 @@ class Watchdog:
         exit_at_once = threading.Timer(5.0, os._exit, (HANG_CODE,))
         exit_at_once.daemon = True
         exit_at_once.start()
+        time.sleep(_FORWARD_S)
         if self._world.world_size == len(self._board.ranks) and len(set(self._board.shown["pid"].tolist())) == 1:
             os._exit(HANG_CODE)
         self._world.abort(HANG_CODE)
