@@ -75,6 +75,8 @@ class Replicas:
         Raises:
             ReplicasDiffer: Ranks differ, and are not healed.
         """
+        if self._transport.world_size == 1:
+            return ""
         copies = self._copies()
         own = [(copy.name, copy.places, self._checksums(copy.vector)) for copy in copies]
         everybody = self._transport.all_gather_objects(own)
