@@ -7,6 +7,8 @@
 # RUN=FOLDER: the run is in that folder, and goes on with its newest whole checkpoint if there is one: for jobs that start again.
 # On several machines: a folder that all of them share, since rank 0 writes it, on whichever machine it is.
 # A run that was killed before its first checkpoint is moved aside.
+# RESTARTS=3, with RUN: a run that a failure ends, such as the loss of a rank, is started again as often. With --elastic, Open MPI
+# lets the other ranks go on when one dies.
 
 # A signal during the set-up: nothing has begun.
 stop_early() {
@@ -69,7 +71,26 @@ choose_run() {
 }
 
 run_ranks() {
-    local live=() own=() code=0 name
+    local code=0 left=${RESTARTS:-0}
+    [[ $left == 0 ]] || check_number RESTARTS "$left"
+    [[ $left == 0 || -n ${RUN:-} ]] || refuse "RESTARTS=$left needs a run to go on with: type RUN=runs/first as well"
+    start_ranks "$@" || code=$?
+    while ((left > 0)) && may_end_better "$code"; do
+        left=$((left - 1))
+        say "the run ended with code $code and is started again; starts left after this one: $left"
+        code=0
+        start_ranks "$@" || code=$?
+    done
+    return "$code"
+}
+
+# Another start ends alike after success, wrong input, or a gradient that is not finite; and nobody wants one after a stop.
+may_end_better() {
+    [[ -z $stopping && $1 != 0 && $1 != 2 && $1 != 3 && $1 != 75 ]]
+}
+
+start_ranks() {
+    local live=() own=() tolerant=() code=0 name
     stopping='' launcher='' asker='' interrupted=yes
     choose_run
     unset DDPGD_TERMINAL
@@ -79,13 +100,16 @@ run_ranks() {
         export DDPGD_TERMINAL
         live=(${MPIRUN_LIVE[@]+"${MPIRUN_LIVE[@]}"})
     fi
+    for name; do
+        [[ $name != --elastic ]] || tolerant=(${MPIRUN_TOLERANT[@]+"${MPIRUN_TOLERANT[@]}"})
+    done
     for name in INT TERM HUP USR1; do
         # shellcheck disable=SC2064
         trap "stop_ranks $name" "$name"
     done
     # Job control gives mpirun a process group of its own, which the terminal's Ctrl-C does not reach.
     set -m
-    "${MPIRUN[@]}" ${live[@]+"${live[@]}"} -n "$1" "$PYTHON" -P -m ddpgd train ${own[@]+"${own[@]}"} "${@:2}" </dev/null &
+    "${MPIRUN[@]}" ${live[@]+"${live[@]}"} ${tolerant[@]+"${tolerant[@]}"} -n "$1" "$PYTHON" -P -m ddpgd train ${own[@]+"${own[@]}"} "${@:2}" </dev/null &
     launcher=$!
     set +m
     trap pause_ranks TSTP

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
 # The MPI launcher: its flags, and a check that its ranks see each other. A part of scripts/setup.sh.
 
-# choose_mpirun PATH: sets MPIRUN, MPIRUN_LIVE and DDPGD_MPIRUN.
+# choose_mpirun PATH: sets MPIRUN, MPIRUN_LIVE, MPIRUN_TOLERANT and DDPGD_MPIRUN.
 choose_mpirun() {
     local launcher=$1
     MPIRUN_VERSION=$("$launcher" --version 2>&1) ||
         refuse "$launcher --version fails: mend that MPI, or type DDPGD_MPI=wheel $PROGRAM"
     MPIRUN=("$launcher")
-    MPIRUN_LIVE=() # read by launch/ranks.sh
+    MPIRUN_LIVE=() MPIRUN_TOLERANT=() # read by launch/ranks.sh
     if [[ $MPIRUN_VERSION == *"Open MPI"* ]]; then
         # Over TCP, messages above the eager limit (64 KB) wait for the receiver's reply behind data of the other direction, and
         # reach about half of a slow link's rate.
@@ -21,6 +21,8 @@ choose_mpirun() {
             export PRTE_MCA_hwloc_default_binding_policy=${PRTE_MCA_hwloc_default_binding_policy-none}
             # shellcheck disable=SC2034
             MPIRUN_LIVE=(--stream-buffering 0) # 5.0 holds back a line until it ends
+            # shellcheck disable=SC2034
+            MPIRUN_TOLERANT=(--with-ft ulfm)
             # A host that has not answered for 40 s ends the run; by default it takes 8 minutes.
             MPIRUN+=(--prtemca oob_tcp_keepalive_time 20 --prtemca oob_tcp_keepalive_intvl 5)
             MPIRUN+=(--prtemca oob_tcp_keepalive_probes 4)

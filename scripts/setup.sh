@@ -11,6 +11,7 @@
 #   PYTHON         the environment's Python; its folder also leads PATH
 #   MPIRUN         array: the launcher with the flags that its vendor needs
 #   MPIRUN_LIVE    array: further flags for a progress bar, which writes parts of lines
+#   MPIRUN_TOLERANT  array: further flags with which ranks go on when one dies
 #   DDPGD_MPIRUN   MPIRUN as one exported string, for tests that launch ranks themselves
 # Environments are in .venvs/1, 2, ..., one for each mpirun; `.venv` is a link to the one last used. None is ever cleared: a
 # job may be running from it. PYTHONPATH and PYTHONHOME are unset, since they may be meant for another Python.

@@ -16,7 +16,7 @@ from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Alone
 from ddpgd.data import synthetic
 from ddpgd.data.mnist import Dataset
-from ddpgd.run import setup
+from ddpgd.run import starting
 from ddpgd.training import evaluate
 from ddpgd.training.stopping import StopRequest
 
@@ -71,7 +71,7 @@ def train(folder: Path, world_size: int = 1, **given: Any) -> Record:
     if "resume" not in given:
         small |= {"global_batch": 50, "micro_batch": 7, "lr": 0.05, "steps": 9, "evaluate_every": 4}
     ranks = {} if world_size == 1 else {"transport": "threads", "ranks": world_size}
-    return setup.start_run(small | ranks | given, Alone(), Launch("", 0, 1, 0), StopRequest())
+    return starting.start_run(small | ranks | given, Alone(), Launch("", 0, 1, 0), StopRequest())
 
 
 def stopping_at(call: int, here: bool = True) -> Callable[[StopRequest], bool]:

@@ -46,14 +46,14 @@ def train(config: Config) -> Summary:
     >>> summary["complete"], summary["steps"], summary["num_params"]
     (True, 20, 12730)
     """
-    from ddpgd.run import setup
+    from ddpgd.run import starting
     from ddpgd.training.stopping import StopRequest
 
     given = _given(config)
     stop = StopRequest()
     with stop.listening(), _ranks(may_use_gpu=config.backend != "numpy") as (world, launched):
         alone = {"hang_timeout": 0.0} if world.world_size == 1 else {}
-        return cast(Summary, setup.start_run(alone | given, world, launched, stop))
+        return cast(Summary, starting.start_run(alone | given, world, launched, stop))
 
 
 def evaluate(run: str | os.PathLike[str], data: str | os.PathLike[str] | None = None) -> Evaluation:

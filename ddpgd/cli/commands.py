@@ -19,7 +19,7 @@ from ddpgd.config.toml_file import read_toml
 from ddpgd.config.validation import validate
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import DdpgdError, InputError, one_line
-from ddpgd.run import checkpoint_search, inference, setup
+from ddpgd.run import checkpoint_search, inference, setup, starting
 from ddpgd.run.loading import load_data
 from ddpgd.run.stderr import say
 from ddpgd.training.stopping import StopRequest
@@ -29,7 +29,7 @@ _SURE = 0.9
 
 
 def _train(parsed: dict[str, Any], world: Transport, launched: Launch, stop: StopRequest) -> None:
-    setup.start_run(parsed["given"], world, launched, stop)
+    starting.start_run(parsed["given"], world, launched, stop)
 
 
 def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:

@@ -10,6 +10,7 @@ from ddpgd.cli import start
 from ddpgd.cli.arguments import parse
 from ddpgd.cli.commands import COMMANDS
 from ddpgd.cli.table import TABLE, Command
+from ddpgd.comm import losses
 from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch, launch
 from ddpgd.comm.transport import Alone, Transport
@@ -20,11 +21,16 @@ from ddpgd.training.stopping import StopRequest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the process's exit code.
+    """Runs one command; returns the process's exit code, or, where ranks have died, leaves with it.
 
     0 done, 2 wrong input, 3 not finite, 4 ranks differ, 5 a hang, 75 interrupted, 1 anything else.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    exit_code = _run(list(sys.argv[1:] if argv is None else argv))
+    losses.leave_if_any(exit_code)
+    return exit_code
+
+
+def _run(arguments: list[str]) -> int:
     stop = StopRequest()
     is_mine_to_tell = True
     try:

@@ -62,6 +62,9 @@ class Config(FederatedOptions, MachineOptions, OptimizerOptions, NetworkOptions)
         int,
     )
     heal: bool = option(False, "run", "give a rank that holds other bits than most what those hold, and go on", bool)
+    elastic: bool = option(
+        False, "run", "go on without ranks that die, from the step before; start with mpirun --with-ft ulfm", bool
+    )
     quiet: bool = option(False, "run", "print errors only", bool)
     tensorboard: bool = option(False, "run", "write TensorBoard event files too, to RUN/tensorboard", bool)
 

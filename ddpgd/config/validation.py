@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ddpgd.comm.wires import WIRES, Kind
-from ddpgd.config import federated, grid, machine, network, optimization
+from ddpgd.config import elastic, federated, grid, machine, network, optimization
 from ddpgd.config.federated import FEDERATED_OPTIONS
 from ddpgd.config.option import ALL
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag, text_of
@@ -24,6 +24,7 @@ PER_LAUNCH = (
         "inject",
         "check_every",
         "heal",
+        "elastic",
         "quiet",
         "backend",
         "replay",
@@ -145,6 +146,7 @@ def validate(config: Config) -> None:
     _validate_exchange(config)
     _raise_first(optimization.refusals(config))
     grid.check(config)
+    _raise_first(elastic.refusals(config))
     if config.error_feedback and wire.kind is Kind.EXACT:
         raise InputError(f"--error-feedback has no effect: --wire {config.wire} loses nothing; type --wire float16")
     if config.scale_lr is not None:

@@ -25,14 +25,14 @@ def codec(wire: str, backend: Ops) -> Codec:
 def is_sharded(config: Config, size: int, world_size: int, on_cpu: bool) -> bool:
     """Returns whether each rank holds and updates a part of the optimizer of `size` elements.
 
-    "auto": where ranks sum segments in any case, on CPUs. On GPUs it is not yet measured.
+    "auto": where ranks sum segments in any case, on CPUs, and do not outlive each other. On GPUs it is not yet measured.
     """
     if config.shard_optimizer != "auto":
         return config.shard_optimizer == "on"
     in_segments = (
         config.reduce == "ordered" and WIRES[config.wire].kind is Kind.EXACT and not traffic.is_one_shot(size, 1, True)
     )
-    return in_segments and config.sync == "every-step" and on_cpu and world_size > 1
+    return in_segments and config.sync == "every-step" and on_cpu and world_size > 1 and not config.elastic
 
 
 def of_gradients(

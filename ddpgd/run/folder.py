@@ -77,6 +77,16 @@ class RunFolder:
         best = checkpoint.best_beside(saved[0], saved[1].counters) if saved else None
         return cls(path, best=(best, saved[1].counters["tested_at"]) if saved and best else None)
 
+    @classmethod
+    def take_over(cls, config: Config, saved: object, held: ExitStack, say: Say) -> Self:  # noqa: ARG003
+        """Returns the folder of a run, locked, for the ranks that are left of it; arguments as for `open`."""
+        path = Path(config.run_dir or "")
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)  # removed, where the run had not begun
+        lock = RunLock(path)
+        lock.inherit(say)
+        held.callback(lock.release)
+        return cls(path)
+
     def begin(self, config: Config) -> None:
         """Makes the folder this run's: config.toml, and of a run that goes on, nothing after its checkpoint.
 

@@ -31,8 +31,12 @@ class Injected(Exception):
     """The failure that `--inject raise` asks for."""
 
 
-def parse(text: str | None, world_size: int) -> list[Fault]:
+def parse(text: str | None, world_size: int | None) -> list[Fault]:
     """Returns the faults that a text such as "hang@1:40,die@0:100" names, in order of their steps.
+
+    Args:
+        text: The text; None: no faults.
+        world_size: Number of ranks; None: it was larger once.
 
     Raises:
         InputError: It names none, or a kind or a rank that there is not.
@@ -45,7 +49,7 @@ def parse(text: str | None, world_size: int) -> list[Fault]:
             f"--inject {shown(text)}: KIND@RANK:STEP is wanted, or several with commas between them, as in hang@1:40; "
             f"kinds are {', '.join(KINDS)}"
         )
-    if absent := [one.rank for one in faults if one.rank >= world_size]:
+    if world_size and (absent := [one.rank for one in faults if one.rank >= world_size]):
         raise InputError(f"--inject {shown(text)}: there is no rank {absent[0]}; ranks are 0 to {world_size - 1}")
     return sorted(faults, key=lambda fault: fault.step)
 

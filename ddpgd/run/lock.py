@@ -60,6 +60,11 @@ class RunLock:
                 self._remove(seen)
         threading.Thread(target=self._renew, args=(say,), daemon=True, name="run lock").start()
 
+    def inherit(self, say: Callable[[str], None]) -> None:
+        """Takes the lock from an owner that is known to be dead, or to have let it go. OSError: it cannot be written."""
+        self._path.unlink(missing_ok=True)
+        self.acquire(say)
+
     def release(self) -> None:
         """Gives the lock back, if it is still this object's."""
         self._ended.set()

@@ -24,6 +24,7 @@ from ddpgd.run.inject import Disturbed, Faults
 from ddpgd.run.progress import Quiet
 from ddpgd.run.run import Run
 from ddpgd.run.stderr import say
+from ddpgd.run.survival import Survival
 from ddpgd.training.counters import Counters, Record
 from ddpgd.training.stopping import StopRequest
 from ddpgd.watch.watchdog import watching
@@ -37,35 +38,43 @@ def run_on_ranks(
     machine: Machine,
     stop: StopRequest,
     show: Callable[[int, int, int], Quiet],
+    survival: Survival | None = None,
+    survived: Checkpoint | None = None,
 ) -> Record:
     """Trains on every rank of `world` (or on --ranks threads); returns the summary, which rank 0 writes as well.
 
-    `show(total_steps, num_epochs, steps_done)` makes what rank 0 shows. Raises what `errors` lists, on all ranks alike.
+    `show(total_steps, num_epochs, steps_done)` makes what rank 0 shows. `survived`: what the ranks that are left
+    of a run go on from, and `survival` what this one knows of it. Raises what `errors` lists, on all ranks alike.
     """
     transport = machine.transport(config, world)
     world_size = config.ranks or transport.world_size
     validate(config)
     config = resolve(config, build_network.grid_shape(config, world_size).data, len(data.train_labels))
     validate(config)
-    all_faults = inject.parse(config.inject, world_size)
-    counters = Counters(**resumed[1].counters) if resumed else Counters()
+    all_faults = inject.parse(config.inject, world_size if survived is None else None)
+    saved = survived or (resumed and resumed[1])
+    counters = Counters(**saved.counters) if saved else Counters()
     if resumed:
         check_same_data(*resumed, data)
         check_same_batch(from_table(resumed[1].config), config)
     pace = build.pace(config, data, counters.step)
     with ExitStack() as held, threadpool_limits(1, user_api="blas"):
-        folder = on_root(world, lambda: RunFolder.open(config, resumed, held, say))
+        open_folder = RunFolder.open if survived is None else RunFolder.take_over
+        folder = on_root(world, lambda: open_folder(config, resumed, held, say))
         config = replace(config, run_dir=str(folder.path))
         run_dir = {"run_dir": str(folder.path.absolute())}
-        stop.limit(config.max_time)
-        rank_of = partial(Run, config, pace, resumed and resumed[1], data, folder, machine, stop)
+        if survived is None:
+            stop.limit(config.max_time)
+        rank_of = partial(Run, config, pace, saved, data, folder, machine, stop)
 
         def work(own: Transport) -> Record:
             alike = config.pipeline == 1 and config.tensor in (1, world_size)
             faults = Faults(all_faults, own.rank)
+            if survival:
+                faults = survival.faults = survival.faults or faults
             count = Disturbed.of(faults) if all_faults else Counted
             with watching(own, stop, config.hang_timeout, folder.path, alike, count) as watched:
-                return rank_of(watched, faults).execute(show)
+                return rank_of(watched, faults, survival).execute(show)
 
         if config.transport == "threads":
             return threads.run(world_size, work)[0] | run_dir

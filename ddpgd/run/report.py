@@ -94,6 +94,7 @@ def summary(
     config: Config,
     figures: Record,
     world_size: int,
+    lost_ranks: list[int],
     num_nodes: int,
     transport: str,
     transport_choice: str,
@@ -112,6 +113,7 @@ def summary(
         "complete": True,
         "warnings": warnings,
         "world_size": world_size,
+        "lost_ranks": lost_ranks,
         "num_nodes": num_nodes,
         "shards": config.shards,
         "tensor": config.tensor,
@@ -166,8 +168,9 @@ def warnings(config: Config, figures: Record, last_loss: float | None, test_labe
 def conclusion(summary: Record, folder: str) -> list[str]:
     """Returns the last lines of a run: result, cost, and the estimated time of one rank (all computing, one update a step)."""
     cost = f"{summary['train_s']:.1f} s of training on {plural(summary['world_size'], 'rank')}"
+    since = f"rank {summary['lost_ranks'][-1]} died" if summary["lost_ranks"] else "the resume"
     if summary["train_s_since_start"] < summary["train_s"]:
-        cost += f", {summary['train_s_since_start']:.1f} s of it since the resume"
+        cost += f", {summary['train_s_since_start']:.1f} s of it since {since}"
     num_cores = summary["num_nodes"] * (os.cpu_count() or 1)
     if summary["backend"] == "numpy" and summary["world_size"] > num_cores:
         cost += f", which share {plural(num_cores, 'core')}"

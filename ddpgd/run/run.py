@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import node
-from ddpgd.comm.transport import Transport
+from ddpgd.comm.transport import Alone, Transport
 from ddpgd.config.schema import Config, to_table
 from ddpgd.data.mnist import Dataset
 from ddpgd.params import Layout
@@ -40,6 +40,7 @@ from ddpgd.run.records import RecordFile
 from ddpgd.run.saver import Saver
 from ddpgd.run.stderr import say
 from ddpgd.run.summary import write_summary
+from ddpgd.run.survival import Survival
 from ddpgd.run.tensorboard import EventFile
 from ddpgd.training.counters import Counters, Record
 from ddpgd.training.protocols import Observer
@@ -62,6 +63,7 @@ class Run:
         stop: StopRequest,
         transport: Transport,
         faults: Faults,
+        survival: Survival | None = None,
     ) -> None:
         self._config = config
         self._pace = pace
@@ -90,6 +92,9 @@ class Run:
             self._change = resharding.change(saved, config, self._grid.shape)
             resharding.restore(self._ops, transport, self._state, saved.arrays, self._change)
             saved.drop_arrays()
+        self._survival = survival
+        if survival:
+            survival.follow(self._copy)
         self._saver = Saver(say)
         faults.flip = self._flip
 
@@ -118,7 +123,7 @@ class Run:
 
     def _changes(self) -> list[str]:
         """In what a run that goes on differs from the one before."""
-        if self._saved is None:
+        if self._saved is None or (self._survival and self._survival.lost):
             return []
         lines = resharding.describe(self._state, self._change)
         if self._saved.facts.get("backend") not in (None, self._ops.name):
@@ -148,6 +153,7 @@ class Run:
             layer_figures=self._layer_figures,
             faults=self._faults,
             replicas=Replicas(self._ops, self._transport, self._state, self._network_layout, self._config.heal),
+            keeper=self._survival if self._transport.world_size > 1 else None,
             skip_non_finite=self._config.non_finite == "skip",
             place=str(self._grid),
             lower_lr=lambda: self._state.lower_lr(self._ops),
@@ -183,12 +189,20 @@ class Run:
 
     def _save(self) -> None:
         """Begins to write a checkpoint."""
-        self._state.read_loss_scale(self._ops)
-        params = self._whole_params()
-        arrays = resharding.gather(self._ops, self._transport, self._layout, self._state, params)
+        saved, params = self._gathered(self._transport)
         if self._transport.rank == 0:
-            saved = Checkpoint(arrays, asdict(self._state.counters), to_table(self._config), self._facts())
             self._saver.save(self._state.counters.step, partial(self._write, saved, params))
+
+    def _copy(self) -> Checkpoint:
+        """Returns a copy of all that this rank holds: the whole, where nothing is divided among ranks."""
+        return self._gathered(Alone())[0]
+
+    def _gathered(self, transport: Transport) -> tuple[Checkpoint, NDArray[np.float32]]:
+        """Returns, on rank 0 of `transport`, a checkpoint and the params of the whole network; every rank of it calls it."""
+        self._state.read_loss_scale(self._ops)
+        params = resharding.whole_params(self._ops, transport, self._state)
+        arrays = resharding.gather(self._ops, transport, self._layout, self._state, params)
+        return Checkpoint(arrays, asdict(self._state.counters), to_table(self._config), self._facts()), params
 
     def _finish_saving(self) -> None:
         """Waits until the last checkpoint is written. DdpgdError, on all ranks: it cannot be."""
@@ -217,6 +231,8 @@ class Run:
         return {"params_hash": self._layout.sha256(params)[:16], "layer_hashes": self._layout.hashes(params)}
 
     def _introduction(self) -> list[str]:
+        if self._survival and self._survival.lost:
+            return []
         config = self._config
         why = f" (auto: {self._why_transport})" if self._why_transport else ""
         return report.introduction(
@@ -242,6 +258,7 @@ class Run:
             config,
             figures,
             world_size=self._transport.world_size,
+            lost_ranks=self._survival.lost if self._survival else [],
             num_nodes=self._machine.num_nodes,
             transport=self._reachable.name,
             transport_choice=self._why_transport,

@@ -39,6 +39,7 @@ class Summary(TypedDict):
         run_dir: Absolute path of the run folder; not in summary.json, which lies in it.
         warnings: Sentences on what a user should know, such as that the run diverged; usually empty.
         world_size: Number of ranks.
+        lost_ranks: Ranks that died while others went on, in order, as the launcher numbered them; empty in earlier versions.
         num_nodes: Number of machines that have ranks.
         shards: Parts in which each layer's width is computed.
         tensor: Number of ranks that share each layer.
@@ -104,6 +105,7 @@ class Summary(TypedDict):
     run_dir: str
     warnings: list[str]
     world_size: int
+    lost_ranks: list[int]
     num_nodes: int
     shards: int
     tensor: int
@@ -212,6 +214,7 @@ def _checked(table: Any, run_dir: str) -> Summary:
         "warnings": [],
         "train_s_since_start": table.get("train_s"),
         "late_rank": None,
+        "lost_ranks": [],
         "optimizer_bytes": None,
         "length_changed_at": None,
         "transport_choice": "",

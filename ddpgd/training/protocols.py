@@ -33,6 +33,16 @@ class Disturbance(Protocol):
         """Does what is due when `step` steps are done."""
 
 
+class Keeper(Protocol):
+    """Keeps what a run goes on from when ranks die: the last step that is complete."""
+
+    def keep(self) -> None:
+        """Copies the state, before a step after which ranks meet once more."""
+
+    def complete(self) -> None:
+        """All ranks have come to the end of that step."""
+
+
 class Sync(Protocol):
     """The choice of what ranks combine, and when: `Step` gradients, every step; `LocalSgd` params, after some steps;
     `Federated` changes of clients, every round."""

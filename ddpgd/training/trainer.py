@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ddpgd.comm import whereabouts
 from ddpgd.comm.transport import Transport
-from ddpgd.comm.whereabouts import ACTIVITY, CHECKPOINT, EVALUATION, RECORD, STEP
+from ddpgd.comm.whereabouts import ACTIVITY, CHECKPOINT, EVALUATION, INPUT, RECORD, STEP
 from ddpgd.data.batches import Batches
 from ddpgd.errors import Interrupted, NonFiniteError
 from ddpgd.optim.schedules import Plateau
@@ -13,7 +13,7 @@ from ddpgd.training.bookkeeping import Bookkeeping
 from ddpgd.training.convergence import Criteria
 from ddpgd.training.counters import Record
 from ddpgd.training.evaluate import Evaluate
-from ddpgd.training.protocols import Disturbance, Observer, Sync
+from ddpgd.training.protocols import Disturbance, Keeper, Observer, Sync
 from ddpgd.training.replicas import Replicas
 from ddpgd.training.step_result import StepResult
 from ddpgd.training.stopping import StopRequest
@@ -60,6 +60,7 @@ class Trainer:
         lower_lr: Callable[[], None] = lambda: None,
         faults: Disturbance | None = None,
         replicas: Replicas | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         """
         Args:
@@ -69,6 +70,7 @@ class Trainer:
             place: Of the rank in its grid, for what is told of a failure.
             faults: On purpose.
             replicas: Compares what ranks hold in common; None: nothing.
+            keeper: Keeps what a run goes on from when ranks die; None: it ends.
         """
         self._step = step
         self._test = test
@@ -76,6 +78,7 @@ class Trainer:
         self._lower_lr = lower_lr
         self._faults = faults
         self._replicas = replicas
+        self._keeper = keeper
         self._checked_at = step.state.counters.step
         self._batches = batches
         self._transport = transport
@@ -112,8 +115,12 @@ class Trainer:
         counters, pace = self._counters, self._pace
         while counters.step < pace.total_steps and not pace.criteria.met(counters):
             before = counters.step
+            self._here[ACTIVITY] = INPUT
             if self._faults:
                 self._faults.before(before)
+            keeper = self._keeper if self._ranks_meet_after(before + 1) else None
+            if keeper:
+                keeper.keep()
             count, observe = self._steps_to_next_event()
             result = self._step.run(counters.step, count, bool(self._stop), observe)
             if result.halted:
@@ -142,6 +149,9 @@ class Trainer:
                 self._checkpoint()
             if result.stop and not ends:
                 self._interrupt()
+            if keeper:
+                self._transport.barrier()
+                keeper.complete()
         if counters.evaluated_at != counters.step:
             self._evaluate(is_due=False)
         self._checkpoint()
@@ -208,6 +218,13 @@ class Trainer:
         count = min(events) - step if step else 1
         logged = step == 0 or step + 1 == pace.total_steps or (step + 1) % pace.log_every == 0
         return max(1, count), logged
+
+    def _ranks_meet_after(self, step: int) -> bool:
+        """Returns whether a step, run alone, ends with more than its update: with what ranks do together."""
+        pace = self._pace
+        intervals = pace.log_every, pace.evaluate_every, pace.checkpoint_every, pace.check_every
+        ends = step == pace.total_steps or step % self._batches.steps_per_epoch == 0
+        return ends or step == 1 or any(every and step % every == 0 for every in intervals)
 
     def _checkpoint(self) -> None:
         if self._saved_at != self._counters.step:

@@ -25,7 +25,7 @@ from ddpgd.comm.transports import nccl
 from ddpgd.comm.transports.mpi_host import MpiHost
 from ddpgd.errors import DdpgdError
 from ddpgd.kernels.cuda.backend import Cuda
-from ddpgd.run import setup
+from ddpgd.run import setup, starting
 from ddpgd.training.lookahead import Lookahead
 from ddpgd.training.step import Step
 from ddpgd.training.stopping import StopRequest
@@ -114,7 +114,7 @@ def report(folder: Path, given: dict[str, Any], world: Transport) -> dict[str, A
     stop = Asked(times if world.rank == stop_rank else -1)
     try:
         with faulty(given.pop("one_stream", False), given.pop("untried", False)):
-            ended = setup.start_run(small | everywhere | given, world, launch(os.environ), stop)
+            ended = starting.start_run(small | everywhere | given, world, launch(os.environ), stop)
     except DdpgdError as error:
         ended = {"error": type(error).__name__, "line": str(error)}
     finally:

@@ -22,7 +22,7 @@ from ddpgd.comm.transport import Alone, Transport
 from ddpgd.comm.transports.mpi_host import MpiHost
 from ddpgd.data import synthetic
 from ddpgd.data.mnist import Dataset
-from ddpgd.run import setup
+from ddpgd.run import starting
 from ddpgd.training.stopping import StopRequest
 
 WORLD = MPI.COMM_WORLD
@@ -73,7 +73,7 @@ def train(comm: MPI.Intracomm) -> Callable[..., dict[str, Any]]:
             small |= {"global_batch": 50, "micro_batch": 7, "lr": 0.05, "steps": 9, "evaluate_every": 4}
 
         def on(world: Transport) -> dict[str, Any]:
-            return setup.start_run(
+            return starting.start_run(
                 small | given, world, Launch("Open MPI", world.rank, world.world_size, world.rank), StopRequest()
             )
 

@@ -99,7 +99,14 @@ def test_the_last_lines_tell_the_time_since_a_resume_and_count_in_words() -> Non
         "step_us_median": 5.0,
         "warnings": [],
     }
-    summary |= {"exchange_us_median": 0.0, "wire_bytes_per_step": 0, "late_rank": None, "ended": "", "best_step": None}
+    summary |= {
+        "exchange_us_median": 0.0,
+        "wire_bytes_per_step": 0,
+        "late_rank": None,
+        "lost_ranks": [],
+        "ended": "",
+        "best_step": None,
+    }
     summary["noise_scale"] = None
     lines = report.conclusion(summary, "runs/any")
     assert lines[1].startswith("3.2 s of training on 1 rank, 2.8 s of it since the resume: 1 step of 5 us")

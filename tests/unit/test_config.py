@@ -38,6 +38,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "inject": ("hang@0:5", "hang@0:5"),
     "check_every": (50, "50"),
     "heal": (True, ""),
+    "elastic": (True, ""),
     "hidden": ((512, 64), "512,64"),
     "activation": ("tanh", "tanh"),
     "init": ("xavier", "xavier"),
@@ -441,6 +442,7 @@ def test_a_resumed_run_may_be_longer(
         "inject",
         "check_every",
         "heal",
+        "elastic",
         "transport",
         "ranks",
         "backend",
@@ -464,6 +466,7 @@ def test_how_a_start_went_is_not_how_the_next_one_goes(name: str) -> None:
             inject="die@0:1",
             check_every=5,
             heal=True,
+            elastic=True,
         ),
         4,
     )

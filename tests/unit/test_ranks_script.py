@@ -22,7 +22,7 @@ echo "began $*" >>"$LOG"
 for ((i = 0; i < 3000; i++)); do sleep 0.02; done
 """
 RUN_RANKS = """
-MPIRUN=(mpirun) MPIRUN_LIVE=() PYTHON=python3
+MPIRUN=(mpirun) MPIRUN_LIVE=() MPIRUN_TOLERANT=(--with-ft ulfm) PYTHON=python3
 source scripts/setup.sh
 source launch/ranks.sh
 run_ranks 2 --lr 0.1
@@ -172,3 +172,43 @@ def test_a_terminal_elsewhere_is_not_the_ranks_terminal(checkout: Checkout) -> N
     checkout.more["DDPGD_TERMINAL"] = "80"
     assert checkout.run(RUN_RANKS).returncode == 0
     assert "terminal none" in checkout.log()
+
+
+def test_ranks_that_may_die_are_started_so(checkout: Checkout) -> None:
+    checkout.stand_in("mpirun", '#!/bin/sh\necho "began $*" >>"$LOG"\n')
+    assert checkout.run(RUN_RANKS.replace("--lr 0.1", "--elastic")).returncode == 0
+    assert "began --with-ft ulfm -n 2 python3 -P -m ddpgd train --elastic" in checkout.log()
+
+
+@pytest.mark.parametrize(("code", "num_starts"), [(0, 1), (1, 3), (2, 1), (3, 1), (4, 3), (5, 3), (75, 1), (137, 3)])
+def test_a_run_that_failed_is_started_again(checkout: Checkout, code: int, num_starts: int) -> None:
+    checkout.stand_in("mpirun", f'#!/bin/sh\necho "began $*" >>"$LOG"\nexit {code}\n')
+    checkout.more |= {"RUN": "runs/first", "RESTARTS": "2", "NEWEST_CODE": "0"}
+    done = checkout.run(RUN_RANKS)
+    assert done.returncode == code
+    starts = [line for line in checkout.log() if line.startswith("began")]
+    assert starts == ["began -n 2 python3 -P -m ddpgd train --run-dir=runs/first --resume --lr 0.1"] * num_starts
+    assert done.stderr.count("is started again") == num_starts - 1
+
+
+def test_a_stop_is_no_failure(checkout: Checkout) -> None:
+    checkout.more |= {"RUN": "runs/first", "RESTARTS": "2", "NEWEST_CODE": "1", "DROP": "1000"}
+    process = begin(checkout, stderr=subprocess.PIPE)
+    process.terminate()
+    assert process.stderr
+    assert b"with a checkpoint" in process.stderr.readline()
+    process.terminate()
+    _, stderr = process.communicate()
+    assert process.returncode == 143
+    assert b"is started again" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("restarts", "said"),
+    [("2", "type RUN=runs/first as well"), ("-1", "a whole number from 1"), ("x", "a whole number")],
+)
+def test_starts_without_a_run_or_number_are_refused(checkout: Checkout, restarts: str, said: str) -> None:
+    checkout.more["RESTARTS"] = restarts
+    done = checkout.run(RUN_RANKS)
+    assert done.returncode == 2
+    assert said in done.stderr

@@ -10,7 +10,7 @@ import ddpgd
 from ddpgd.cli.arguments import parse
 from ddpgd.config.schema import OPTIONS, Config, flag, to_table
 from ddpgd.optim.rules import RULES
-from ddpgd.run import setup
+from ddpgd.run import starting
 
 HYPER = sorted({option for rule in RULES.values() for option in rule.options})
 LACKS = [(rule.name, option) for rule in RULES.values() for option in HYPER if option not in rule.options]
@@ -38,7 +38,7 @@ def test_other_values_in_files_and_python_are_refused(optimizer: str, option: st
     config = {"optimizer": optimizer, option: other(option)}
     (tmp_path / "c.toml").write_text(tomli_w.dumps(config))
     with pytest.raises(ddpgd.InputError, match=f"{flag(option)} has no effect"):
-        setup._configure(parse(["train", "--config", str(tmp_path / "c.toml")])["given"], None, 1)
+        starting._configure(parse(["train", "--config", str(tmp_path / "c.toml")])["given"], None, 1)
     with pytest.raises(ddpgd.InputError, match=f"{flag(option)} has no effect"):
         ddpgd.train(Config(**TINY, **config))
 
@@ -48,13 +48,13 @@ def test_defaults_are_fine(optimizer: str, tmp_path: Path) -> None:
     """The config.toml of a run holds all options, and can be the --config of another run."""
     config = Config(optimizer=optimizer)
     (tmp_path / "c.toml").write_text(tomli_w.dumps(to_table(config)))
-    assert setup._configure(parse(["train", "--config", str(tmp_path / "c.toml")])["given"], None, 1) == config
+    assert starting._configure(parse(["train", "--config", str(tmp_path / "c.toml")])["given"], None, 1) == config
 
 
 @pytest.mark.parametrize(("optimizer", "option"), HAS)
 def test_the_rules_own_are_accepted(optimizer: str, option: str) -> None:
     given = parse(["train", "--optimizer", optimizer, flag(option), str(other(option))])["given"]
-    assert setup._configure(given, None, 1) == Config(**{"optimizer": optimizer, option: other(option)})
+    assert starting._configure(given, None, 1) == Config(**{"optimizer": optimizer, option: other(option)})
 
 
 @pytest.mark.parametrize(("optimizer", "option"), LACKS)
@@ -63,6 +63,6 @@ def test_runs_of_versions_that_accepted_it_go_on(
 ) -> None:
     run_dir = str(tmp_path / "run")
     with monkeypatch.context() as before:
-        before.setattr(setup, "check_rule_has", lambda *_: None)
+        before.setattr(starting, "check_rule_has", lambda *_: None)
         ddpgd.train(Config(**TINY, optimizer=optimizer, steps=2, run_dir=run_dir, **{option: other(option)}))
     assert ddpgd.train(Config(resume=run_dir, steps=4, quiet=True))["steps"] == 4

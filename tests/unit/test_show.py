@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from ddpgd.comm.launcher import Launch
-from ddpgd.run import setup
+from ddpgd.run import starting
 from ddpgd.run.progress import Bar, Guarded, Lines, Quiet, describe
 from ddpgd.run.stderr import say
 from ddpgd.training.counters import Counters
@@ -138,7 +138,7 @@ def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     """FORCE_COLOR, which many CI services set, must not fill logs with bars and escape sequences."""
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "CLICOLOR_FORCE"):
         monkeypatch.setenv(name, "1")
-    found = setup._console(Launch("", 0, 1, 0))
+    found = starting._console(Launch("", 0, 1, 0))
     found.print("[bold]1")
     assert not found.is_terminal
     assert "\x1b" not in capsys.readouterr().out
@@ -147,5 +147,5 @@ def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def test_there_may_be_no_output(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", None)
     monkeypatch.setattr("sys.stderr", None)
-    setup._console(Launch("", 0, 1, 0)).print("nobody reads it")
+    starting._console(Launch("", 0, 1, 0)).print("nobody reads it")
     say("nobody reads it")

@@ -96,7 +96,7 @@ def test_what_is_finished_is_not_repeated(
     def start(*_: object) -> None:
         raise AssertionError("a run began")
 
-    monkeypatch.setattr(sweep.setup, "start_run", start)
+    monkeypatch.setattr(sweep.starting, "start_run", start)
     rows, _ = swept(plan, out, 2)
     assert results(rows) == wanted
 
@@ -170,14 +170,14 @@ def test_a_run_that_cannot_begin_is_a_row(tmp_path: Path) -> None:
 
 def failing_at(lr: float, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets runs of that learning rate fail."""
-    start = sweep.setup.start_run
+    start = sweep.starting.start_run
 
     def failing(given: dict[str, Any], *others: Any) -> Any:
         if given["lr"] == lr:
             raise error
         return start(given, *others)
 
-    monkeypatch.setattr(sweep.setup, "start_run", failing)
+    monkeypatch.setattr(sweep.starting, "start_run", failing)
 
 
 @pytest.mark.usefixtures("few_digits")

@@ -32,7 +32,7 @@ from ddpgd.model.network import PIXEL_MEAN, PIXEL_STD, Network
 from ddpgd.optim.rules import RULES
 from ddpgd.optim.schedules import Plateau
 from ddpgd.params import initialise
-from ddpgd.run import build, checkpoint, checkpoint_search, inference, setup
+from ddpgd.run import build, checkpoint, checkpoint_search, inference, starting
 from ddpgd.training.counters import Counters
 from ddpgd.training.evaluate import EVALUATE_ROWS, Evaluate
 from ddpgd.training.passes import WholeNetwork
@@ -498,7 +498,7 @@ def test_a_checkpoint_elsewhere_does_not_make_its_folder_the_run_s(
     (tmp_path / "project" / "config.toml").write_text("mine")
     kept = models / "best.safetensors"
     kept.write_bytes((tmp_path / "run" / "checkpoints" / "latest").read_bytes())
-    setup.start_run({"resume": str(kept), "steps": 4, "quiet": True}, Alone(), Launch("", 0, 1, 0), StopRequest())
+    starting.start_run({"resume": str(kept), "steps": 4, "quiet": True}, Alone(), Launch("", 0, 1, 0), StopRequest())
     assert (tmp_path / "project" / "config.toml").read_text() == "mine"
     assert len(list((tmp_path / "runs").iterdir())) == 1
 

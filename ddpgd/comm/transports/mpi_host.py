@@ -19,7 +19,7 @@ class MpiHost:
     name = "mpi-host"
     needs_host = True
 
-    def __init__(self, comm: MPI.Intracomm, family: list[MPI.Intracomm | MPI.Prequest] | None = None) -> None:
+    def __init__(self, comm: MPI.Comm, family: list[MPI.Comm | MPI.Prequest] | None = None) -> None:
         self._comm = comm.Dup()
         self._family = [] if family is None else family
         self._family.append(self._comm)
@@ -86,6 +86,12 @@ class MpiHost:
     def close(self) -> None:
         while self._family:
             self._family.pop().Free()
+
+    def revoke(self) -> None:
+        """Ends the collectives of this group, and of all that are made from it, on all ranks; `mpi_elastic` goes on without."""
+        for member in self._family:
+            if isinstance(member, MPI.Comm):
+                member.Revoke()
 
     def abort(self, exit_code: int) -> None:
         self._comm.Abort(exit_code)

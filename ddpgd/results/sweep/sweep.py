@@ -20,7 +20,7 @@ from ddpgd.results.row import COMPLETE, FAILED, PENDING, Row, is_run, read_row
 from ddpgd.results.sweep.folder import begin, place_to_resume
 from ddpgd.results.sweep.hand_out import HandOut, SharedStop
 from ddpgd.results.sweep.plan import Plan
-from ddpgd.run import build_network, setup
+from ddpgd.run import build_network, starting
 from ddpgd.run.failures import in_one_line
 from ddpgd.run.loading import load_data
 from ddpgd.run.stderr import say
@@ -124,7 +124,7 @@ def _train(
     own = {"run_dir": str(folder), "quiet": True} | ({"resume": resume} if resume else {})
     # Other ranks of a group cannot know that this one ran out of memory: there it ends the program.
     with in_one_line() if group.world_size == 1 else nullcontext():
-        summary = setup.start_run(options | own, group, launch, stop, load)
+        summary = starting.start_run(options | own, group, launch, stop, load)
     return f"test accuracy {percent(summary['test_accuracy'])}, {summary['train_s']:.1f} s"
 
 
