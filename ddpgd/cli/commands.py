@@ -162,6 +162,18 @@ def _hang(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: St
     on_root(world, lambda: print("\n".join(command.lines(parsed))))
 
 
+def _quiz(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+    from ddpgd.results import quiz
+
+    on_root(world, lambda: print("\n".join(quiz.lines(parsed))))
+
+
+def _bisect(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+    from ddpgd.results import bisect
+
+    on_root(world, lambda: print("\n".join(bisect.lines(parsed))))
+
+
 def _runs(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
     from ddpgd.results import listing
 
@@ -240,6 +252,8 @@ COMMANDS = {
     "doctor": _doctor,
     "plot": _plot,
     "hang": _hang,
+    "quiz": _quiz,
+    "bisect": _bisect,
     "runs": _runs,
     "report": _report,
     "sweep": _sweep,

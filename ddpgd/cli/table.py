@@ -68,6 +68,16 @@ TABLE = {
         "ddpgd hang runs/first",
         "ddpgd.watch.command",
     ),
+    "quiz": Command(
+        "check an answer to an exercise of docs/labs.md against the runs that it made",
+        "ddpgd quiz 3 2",
+        "ddpgd.results.quiz",
+    ),
+    "bisect": Command(
+        "find the first step, phase, rank, layer and element at which two runs with --record, or the ranks of one, differ",
+        "ddpgd bisect runs/first runs/second",
+        "ddpgd.results.bisect",
+    ),
     "runs": Command(
         "list runs: what they are, how far they came, what came of them",
         "ddpgd runs --sort accuracy",

@@ -118,6 +118,10 @@ class Exchange:
         """This rank's micro-batches, in order: fill each group's rows, grads and tails, then `fold` it."""
         return self._plan(num_micro_batches).groups
 
+    def pieces(self, num_micro_batches: int) -> list[Array]:
+        """This rank's gradients, once all groups are folded: what it adds to the sum."""
+        return self._plan(num_micro_batches).pieces
+
     def fold(self, group: Group) -> None:
         """Adds a group whose rows are filled into this rank's pieces, in canonical order. No communication."""
         group.fold(self._ops)
@@ -265,4 +269,5 @@ class Exchange:
         sent_slots = piece_slots[:1] if self._folds_whole else piece_slots
         rows = self._rows.all_rows()
         parts = [] if self._sums_whole else self.form.plan(num_micro_batches, rows, sent_slots)
-        return StepPlan(groups, self._first.row, extra, tail_row, parts)
+        pieces = [self._rows.slot(slot).grad for slot in piece_slots]
+        return StepPlan(groups, self._first.row, extra, tail_row, parts, pieces)

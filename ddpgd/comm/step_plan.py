@@ -20,6 +20,7 @@ class StepPlan(NamedTuple):
         extra: Further pieces, to be added into the first.
         tail_row: The row whose tail takes its requests.
         parts: What travels, in the order in which gradients are ready; empty: the sum is not made of messages.
+        pieces: The gradients that this rank has when its groups are folded.
     """
 
     groups: list[Group]
@@ -27,6 +28,7 @@ class StepPlan(NamedTuple):
     extra: list[Array]
     tail_row: Rows
     parts: list[Part]
+    pieces: list[Array]
 
     def ask(self, stop: bool, requests: Requests | None) -> None:
         """Puts this rank's requests to all ranks into its tail, which is there already."""

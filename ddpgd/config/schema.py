@@ -62,6 +62,12 @@ class Config(FederatedOptions, MachineOptions, OptimizerOptions, NetworkOptions)
         int,
     )
     heal: bool = option(False, "run", "give a rank that holds other bits than most what those hold, and go on", bool)
+    record: bool = option(
+        False,
+        "run",
+        "record checksums of every step in RUN/record, for `ddpgd bisect`: what differs first, and where",
+        bool,
+    )
     elastic: bool = option(
         False, "run", "go on without ranks that die, from the step before; start with mpirun --with-ft ulfm", bool
     )

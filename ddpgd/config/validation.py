@@ -25,6 +25,7 @@ PER_LAUNCH = (
         "check_every",
         "heal",
         "elastic",
+        "record",
         "quiet",
         "backend",
         "replay",
@@ -147,6 +148,8 @@ def validate(config: Config) -> None:
     _raise_first(optimization.refusals(config))
     grid.check(config)
     _raise_first(elastic.refusals(config))
+    if config.record and config.sync != "every-step":
+        raise InputError(f"--record is for steps whose gradients are summed; drop it, or --sync {config.sync}")
     if config.error_feedback and wire.kind is Kind.EXACT:
         raise InputError(f"--error-feedback has no effect: --wire {config.wire} loses nothing; type --wire float16")
     if config.scale_lr is not None:

@@ -1,17 +1,20 @@
 """Faults on purpose (`--inject`): what a rank does wrong, and at which step, for tests and for exercises."""
 
+import errno
 import os
 import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ddpgd.comm import whereabouts
-from ddpgd.comm.counted import Counted
-from ddpgd.comm.transport import Transport
-from ddpgd.comm.whereabouts import ACTIVITY, COLLECTIVE, COLLECTIVES, ENTERED, INPUT
+from ddpgd.comm.whereabouts import ACTIVITY, INPUT
 from ddpgd.errors import InputError, shown
 from ddpgd.run.stderr import say
 
@@ -51,6 +54,8 @@ def parse(text: str | None, world_size: int | None) -> list[Fault]:
         )
     if world_size and (absent := [one.rank for one in faults if one.rank >= world_size]):
         raise InputError(f"--inject {shown(text)}: there is no rank {absent[0]}; ranks are 0 to {world_size - 1}")
+    if any(one.kind == "disk-full" and one.rank for one in faults):
+        raise InputError(f"--inject {shown(text)}: rank 0 alone writes checkpoints; type disk-full@0:STEP")
     return sorted(faults, key=lambda fault: fault.step)
 
 
@@ -71,6 +76,12 @@ class Faults:
         """True if no message reaches the rank any more."""
         self.flip: Callable[[], str] = lambda: ""
         """Flips a bit of the rank's params; returns the tensor that it is in."""
+        self.changes_gradient: Callable[[NDArray[np.float32]], None] | None = None
+        """Changes the rank's next gradient."""
+        self.flips_message = False
+        """True if the next array that the rank receives has a bit flipped."""
+        self.fills_disk = False
+        """True if the next checkpoint finds the disk full."""
 
     def next_step(self, step: int) -> int | None:
         """Returns the first step after `step` at which something happens; None: there is none."""
@@ -86,46 +97,18 @@ class Faults:
             say(f"--inject: {fault.kind} on rank {fault.rank}, after step {step}")
             KINDS[fault.kind](self)
 
+    def check_disk(self, path: Path) -> None:
+        """Raises OSError if the disk is full."""
+        if self.fills_disk:
+            self.fills_disk = False
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    def concern_gradients(self) -> bool:
+        """Returns whether a gradient is to be changed."""
+        return any(one.kind in _OF_GRADIENTS for one in self._faults)
+
     def slow(self) -> None:
         self._slow_since = time.perf_counter()
-
-
-class Disturbed(Counted):
-    """A transport of a rank whose faults may concern its collectives."""
-
-    faults: Faults
-
-    @classmethod
-    def of(cls, faults: Faults) -> "Callable[..., Disturbed]":
-        """Returns what makes such a transport as `Counted` is made."""
-
-        def make(transport: Transport, here: memoryview, members: Sequence[int] = ()) -> Disturbed:
-            made = cls(transport, here, members)
-            made.faults = faults
-            return made
-
-        return make
-
-    def _like(self, transport: Transport, members: Sequence[int]) -> Self:
-        made = super()._like(transport, members)
-        made.faults = self.faults
-        return made
-
-    def _counted(self, collective: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        counted = super()._counted(collective, work)
-
-        def disturbed(*arguments: Any) -> Any:
-            faults = self.faults
-            if faults.is_cut:
-                self._here[COLLECTIVE] = COLLECTIVES.index(collective)
-                self._here[ENTERED] += 1
-                threading.Event().wait()
-            if faults.skips:
-                faults.skips -= 1
-                return None
-            return counted(*arguments)
-
-        return disturbed
 
 
 def _die(_: Faults) -> None:
@@ -157,6 +140,32 @@ def _flip(faults: Faults) -> None:
     say(f"--inject: the bit is in {faults.flip()}")
 
 
+def _flip_gradient(faults: Faults) -> None:
+    faults.changes_gradient = lambda gradient: flip_bit(gradient.view(np.uint32))
+
+
+def _nan(faults: Faults) -> None:
+    def change(gradient: NDArray[np.float32]) -> None:
+        gradient[0] = np.nan
+
+    faults.changes_gradient = change
+
+
+def _flip_message(faults: Faults) -> None:
+    faults.flips_message = True
+
+
+def _disk_full(faults: Faults) -> None:
+    faults.fills_disk = True
+
+
+def flip_bit(words: NDArray[np.uint32]) -> None:
+    """Flips a bit in the fraction of the first value that is not 0, of the second half if there is one."""
+    found = np.flatnonzero(words)
+    if len(found):
+        words[found[np.searchsorted(found, len(words) // 2) % len(found)]] ^= 1 << 12
+
+
 def _skip_collective(faults: Faults) -> None:
     faults.skips += 1
 
@@ -173,9 +182,16 @@ KINDS: dict[str, Callable[[Faults], None]] = {
     "slow": _slow,
     "raise": _raise,
     "flip": _flip,
+    "flip-gradient": _flip_gradient,
+    "flip-message": _flip_message,
+    "nan": _nan,
+    "disk-full": _disk_full,
     "skip-collective": _skip_collective,
     "drop-link": _drop_link,
 }
 """What happens, by name: the process is killed, or stopped; the thread sleeps for ever, reads what never comes, or takes three
-times as long for each step from there on; an error is raised; a bit of the params is flipped; the next collective is left out;
-no message comes any more."""
+times as long for each step from there on; an error is raised; a bit of the params, of the next gradient, or of the next array
+that is received, is flipped; the next gradient gets a NaN; the disk is full; the next collective is left out; no message comes
+any more."""
+
+_OF_GRADIENTS = ("flip-gradient", "nan")

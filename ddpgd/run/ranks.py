@@ -18,9 +18,10 @@ from ddpgd.data.mnist import Dataset
 from ddpgd.run import build, build_network, inject
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import Machine
+from ddpgd.run.disturbed import Disturbed
 from ddpgd.run.folder import RunFolder
 from ddpgd.run.inference import check_same_data
-from ddpgd.run.inject import Disturbed, Faults
+from ddpgd.run.inject import Faults
 from ddpgd.run.progress import Quiet
 from ddpgd.run.run import Run
 from ddpgd.run.stderr import say

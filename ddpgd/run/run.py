@@ -29,6 +29,7 @@ from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import Machine
 from ddpgd.run.diagnosis import Diagnoses
 from ddpgd.run.diagnosis_memory import UNKNOWN
+from ddpgd.run.disturbed import DisturbedGradients
 from ddpgd.run.ending import noting_the_end
 from ddpgd.run.folder import RunFolder
 from ddpgd.run.former_layout import VECTOR_FORMAT
@@ -36,6 +37,7 @@ from ddpgd.run.inject import Faults
 from ddpgd.run.layer_figures import LayerFigures
 from ddpgd.run.observers import Giver, Recorder
 from ddpgd.run.progress import Quiet
+from ddpgd.run.recording import recorded
 from ddpgd.run.records import RecordFile
 from ddpgd.run.saver import Saver
 from ddpgd.run.stderr import say
@@ -45,6 +47,7 @@ from ddpgd.run.tensorboard import EventFile
 from ddpgd.training.counters import Counters, Record
 from ddpgd.training.protocols import Observer
 from ddpgd.training.replicas import Replicas
+from ddpgd.training.step import Step
 from ddpgd.training.stopping import StopRequest
 from ddpgd.training.trainer import Intervals, Trainer
 
@@ -97,15 +100,22 @@ class Run:
             survival.follow(self._copy)
         self._saver = Saver(say)
         faults.flip = self._flip
+        if faults.concern_gradients() and isinstance(self._step, Step):
+            self._step.add_tap(DisturbedGradients(self._ops, faults))
 
     def execute(self, show: Callable[[int, int, int], Quiet]) -> Record:
         """Trains; on rank 0 shows it, writes its records and its summary."""
         num_epochs = -(-self._pace.total_steps // self._step.batches.steps_per_epoch)
+        recording = recorded(
+            self._folder.path, self._step, self._ops, self._transport, self._grid.shape, self._config.record
+        )
         if self._transport.rank > 0:
-            return self._run(Giver(self._whole_params))
+            with recording:
+                return self._run(Giver(self._whole_params))
         self._folder.begin(self._config)
         with ExitStack() as stack:
             stack.enter_context(noting_the_end(self._folder.path))
+            stack.enter_context(recording)
             stack.enter_context(closing(self._saver))
             files = [stack.enter_context(closing(file)) for file in self._record_files()]
             shown = stack.enter_context(show(self._pace.total_steps, num_epochs, self._state.counters.step))
@@ -212,6 +222,7 @@ class Run:
         """Writes a checkpoint, in a thread of its own."""
         facts = dict(saved.facts) | {"params_sha256": self._layout.sha256(params)}
         with failures.in_one_line():
+            self._faults.check_disk(self._folder.checkpoints)
             checkpoint.save(self._folder.checkpoints, replace(saved, facts=facts), moved)
 
     def _facts(self) -> dict[str, Any]:

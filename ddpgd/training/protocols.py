@@ -1,9 +1,11 @@
 """The parts that the loop of a run works with: what combines ranks, who is told, and faults on purpose."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from ddpgd.comm.exchange import Exchange
 from ddpgd.data.batches import Batches
+from ddpgd.kernels.device_ops import Array
 from ddpgd.training.counters import Counters, Record
 from ddpgd.training.passes import Passes
 from ddpgd.training.state import TrainState
@@ -31,6 +33,19 @@ class Disturbance(Protocol):
 
     def before(self, step: int) -> None:
         """Does what is due when `step` steps are done."""
+
+
+class Tap(Protocol):
+    """Sees, or changes, what a step works on, between its parts: on one rank, step by step."""
+
+    def begins(self, step: int, params: Array) -> None:
+        """Before step number `step`, from 0, with params (n,)."""
+
+    def computed(self, pieces: Sequence[Array]) -> None:
+        """This rank's gradients (n,), which it adds to the sum; empty where it has no micro-batch."""
+
+    def summed(self, grads: Array) -> None:
+        """The sum over all ranks (n,), or the part that this rank gets."""
 
 
 class Keeper(Protocol):

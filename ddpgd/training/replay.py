@@ -56,13 +56,14 @@ class HostReplay:
         decide_and_update: Work,
         share_params: Work,
         captures_gradients: bool = True,
+        captures_update: bool = True,
     ) -> None:
-        """`captures_gradients`: False where computing them needs the host."""
+        """`captures_gradients`, `captures_update`: False where the host takes part in them."""
         self._synchronize = ops.synchronize
         self._exchange = exchange
         self._shape = shape
         self._compute_gradients = ops.capture(compute_gradients) if captures_gradients else compute_gradients
-        self._decide_and_update = ops.capture(decide_and_update)
+        self._decide_and_update = ops.capture(decide_and_update) if captures_update else decide_and_update
         self._share_params = share_params
         self._here = whereabouts.here()
 

@@ -26,6 +26,7 @@ from ddpgd.training.counters import Record
 from ddpgd.training.cursor import DataCursor
 from ddpgd.training.lookahead import Lookahead
 from ddpgd.training.passes import Feed, Passes, Weights
+from ddpgd.training.protocols import Tap
 from ddpgd.training.replay import DeviceReplay, HostReplay, Replay, StepShape
 from ddpgd.training.state import TrainState
 from ddpgd.training.step_result import StepResult
@@ -76,6 +77,7 @@ class Step:
         self._most_steps = HISTORY_ROWS if runs_ahead else 1
         self._lookahead = Lookahead(ops, exchange)
         self._replays: dict[StepShape, Replay] = {}
+        self._taps: list[Tap] = []
         self._here = whereabouts.here()
 
     def run(self, step: int, count: int, stop: bool, observe: bool) -> StepResult:
@@ -94,6 +96,8 @@ class Step:
         self.exchange.round, waited_s = step, self.passes.wait_s
         if self._most_steps > 1:
             self._lookahead.ask(stop)
+        for tap in self._taps:
+            tap.begins(step, self.state.params)
         cost = self._replay(shape).run(count, stop)
         rows = self._read_history(count)
         self._cursor.moved(count)
@@ -134,12 +138,19 @@ class Step:
         """Lets the host take part in every step from the first on, so that the parts of each are timed."""
         self._most_steps = 1
 
+    def add_tap(self, tap: Tap) -> None:
+        """Lets `tap` see every step, which the host then takes part in. In the order of calls."""
+        self._taps.append(tap)
+        self.time_parts()
+
     def compute_gradients(self, shape: StepShape) -> None:
         """Computes this rank's micro-batch gradients, and adds them in canonical order."""
         for group in self._gradients(shape.num_samples, self.exchange.groups(shape.num_micro_batches)):
             if shape.observe:
                 self._ops.squared_norms(group.rows.grads, group.rows.tails[:, Tail.SQUARED_NORM_SUM])
             self.exchange.fold(group)
+        for tap in self._taps:
+            tap.computed(self.exchange.pieces(shape.num_micro_batches))
 
     def sum_gradients(self, shape: StepShape, requests: Requests | None) -> None:
         """Computes this rank's gradients and sums them over all ranks, without the host: buckets beside computing."""
@@ -161,6 +172,8 @@ class Step:
     def decide_and_update(self) -> None:
         """Divides the sum over all ranks, decides whether it is finite, clips it, and updates this rank's part of params."""
         grads, tail = self.exchange.result
+        for tap in self._taps:
+            tap.summed(grads)
         ops, at, state, norms = self._ops, self._cursor, self.state, self.exchange.block_norms
         decide, summed = (ops.decide, grads) if norms is None else (ops.decide_by_norms, norms)
         with ops.fused():
@@ -243,7 +256,9 @@ class Step:
         requests, update = self._lookahead.requests, (self.decide_and_update, self.share_params)
         if self._most_steps == 1 or (shape.observe and requests is not None):
             work = partial(self.compute_gradients, shape), *update
-            return HostReplay(self._ops, self.exchange, shape, *work, not self.passes.needs_host)
+            is_tapped = bool(self._taps)
+            captures = not (self.passes.needs_host or is_tapped), not is_tapped
+            return HostReplay(self._ops, self.exchange, shape, *work, *captures)
         sum_gradients = partial(self.sum_gradients, shape, requests)
         return DeviceReplay(self._ops, self.exchange, sum_gradients, *update, has_peers=requests is not None)
 

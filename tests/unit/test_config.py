@@ -39,6 +39,7 @@ OTHER: dict[str, tuple[Any, str]] = {
     "check_every": (50, "50"),
     "heal": (True, ""),
     "elastic": (True, ""),
+    "record": (True, ""),
     "hidden": ((512, 64), "512,64"),
     "activation": ("tanh", "tanh"),
     "init": ("xavier", "xavier"),
@@ -443,6 +444,7 @@ def test_a_resumed_run_may_be_longer(
         "check_every",
         "heal",
         "elastic",
+        "record",
         "transport",
         "ranks",
         "backend",
@@ -467,6 +469,7 @@ def test_how_a_start_went_is_not_how_the_next_one_goes(name: str) -> None:
             check_every=5,
             heal=True,
             elastic=True,
+            record=True,
         ),
         4,
     )

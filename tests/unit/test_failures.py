@@ -52,6 +52,8 @@ NEEDED = {
     "predict": ["a", "b"],
     "compare": ["a", "b"],
     "hang": ["a"],
+    "bisect": ["a"],
+    "quiz": ["1", "a"],
     "plot": ["a"],
     "report": ["a"],
     "sweep": ["a"],

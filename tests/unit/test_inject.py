@@ -11,7 +11,8 @@ import pytest
 from ddpgd.comm.transports import threads
 from ddpgd.comm.whereabouts import ENTERED, NUM_WORDS
 from ddpgd.errors import InputError
-from ddpgd.run.inject import KINDS, Disturbed, Fault, Faults, Injected, parse
+from ddpgd.run.disturbed import Disturbed
+from ddpgd.run.inject import KINDS, Fault, Faults, Injected, parse
 from runs import train
 
 

@@ -13,7 +13,17 @@ from ddpgd.cli.arguments import make_parser, parse
 from ddpgd.config.schema import OPTIONS
 from ddpgd.config.toml_file import read_toml
 
-POSITIONAL = {"evaluate": 1, "predict": 2, "compare": 2, "hang": 1, "plot": 1, "runs": 1, "report": 1, "sweep": 1}
+POSITIONAL = {
+    "evaluate": 1,
+    "predict": 2,
+    "compare": 2,
+    "hang": 1,
+    "bisect": 1,
+    "plot": 1,
+    "runs": 1,
+    "report": 1,
+    "sweep": 1,
+}
 """Number of arguments without a flag that a command needs."""
 
 NAMES_A_PATH = re.compile(r"\b(FILE|FOLDER|DIR|RUN|CKPT|IMAGE)\b|^(a )?(folder|file|host file)\b|\bfrom this .* folder")
@@ -58,6 +68,8 @@ def test_arguments(command: str, action: Any, home: Path) -> None:
     written = [[f"{flag}=~/x"] for flag in action.option_strings] + [[flag, "~/x"] for flag in action.option_strings]
     if command == "scaling" and action.dest != "out":
         others = ["--out", "o"]
+    if command == "quiz":
+        others = ["1", "an answer"]
     for words in written or [[]]:
         values = parse([command, *others, *words])
         value = (values | values.get("given", {}))[action.dest]

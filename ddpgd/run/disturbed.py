@@ -1,0 +1,97 @@
+"""Collectives, messages and gradients of a rank, disturbed by faults on purpose."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from ddpgd.comm.counted import Counted
+from ddpgd.comm.transport import Array, Transport
+from ddpgd.comm.whereabouts import COLLECTIVE, COLLECTIVES, ENTERED
+from ddpgd.kernels.ops import Ops
+from ddpgd.run.inject import Faults, flip_bit
+
+_LEAST_BYTES = 256
+"""Shorter messages are no gradients."""
+
+
+class DisturbedGradients:
+    """Changes a rank's gradients, as its faults say."""
+
+    def __init__(self, ops: Ops, faults: Faults) -> None:
+        self._ops = ops
+        self._faults = faults
+
+    def begins(self, step: int, params: Array) -> None:
+        pass
+
+    def computed(self, pieces: Sequence[Array]) -> None:
+        change, self._faults.changes_gradient = self._faults.changes_gradient, None
+        if change and pieces:
+            host = np.array(self._ops.to_host(pieces[0]))
+            change(host)
+            self._ops.upload(host, pieces[0])
+
+    def summed(self, grads: Array) -> None:
+        pass
+
+
+class Disturbed(Counted):
+    """A transport of a rank whose faults may concern its collectives."""
+
+    faults: Faults
+
+    def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:
+        super().all_to_all(sends, receives)
+        self._damage(receives)
+
+    def all_to_all_init(
+        self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]
+    ) -> Callable[[], None]:
+        work = super().all_to_all_init(sends, receives)
+
+        def run() -> None:
+            work()
+            self._damage(receives)
+
+        return run
+
+    def _damage(self, receives: Sequence[Sequence[Array]]) -> None:
+        """Flips a bit of what has been received, if a fault says so."""
+        arrays = [array for arrays in receives for array in arrays if array.nbytes >= _LEAST_BYTES]
+        if self.faults.flips_message and arrays:
+            self.faults.flips_message = False
+            flip_bit(arrays[0].reshape(-1).view(np.uint8).view(np.uint32))
+
+    @classmethod
+    def of(cls, faults: Faults) -> "Callable[..., Disturbed]":
+        """Returns what makes such a transport as `Counted` is made."""
+
+        def make(transport: Transport, here: memoryview, members: Sequence[int] = ()) -> Disturbed:
+            made = cls(transport, here, members)
+            made.faults = faults
+            return made
+
+        return make
+
+    def _like(self, transport: Transport, members: Sequence[int]) -> Self:
+        made = super()._like(transport, members)
+        made.faults = self.faults
+        return made
+
+    def _counted(self, collective: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        counted = super()._counted(collective, work)
+
+        def disturbed(*arguments: Any) -> Any:
+            faults = self.faults
+            if faults.is_cut:
+                self._here[COLLECTIVE] = COLLECTIVES.index(collective)
+                self._here[ENTERED] += 1
+                threading.Event().wait()
+            if faults.skips:
+                faults.skips -= 1
+                return None
+            return counted(*arguments)
+
+        return disturbed
