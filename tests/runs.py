@@ -88,6 +88,6 @@ def stopping_at(call: int, here: bool = True) -> Callable[[StopRequest], bool]:
 
 
 def records(folder: Path) -> list[Record]:
-    """metrics.jsonl but for what depends on the machine and the number of ranks."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    """metrics.jsonl but for what depends on the machine and the number of ranks; of a run that goes on, its whole lines."""
+    lines = (folder / "metrics.jsonl").read_text().rpartition("\n")[0].splitlines()
     return [{name: value for name, value in json.loads(line).items() if name not in OF_THE_MACHINE} for line in lines]

@@ -126,12 +126,21 @@ def check_same_batch(saved: Config, now: Config) -> None:
 
 def validate(config: Config) -> None:
     """InputError for the first value that is out of range or contradicts another; the line says what to type."""
+    check_ranges(config)
+    _validate_together(config)
+
+
+def check_ranges(config: Config) -> None:
+    """InputError for the first value that is out of range."""
     for name, (lowest, highest, text) in _RANGES.items():
         value = getattr(config, name)
         if value not in (None, ALL) and not lowest <= value <= highest:
             raise InputError(f"{flag(name)} {value}: must be {text}")
     if any(not 1 <= width <= 1_000_000 for width in config.hidden):
         raise InputError(f"--hidden {','.join(map(str, config.hidden))}: each width must be 1 to 1000000")
+
+
+def _validate_together(config: Config) -> None:
     for first, second in MUTUALLY_EXCLUSIVE:
         if getattr(config, first) is not None and getattr(config, second) is not None:
             raise InputError(f"{flag(first)} and {flag(second)} say the same in two ways; type one of them")

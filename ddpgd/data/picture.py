@@ -1,5 +1,6 @@
 """Read picture files of one digit and make them look as MNIST's images do, so that a network trained on those can read them."""
 
+import logging
 import stat
 import warnings
 from pathlib import Path
@@ -11,6 +12,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ddpgd.data.digit import NoDigitError, fit_digit
 from ddpgd.data.ink import find_ink
 from ddpgd.errors import InputError
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a file is told once, by this module
 
 FORMATS = ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 """Formats that are read, as Pillow names them (PPM: PBM, PGM and PPM); none that starts another program, as EPS does."""

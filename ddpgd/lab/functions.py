@@ -4,6 +4,7 @@ import ast
 import math
 import operator
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -70,7 +71,8 @@ def expression(text: str, start: Sequence[float] = ()) -> Function:
     try:
         if len(text) > _LONGEST:
             raise InputError(f"descend: the expression has over {_LONGEST} characters; type a shorter one")
-        tree = ast.parse(text.strip(), mode="eval").body
+        with warnings.catch_warnings(action="ignore"):  # such as of "1if x else 2"
+            tree = ast.parse(text.strip(), mode="eval").body
         nodes = list(ast.walk(tree))
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise InputError(f'descend: {shown(text)} is no expression; type for example "(x-3)**2"') from None

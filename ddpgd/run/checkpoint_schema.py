@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpgd.config.schema import Config, from_table
+from ddpgd.config.validation import check_ranges
 from ddpgd.errors import InputError, shown
 from ddpgd.run import build_network, former_layout
 from ddpgd.run.diagnosis_memory import is_memory
@@ -18,8 +19,8 @@ from ddpgd.training.counters import Counters
 _LARGEST_INT = 2**63
 _LONGEST_TEXT = 200
 _MOST_LAYERS = 1000
-_WIDEST = 1_000_000
 _MOST_PIXELS = 2**24
+_MOST_CLASSES = 1_000_000
 _MOST_RANKS = 2**20
 
 _NEEDED_FACTS = ("image_shape", "data_sha256", "world_size")
@@ -88,7 +89,8 @@ def _check_facts(facts: Mapping[str, Any]) -> None:
 
 def _checked_config(table: Mapping[str, Any]) -> Config:
     config = from_table(table)
-    if len(config.hidden) > _MOST_LAYERS or not all(1 <= width <= _WIDEST for width in config.hidden):
+    check_ranges(config)
+    if len(config.hidden) > _MOST_LAYERS:
         raise ValueError(f"hidden is {shown(config.hidden)}")
     return config
 
@@ -126,7 +128,7 @@ _FACTS: dict[str, Callable[[Any], bool]] = {
     "backend": _is_text,
     "image_shape": _is_shape,
     "data_sha256": _is_text,
-    "class_names": lambda value: isinstance(value, list) and len(value) <= _WIDEST and all(map(_is_text, value)),
+    "class_names": lambda value: isinstance(value, list) and len(value) <= _MOST_CLASSES and all(map(_is_text, value)),
     "world_size": lambda value: _is_count(value, _MOST_RANKS),
     "params_sha256": _is_text,
     "diagnosis": is_memory,

@@ -298,7 +298,7 @@ USELESS: dict[str, tuple[dict[str, Any], str]] = {
     "a tensor less": ({"arrays": {"params.dense1.bias": None}}, "no array 'params.dense1.bias'"),
     "other widths": ({"config": {"hidden": [4]}}, r"dense1\.weight is float32 \(4, 3\)"),
     "too many widths": ({"config": {"hidden": [3] * 5000}}, "hidden is"),
-    "a width too large": ({"config": {"hidden": [10**9]}}, "hidden is"),
+    "a width too large": ({"config": {"hidden": [10**9]}}, "each width must be"),
     "unknown option": ({"config": {"zzz": 1}}, "zzz"),
     "other images": ({"facts": {"image_shape": [3, 3]}}, r"dense1\.weight is float32 \(4, 3\)"),
     "no images": ({"facts": {"image_shape": [0, 2]}}, "image_shape is"),

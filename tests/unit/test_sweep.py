@@ -424,6 +424,12 @@ def test_combinations_that_contradict_themselves_are_left_out(tmp_path: Path) ->
     assert "error_feedback=True" in note
 
 
+def test_equal_combinations_are_told(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text("steps = 3\n[sweep]\nlr = [0.1, 0.1, 0.2]\n")
+    plan = read_plan(str(tmp_path / "plan.toml"))
+    assert plan.notes == (f"{tmp_path / 'plan.toml'}: 3 combinations, 2 distinct",)
+
+
 def test_equal_draws_are_told(tmp_path: Path) -> None:
     plan = plan_of("[sweep]\nrandom = 5\nlr = [0.1]\n", tmp_path)
     assert len(plan.runs) == 1

@@ -328,3 +328,14 @@ def test_answers_of_another_question_do_not_count(tmp_path: Path) -> None:
     assert answers.given(number) == []
     answers.close(keep_stacks=False)
     assert not answers.folder.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", "[" * 5000, '{"ranks": ' + "[" * 5000, '{"ranks": [[0]]}'])
+def test_files_that_others_have_damaged_are_no_answers(text: str, tmp_path: Path) -> None:
+    answers = Answers(tmp_path)
+    answers.folder.mkdir()
+    for name in ("ranks.json", "question", "node-0.json"):
+        (answers.folder / name).write_text(text)
+    assert answers.ranks() is None
+    assert answers.question() == 0
+    assert answers.given(3) == []

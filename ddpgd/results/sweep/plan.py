@@ -71,7 +71,8 @@ def read_plan(path: str) -> Plan:
         raise InputError(f"{where}: random_seed is for draws; type random = 20 as well, or drop it")
     combinations = _grid(choices, where) if num_draws is None else _draws(choices, num_draws, seed or 0)
     plan = Plan(base, tuple(choices), {_name(options): options for options in combinations})
-    notes = [f"{path}: {num_draws:,} draws, {len(plan.runs):,} distinct"] if len(plan.runs) < len(combinations) else []
+    kind, total = "combinations" if num_draws is None else "draws", len(combinations)
+    notes = [f"{path}: {total:,} {kind}, {len(plan.runs):,} distinct"] if len(plan.runs) < total else []
     return _without_contradictions(plan, choices, path, notes)
 
 
