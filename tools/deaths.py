@@ -5,6 +5,8 @@ rank; two at once; a second one while the others recover; or one at the very sta
 on, and end with the bits of one that nothing happens to; no process may be left. Where the ranks had not joined yet, it may end
 as a whole: then it must do so by itself, and a second start is undisturbed.
 
+    --kinds "one,two at once"    what is killed (default: ranks of elastic runs); "all at each step": all ranks of a run that
+                          makes a checkpoint after each step; gone on with, it must have lost one step at most
     --page FILE.md        the page whose table is replaced (default: print it)
 """
 
@@ -12,6 +14,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -26,6 +29,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from benchmarks.lib.program import Program, check_tools, make_parser, show
+from ddpgd.run import checkpoint
 from ddpgd.run.records import read_records
 from ddpgd.scaling.arguments import positive
 from ddpgd.scaling.conditions import commit
@@ -45,6 +49,8 @@ _RUN = (
     *("--log-every", "2", "--evaluate-every", "40", "--checkpoint-every", "15", "--check-every", "25"),
 )
 _KINDS = ("one", "two at once", "one in recovery", "at the start")
+_ALL = "all at each step"
+"""A kind of its own: all ranks of a run that is not elastic, and makes a checkpoint after each step."""
 
 
 class Trial(NamedTuple):
@@ -62,17 +68,24 @@ class Trial(NamedTuple):
     victims: list[tuple[int, float]]
 
     @classmethod
-    def draw(cls, seed: int, number: int) -> "Trial":
+    def draw(cls, seed: int, number: int, kinds: Sequence[str] = _KINDS) -> "Trial":
         """Returns trial `number`."""
         draw = Random(f"{seed}/{number}")
-        kind = draw.choice(_KINDS)
+        kind = draw.choice(kinds)
         least = 3 if kind in ("two at once", "one in recovery") else 2
         num_ranks = draw.randrange(least, 5)
         ranks = draw.sample(range(num_ranks), 2 if least == 3 else 1)
+        if kind == _ALL:
+            num_ranks = draw.randrange(1, 5)
+            ranks = list(range(num_ranks))
         later = {"two at once": 0.0, "one in recovery": draw.uniform(0.0, 0.1)}.get(kind, 0.0)
         first = draw.uniform(0.0, 1.5 if kind == "at the start" else 1.0)
         return cls(
-            number, num_ranks, draw.choice(sorted(_CONFIGS)), kind, list(zip(ranks, (first, later), strict=False))
+            number,
+            num_ranks,
+            draw.choice(sorted(_CONFIGS)),
+            kind,
+            list(zip(ranks, (first, later, 0.0, 0.0), strict=False)),
         )
 
     def __str__(self) -> str:
@@ -98,6 +111,8 @@ class Outcome(NamedTuple):
 
 def attempt(trial: Trial, folder: Path) -> Outcome:
     """Starts a run, kills ranks of it, and looks at its end."""
+    if trial.kind == _ALL:
+        return _go_on_from_each_step(trial, folder)
     faults, killed_at = [], 0.0
     with _started(trial.num_ranks, trial.config, folder) as process:
         try:
@@ -140,11 +155,46 @@ def attempt(trial: Trial, folder: Path) -> Outcome:
     return Outcome(trial, went_on_s, end, faults)
 
 
+def _go_on_from_each_step(trial: Trial, folder: Path) -> Outcome:
+    """Kills all ranks, goes on from the last checkpoint, and counts the steps that are lost."""
+    each = ("--log-every", "1", "--checkpoint-every", "1")
+    command = [
+        word
+        for word in _command(trial.num_ranks, trial.config, folder)
+        if word not in ("--elastic", "--with-ft", "ulfm")
+    ]
+    with _start([*command, *each]) as process:
+        _kill(trial, folder, process)
+        process.communicate()
+    if process.returncode == 0:
+        return Outcome(trial, None, "had ended before", [])
+    done = max((record["step"] for record in read_records(folder / "run")), default=0)
+    saved = checkpoint.newest_first(folder / "run" / "checkpoints")
+    lost = done - (checkpoint.step_of(saved[0]) or 0) if saved else done
+    if not saved:
+        shutil.rmtree(folder / "run")
+    with _start([*command, "--resume"] if saved else command) as process:
+        _, told = process.communicate(timeout=_LIMIT_S)
+    summary, faults = _summary(folder), []
+    if lost > 1:
+        faults.append(f"lost {lost} steps")
+    if process.returncode or summary is None or summary["params_sha256"] != _undisturbed(trial.config):
+        faults.append(f"ended with {process.returncode}, or other weights: {told[-200:]}")
+    return Outcome(trial, None, f"lost {lost}", faults)
+
+
 def _started(num_ranks: int, config: str, folder: Path) -> "subprocess.Popen[str]":
+    return _start(_command(num_ranks, config, folder))
+
+
+def _command(num_ranks: int, config: str, folder: Path) -> list[str]:
     command = ["mpirun", "--with-ft", "ulfm", "--oversubscribe", "-n", str(num_ranks), sys.executable, "-m", "ddpgd"]
-    given = ["--steps", "400", *_CONFIGS[config]]
+    return [*command, "train", *_RUN, "--steps", "400", *_CONFIGS[config], "--run-dir", str(folder / "run")]
+
+
+def _start(command: list[str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [*command, "train", *_RUN, *given, "--run-dir", str(folder / "run")],
+        command,
         env=os.environ | ONE_THREAD,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -230,7 +280,7 @@ def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """Returns the lines of a table, a row for each kind of trial."""
     yield "| killed | trials | as wanted | ended | next step after, s |"
     yield "|---|---|---|---|---|"
-    for kind in _KINDS:
+    for kind in dict.fromkeys(outcome.trial.kind for outcome in outcomes):
         of_kind = [outcome for outcome in outcomes if outcome.trial.kind == kind]
         after = sorted(outcome.went_on_s for outcome in of_kind if outcome.went_on_s is not None)
         times = f"{statistics.median(after):.2f}, 95 %: {after[math.ceil(0.95 * len(after)) - 1]:.2f}" if after else "-"
@@ -246,6 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--trials", type=positive(int), default=50)
+    parser.add_argument("--kinds", type=lambda text: text.split(","), default=list(_KINDS))
     parser.add_argument("--page", type=Path)
     return _PROGRAM.run(lambda: _kill_all(parser.parse_args(argv)))
 
@@ -255,11 +306,12 @@ def _kill_all(asked: Any) -> bool:
     outcomes = []
     for number in range(asked.first, asked.first + asked.trials):
         with tempfile.TemporaryDirectory(prefix="deaths") as folder:
-            outcomes.append(attempt(Trial.draw(asked.seed, number), Path(folder)))
+            outcomes.append(attempt(Trial.draw(asked.seed, number, asked.kinds), Path(folder)))
         last = outcomes[-1]
         after = "" if last.went_on_s is None else f", next step after {last.went_on_s:.3f} s"
         _PROGRAM.say(f"{last.trial}: {'; '.join(last.faults) or last.end}{after}")
-    command = f"python -m tools.deaths --seed {asked.seed} --first {asked.first} --trials {asked.trials}"
+    flags = f"--seed {asked.seed} --first {asked.first} --trials {asked.trials}"
+    command = f"python -m tools.deaths {flags} --kinds '{','.join(asked.kinds)}'"
     show([*table(outcomes), "", f"- command: `{command}`", f"- commit: {commit()}"], asked.page, "deaths")
     return not any(outcome.faults for outcome in outcomes)
 

@@ -45,7 +45,6 @@ from ddpgd.run import (
     strict_json,
     summary,
 )
-from ddpgd.scaling.arguments import positive
 from ddpgd.scaling.conditions import commit
 from ddpgd.watch import answers
 
@@ -361,7 +360,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("names", nargs="*", metavar="READER")
     parser.add_argument("--readers", action="store_true")
-    parser.add_argument("--inputs", type=positive(int), default=10_000)
+    parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--traced", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path)

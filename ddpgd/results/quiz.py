@@ -46,9 +46,8 @@ def _left(runs: Path) -> str:
 
 
 def _hung(runs: Path) -> str:
-    stacks = [file.stem.rpartition("-")[2] for file in (runs / "lab-4" / "hang").glob("rank-*.txt")]
-    silent = {"0", "1", "2"} - set(stacks)
-    return silent.pop() if len(silent) == 1 else "1"
+    ending = read_ending(runs / "lab-4")
+    return ending.reason.removeprefix("rank ").partition(" ")[0] if ending else "none"
 
 
 def _late(runs: Path) -> str:

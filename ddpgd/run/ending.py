@@ -32,9 +32,14 @@ def noting_the_end(folder: Path) -> Iterator[None]:
     try:
         yield
     except DdpgdError as error:
-        with suppress(OSError):
-            write_atomically(folder / NAME, [json.dumps(Ending(error.exit_code, str(error))._asdict()).encode()])
+        note(folder, error.exit_code, str(error))
         raise
+
+
+def note(folder: Path, exit_code: int, reason: str) -> None:
+    """Writes ended.json, where that is possible."""
+    with suppress(OSError):
+        write_atomically(folder / NAME, [json.dumps(Ending(exit_code, reason)._asdict()).encode()])
 
 
 def read_ending(folder: Path) -> Ending | None:

@@ -15,7 +15,7 @@ from ddpgd.comm.transports import threads
 from ddpgd.config.schema import Config, from_table, resolve
 from ddpgd.config.validation import check_same_batch, validate
 from ddpgd.data.mnist import Dataset
-from ddpgd.run import build, build_network, inject
+from ddpgd.run import build, build_network, ending, inject
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import Machine
 from ddpgd.run.disturbed import Disturbed
@@ -66,6 +66,7 @@ def run_on_ranks(
         run_dir = {"run_dir": str(folder.path.absolute())}
         if survived is None:
             stop.limit(config.max_time)
+        note = partial(ending.note, folder.path)
         rank_of = partial(Run, config, pace, saved, data, folder, machine, stop)
 
         def work(own: Transport) -> Record:
@@ -74,7 +75,7 @@ def run_on_ranks(
             if survival:
                 faults = survival.faults = survival.faults or faults
             count = Disturbed.of(faults) if all_faults else Counted
-            with watching(own, stop, config.hang_timeout, folder.path, alike, count) as watched:
+            with watching(own, stop, config.hang_timeout, folder.path, alike, count, note) as watched:
                 return rank_of(watched, faults, survival).execute(show)
 
         if config.transport == "threads":

@@ -46,6 +46,7 @@ def watching(
     run: Path | None = None,
     alike: bool = True,
     count: Callable[[Transport, memoryview], Counted] = Counted,
+    note: Callable[[int, str], None] = lambda _code, _reason: None,
 ) -> Iterator[Transport]:
     """Watches the ranks of `world` from a thread of each. Every rank calls it; the block uses the transport that it yields.
 
@@ -56,6 +57,7 @@ def watching(
         run: The folder of the run, for questions of other nodes and for stacks; None: there is none yet.
         alike: All ranks call the same collectives; else their numbers say nothing of who is behind.
         count: Makes what counts the collectives.
+        note: Notes the exit code and the verdict of a run that is ended.
     """
     with shared_board(world) as board:
         if board is None:
@@ -65,7 +67,7 @@ def watching(
         words[ACTIVITY] = SETUP
         with whereabouts.stored_in(words):
             transport = count(world, words)
-            watchdog = Watchdog(transport, board, stop, timeout_s, _answers(transport, run, alike), alike)
+            watchdog = Watchdog(transport, board, stop, timeout_s, _answers(transport, run, alike), alike, note=note)
             with watchdog.running():
                 yield transport
                 words[ACTIVITY] = DONE
@@ -99,6 +101,7 @@ class Watchdog:
         write: Callable[[str], None] | None = None,
         pause: Callable[[float], None] = time.sleep,
         end: Callable[[], None] | None = None,
+        note: Callable[[int, str], None] = lambda _code, _reason: None,
     ) -> None:
         self._world = world
         self._board = board
@@ -111,6 +114,7 @@ class Watchdog:
         self._write = write or _write
         self._pause = pause
         self._end = end or self._abort
+        self._note = note
         self._look_s = min(0.25, self._patience_s / 8)
         self._seen = np.zeros(0)
         self._moved_at = np.zeros(len(board.ranks))
@@ -253,7 +257,9 @@ class Watchdog:
         self._write(f"no rank has moved for {least_s:.0f} s:")
         for line in table(rows):
             self._write(f"  {line}")
-        self._write(self._verdict(rows))
+        told = self._verdict(rows)
+        self._write(told)
+        self._note(HANG_CODE, told)
         if self._stop:
             self._write(f"{self._stop.reason}, and no checkpoint can be written: the run ends without one")
         if self._answers:

@@ -13,6 +13,7 @@ import pytest
 from conftest import DDPGD, call_ddpgd, run_ddpgd, run_module, under_mpirun
 from processes import ranks_of
 
+from ddpgd.run.ending import read_ending
 from patience import slowness
 from runs import records
 
@@ -97,6 +98,10 @@ def test_a_hang_is_told_and_ended(
     rows = re.findall(r"^ddpgd:   (\d)  ", run.said, re.MULTILINE)
     assert rows == [str(rank) for rank in range(num_ranks)]
     assert not list(ranks_of(run.process))
+    ending = read_ending(run.folder / "run")
+    assert ending is not None
+    assert ending.exit_code == 5
+    assert re.match(verdict, ending.reason)
     assert "thread" in (run.folder / "run" / "hang" / "rank-0.txt").read_text() or "@0" in fault
 
 

@@ -34,7 +34,7 @@ class MpiHost:
             for array in arrays:
                 requests.append(comm.Isend(array, peer))
                 self.bytes_sent += array.nbytes
-        MPI.Request.Waitall(requests)
+        self._wait(requests)
 
     def all_to_all_init(
         self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]
@@ -104,9 +104,13 @@ class MpiHost:
 
         def run() -> None:
             MPI.Prequest.Startall(requests)
-            MPI.Request.Waitall(requests)
+            self._wait(requests)
 
         return run
+
+    def _wait(self, requests: Sequence[MPI.Request]) -> None:
+        """Waits until all of them are complete."""
+        MPI.Request.Waitall(requests)
 
 
 def world() -> MpiHost:
