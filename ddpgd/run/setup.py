@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from ddpgd.comm.launcher import Launch, node
@@ -32,11 +32,13 @@ def join(launch: Launch, may_use_gpu: bool = False) -> Transport:
     Raises:
         InputError: MPI is missing, or is not the launcher's.
     """
-    if may_use_gpu:
-        cuda_device.select(launch.local_rank)
-    if launch.world_size == 1:
-        return Alone()
-    with joining.watched(os.environ):
+    is_alone = launch.world_size == 1
+    # The process that watches is made before there is anything of a GPU in this one.
+    with nullcontext() if is_alone else joining.watched(os.environ):
+        if may_use_gpu:
+            cuda_device.select(launch.local_rank)
+        if is_alone:
+            return Alone()
         transport = mpi_world(f"{launch.launcher} started {launch.world_size} ranks")
     if transport.world_size != launch.world_size:
         raise InputError(

@@ -6,6 +6,7 @@ differs, these few numbers tell which.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,17 +38,19 @@ def checksums(vector: NDArray[np.float32], first_element: int, unit_starts: Sequ
         unit_starts: First elements of the units, ascending from 0, each the beginning of a row.
         size: Elements of the whole.
     """
-    words = vector.view(np.uint64).reshape(-1, COLUMNS)
+    words, num_units = vector.view(np.uint64).reshape(-1, COLUMNS), len(unit_starts)
     of_rows: Words = np.zeros(size // ROW_ELEMENTS, np.uint64)
     first = first_element // ROW_ELEMENTS
-    of_rows[first : first + len(words)] = np.add.reduce(words, axis=1)
-    of_columns: Words = np.add.reduce(words, axis=0)
-    of_units = np.add.reduceat(of_rows, [start // ROW_ELEMENTS for start in unit_starts])
-    return np.concatenate([of_units, _weighed(of_rows), _weighed(of_columns)])
+    np.add.reduce(words, axis=1, out=of_rows[first : first + len(words)])
+    found: Words = np.empty(num_units + NUM_WEIGHED, np.uint64)
+    np.add.reduceat(of_rows, [start // ROW_ELEMENTS for start in unit_starts], out=found[:num_units])
+    _weigh(of_rows, found[num_units : num_units + 4])
+    _weigh(np.add.reduce(words, axis=0), found[num_units + 4 :])
+    return found
 
 
 def place(before: Words, after: Words) -> int | None:
-    """Returns which one of several sums has changed, by what `_weighed` makes of them; None: none or more than one has."""
+    """Returns which one of several sums has changed, by what `_weigh` makes of them; None: none or more than one has."""
     high, low, times_high, times_low = (after - before).view(np.int64).tolist()
     times, by = (times_high, high) if high else (times_low, low)
     if by == 0 or times % by:
@@ -56,13 +59,21 @@ def place(before: Words, after: Words) -> int | None:
     return found if (high * found, low * found) == (times_high, times_low) else None
 
 
-def _weighed(sums: Words) -> Words:
-    """Returns the sums of the upper and of the lower halves, and those of them times their place: uint64 (4,).
+def _weigh(sums: Words, into: Words) -> None:
+    """Puts the sums of the upper and of the lower halves, and those of them times their place, into uint64 (4,).
 
     No product is longer than 64 bits, so differences can be divided.
     """
-    places, halves = np.arange(len(sums), dtype=np.uint64), (sums >> _HALF, sums & _LOWER)
-    return np.array([np.add.reduce(half) for half in (*halves, *(half * places for half in halves))], np.uint64)
+    halves = np.empty((2, len(sums)), np.uint64)
+    np.right_shift(sums, _HALF, out=halves[0])
+    np.bitwise_and(sums, _LOWER, out=halves[1])
+    np.matmul(halves, _weights(len(sums)), out=into.reshape(2, 2).T)
+
+
+@cache
+def _weights(count: int) -> Words:
+    """Returns 1 and the place of each of so many sums: uint64 (count, 2)."""
+    return np.column_stack([np.ones(count, np.uint64), np.arange(count, dtype=np.uint64)])
 
 
 class FlightRecorder:
@@ -105,8 +116,9 @@ class FlightRecorder:
 
     def computed(self, pieces: Sequence[Array]) -> None:
         """Records this rank's gradient: the sums that it sends, added up."""
+        of_pieces = [self._of(piece, 0) for piece in pieces]
         zeros: Words = np.zeros(len(self._unit_starts) + NUM_WEIGHED, np.uint64)
-        self._words.append(sum((self._of(piece, 0) for piece in pieces), zeros))
+        self._words.append(of_pieces[0] if len(of_pieces) == 1 else sum(of_pieces, zeros))
 
     def summed(self, grads: Array) -> None:
         """Records the sum over all ranks, and writes the step."""
