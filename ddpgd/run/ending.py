@@ -1,12 +1,11 @@
 """The end of a run that has no summary: ended.json, which a run that was stopped, diverged or failed leaves in its folder."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ddpgd.errors import DdpgdError, NonFiniteError
+from ddpgd.errors import NonFiniteError
 from ddpgd.run import strict_json
 from ddpgd.run.atomic import write_atomically
 
@@ -24,16 +23,6 @@ class Ending(NamedTuple):
     def diverged(self) -> bool:
         """True if a gradient was not finite: the same start would end alike."""
         return self.exit_code == NonFiniteError.exit_code
-
-
-@contextmanager
-def noting_the_end(folder: Path) -> Iterator[None]:
-    """Writes ended.json about a `DdpgdError` that passes, where that is possible: the error itself matters more."""
-    try:
-        yield
-    except DdpgdError as error:
-        note(folder, error.exit_code, str(error))
-        raise
 
 
 def note(folder: Path, exit_code: int, reason: str) -> None:

@@ -3,8 +3,8 @@
 Opening a folder checks and locks it; what an earlier start left there changes only in `begin`, when all is ready to train.
 """
 
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import chain, count
@@ -16,7 +16,7 @@ import tomli_w
 from ddpgd.config.schema import Config, flag, from_table, to_table
 from ddpgd.config.toml_file import read_toml
 from ddpgd.config.validation import PER_LAUNCH
-from ddpgd.errors import InputError, shown
+from ddpgd.errors import DdpgdError, InputError, shown
 from ddpgd.run import checkpoint, ending
 from ddpgd.run.atomic import remove_temporaries, write_atomically
 from ddpgd.run.checkpoint import Checkpoint
@@ -26,18 +26,20 @@ from ddpgd.run.records import read_records
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunFolder:
     """A folder that exists and is this run's alone.
 
     Attributes:
         resumed: The checkpoint in it from which the run goes on.
         best: The best checkpoint of a run elsewhere that goes on here, and its step.
+        has_begun: True once `begin` has made it this run's: on rank 0, or on all ranks that are threads.
     """
 
     path: Path
     resumed: Path | None = None
     best: tuple[Path, int] | None = None
+    has_begun: bool = False
 
     @property
     def checkpoints(self) -> Path:
@@ -103,6 +105,17 @@ class RunFolder:
             checkpoint.adopt_best(*self.best, self.checkpoints)
         for end in ("summary.json", ending.NAME):
             (self.path / end).unlink(missing_ok=True)
+        self.has_begun = True
+
+    @contextmanager
+    def noting_the_end(self) -> Iterator[None]:
+        """Notes, of a run that has begun, the `DdpgdError` that passes: whichever rank that is a thread met it first."""
+        try:
+            yield
+        except DdpgdError as error:
+            if self.has_begun:
+                ending.note(self.path, error.exit_code, str(error))
+            raise
 
 
 def is_free(path: Path) -> bool:

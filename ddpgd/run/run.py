@@ -30,7 +30,6 @@ from ddpgd.run.device import Machine
 from ddpgd.run.diagnosis import Diagnoses
 from ddpgd.run.diagnosis_memory import UNKNOWN
 from ddpgd.run.disturbed import DisturbedGradients
-from ddpgd.run.ending import noting_the_end
 from ddpgd.run.folder import RunFolder
 from ddpgd.run.former_layout import VECTOR_FORMAT
 from ddpgd.run.inject import Faults
@@ -114,7 +113,6 @@ class Run:
                 return self._run(Giver(self._whole_params))
         self._folder.begin(self._config)
         with ExitStack() as stack:
-            stack.enter_context(noting_the_end(self._folder.path))
             stack.enter_context(recording)
             stack.enter_context(closing(self._saver))
             files = [stack.enter_context(closing(file)) for file in self._record_files()]

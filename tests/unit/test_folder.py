@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,8 +11,10 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from ddpgd.errors import InputError, MachineError
+from ddpgd.errors import InputError, MachineError, NonFiniteError
 from ddpgd.run import build, checkpoint, folder, records
+from ddpgd.run.ending import read_ending
+from ddpgd.run.inject import Faults
 from ddpgd.run.lock import RunLock
 from runs import train
 
@@ -121,6 +124,20 @@ def test_the_lock_is_given_back_whatever_the_end(tmp_path: Path, monkeypatch: py
     with pytest.raises(MachineError, match="No space"):
         train(run, resume="", steps=12)
     assert not (run / ".lock").exists()
+
+
+def test_the_end_is_noted_whichever_rank_met_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def before(_faults: Faults, step: int) -> None:
+        if threading.current_thread().name == "rank 1":
+            raise NonFiniteError(f"step {step}: met by rank 1 alone")
+
+    monkeypatch.setattr(Faults, "before", before)
+    with pytest.raises(NonFiniteError):
+        train(tmp_path / "run", 2, steps=3, inject="raise@1:2")
+    ending = read_ending(tmp_path / "run")
+    assert ending
+    assert ending.diverged
+    assert "met by rank 1 alone" in ending.reason
 
 
 def test_later_checkpoints_are_dropped_only_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
