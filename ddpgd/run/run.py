@@ -11,17 +11,15 @@ from numpy.typing import NDArray
 
 from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import node
-from ddpgd.comm.transport import Alone, Transport
-from ddpgd.config.schema import Config, to_table
+from ddpgd.comm.transport import Transport
+from ddpgd.config.schema import Config
 from ddpgd.data.mnist import Dataset
 from ddpgd.params import Layout
 from ddpgd.run import (
     build,
     build_network,
     build_passes,
-    checkpoint,
     exchange_form,
-    failures,
     report,
     resharding,
 )
@@ -38,8 +36,7 @@ from ddpgd.run.observers import Giver, Recorder
 from ddpgd.run.progress import Quiet
 from ddpgd.run.recording import recorded
 from ddpgd.run.records import RecordFile
-from ddpgd.run.saver import Saver
-from ddpgd.run.stderr import say
+from ddpgd.run.snapshots import Snapshots
 from ddpgd.run.summary import write_summary
 from ddpgd.run.survival import Survival
 from ddpgd.run.tensorboard import EventFile
@@ -94,10 +91,11 @@ class Run:
             self._change = resharding.change(saved, config, self._grid.shape)
             resharding.restore(self._ops, transport, self._state, saved.arrays, self._change)
             saved.drop_arrays()
+        kept = self._ops, transport, self._layout, self._state, config, folder, faults
+        self._snapshots = Snapshots(*kept, self._facts)
         self._survival = survival
         if survival:
-            survival.follow(self._copy)
-        self._saver = Saver(say)
+            survival.follow(self._snapshots.copy)
         faults.flip = self._flip
         if faults.concern_gradients() and isinstance(self._step, Step):
             self._step.add_tap(DisturbedGradients(self._ops, faults))
@@ -114,7 +112,7 @@ class Run:
         self._folder.begin(self._config)
         with ExitStack() as stack:
             stack.enter_context(recording)
-            stack.enter_context(closing(self._saver))
+            stack.enter_context(closing(self._snapshots))
             files = [stack.enter_context(closing(file)) for file in self._record_files()]
             shown = stack.enter_context(show(self._pace.total_steps, num_epochs, self._state.counters.step))
             for line in (*self._introduction(), *self._changes()):
@@ -155,8 +153,7 @@ class Run:
             transport=self._transport,
             pace=replace(self._pace, check_every=self._check_every),
             stop=self._stop,
-            save=self._save,
-            finish_saving=self._finish_saving,
+            saves=self._snapshots,
             observer=observer,
             layer_figures=self._layer_figures,
             faults=self._faults,
@@ -194,34 +191,6 @@ class Run:
     def _whole_params(self) -> NDArray[np.float32]:
         """The params of the whole network, on rank 0; every rank calls it."""
         return resharding.whole_params(self._ops, self._transport, self._state)
-
-    def _save(self) -> None:
-        """Begins to write a checkpoint."""
-        saved, params = self._gathered(self._transport)
-        if self._transport.rank == 0:
-            self._saver.save(self._state.counters.step, partial(self._write, saved, params))
-
-    def _copy(self) -> Checkpoint:
-        """Returns a copy of all that this rank holds: the whole, where nothing is divided among ranks."""
-        return self._gathered(Alone())[0]
-
-    def _gathered(self, transport: Transport) -> tuple[Checkpoint, NDArray[np.float32]]:
-        """Returns, on rank 0 of `transport`, a checkpoint and the params of the whole network; every rank of it calls it."""
-        self._state.read_loss_scale(self._ops)
-        params = resharding.whole_params(self._ops, transport, self._state)
-        arrays = resharding.gather(self._ops, transport, self._layout, self._state, params)
-        return Checkpoint(arrays, asdict(self._state.counters), to_table(self._config), self._facts()), params
-
-    def _finish_saving(self) -> None:
-        """Waits until the last checkpoint is written. DdpgdError, on all ranks: it cannot be."""
-        on_root(self._transport, self._saver.finish)
-
-    def _write(self, saved: Checkpoint, params: NDArray[np.float32], moved: Callable[[], None]) -> None:
-        """Writes a checkpoint, in a thread of its own."""
-        facts = dict(saved.facts) | {"params_sha256": self._layout.sha256(params)}
-        with failures.in_one_line():
-            self._faults.check_disk(self._folder.checkpoints)
-            checkpoint.save(self._folder.checkpoints, replace(saved, facts=facts), moved)
 
     def _facts(self) -> dict[str, Any]:
         return {

@@ -20,8 +20,12 @@ class Saver:
         self._failure: DdpgdError | None = None
         self._here = whereabouts.here()
 
+    def make_room(self) -> None:
+        """Waits until the last checkpoint is written, for `PATIENCE_S` at most."""
+        self._wait(PATIENCE_S)
+
     def save(self, step: int, write: Callable[[Callable[[], None]], None]) -> None:
-        """Begins to write a checkpoint.
+        """Begins to write a checkpoint, after `make_room`.
 
         Where the one before could not be written, a line says so; where it is not written yet, this one is left out.
 
@@ -30,7 +34,7 @@ class Saver:
             write: write(moved) writes it, from what does not change any more, and calls `moved` now and then. DdpgdError: it
                 cannot.
         """
-        if not self._wait(PATIENCE_S):
+        if not self._wait(0):
             self._warn(
                 f"step {step}: no checkpoint, because that of step {self._step} is still being written: the disk is slow; "
                 "training goes on"

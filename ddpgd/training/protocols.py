@@ -58,6 +58,19 @@ class Keeper(Protocol):
         """All ranks have come to the end of that step."""
 
 
+class Saves(Protocol):
+    """Writes checkpoints while training goes on."""
+
+    def make_room(self) -> None:
+        """Waits, on the rank that writes, until the checkpoint before is written, unless that takes very long."""
+
+    def begin(self) -> None:
+        """Begins to write a checkpoint, after `make_room`; every rank calls it."""
+
+    def finish(self) -> None:
+        """Waits until the last one is written; every rank calls it. DdpgdError, on all ranks: it cannot be."""
+
+
 class Sync(Protocol):
     """The choice of what ranks combine, and when: `Step` gradients, every step; `LocalSgd` params, after some steps;
     `Federated` changes of clients, every round."""

@@ -13,7 +13,7 @@ from ddpgd.training.bookkeeping import Bookkeeping
 from ddpgd.training.convergence import Criteria
 from ddpgd.training.counters import Record
 from ddpgd.training.evaluate import Evaluate
-from ddpgd.training.protocols import Disturbance, Keeper, Observer, Sync
+from ddpgd.training.protocols import Disturbance, Keeper, Observer, Saves, Sync
 from ddpgd.training.replicas import Replicas
 from ddpgd.training.step_result import StepResult
 from ddpgd.training.stopping import StopRequest
@@ -40,7 +40,7 @@ class Intervals:
 
 
 class Trainer:
-    """Runs steps from where its counters stand. `save()` begins to write a checkpoint; every rank calls it."""
+    """Runs steps from where its counters stand."""
 
     def __init__(
         self,
@@ -50,8 +50,7 @@ class Trainer:
         transport: Transport,
         pace: Intervals,
         stop: StopRequest,
-        save: Callable[[], None],
-        finish_saving: Callable[[], None],
+        saves: Saves,
         observer: Observer,
         layer_figures: Callable[[StepResult, bool], Record],
         skip_non_finite: bool = False,
@@ -85,8 +84,7 @@ class Trainer:
         self._pace = pace
         self._counters = step.state.counters
         self._stop = stop
-        self._save = save
-        self._finish_saving = finish_saving
+        self._saves = saves
         self._observer = observer
         self._layer_figures = layer_figures
         self._skip_non_finite = skip_non_finite
@@ -140,12 +138,17 @@ class Trainer:
             if ends and not is_due:
                 is_best = self._evaluate(is_due)
             evaluated = is_due or ends
+            is_saved = is_best or (
+                pace.checkpoint_every and _crossed_multiple(before, counters.step, pace.checkpoint_every)
+            )
+            if is_saved:
+                self._saves.make_room()  # before the record: no more steps are told of than a restart may lose
             if evaluated or is_logged:
                 own = {name: value for name, value in self._own_figures.items() if isinstance(value, int | float)}
                 record = self._books.record(result, evaluated) | self._layer_figures(result, evaluated)
                 self._observer.record(record | (own if evaluated else {}))
             self._observer.step(counters)
-            if is_best or (pace.checkpoint_every and _crossed_multiple(before, counters.step, pace.checkpoint_every)):
+            if is_saved:
                 self._checkpoint()
             if result.stop and not ends:
                 self._interrupt()
@@ -154,8 +157,7 @@ class Trainer:
                 keeper.complete()
         if counters.evaluated_at != counters.step:
             self._evaluate(is_due=False)
-        self._checkpoint()
-        self._finish_saving()
+        self._last_checkpoint()
         if self._skipped_in_a_row >= min(_LOST, pace.total_steps):
             raise NonFiniteError(
                 f"the last {self._skipped_in_a_row} updates were skipped, because their gradients had NaN or infinity: "
@@ -230,12 +232,16 @@ class Trainer:
         if self._saved_at != self._counters.step:
             self._check_replicas()
             self._here[ACTIVITY] = CHECKPOINT
-            self._save()
+            self._saves.begin()
             self._saved_at = self._counters.step
 
-    def _interrupt(self) -> None:
+    def _last_checkpoint(self) -> None:
+        self._saves.make_room()
         self._checkpoint()
-        self._finish_saving()
+        self._saves.finish()
+
+    def _interrupt(self) -> None:
+        self._last_checkpoint()
         reasons = filter(None, self._transport.all_gather_objects(self._stop.reason))
         reason = next(reasons, "a rank asked for it")
         raise Interrupted(

@@ -2,6 +2,7 @@
 
 import errno
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from ddpgd.comm import whereabouts
 from ddpgd.errors import DdpgdError, MachineError
 from ddpgd.run import checkpoint, saver
+from ddpgd.run.records import RecordFile
 from ddpgd.run.saver import Saver
-from runs import train
+from runs import Record, train
 
 GIVEN: dict[str, Any] = {"steps": 12, "checkpoint_every": 3}
 
@@ -26,6 +28,7 @@ def test_checkpoints_are_written_one_after_the_other() -> None:
     written: list[int] = []
     one = Saver(said.append)
     for step in range(5):
+        one.make_room()
         one.save(step, lambda _moved, step=step: written.append(step))  # type: ignore[misc]
     one.finish()
     assert written == [0, 1, 2, 3, 4]
@@ -36,6 +39,7 @@ def test_one_that_cannot_be_written_is_told_before_the_next_one() -> None:
     said: list[str] = []
     one = Saver(said.append)
     one.save(3, full)
+    one.make_room()
     one.save(6, lambda _moved: None)
     one.finish()
     assert said == ["the checkpoint of step 3 is missing: no space; training goes on"]
@@ -62,6 +66,7 @@ def test_a_slow_disk_leaves_checkpoints_out(monkeypatch: pytest.MonkeyPatch) -> 
     may_end = threading.Event()
     one = Saver(said.append)
     one.save(3, lambda _moved: may_end.wait() and None)
+    one.make_room()
     one.save(6, full)
     assert said == [
         "step 6: no checkpoint, because that of step 3 is still being written: the disk is slow; training goes on"
@@ -117,3 +122,25 @@ def test_a_disk_that_is_full_at_the_end_ends_the_run_and_keeps_the_last_good_che
     resumed = train(tmp_path / "run", 2, resume="")
     undisturbed = train(tmp_path / "whole", 1, **GIVEN)
     assert resumed["params_sha256"] == undisturbed["params_sha256"]
+
+
+def test_a_restart_loses_no_more_steps_than_lie_between_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each record, the checkpoint of the step before is written, however long that takes."""
+    folder, behind = tmp_path / "run", []
+    save, record = checkpoint.save, RecordFile.record
+
+    def slow_save(*given: Any) -> None:
+        time.sleep(0.05)
+        save(*given)
+
+    def look(file: RecordFile, told: Record) -> None:
+        kept = [checkpoint.step_of(path) or 0 for path in checkpoint.newest_first(folder / "checkpoints")]
+        behind.append(told["step"] - max(kept, default=0))
+        record(file, told)
+
+    monkeypatch.setattr(checkpoint, "save", slow_save)
+    monkeypatch.setattr(RecordFile, "record", look)
+    train(folder, steps=12, checkpoint_every=1)
+    assert behind == [1] * 12
