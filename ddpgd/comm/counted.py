@@ -1,21 +1,25 @@
 """Counts each rank's collectives in its whereabouts, so that others see who is behind."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from ddpgd.comm.transport import Array, PointToPoint, T, Transport
-from ddpgd.comm.whereabouts import COLLECTIVE, COLLECTIVES, ENTERED, PEER, RECEIVE, SEND
+from ddpgd.comm.whereabouts import COLLECTIVE, COLLECTIVES, COUNTS, ENTERED, GROUP, IDS, NUM_GROUPS, PEER, RECEIVE, SEND
 
 
 class Counted:
-    """A `Transport` that counts the collectives that this rank enters and leaves, of all duplicates and groups together."""
+    """A `Transport` that counts the collectives that this rank enters and leaves, together and in each group."""
 
-    def __init__(self, transport: Transport, here: memoryview, members: Sequence[int] = ()) -> None:
+    def __init__(
+        self, transport: Transport, here: memoryview, members: Sequence[int] = (), groups: list[int] | None = None
+    ) -> None:
         """
         Args:
             transport: Does the work.
             here: This rank's whereabouts.
             members: The ranks of the run that are in this group; empty: all.
+            groups: Numbers of the groups that this rank has had, of which this one is the last; None: all ranks are the first.
         """
         self.name = transport.name
         self.rank = transport.rank
@@ -24,6 +28,14 @@ class Counted:
         self._transport = transport
         self._here = here
         self._members = members or range(transport.world_size)
+        self._groups = groups if groups is not None else [1]
+        self._made = 0
+        self._group = self._groups[-1]
+        # Groups beyond those that there is room for are counted where nothing is asked about them.
+        self._place = min(len(self._groups) - 1, NUM_GROUPS)
+        self._count = COUNTS + self._place
+        if self._place < NUM_GROUPS:
+            here[IDS + self._place] = self._group
 
     @property
     def bytes_sent(self) -> int:
@@ -73,7 +85,9 @@ class Counted:
 
     def _like(self, transport: Transport, members: Sequence[int]) -> Self:
         """Returns the same of another group of ranks."""
-        return type(self)(transport, self._here, members)
+        self._made += 1
+        self._groups.append(zlib.crc32(f"{self._group}/{self._made}/{members[0]}".encode()))
+        return type(self)(transport, self._here, members, self._groups)
 
     def close(self) -> None:
         self._transport.close()
@@ -85,13 +99,18 @@ class Counted:
         here, number = self._here, COLLECTIVES.index(collective)
 
         def counted(*arguments: Any) -> Any:
-            here[COLLECTIVE] = number
-            here[ENTERED] += 1
+            self._enter(number)
             result = work(*arguments)
             here[ENTERED] += 1
             return result
 
         return counted
+
+    def _enter(self, collective: int) -> None:
+        here = self._here
+        here[COLLECTIVE], here[GROUP] = collective, self._place
+        here[self._count] += 1
+        here[ENTERED] += 1
 
     def _message(self, kind: int, peer: int, wait: Callable[[], object]) -> Callable[[], object]:
         here, member = self._here, self._members[peer]

@@ -11,16 +11,23 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ACTIVITY, STEP, MICRO_BATCH, COMPUTED, ENTERED, COLLECTIVE, PEER, SAVED = range(8)
+ACTIVITY, STEP, MICRO_BATCH, COMPUTED, ENTERED, COLLECTIVE, PEER, SAVED, GROUP = range(9)
 """Words. MICRO_BATCH: the one that is computed; COMPUTED: how many were; ENTERED: collectives entered plus collectives left,
-odd inside of one; COLLECTIVE: which kind, and PEER: the other rank of a message; SAVED: pieces of checkpoints written."""
-NUM_WORDS = 8
+odd inside of one; COLLECTIVE: which kind, and PEER: the other rank of a message; SAVED: pieces of checkpoints written; GROUP:
+the group of the last collective, as its place from 0 in the words that follow."""
+NUM_GROUPS = 16
+"""So many groups of a rank are told apart; collectives of more count as one, that of place NUM_GROUPS."""
+IDS = GROUP + 1
+"""The first of the words that name this rank's groups, by numbers that all ranks of a group have in common; 0: none."""
+COUNTS = IDS + NUM_GROUPS + 1
+"""The first of the words that count the collectives entered in each group."""
+NUM_WORDS = COUNTS + NUM_GROUPS + 1
 
 UNKNOWN = -1
-SETUP, LOADING, RECORD, EVALUATION, CHECKPOINT, INPUT, GRADIENTS, UPDATE, DONE = range(9)
+SETUP, LOADING, RECORD, EVALUATION, CHECKPOINT, INPUT, GRADIENTS, EXCHANGE, UPDATE, DONE = range(10)
 """Values of ACTIVITY, in the order of a run after each step. UNKNOWN: of a rank that does not answer."""
 ACTIVITIES = (
-    *("set-up", "loading", "record", "evaluation", "checkpoint", "input", "gradients", "update"),
+    *("set-up", "loading", "record", "evaluation", "checkpoint", "input", "gradients", "exchange", "update"),
     "end of the run",
 )
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ddpgd.comm.counted import Counted
 from ddpgd.comm.transport import Array, Transport
-from ddpgd.comm.whereabouts import COLLECTIVE, COLLECTIVES, ENTERED
+from ddpgd.comm.whereabouts import COLLECTIVES
 from ddpgd.kernels.ops import Ops
 from ddpgd.run.inject import Faults, flip_bit
 
@@ -68,8 +68,8 @@ class Disturbed(Counted):
     def of(cls, faults: Faults) -> "Callable[..., Disturbed]":
         """Returns what makes such a transport as `Counted` is made."""
 
-        def make(transport: Transport, here: memoryview, members: Sequence[int] = ()) -> Disturbed:
-            made = cls(transport, here, members)
+        def make(transport: Transport, here: memoryview) -> Disturbed:
+            made = cls(transport, here)
             made.faults = faults
             return made
 
@@ -86,10 +86,9 @@ class Disturbed(Counted):
         def disturbed(*arguments: Any) -> Any:
             faults = self.faults
             if faults.is_cut:
-                self._here[COLLECTIVE] = COLLECTIVES.index(collective)
-                self._here[ENTERED] += 1
+                self._enter(COLLECTIVES.index(collective))
                 threading.Event().wait()
-            if faults.skips:
+            if faults.skips and self.world_size > 1:
                 faults.skips -= 1
                 return None
             return counted(*arguments)

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from ddpgd.comm import whereabouts
 from ddpgd.comm.exchange import Exchange
-from ddpgd.comm.whereabouts import ACTIVITY, GRADIENTS, UPDATE
+from ddpgd.comm.whereabouts import ACTIVITY, EXCHANGE, GRADIENTS, UPDATE
 from ddpgd.kernels.ops import Ops
 
 Work = Callable[[], None]
@@ -75,6 +75,7 @@ class HostReplay:
         self._compute_gradients()
         self._synchronize()
         computed = time.perf_counter()
+        self._here[ACTIVITY] = EXCHANGE
         exchange.combine(self._shape.num_micro_batches, stop, measure_error=self._shape.observe)
         exchanged = time.perf_counter()
         self._here[ACTIVITY] = UPDATE

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ddpgd.comm.launcher import node
 from ddpgd.comm.shared_memory import share_memory
 from ddpgd.comm.transport import Transport
-from ddpgd.comm.whereabouts import ACTIVITY, COLLECTIVE, ENTERED, MICRO_BATCH, NUM_WORDS, PEER, STEP
+from ddpgd.comm.whereabouts import ACTIVITY, COLLECTIVE, COUNTS, ENTERED, GROUP, IDS, MICRO_BATCH, NUM_WORDS, PEER, STEP
 from ddpgd.watch import process
 from ddpgd.watch.rows import Row
 
@@ -84,6 +84,8 @@ class Board:
             collective=words[COLLECTIVE] if words[ENTERED] % 2 else -1,
             peer=words[PEER],
             entered=(words[ENTERED] + 1) // 2,
+            group=str(words[IDS + words[GROUP]]),
+            groups={str(group): count for group, count in zip(words[IDS:COUNTS], words[COUNTS:], strict=True) if group},
             still_s=still_s,
             state=state,
             source=shown["source"].decode(errors="replace"),

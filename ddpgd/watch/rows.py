@@ -35,6 +35,8 @@ class Row(NamedTuple):
         still_s: Seconds for which nothing of this has changed.
         state: What its process does, where its watchdog does not run or it is known otherwise; "" where nothing is wrong.
         source: The last line of this package that it executes, as "comm/exchange.py:57"; "" where that is not known.
+        group: The group of ranks of its collective, by a number; "0": not known.
+        groups: The number of collectives that it has entered in each of its groups.
     """
 
     rank: int
@@ -49,11 +51,25 @@ class Row(NamedTuple):
     still_s: float = 0.0
     state: str = ""
     source: str = ""
+    group: str = "0"
+    groups: dict[str, int] = {}  # noqa: RUF012 - nobody changes it
 
     @property
     def waits(self) -> bool:
         """True in a collective, or in a message: it goes on when others come."""
         return self.collective >= 0
+
+    def waits_for(self, other: "Row") -> bool:
+        """Returns whether it is in a message of `other`, or in a collective that `other` takes part in and has not entered."""
+        if self.collective in (SEND, RECEIVE):
+            return other.rank == self.peer
+        if not self.waits or self.group not in other.groups:
+            return False
+        return other.groups[self.group] < self.groups[self.group]
+
+    def is_further_than(self, other: "Row") -> bool:
+        """Returns whether it is in a later part of the run."""
+        return (self.step, self.activity) > (other.step, other.activity)
 
     @property
     def place(self) -> str:

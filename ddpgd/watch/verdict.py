@@ -30,8 +30,7 @@ def verdict(rows: Sequence[Row], alike: bool, num_ranks: int = 0) -> str:
         wait = "waits" if len(waiting) == 1 else "wait"
         return f"{ranks(waiting)} {wait} in {waiting[0].place} for ranks of other hosts"
     if not alike:
-        odd = _odd(waiting, lambda row: row.step)
-        return _differ(waiting, odd, lambda row: row.place) if odd else _no_message(waiting, waiting)
+        return _of_groups(waiting)
     counts = [row.entered for row in waiting]
     if _skipped(waiting) and (odd := _odd(waiting, lambda row: row.place)):
         return _differ(waiting, odd, lambda row: row.place)
@@ -40,6 +39,23 @@ def verdict(rows: Sequence[Row], alike: bool, num_ranks: int = 0) -> str:
     if (odd := _odd(waiting, lambda row: row.kind)) and not is_late:
         return _differ(waiting, odd, lambda row: f"{row.kind}, collective {row.entered:,}, of {row.place}")
     return _no_message([row for row in waiting if row.entered == min(counts)], waiting)
+
+
+def _of_groups(rows: Sequence[Row]) -> str:
+    """Returns what holds up ranks that wait in collectives of several groups: whom others wait for, though it is further."""
+    for one in rows:
+        if left_out := [other for other in rows if one.waits_for(other) and other.is_further_than(one)]:
+            return _left_out(left_out, one)
+    last = [row for row in rows if not any(row.waits_for(other) for other in rows)]
+    return _no_message(last or rows, rows)
+
+
+def _left_out(odd: Sequence[Row], one: Row) -> str:
+    has, it = ("has", "it") if len(odd) == 1 else ("have", "they")
+    return (
+        f"{ranks(odd)} {has} left out {one.kind}, collective {one.entered:,}, of {one.place}, in which {ranks([one])} waits: "
+        f"{it} {'is' if len(odd) == 1 else 'are'} in {odd[0].kind}, collective {odd[0].entered:,}, of {odd[0].place}"
+    )
 
 
 def _skipped(rows: Sequence[Row]) -> bool:

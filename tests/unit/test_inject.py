@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddpgd.comm.transport import Alone
 from ddpgd.comm.transports import threads
 from ddpgd.comm.whereabouts import ENTERED, NUM_WORDS
 from ddpgd.errors import InputError
@@ -72,6 +73,19 @@ def test_a_skipped_collective_is_neither_called_nor_counted() -> None:
             assert faults.skips == 0
         transport.barrier()
         assert transport._here[ENTERED] == 2
+
+    of_three_ranks(work, "skip-collective@1:0")
+
+
+def test_a_collective_of_one_rank_alone_is_no_collective_to_leave_out() -> None:
+    def work(transport: Disturbed, faults: Faults) -> None:
+        alone = Disturbed.of(faults)(Alone(), memoryview(np.zeros(NUM_WORDS, np.int64)))
+        left = faults.skips
+        alone.barrier()
+        assert faults.skips == left
+        if transport.rank == 1:
+            transport.barrier()
+            assert faults.skips == 0
 
     of_three_ranks(work, "skip-collective@1:0")
 

@@ -10,7 +10,7 @@ from ddpgd.comm.transport import Alone, Transport
 from ddpgd.comm.transports import threads
 from ddpgd.comm.transports.staged import Staged
 from ddpgd.comm.transports.threads import Threads
-from ddpgd.comm.whereabouts import ENTERED, NUM_WORDS
+from ddpgd.comm.whereabouts import COUNTS, ENTERED, GROUP, IDS, NUM_GROUPS, NUM_WORDS
 from ddpgd.kernels.reference.backend import Reference
 from split_laws import COLORINGS, check_split
 
@@ -60,6 +60,41 @@ def test_a_rank_that_waits_in_its_group_is_counted_inside_of_a_collective() -> N
 
     threads.run(2, work)
     assert waits.is_set()
+
+
+def test_a_group_has_one_number_on_all_of_its_ranks() -> None:
+    def work(world: Threads) -> list[tuple[int, int]]:
+        words = np.zeros(NUM_WORDS, np.int64)
+        whole = Counted(world, memoryview(words))
+        pair = whole.split(world.rank // 2)
+        crossing = whole.split(world.rank % 2)
+        copy = pair.duplicate()
+        for group, times in ((whole, 1), (pair, 2), (crossing, 3), (copy, 4)):
+            before = words[COUNTS:].sum()
+            for _ in range(times):
+                group.barrier()
+            assert words[COUNTS:].sum() - before == times
+        return list(zip(words[IDS:COUNTS].tolist(), words[COUNTS:].tolist(), strict=True))[:4]
+
+    shown = threads.run(4, work)
+    assert [[count for _, count in groups] for groups in shown] == [[5, 2, 3, 4]] * 4  # two of each split
+    numbers = [[number for number, _ in groups] for groups in shown]
+    assert [len(set(column)) for column in zip(*numbers, strict=True)] == [1, 2, 2, 2]
+    assert len({number for column in numbers for number in column}) == 7
+    assert numbers[0][1] == numbers[1][1] != numbers[2][1]
+
+
+def test_more_groups_than_there_is_room_for_are_not_told_apart() -> None:
+    def work(world: Threads) -> None:
+        words = np.zeros(NUM_WORDS, np.int64)
+        group = Counted(world, memoryview(words))
+        for _ in range(NUM_GROUPS + 3):
+            group = group.duplicate()
+        group.barrier()
+        assert words[IDS + words[GROUP]] == 0
+        assert words[COUNTS:].tolist() == [0] * NUM_GROUPS + [1]
+
+    threads.run(2, work)
 
 
 class Odd(Exception):

@@ -8,6 +8,7 @@ from ddpgd.comm.whereabouts import (
     COLLECTIVES,
     DONE,
     EVALUATION,
+    EXCHANGE,
     GRADIENTS,
     LOADING,
     RECEIVE,
@@ -87,6 +88,34 @@ CASES: list[tuple[str, Sequence[Row], bool, str]] = [
         False,
         "rank 1 (process 101 on b) has not entered the gradients of step 41: it is in the gradients of step 41; "
         "ranks 0 and 2 wait for it",
+    ),
+    (
+        "left out a collective of a pair",
+        [
+            waiting(0, ALL_REDUCE, 84, activity=EXCHANGE, group="7", groups={"5": 12, "7": 4}),
+            waiting(1, ALL_TO_ALL, 81, group="6", groups={"6": 13, "7": 3}),
+            waiting(2, ALL_REDUCE, 85, activity=EXCHANGE, group="8", groups={"6": 12, "8": 4}),
+        ],
+        False,
+        "rank 2 has left out all-to-all, collective 81, of the exchange of step 41, in which rank 1 waits: it is in "
+        "all-reduce, collective 85, of the exchange of step 41",
+    ),
+    (
+        "left out a message",
+        [waiting(0, RECEIVE, 90, peer=1), waiting(1, ALL_REDUCE, 81, step=42, group="1", groups={"1": 3})],
+        False,
+        "rank 1 has left out message from rank 1, collective 90, of the gradients of step 41, in which rank 0 waits: it is "
+        "in all-reduce, collective 81, of the exchange of step 43",
+    ),
+    (
+        "a cut link in groups",
+        [
+            waiting(0, group="5", groups={"5": 12, "7": 4}),
+            waiting(1, group="6", groups={"6": 13, "7": 3}),
+            waiting(2, group="7", groups={"5": 11, "7": 4}),
+        ],
+        False,
+        "rank 1 is in the exchange of step 41, and no message arrives: look at the network of b",
     ),
     ("one rank", [computing(0)], True, "rank 0 (process 100 on a) does not move, in the gradients of step 41"),
     (
