@@ -10,7 +10,6 @@ as a whole: then it must do so by itself, and a second start is undisturbed.
     --page FILE.md        the page whose table is replaced (default: print it)
 """
 
-import json
 import math
 import os
 import re
@@ -26,18 +25,14 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from benchmarks.lib.program import Program, check_tools, make_parser, show
+from benchmarks.lib.program import Program
 from ddpgd.run import checkpoint
 from ddpgd.run.records import read_records
-from ddpgd.scaling.arguments import positive
-from ddpgd.scaling.conditions import commit
-from ddpgd.scaling.processes import ONE_THREAD
+from tools import trials
 
 _PROGRAM = Program("deaths")
-_LIMIT_S = 120.0
-"""A run that takes longer hangs."""
 _CONFIGS: dict[str, tuple[str, ...]] = {
     "momentum": (),
     "adam, dropout": ("--optimizer", "adam", "--lr", "0.001", "--dropout", "0.2"),
@@ -108,39 +103,35 @@ class Outcome(NamedTuple):
     end: str
     faults: list[str]
 
+    def __str__(self) -> str:
+        after = "" if self.went_on_s is None else f", next step after {self.went_on_s:.3f} s"
+        return f"{self.trial}: {'; '.join(self.faults) or self.end}{after}"
 
-def attempt(trial: Trial, folder: Path) -> Outcome:
+
+def attempt(seed: int, number: int, kinds: Sequence[str], folder: Path) -> Outcome:
     """Starts a run, kills ranks of it, and looks at its end."""
+    trial = Trial.draw(seed, number, kinds)
     if trial.kind == _ALL:
         return _go_on_from_each_step(trial, folder)
     faults, killed_at = [], 0.0
     with _started(trial.num_ranks, trial.config, folder) as process:
         try:
             killed_at = _kill(trial, folder, process)
-            _, told = process.communicate(timeout=_LIMIT_S)
+            _, told = process.communicate(timeout=trials.LIMIT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             told = ""
             faults.append("it hangs")
-    # Processes of the launcher may be some milliseconds behind it.
-    for _ in range(50):
-        if not (left := _processes(folder)):
-            break
-        time.sleep(0.1)
-    if left:
-        faults.append(f"processes left: {left}")
-        for pid in left:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    faults += trials.end_processes(folder)
     end, went_on_s = "went on", None
     if faults:
         return Outcome(trial, None, "hung", faults)
-    summary = _summary(folder)
+    summary = trials.summary(folder)
     if summary is None and trial.kind == "at the start" and process.returncode:
         end = "ended before ranks had joined"
         with _started(trial.num_ranks, trial.config, folder) as process:
-            process.communicate(timeout=_LIMIT_S)
-        summary = _summary(folder)
+            process.communicate(timeout=trials.LIMIT_S)
+        summary = trials.summary(folder)
     elif summary and " dead: " not in told:
         end = "had ended before"
     elif summary and summary["lost_ranks"] and trial.kind != "at the start":
@@ -163,7 +154,7 @@ def _go_on_from_each_step(trial: Trial, folder: Path) -> Outcome:
         for word in _command(trial.num_ranks, trial.config, folder)
         if word not in ("--elastic", "--with-ft", "ulfm")
     ]
-    with _start([*command, *each]) as process:
+    with trials.start([*command, *each]) as process:
         _kill(trial, folder, process)
         process.communicate()
     if process.returncode == 0:
@@ -173,9 +164,9 @@ def _go_on_from_each_step(trial: Trial, folder: Path) -> Outcome:
     lost = done - (checkpoint.step_of(saved[0]) or 0) if saved else done
     if not saved:
         shutil.rmtree(folder / "run")
-    with _start([*command, "--resume"] if saved else command) as process:
-        _, told = process.communicate(timeout=_LIMIT_S)
-    summary, faults = _summary(folder), []
+    with trials.start([*command, "--resume"] if saved else command) as process:
+        _, told = process.communicate(timeout=trials.LIMIT_S)
+    summary, faults = trials.summary(folder), []
     if lost > 1:
         faults.append(f"lost {lost} steps")
     if process.returncode or summary is None or summary["params_sha256"] != _undisturbed(trial.config):
@@ -184,23 +175,12 @@ def _go_on_from_each_step(trial: Trial, folder: Path) -> Outcome:
 
 
 def _started(num_ranks: int, config: str, folder: Path) -> "subprocess.Popen[str]":
-    return _start(_command(num_ranks, config, folder))
+    return trials.start(_command(num_ranks, config, folder))
 
 
 def _command(num_ranks: int, config: str, folder: Path) -> list[str]:
     command = ["mpirun", "--with-ft", "ulfm", "--oversubscribe", "-n", str(num_ranks), sys.executable, "-m", "ddpgd"]
     return [*command, "train", *_RUN, "--steps", "400", *_CONFIGS[config], "--run-dir", str(folder / "run")]
-
-
-def _start(command: list[str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command,
-        env=os.environ | ONE_THREAD,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def _kill(trial: Trial, folder: Path, process: "subprocess.Popen[str]") -> float:
@@ -233,22 +213,12 @@ def _has_begun(trial: Trial, folder: Path, pid: int) -> bool:
 def _ranks(folder: Path) -> dict[int, int]:
     """Returns the processes of a run, by rank."""
     found: dict[int, int] = {}
-    for pid in sorted(_processes(folder)):  # a process that watches a rank's start has a higher number
+    for pid in sorted(trials.processes(folder)):  # a process that watches a rank's start has a higher number
         with suppress(OSError):
             words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             rank = next((word for word in words if word.startswith(b"OMPI_COMM_WORLD_RANK=")), None)
             if rank:
                 found.setdefault(int(rank.partition(b"=")[2]), pid)
-    return found
-
-
-def _processes(folder: Path) -> list[int]:
-    """Returns the processes whose command line names a folder."""
-    found, wanted = [], os.fsencode(folder)
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if wanted in entry.read_bytes():
-                found.append(int(entry.parent.name))
     return found
 
 
@@ -263,17 +233,8 @@ def _undisturbed(config: str) -> str:
     """Returns the hash of the weights of a run to which nothing happens."""
     with tempfile.TemporaryDirectory() as folder:
         with _started(2, config, Path(folder)) as process:
-            process.communicate(timeout=_LIMIT_S)
-        summary = _summary(Path(folder))
-        return str(summary and summary["params_sha256"])
-
-
-def _summary(folder: Path) -> dict[str, Any] | None:
-    try:
-        summary: dict[str, Any] = json.loads((folder / "run" / "summary.json").read_text(encoding="utf-8"))
-    except OSError:
-        return None
-    return summary
+            process.communicate(timeout=trials.LIMIT_S)
+        return trials.weights(Path(folder))
 
 
 def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
@@ -292,28 +253,7 @@ def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = make_parser(__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--trials", type=positive(int), default=50)
-    parser.add_argument("--kinds", type=lambda text: text.split(","), default=list(_KINDS))
-    parser.add_argument("--page", type=Path)
-    return _PROGRAM.run(lambda: _kill_all(parser.parse_args(argv)))
-
-
-def _kill_all(asked: Any) -> bool:
-    check_tools(None)
-    outcomes = []
-    for number in range(asked.first, asked.first + asked.trials):
-        with tempfile.TemporaryDirectory(prefix="deaths") as folder:
-            outcomes.append(attempt(Trial.draw(asked.seed, number, asked.kinds), Path(folder)))
-        last = outcomes[-1]
-        after = "" if last.went_on_s is None else f", next step after {last.went_on_s:.3f} s"
-        _PROGRAM.say(f"{last.trial}: {'; '.join(last.faults) or last.end}{after}")
-    flags = f"--seed {asked.seed} --first {asked.first} --trials {asked.trials}"
-    command = f"python -m tools.deaths {flags} --kinds '{','.join(asked.kinds)}'"
-    show([*table(outcomes), "", f"- command: `{command}`", f"- commit: {commit()}"], asked.page, "deaths")
-    return not any(outcome.faults for outcome in outcomes)
+    return trials.main(_PROGRAM, __doc__, _KINDS, attempt, table, argv)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,21 @@ from ddpgd.comm.counted import Counted
 from ddpgd.comm.transport import Array, Transport
 from ddpgd.comm.whereabouts import COLLECTIVES
 from ddpgd.kernels.ops import Ops
+from ddpgd.params import Layout
 from ddpgd.run.inject import Faults, flip_bit
+from ddpgd.run.stderr import say
 
 _LEAST_BYTES = 256
 """Shorter messages are no gradients."""
 
 
 class DisturbedGradients:
-    """Changes a rank's gradients, as its faults say."""
+    """Changes a rank's gradients, as its faults say. `layout`: of its params."""
 
-    def __init__(self, ops: Ops, faults: Faults) -> None:
+    def __init__(self, ops: Ops, faults: Faults, layout: Layout) -> None:
         self._ops = ops
         self._faults = faults
+        self._tensors = layout.tensors
 
     def begins(self, step: int, params: Array) -> None:
         pass
@@ -30,8 +33,10 @@ class DisturbedGradients:
         change, self._faults.changes_gradient = self._faults.changes_gradient, None
         if change and pieces:
             host = np.array(self._ops.to_host(pieces[0]))
-            change(host)
+            place = change(host)
             self._ops.upload(host, pieces[0])
+            names = [tensor.name for tensor in self._tensors if place is not None and tensor.start <= place]
+            say(f"--inject: the change is in {names[-1]}" if names else "--inject: the gradient is 0, and stays so")
 
     def summed(self, grads: Array) -> None:
         pass

@@ -34,12 +34,13 @@ class Injected(Exception):
     """The failure that `--inject raise` asks for."""
 
 
-def parse(text: str | None, world_size: int | None) -> list[Fault]:
+def parse(text: str | None, world_size: int | None, sums_gradients: bool = True) -> list[Fault]:
     """Returns the faults that a text such as "hang@1:40,die@0:100" names, in order of their steps.
 
     Args:
         text: The text; None: no faults.
         world_size: Number of ranks; None: it was larger once.
+        sums_gradients: Whether ranks sum gradients in each step.
 
     Raises:
         InputError: It names none, or a kind or a rank that there is not.
@@ -54,6 +55,10 @@ def parse(text: str | None, world_size: int | None) -> list[Fault]:
         )
     if world_size and (absent := [one.rank for one in faults if one.rank >= world_size]):
         raise InputError(f"--inject {shown(text)}: there is no rank {absent[0]}; ranks are 0 to {world_size - 1}")
+    if not sums_gradients and (odd := [one.kind for one in faults if one.kind in _OF_GRADIENTS]):
+        raise InputError(
+            f"--inject {shown(text)}: {odd[0]} is for steps whose gradients are summed; type --sync every-step"
+        )
     if any(one.kind == "disk-full" and one.rank for one in faults):
         raise InputError(f"--inject {shown(text)}: rank 0 alone writes checkpoints; type disk-full@0:STEP")
     return sorted(faults, key=lambda fault: fault.step)
@@ -76,8 +81,8 @@ class Faults:
         """True if no message reaches the rank any more."""
         self.flip: Callable[[], str] = lambda: ""
         """Flips a bit of the rank's params; returns the tensor that it is in."""
-        self.changes_gradient: Callable[[NDArray[np.float32]], None] | None = None
-        """Changes the rank's next gradient."""
+        self.changes_gradient: Callable[[NDArray[np.float32]], int | None] | None = None
+        """Changes the rank's next gradient; returns the place where it has."""
         self.flips_message = False
         """True if the next array that the rank receives has a bit flipped."""
         self.fills_disk = False
@@ -145,8 +150,9 @@ def _flip_gradient(faults: Faults) -> None:
 
 
 def _nan(faults: Faults) -> None:
-    def change(gradient: NDArray[np.float32]) -> None:
+    def change(gradient: NDArray[np.float32]) -> int:
         gradient[0] = np.nan
+        return 0
 
     faults.changes_gradient = change
 
@@ -159,11 +165,14 @@ def _disk_full(faults: Faults) -> None:
     faults.fills_disk = True
 
 
-def flip_bit(words: NDArray[np.uint32]) -> None:
-    """Flips a bit in the fraction of the first value that is not 0, of the second half if there is one."""
+def flip_bit(words: NDArray[np.uint32]) -> int | None:
+    """Flips a bit in the fraction of the first value that is not 0, of the second half if there is one; returns its place."""
     found = np.flatnonzero(words)
-    if len(found):
-        words[found[np.searchsorted(found, len(words) // 2) % len(found)]] ^= 1 << 12
+    if not len(found):
+        return None
+    place = int(found[np.searchsorted(found, len(words) // 2) % len(found)])
+    words[place] ^= 1 << 12
+    return place
 
 
 def _skip_collective(faults: Faults) -> None:

@@ -52,7 +52,7 @@ def run_on_ranks(
     validate(config)
     config = resolve(config, build_network.grid_shape(config, world_size).data, len(data.train_labels))
     validate(config)
-    all_faults = inject.parse(config.inject, world_size if survived is None else None)
+    all_faults = inject.parse(config.inject, world_size if survived is None else None, config.sync == "every-step")
     saved = survived or (resumed and resumed[1])
     counters = Counters(**saved.counters) if saved else Counters()
     if resumed:

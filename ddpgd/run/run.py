@@ -98,7 +98,7 @@ class Run:
             survival.follow(self._snapshots.copy)
         faults.flip = self._flip
         if faults.concern_gradients() and isinstance(self._step, Step):
-            self._step.add_tap(DisturbedGradients(self._ops, faults))
+            self._step.add_tap(DisturbedGradients(self._ops, faults, self._network_layout))
 
     def execute(self, show: Callable[[int, int, int], Quiet]) -> Record:
         """Trains; on rank 0 shows it, writes its records and its summary."""

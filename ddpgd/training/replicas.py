@@ -113,15 +113,13 @@ class Replicas:
 
     def _line(self, differing: list[Difference]) -> str:
         first = differing[0]
-        others = f"rank{'s' * (len(first.others) > 1)} {enumerated(list(map(str, first.others)))}"
-        # Of two that differ, nobody knows which one is right.
-        who = (
-            f"of rank {first.rank} differ from those of"
-            if first.source is not None
-            else f"differ on rank {first.rank} and"
-        )
+        if first.source is not None:
+            others = f"rank{'s' * (len(first.others) > 1)} {enumerated(list(map(str, first.others)))}"
+            who = f"of rank {first.rank} differ from those of {others}"
+        else:  # of two, nobody knows which one is right
+            who = f"differ on ranks {enumerated(list(map(str, sorted([first.rank, *first.others]))))}"
         return (
-            f"step {self._state.counters.step}: {first.name} {who} {others}"
+            f"step {self._state.counters.step}: {first.name} {who}"
             f"{f', first in {first.tensor}' if first.tensor else ''}; all were equal at step {self._equal_at}, so memory or a "
             "message was damaged"
         )

@@ -1,5 +1,6 @@
 """Faults on purpose: what a text names, and what a rank then does."""
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -53,6 +54,17 @@ def test_a_fault_comes_once_at_its_step_to_its_rank() -> None:
 def test_an_error_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(Injected):
         train(tmp_path / "run", 3, steps=9, inject="raise@1:5")
+
+
+@pytest.mark.parametrize("kind", ["nan", "flip-gradient"])
+def test_gradients_that_are_not_summed_have_no_faults(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{kind} is for steps whose gradients are summed; type --sync every-step"):
+        train(tmp_path / "run", 2, sync="local", inject=f"{kind}@1:3")
+
+
+def test_a_changed_gradient_is_told_with_its_tensor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path / "run", 2, inject="flip-gradient@1:3")
+    assert re.search(r"--inject: the change is in dense\d\.(weight|bias)\n", capsys.readouterr().err)
 
 
 def of_three_ranks(work: Callable[[Disturbed, Faults], object], text: str) -> None:

@@ -51,10 +51,10 @@ def test_ranks_that_differ_from_most_with_the_same_elements_are_found(
 
 
 LAYOUTS: list[tuple[int, dict[str, Any], str, int]] = [
-    (2, {}, "step 6: params differ on rank 1 and rank 0, first in", 3),
+    (2, {}, "step 6: params differ on ranks 0 and 1, first in", 3),
     (3, {}, "step 6: params of rank 1 differ from those of ranks 0 and 2, first in", 3),
-    (4, {"shards": 2, "tensor": 2}, "step 6: params differ on rank 3 and rank 1, first in dense", 3),
-    (4, {"pipeline": 2}, "step 6: params differ on rank 3 and rank 1, first in dense", 3),
+    (4, {"shards": 2, "tensor": 2}, "step 6: params differ on ranks 1 and 3, first in dense", 3),
+    (4, {"pipeline": 2}, "step 6: params differ on ranks 1 and 3, first in dense", 3),
     (
         3,
         {"sync": "local", "local_steps": 3},
