@@ -11,9 +11,9 @@ from ddpgd.comm.cluster import Cluster, Link, seconds
 from ddpgd.comm.levels import Levels, find_nodes, split
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.wires import WIRES, Kind, Load
+from ddpgd.config.exchange import form
 from ddpgd.config.schema import Config
 from ddpgd.config.units import bytes_text
-from ddpgd.config.validation import form
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
 from ddpgd.kernels.ops import Ops

@@ -13,9 +13,9 @@ from typing import Any, Self
 
 import tomli_w
 
+from ddpgd.config.continuation import PER_LAUNCH
 from ddpgd.config.schema import Config, flag, from_table, to_table
 from ddpgd.config.toml_file import read_toml
-from ddpgd.config.validation import PER_LAUNCH
 from ddpgd.errors import DdpgdError, InputError, shown
 from ddpgd.run import checkpoint, ending
 from ddpgd.run.atomic import remove_temporaries, write_atomically

@@ -12,8 +12,9 @@ from ddpgd.comm.agreement import on_root
 from ddpgd.comm.counted import Counted
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports import threads
+from ddpgd.config.continuation import check_same_batch
 from ddpgd.config.schema import Config, from_table, resolve
-from ddpgd.config.validation import check_same_batch, validate
+from ddpgd.config.validation import validate
 from ddpgd.data.mnist import Dataset
 from ddpgd.run import build, build_network, ending, inject
 from ddpgd.run.checkpoint import Checkpoint

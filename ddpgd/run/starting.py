@@ -15,8 +15,9 @@ from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.whereabouts import ACTIVITY, LOADING
+from ddpgd.config.continuation import continued
 from ddpgd.config.schema import Config, from_table
-from ddpgd.config.validation import changed, check_rule_has, continued, validate
+from ddpgd.config.validation import changed, check_rule_has, validate
 from ddpgd.data.holdout import hold_out
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError

@@ -12,13 +12,14 @@ from ddpgd.comm.compressors.power_sgd import num_narrow
 from ddpgd.comm.transport import Transport
 from ddpgd.comm.transports.capabilities import TRANSPORTS
 from ddpgd.comm.wires import WIRES
+from ddpgd.config.exchange import form
 from ddpgd.config.option import ALL
 from ddpgd.config.parsing import path
 from ddpgd.config.schema import Config, global_batch
 from ddpgd.config.units import (
     parse_count,
 )
-from ddpgd.config.validation import form, validate
+from ddpgd.config.validation import validate
 from ddpgd.errors import InputError
 from ddpgd.run import build_network
 from ddpgd.run.build_exchange import is_sharded

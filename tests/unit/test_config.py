@@ -9,11 +9,12 @@ import tomli_w
 
 from ddpgd.cli import arguments as command_line
 from ddpgd.comm.wires import WIRES, Kind, Wire
+from ddpgd.config.continuation import continued
 from ddpgd.config.federated import FEDERATED_OPTIONS
 from ddpgd.config.parsing import coerce
 from ddpgd.config.schema import MUTUALLY_EXCLUSIVE, OPTIONS, Config, flag, from_table, resolve, to_table
 from ddpgd.config.toml_file import read_toml
-from ddpgd.config.validation import continued, validate
+from ddpgd.config.validation import validate
 from ddpgd.errors import InputError
 from ddpgd.optim.schedules import SCHEDULES
 

@@ -14,8 +14,10 @@ from ddpgd.comm.transport import Alone
 from ddpgd.comm.transports import threads
 from ddpgd.comm.transports.threads import Threads
 from ddpgd.comm.wires import FORMATS, WIRES, Load
+from ddpgd.config.continuation import continued
+from ddpgd.config.exchange import form
 from ddpgd.config.schema import Config, resolve
-from ddpgd.config.validation import continued, form, validate
+from ddpgd.config.validation import validate
 from ddpgd.errors import InputError
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.run import exchange_form

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ddpgd.config.continuation import PER_LAUNCH
 from ddpgd.config.schema import OPTIONS
 from ddpgd.config.units import plural
-from ddpgd.config.validation import PER_LAUNCH
 from ddpgd.errors import InputError
 from ddpgd.results.options import option_text
 from ddpgd.results.row import SWEEP, is_run, read_row
