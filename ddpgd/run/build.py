@@ -31,11 +31,11 @@ from ddpgd.run import build_exchange, build_federated, build_network, build_part
 from ddpgd.run.work import Work, of_steps
 from ddpgd.training.convergence import Criteria
 from ddpgd.training.counters import Counters
+from ddpgd.training.intervals import Intervals
 from ddpgd.training.local_sgd import LocalSgd
 from ddpgd.training.protocols import Sync
 from ddpgd.training.state import Held
 from ddpgd.training.step import Step
-from ddpgd.training.trainer import Intervals
 
 
 def grid(config: Config, transport: Transport) -> Grid:
@@ -208,6 +208,7 @@ def pace(config: Config, data: Dataset, steps_done: int) -> Intervals:
         log_every=config.log_every,
         evaluate_every=config.evaluate_every or steps_per_epoch,
         checkpoint_every=config.checkpoint_every,
+        steps_per_epoch=steps_per_epoch,
         criteria=Criteria(config.until_accuracy, config.patience, config.until_grad_norm, config.until_loss_fall),
         plateau=build_parts.plateau(config),
     )

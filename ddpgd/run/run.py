@@ -41,11 +41,13 @@ from ddpgd.run.summary import write_summary
 from ddpgd.run.survival import Survival
 from ddpgd.run.tensorboard import EventFile
 from ddpgd.training.counters import Counters, Record
+from ddpgd.training.evaluations import Evaluations
+from ddpgd.training.intervals import Intervals
 from ddpgd.training.protocols import Observer
 from ddpgd.training.replicas import Replicas
 from ddpgd.training.step import Step
 from ddpgd.training.stopping import StopRequest
-from ddpgd.training.trainer import Intervals, Trainer
+from ddpgd.training.trainer import Trainer
 
 
 class Run:
@@ -143,13 +145,9 @@ class Run:
             return self._summary(self._trainer(observer).run())
 
     def _trainer(self, observer: Observer) -> Trainer:
-        data, evaluation = self._data, partial(build_passes.evaluation, self._ops, self._grid, self._step)
-        has_validation, probe = len(data.validation_labels) > 0, self._layer_figures.probe
         return Trainer(
             step=self._step,
-            test=evaluation(data.test_images, data.test_labels, None if has_validation else probe),
-            validate=evaluation(data.validation_images, data.validation_labels, probe) if has_validation else None,
-            batches=self._step.batches,
+            evaluations=self._evaluations(),
             transport=self._transport,
             pace=replace(self._pace, check_every=self._check_every),
             stop=self._stop,
@@ -161,6 +159,16 @@ class Run:
             keeper=self._survival if self._transport.world_size > 1 else None,
             skip_non_finite=self._config.non_finite == "skip",
             place=str(self._grid),
+        )
+
+    def _evaluations(self) -> Evaluations:
+        data, evaluation = self._data, partial(build_passes.evaluation, self._ops, self._grid, self._step)
+        has_validation, probe = len(data.validation_labels) > 0, self._layer_figures.probe
+        return Evaluations(
+            self._step,
+            test=evaluation(data.test_images, data.test_labels, None if has_validation else probe),
+            validate=evaluation(data.validation_images, data.validation_labels, probe) if has_validation else None,
+            plateau=self._pace.plateau,
             lower_lr=lambda: self._state.lower_lr(self._ops),
         )
 

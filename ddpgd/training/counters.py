@@ -82,7 +82,7 @@ class Counters:
     def see_validation(self, loss_mean: float, accuracy: float, is_due: bool) -> bool:
         """Notes an evaluation on the validation samples; True: it is the best, by accuracy, and by loss where that is equal.
 
-        `is_due`: see `Trainer`; other evaluations try no patience.
+        `is_due`: see `Evaluations`; other evaluations try no patience.
         """
         loss = finite_or_none(loss_mean)
         self.validated_at, self.validation_loss_mean, self.validation_accuracy = self.step, loss, accuracy
