@@ -4,12 +4,10 @@ What one command alone needs is imported in it: each rank of a run would wait fo
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ddpgd.comm.agreement import on_root
 from ddpgd.comm.launcher import Launch
@@ -18,14 +16,14 @@ from ddpgd.config.schema import Config, flag
 from ddpgd.config.toml_file import read_toml
 from ddpgd.config.validation import validate
 from ddpgd.data.mnist import Dataset
-from ddpgd.errors import DdpgdError, InputError, one_line
-from ddpgd.run import checkpoint_search, inference, setup, starting
+from ddpgd.errors import DdpgdError, InputError
+from ddpgd.run import setup, starting
 from ddpgd.run.loading import load_data
 from ddpgd.run.stderr import say
 from ddpgd.training.stopping import StopRequest
 
-_SURE = 0.9
-"""Probability under which an answer is marked as unsure: 1 in 8 of MNIST's test images, of which 1 in 4 is read wrong."""
+Command = Callable[[dict[str, Any], Transport, Launch, StopRequest], None]
+"""(parsed, world, launched, stop): every rank calls it."""
 
 
 def _train(parsed: dict[str, Any], world: Transport, launched: Launch, stop: StopRequest) -> None:
@@ -36,37 +34,6 @@ def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch, _stop:
     found = setup.evaluate_checkpoint(Path(parsed["checkpoint"]), parsed.get("data"), world, launched)
     if world.rank == 0:
         print(json.dumps(found))
-
-
-def _predict(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
-    """Print an answer for each picture; one that has none is a line on standard error, and exit code 2 at the end."""
-    from ddpgd.data import picture
-
-    def work() -> None:
-        _, saved = checkpoint_search.find_best(Path(parsed["checkpoint"]), say)
-        names, pictures, num_refused = inference.class_names(saved), parsed["images"], 0
-        for name in pictures:
-            try:
-                image = picture.prepare(Path(name), tuple(saved.facts["image_shape"]))
-            except InputError as refusal:
-                if len(pictures) == 1:
-                    raise
-                say(str(refusal))
-                num_refused += 1
-                continue
-            print(one_line(f"{name}: {_answer(inference.probabilities(saved, image[None])[0], names)}"), flush=True)
-        if num_refused:
-            raise InputError(f"{num_refused} of {len(pictures)} pictures have no answer, for the reasons above")
-
-    on_root(world, work)
-
-
-def _answer(probabilities: NDArray[np.float64], names: Sequence[str]) -> str:
-    """Word what a network says of one image: float64 (C,), a name for each class."""
-    best = int(probabilities.argmax())
-    doubt = "" if probabilities[best] >= _SURE else ", unsure"
-    shares = "  ".join(f"{name}: {100 * share:.1f} %" for name, share in zip(names, probabilities, strict=True))
-    return f"{names[best]}{doubt}  ({shares})"
 
 
 def _data(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
@@ -108,25 +75,6 @@ def _show_augmentation(parsed: dict[str, Any], data: Dataset) -> None:
     print(parsed["out"])
 
 
-def _compare(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
-    from ddpgd.run.compare import compare, differing_options
-
-    def work() -> None:
-        first, second = map(Path, parsed["runs"])
-        num_steps, difference = compare(first, second)
-        if options := differing_options(first, second):
-            print(f"configurations differ: {', '.join(map(flag, options))}")
-        if difference is None:
-            print(f"equal params, bit for bit, at all {num_steps} logged steps that both runs have")
-        else:
-            print(
-                f"params differ from logged step {difference.step} on (equal at {difference.last_equal}), "
-                f"first in {difference.tensors[0]}; in all: {', '.join(difference.tensors)}"
-            )
-
-    on_root(world, work)
-
-
 class _Ill(DdpgdError):
     """The doctor found what would make a run fail, and has said so."""
 
@@ -154,36 +102,6 @@ def _plot(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: St
         print(parsed["out"])
 
     on_root(world, work)
-
-
-def _hang(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
-    from ddpgd.watch import command
-
-    on_root(world, lambda: print("\n".join(command.lines(parsed))))
-
-
-def _quiz(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
-    from ddpgd.results import quiz
-
-    on_root(world, lambda: print("\n".join(quiz.lines(parsed))))
-
-
-def _bisect(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
-    from ddpgd.results import bisect
-
-    on_root(world, lambda: print("\n".join(bisect.lines(parsed))))
-
-
-def _runs(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
-    from ddpgd.results import listing
-
-    on_root(world, lambda: print("\n".join(listing.lines(parsed))))
-
-
-def _report(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
-    from ddpgd.results import report
-
-    on_root(world, lambda: print(report.write_report(parsed)))
 
 
 def _sweep(parsed: dict[str, Any], world: Transport, launched: Launch, stop: StopRequest) -> None:
@@ -227,40 +145,43 @@ def _descend(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop:
         print("\n".join(lines), flush=True)
 
 
-def _gradcheck(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
-    from ddpgd.lab import gradcheck
-
-    def work() -> None:
-        for line in gradcheck.lines(parsed["given"], parsed):
-            print(line, flush=True)
-
-    on_root(world, work)
-
-
 def _lr_find(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
     from ddpgd.lab import lr_find
 
     lr_find.run(parsed["given"], parsed, world, launched)
 
 
-COMMANDS = {
+def _lines_of(module: str) -> Command:
+    """Returns a command that prints, on rank 0, what lines(parsed) of a module of `ddpgd` yields."""
+
+    def command(parsed: dict[str, Any], world: Transport, _launched: Launch, _stop: StopRequest) -> None:
+        def work() -> None:
+            for line in import_module(f"ddpgd.{module}").lines(parsed):
+                print(line, flush=True)
+
+        on_root(world, work)
+
+    return command
+
+
+COMMANDS: dict[str, Command] = {
     "train": _train,
     "evaluate": _evaluate,
-    "predict": _predict,
+    "predict": _lines_of("results.predict"),
     "data": _data,
-    "compare": _compare,
+    "compare": _lines_of("run.compare"),
     "doctor": _doctor,
     "plot": _plot,
-    "hang": _hang,
-    "quiz": _quiz,
-    "bisect": _bisect,
-    "runs": _runs,
-    "report": _report,
+    "hang": _lines_of("watch.command"),
+    "quiz": _lines_of("results.quiz"),
+    "bisect": _lines_of("results.bisect"),
+    "runs": _lines_of("results.listing"),
+    "report": _lines_of("results.report"),
     "sweep": _sweep,
     "plan": _plan,
     "scaling": _scaling,
     "profile": _profile,
     "descend": _descend,
-    "gradcheck": _gradcheck,
+    "gradcheck": _lines_of("lab.gradcheck"),
     "lr-find": _lr_find,
 }

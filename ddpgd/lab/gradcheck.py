@@ -60,15 +60,15 @@ def add_flags(parser: ArgumentParser) -> None:
     )
 
 
-def lines(given: Mapping[str, Any], flags: Mapping[str, Any]) -> Iterator[str]:
+def lines(parsed: Mapping[str, Any]) -> Iterator[str]:
     """Yields what to print of a check.
 
     Raises:
         InputError: The configuration is wrong.
         DdpgdError: A gradient is wrong; the line names the layer.
     """
-    file = read_known(flags["config"], "gradcheck", WORK_OPTIONS, _REFUSED) if "config" in flags else {}
-    config = Config(**file | dict(given))
+    file = read_known(parsed["config"], "gradcheck", WORK_OPTIONS, _REFUSED) if "config" in parsed else {}
+    config = Config(**file | dict(parsed["given"]))
     validate(config)
     if file.get("shards", 1) > 1:
         raise InputError("gradcheck: layers in shards compute what whole ones do; drop shards from the file")

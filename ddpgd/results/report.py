@@ -27,8 +27,8 @@ def add_flags(parser: ArgumentParser) -> None:
     add("--against", choices=tuple(AXES), default="step", help="the horizontal axis of curves (default: step)")
 
 
-def write_report(parsed: Mapping[str, Any]) -> Path:
-    """Writes the page that the flags ask for, whole or not at all; returns its path.
+def lines(parsed: Mapping[str, Any]) -> list[str]:
+    """Writes the page that the flags ask for, whole or not at all; returns its path, as what to print.
 
     Raises:
         InputError: A folder is no run, its records are damaged, or the file is there and no page of ddpgd.
@@ -43,4 +43,4 @@ def write_report(parsed: Mapping[str, Any]) -> Path:
     against = parsed["against"]
     page = run_page(results[0], parsed.get("data"), against) if is_alone else comparison(results, against)
     write_text(out, "--out", page)
-    return out
+    return [str(out)]

@@ -1,9 +1,11 @@
 """Compare two runs: find the first logged step, and the first tensor, at which their params differ."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ddpgd.config.schema import OPTIONS
+from ddpgd.config.schema import OPTIONS, flag
 from ddpgd.config.toml_file import read_toml
 from ddpgd.errors import InputError
 from ddpgd.run.records import read_records
@@ -23,6 +25,21 @@ class Difference:
     step: int
     tensors: list[str]
     last_equal: int
+
+
+def lines(parsed: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the result of comparing two runs, in a line or two. InputError: as `compare`."""
+    first, second = map(Path, parsed["runs"])
+    num_steps, difference = compare(first, second)
+    if options := differing_options(first, second):
+        yield f"configurations differ: {', '.join(map(flag, options))}"
+    if difference is None:
+        yield f"equal params, bit for bit, at all {num_steps} logged steps that both runs have"
+    else:
+        yield (
+            f"params differ from logged step {difference.step} on (equal at {difference.last_equal}), "
+            f"first in {difference.tensors[0]}; in all: {', '.join(difference.tensors)}"
+        )
 
 
 def compare(first: Path, second: Path) -> tuple[int, Difference | None]:

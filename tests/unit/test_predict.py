@@ -13,11 +13,11 @@ import pytest
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
 import runs
-from ddpgd.cli.commands import _answer
 from ddpgd.cli.main import main
 from ddpgd.data import mnist, picture, synthetic
 from ddpgd.data.picture import prepare
 from ddpgd.errors import InputError
+from ddpgd.results.predict import _answer
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.inference import class_names
 from tools import hand_drawn, pictures
