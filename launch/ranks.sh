@@ -124,6 +124,10 @@ start_ranks() {
         code=75
     elif ((code > 128)); then
         say "${MPIRUN[0]##*/} ended with code $code (SIG$(kill -l "$((code - 128))" 2>/dev/null || echo ?)); what the newest checkpoint holds is kept"
+    elif [[ $code == 0 && ${#tolerant[@]} -gt 0 && -d ${RUN:-} ]] && ! grep -qs '"complete": true' "$RUN/summary.json"; then
+        # An mpirun that tolerates deaths ends well even when nobody is left.
+        say "$RUN has no summary: all ranks have died"
+        code=1
     fi
     return "$code"
 }

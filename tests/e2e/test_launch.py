@@ -67,6 +67,17 @@ def test_run_goes_on_without_latest_and_past_a_cut_checkpoint(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_local_tells_that_all_ranks_of_an_elastic_run_have_died(tmp_path: Path) -> None:
+    """As its mpirun then ends with 0."""
+    deaths = ("--elastic", "--inject", "die@0:20,die@1:20")
+    command, environment = [LOCAL, *SMALL, "--steps", "200"], os.environ | {"RUN": str(tmp_path / "run"), "RANKS": "2"}
+    done = subprocess.run([*command, *deaths], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert f"{tmp_path / 'run'} has no summary: all ranks have died" in done.stderr
+    again = subprocess.run([*command, "--elastic"], env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+
+
 def test_same_bits_proves_and_refuses(tmp_path: Path) -> None:
     script = str(ROOT / "scripts" / "same_bits.sh")
     environment = os.environ | {"TMPDIR": str(tmp_path)}
