@@ -5,7 +5,6 @@ import os
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,12 +15,12 @@ from ddpgd.comm import whereabouts
 from ddpgd.comm.counted import Counted
 from ddpgd.comm.launcher import node
 from ddpgd.comm.transport import Transport
-from ddpgd.comm.whereabouts import ACTIVITY, DONE, ENTERED, GRADIENTS, INPUT, LOADING, SETUP, STEP, UPDATE
+from ddpgd.comm.whereabouts import ACTIVITY, DONE, SETUP
 from ddpgd.errors import HANG_CODE
 from ddpgd.training.stopping import StopRequest
-from ddpgd.watch import process
 from ddpgd.watch.answers import Answers, with_silent
 from ddpgd.watch.board import SOURCE_BYTES, Board, shared_board
+from ddpgd.watch.movement import Movement
 from ddpgd.watch.rows import Row, table
 from ddpgd.watch.verdict import verdict
 
@@ -116,12 +115,7 @@ class Watchdog:
         self._end = end or self._abort
         self._note = note
         self._look_s = min(0.25, self._patience_s / 8)
-        self._seen = np.zeros(0)
-        self._moved_at = np.zeros(len(board.ranks))
-        self._looked = 0.0
-        self._first_step = -1
-        self._step_s: deque[float] = deque(maxlen=100)
-        self._stepped = (0, 0.0)
+        self._movement = Movement(board, self._patience_s)
         self._next_line = self._patience_s
         self._asked = self._question = 0
         self._answer_at = float("inf")
@@ -147,18 +141,17 @@ class Watchdog:
     def look(self, now: float) -> None:
         """Compares the ranks at `now`, in seconds of the node's clock; tells, answers, or ends the run, where that is due."""
         board, shown = self._board, self._board.shown
-        own = shown[board.own]
-        own["beat_ms"] = int(1000 * now)
-        self._note_work(own)
-        self._note_movement(now)
-        still_s = now - self._moved_at
+        if self._movement.look(now) and self._next_line > self._patience_s:
+            self._next_line = self._patience_s
+            self._write("the ranks move again; the run goes on")
+        still_s = self._movement.still_s(now)
         if still_s[board.own] > self._patience_s / 2:
-            own["source"] = self._source()
+            shown[board.own]["source"] = self._source()
         asked = int(shown["asked"].max())
         if asked > self._asked:
             self._asked = asked
             self._leave_stacks()
-        silent = self._silent(now)
+        silent = self._movement.silent(now)
         if board.own != next((place for place, one in enumerate(silent) if not one), board.own):
             return
         self._answer(now, still_s, silent)
@@ -166,7 +159,7 @@ class Watchdog:
         if not np.isfinite(least_s):
             return
         if self._timeout_s:
-            is_over = least_s >= max(self._timeout_s, _STEPS * float(np.median(self._step_s or [0.0])))
+            is_over = least_s >= max(self._timeout_s, _STEPS * self._movement.step_s)
         else:
             is_over = bool(self._stop) and least_s >= self._patience_s
         if is_over:
@@ -174,38 +167,6 @@ class Watchdog:
         elif least_s >= self._next_line:
             self._next_line = 2 * least_s
             self._write(f"no rank has moved for {least_s:.0f} s: {self._verdict(board.rows(still_s, silent))}")
-
-    def _note_work(self, own: np.void) -> None:
-        """Counts what this rank reads, writes and computes where it may be long without a word."""
-        words = own["words"]
-        if words[ENTERED] % 2:
-            return
-        if self._first_step < 0 and words[ACTIVITY] not in (SETUP, LOADING):
-            self._first_step = int(words[STEP])
-        if words[ACTIVITY] not in (INPUT, GRADIENTS, UPDATE) or words[STEP] == self._first_step:
-            own["work"] = process.work(*self._board.thread)
-
-    def _note_movement(self, now: float) -> None:
-        shown = self._board.shown
-        seen = np.column_stack([shown["words"], shown["work"]])
-        # Nothing is known of the time in which this process itself was stopped.
-        is_new = not self._seen.size or now - self._looked > self._patience_s / 2
-        moved = np.ones(len(seen), bool) if is_new else (seen != self._seen).any(axis=1)
-        if moved.any() and self._next_line > self._patience_s:
-            self._next_line = self._patience_s
-            self._write("the ranks move again; the run goes on")
-        self._moved_at[moved] = now
-        self._seen, self._looked = seen, now
-        step, (before, since) = int(seen[self._board.own, STEP]), self._stepped
-        if step > before and not is_new:
-            self._step_s.append((now - since) / (step - before))
-        if step != before or is_new:
-            self._stepped = step, now
-
-    def _silent(self, now: float) -> np.ndarray:
-        """Returns the ranks whose watchdog does not run: bool (num_ranks,)."""
-        silent: np.ndarray = 1000 * now - self._board.shown["beat_ms"] > 1000 * min(self._patience_s, 5.0)
-        return silent
 
     def _source(self) -> bytes:
         """Returns the line of this package that this rank's thread executes."""
@@ -250,7 +211,7 @@ class Watchdog:
         elif self._may_be_elsewhere(rows) and least_s < _ALONE * max(self._timeout_s, self._patience_s):
             return
         if any(row.still_s < self._patience_s and not row.state and row.activity != DONE for row in rows):
-            self._moved_at[:] = now
+            self._movement.forget(now)
             return
         if next(row.rank for row in rows if row.place) != self._board.ranks[0]:
             self._pause(2 * _ANSWER_S)  # the first node tells, and ends all

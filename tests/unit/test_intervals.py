@@ -1,4 +1,4 @@
-"""What happens at which step: no run of steps goes past an event, and ranks that meet are known to."""
+"""Intervals: no run of steps goes past an event, and the steps after which ranks meet are known."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,5 +1,6 @@
 """The watchdog notices when nothing moves, tells where every rank is, answers questions, and ends the run."""
 
+import itertools
 import json
 import threading
 import time
@@ -115,6 +116,23 @@ def test_one_rank_that_moves_is_enough() -> None:
         ranks.shown["words"][1, whereabouts.COMPUTED] = number
         ranks.pass_by(1, (101, 100, 101))
     assert not ranks.said
+
+
+@pytest.mark.parametrize(
+    ("activity", "is_movement"),
+    [(whereabouts.CHECKPOINT, True), (whereabouts.RECORD, True), (whereabouts.LOADING, True)]
+    + [(one, False) for one in (whereabouts.INPUT, GRADIENTS, whereabouts.EXCHANGE, whereabouts.UPDATE)],
+)
+def test_computing_is_movement_but_for_steps_after_the_first(
+    activity: int, is_movement: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = itertools.count()
+    monkeypatch.setattr(process, "work", lambda *_: next(work))
+    ranks = Ranks()
+    ranks.pass_by(2, (100, 101, 101), step=55)
+    ranks.shown["words"][0, ACTIVITY] = activity
+    ranks.pass_by(40, (100, 101, 101))
+    assert ranks.ends == (not is_movement)
 
 
 def test_a_silent_rank_is_named_and_the_lowest_other_speaks() -> None:
