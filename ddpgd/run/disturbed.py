@@ -68,6 +68,7 @@ class Disturbed(Counted):
         if self.faults.flips_message and arrays:
             self.faults.flips_message = False
             flip_bit(arrays[0].reshape(-1).view(np.uint8).view(np.uint32))
+            say(f"--inject: a message of {arrays[0].nbytes} bytes has a bit flipped")
 
     @classmethod
     def of(cls, faults: Faults) -> "Callable[..., Disturbed]":
