@@ -47,7 +47,8 @@ _CONFIGS: dict[str, tuple[str, ...]] = {
     "augmented": ("--augment", "affine"),
 }
 _RUN = (
-    *("--data", "synthetic", "--hidden", "24,16", "--global-batch", "200", "--steps", str(_STEPS), "--log-every", "10"),
+    *("--data", "synthetic", "--hidden", "24,16", "--global-batch", "200", "--micro-batch", "32"),
+    *("--steps", str(_STEPS), "--log-every", "10"),
     *("--evaluate-every", "50", "--checkpoint-every", str(_CHECKPOINTS), "--shard-optimizer", "off", "--quiet"),
 )
 _OF_PROCESSES = ("die", "hang")

@@ -31,12 +31,16 @@ class DisturbedGradients:
 
     def computed(self, pieces: Sequence[Array]) -> None:
         change, self._faults.changes_gradient = self._faults.changes_gradient, None
-        if change and pieces:
-            host = np.array(self._ops.to_host(pieces[0]))
-            place = change(host)
-            self._ops.upload(host, pieces[0])
-            names = [tensor.name for tensor in self._tensors if place is not None and tensor.start <= place]
-            say(f"--inject: the change is in {names[-1]}" if names else "--inject: the gradient is 0, and stays so")
+        if change is None:
+            return
+        if not pieces:
+            say("--inject: this rank has no micro-batch, and so no gradient to change")
+            return
+        host = np.array(self._ops.to_host(pieces[0]))
+        place = change(host)
+        self._ops.upload(host, pieces[0])
+        names = [tensor.name for tensor in self._tensors if place is not None and tensor.start <= place]
+        say(f"--inject: the change is in {names[-1]}" if names else "--inject: the gradient is 0, and stays so")
 
     def summed(self, grads: Array) -> None:
         pass

@@ -67,6 +67,11 @@ def test_a_changed_gradient_is_told_with_its_tensor(tmp_path: Path, capsys: pyte
     assert re.search(r"--inject: the change is in dense\d\.(weight|bias)\n", capsys.readouterr().err)
 
 
+def test_a_rank_without_a_gradient_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path / "run", 3, global_batch=14, micro_batch=7, inject="nan@2:3")
+    assert "--inject: this rank has no micro-batch, and so no gradient to change\n" in capsys.readouterr().err
+
+
 def of_three_ranks(work: Callable[[Disturbed, Faults], object], text: str) -> None:
     def rank(world: threads.Threads) -> None:
         faults = Faults(parse(text, 3), world.rank)
