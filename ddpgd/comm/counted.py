@@ -31,7 +31,7 @@ class Counted:
         self._groups = groups if groups is not None else [1]
         self._made = 0
         self._group = self._groups[-1]
-        # Groups beyond those that there is room for are counted where nothing is asked about them.
+        # Groups beyond the first NUM_GROUPS are counted together, under no number.
         self._place = min(len(self._groups) - 1, NUM_GROUPS)
         self._count = COUNTS + self._place
         if self._place < NUM_GROUPS:

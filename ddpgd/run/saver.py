@@ -20,12 +20,12 @@ class Saver:
         self._failure: DdpgdError | None = None
         self._here = whereabouts.here()
 
-    def make_room(self) -> None:
+    def wait_for_last(self) -> None:
         """Waits until the last checkpoint is written, for `PATIENCE_S` at most."""
         self._wait(PATIENCE_S)
 
     def save(self, step: int, write: Callable[[Callable[[], None]], None]) -> None:
-        """Begins to write a checkpoint, after `make_room`.
+        """Begins to write a checkpoint, after `wait_for_last`.
 
         Where the one before could not be written, a line says so; where it is not written yet, this one is left out.
 

@@ -53,8 +53,8 @@ class Snapshots:
         """Returns a copy of all that this rank holds: the whole, where nothing is divided among ranks."""
         return self._gathered(Alone())[0]
 
-    def make_room(self) -> None:
-        self._saver.make_room()
+    def wait_for_last(self) -> None:
+        self._saver.wait_for_last()
 
     def begin(self) -> None:
         saved, params = self._gathered(self._transport)

@@ -61,11 +61,11 @@ class Keeper(Protocol):
 class Saves(Protocol):
     """Writes checkpoints while training goes on."""
 
-    def make_room(self) -> None:
+    def wait_for_last(self) -> None:
         """Waits, on the rank that writes, until the checkpoint before is written, unless that takes very long."""
 
     def begin(self) -> None:
-        """Begins to write a checkpoint, after `make_room`; every rank calls it."""
+        """Begins to write a checkpoint, after `wait_for_last`; every rank calls it."""
 
     def finish(self) -> None:
         """Waits until the last one is written; every rank calls it. DdpgdError, on all ranks: it cannot be."""

@@ -127,7 +127,7 @@ class Trainer:
         evaluated = is_due or ends
         is_saved = is_best or crossed(before, now, pace.checkpoint_every)
         if is_saved:
-            self._saves.make_room()  # before the record: no more steps are told of than a restart may lose
+            self._saves.wait_for_last()  # before the record: no more steps are told of than a restart may lose
         if evaluated or is_logged:
             own = {name: value for name, value in self._evaluations.figures.items() if isinstance(value, int | float)}
             record = self._books.record(result, evaluated) | self._layer_figures(result, evaluated)
@@ -156,7 +156,7 @@ class Trainer:
             self._saved_at = self._counters.step
 
     def _last_checkpoint(self) -> None:
-        self._saves.make_room()
+        self._saves.wait_for_last()
         self._checkpoint()
         self._saves.finish()
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ddpgd.comm.whereabouts import ACTIVITIES, COLLECTIVES
 from ddpgd.watch.rows import Row
 
 _LONGEST = 10_000_000
@@ -102,4 +103,10 @@ def _rows(listed: Any) -> list[Row]:
     """Returns rows that were written as lists; those that are none are left out."""
     kinds = [type(value) for value in Row(0, "", 0)]
     rows = listed if isinstance(listed, list) else []
-    return [Row(*row) for row in rows if isinstance(row, list) and [type(value) for value in row] == kinds]
+    found = [Row(*row) for row in rows if isinstance(row, list) and [type(value) for value in row] == kinds]
+    return [row for row in found if _has_names(row) and all(type(count) is int for count in row.groups.values())]
+
+
+def _has_names(row: Row) -> bool:
+    """Returns whether there are names for what a row says by number."""
+    return -1 <= row.activity < len(ACTIVITIES) and -1 <= row.collective < len(COLLECTIVES)

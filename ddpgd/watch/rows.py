@@ -65,7 +65,7 @@ class Row(NamedTuple):
             return other.rank == self.peer
         if not self.waits or self.group not in other.groups:
             return False
-        return other.groups[self.group] < self.groups[self.group]
+        return other.groups[self.group] < self.groups.get(self.group, 0)
 
     def is_further_than(self, other: "Row") -> bool:
         """Returns whether it is in a later part of the run."""

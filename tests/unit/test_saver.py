@@ -28,7 +28,7 @@ def test_checkpoints_are_written_one_after_the_other() -> None:
     written: list[int] = []
     one = Saver(said.append)
     for step in range(5):
-        one.make_room()
+        one.wait_for_last()
         one.save(step, lambda _moved, step=step: written.append(step))  # type: ignore[misc]
     one.finish()
     assert written == [0, 1, 2, 3, 4]
@@ -39,7 +39,7 @@ def test_one_that_cannot_be_written_is_told_before_the_next_one() -> None:
     said: list[str] = []
     one = Saver(said.append)
     one.save(3, full)
-    one.make_room()
+    one.wait_for_last()
     one.save(6, lambda _moved: None)
     one.finish()
     assert said == ["the checkpoint of step 3 is missing: no space; training goes on"]
@@ -66,7 +66,7 @@ def test_a_slow_disk_leaves_checkpoints_out(monkeypatch: pytest.MonkeyPatch) -> 
     may_end = threading.Event()
     one = Saver(said.append)
     one.save(3, lambda _moved: may_end.wait() and None)
-    one.make_room()
+    one.wait_for_last()
     one.save(6, full)
     assert said == [
         "step 6: no checkpoint, because that of step 3 is still being written: the disk is slow; training goes on"

@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from ddpgd.watch import command, process
 from ddpgd.watch.answers import Answers
 from ddpgd.watch.board import RANK, Board, shared_board
 from ddpgd.watch.rows import Row
+from ddpgd.watch.verdict import verdict
 from ddpgd.watch.watchdog import Watchdog, watching
 
 
@@ -346,6 +348,21 @@ def test_answers_of_another_question_do_not_count(tmp_path: Path) -> None:
     assert answers.given(number) == []
     answers.close(keep_stacks=False)
     assert not answers.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "damage", [{"groups": {"1": "x"}}, {"groups": {"1": None}}, {"activity": 99}, {"activity": -2}, {"collective": 50}]
+)
+def test_rows_that_say_what_has_no_name_are_left_out(damage: dict[str, Any], tmp_path: Path) -> None:
+    answers = Answers(tmp_path)
+    whole = Row(1, "a", 2, activity=GRADIENTS, collective=0, group="1", groups={"1": 5})
+    answers.open([whole, whole._replace(rank=2, **damage)], True)
+    assert answers.ranks() == ([whole], True)
+
+
+def test_a_group_that_a_row_waits_in_and_does_not_list_is_no_traceback() -> None:
+    rows = [Row(0, "a", 1, collective=0, group="1"), Row(1, "a", 2, collective=0, group="2", groups={"1": 5, "2": 1})]
+    assert "no message arrives" in verdict(rows, alike=False)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", "[" * 5000, '{"ranks": ' + "[" * 5000, '{"ranks": [[0]]}'])
