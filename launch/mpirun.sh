@@ -29,4 +29,4 @@ mpirun=$(type -P mpirun || type -P mpiexec) || refuse "no mpirun on PATH: type s
 choose_mpirun "$mpirun"
 [[ -z $machines ]] || place_on "$machines"
 trap - PIPE
-exec "${MPIRUN[@]}" "$@"
+exec_mpirun "$@"

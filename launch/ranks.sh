@@ -109,7 +109,7 @@ start_ranks() {
     done
     # Job control gives mpirun a process group of its own, which the terminal's Ctrl-C does not reach.
     set -m
-    "${MPIRUN[@]}" ${live[@]+"${live[@]}"} ${tolerant[@]+"${tolerant[@]}"} -n "$1" "$PYTHON" -P -m ddpgd train ${own[@]+"${own[@]}"} "${@:2}" </dev/null &
+    exec_mpirun ${live[@]+"${live[@]}"} ${tolerant[@]+"${tolerant[@]}"} -n "$1" "$PYTHON" -P -m ddpgd train ${own[@]+"${own[@]}"} "${@:2}" </dev/null &
     launcher=$!
     set +m
     trap pause_ranks TSTP

@@ -35,6 +35,12 @@ choose_mpirun() {
     export DDPGD_MPIRUN=${DDPGD_MPIRUN% }
 }
 
+# exec_mpirun ARGUMENTS: becomes mpirun. One that was killed leaves a folder, in which none with its process number can start.
+exec_mpirun() {
+    rm -rf -- "${TMPDIR:-/tmp}/ompi.${BASHPID:-none}"
+    exec "${MPIRUN[@]}" "$@"
+}
+
 # On one machine ranks exchange through shared memory alone: by default each rank of Open MPI also listens on all networks.
 stay_on_this_machine() {
     [[ $MPIRUN_VERSION == *"Open MPI"* ]] || return 0
@@ -57,7 +63,7 @@ check_mpi() {
     if ! said=$("$PYTHON" -P -c 'import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI' 2>&1); then
         refuse "mpi4py cannot load the library of ${MPIRUN[0]} (${said##*$'\n'}): $way"
     fi
-    if ! said=$("${MPIRUN[@]}" -n 2 "$PYTHON" -P -c 'from mpi4py import MPI; print("size", MPI.COMM_WORLD.size)' 2>&1 </dev/null); then
+    if ! said=$(exec_mpirun -n 2 "$PYTHON" -P -c 'from mpi4py import MPI; print("size", MPI.COMM_WORLD.size)' 2>&1 </dev/null); then
         printf '%s\n' "$said" >&2 2>/dev/null || true
         refuse "${MPIRUN[0]} cannot start two ranks (above): mend that MPI, or $way"
     fi

@@ -29,7 +29,7 @@ train() {
     local ranks=$1 folder=$work/$1-ranks code=0 flags
     shift
     read -ra flags <<<"${MPIRUN_FLAGS:-}"
-    "${MPIRUN[@]}" ${flags[@]+"${flags[@]}"} -n "$ranks" "$PYTHON" -P -m ddpgd train "$@" --run-dir "$folder" \
+    TMPDIR=$work "${MPIRUN[@]}" ${flags[@]+"${flags[@]}"} -n "$ranks" "$PYTHON" -P -m ddpgd train "$@" --run-dir "$folder" \
         >"$folder.log" 2>&1 </dev/null || code=$?
     if ((code != 0)); then
         tail -n 20 "$folder.log" >&2

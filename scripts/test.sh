@@ -55,6 +55,10 @@ for part; do
 done
 setup test
 cd "$ROOT"
+# A folder of their own: others in the same one may have left what an mpirun with their process number cannot start with.
+TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/tests.XXXXXX")
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
 export CUDA_VISIBLE_DEVICES='' # these tests are of CPUs; those that want a GPU are in scripts/gpu_check.sh
 if (($# == 0)); then
     set -- lint unit emulator parallel e2e

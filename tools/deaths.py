@@ -154,7 +154,7 @@ def _go_on_from_each_step(trial: Trial, folder: Path) -> Outcome:
         for word in _command(trial.num_ranks, trial.config, folder)
         if word not in ("--elastic", "--with-ft", "ulfm")
     ]
-    with trials.start([*command, *each]) as process:
+    with trials.start([*command, *each], folder) as process:
         _kill(trial, folder, process)
         process.communicate()
     if process.returncode == 0:
@@ -164,7 +164,7 @@ def _go_on_from_each_step(trial: Trial, folder: Path) -> Outcome:
     lost = done - (checkpoint.step_of(saved[0]) or 0) if saved else done
     if not saved:
         shutil.rmtree(folder / "run")
-    with trials.start([*command, "--resume"] if saved else command) as process:
+    with trials.start([*command, "--resume"] if saved else command, folder) as process:
         _, told = process.communicate(timeout=trials.LIMIT_S)
     summary, faults = trials.summary(folder), []
     if lost > 1:
@@ -175,7 +175,7 @@ def _go_on_from_each_step(trial: Trial, folder: Path) -> Outcome:
 
 
 def _started(num_ranks: int, config: str, folder: Path) -> "subprocess.Popen[str]":
-    return trials.start(_command(num_ranks, config, folder))
+    return trials.start(_command(num_ranks, config, folder), folder)
 
 
 def _command(num_ranks: int, config: str, folder: Path) -> list[str]:

@@ -254,7 +254,7 @@ def _call(trial: Trial, folder: Path, *more: str) -> Told:
     """Runs `ddpgd train` in the trial's layout."""
     folder.mkdir(exist_ok=True)
     flags = [*_RUN, *_LAYOUTS[trial.layout], *_CONFIGS[trial.config], "--run-dir", str(folder / "run"), *more]
-    with trials.start([*trial.command, *flags]) as process:
+    with trials.start([*trial.command, *flags], folder) as process:
         assert process.stderr is not None
         lines = [(time.monotonic(), line.rstrip()) for line in process.stderr]
     return Told(process.returncode, lines)

@@ -31,11 +31,11 @@ class Outcome(Protocol):
 Ended = TypeVar("Ended", bound=Outcome)
 
 
-def start(command: Sequence[str]) -> "subprocess.Popen[str]":
-    """Starts a program whose standard error is read; one BLAS thread a rank."""
+def start(command: Sequence[str], folder: Path) -> "subprocess.Popen[str]":
+    """Starts a program whose standard error is read; one BLAS thread a rank. What a killed mpirun leaves is in the folder."""
     return subprocess.Popen(
         command,
-        env=os.environ | ONE_THREAD,
+        env=os.environ | ONE_THREAD | {"TMPDIR": str(folder)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

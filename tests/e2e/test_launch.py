@@ -1,6 +1,7 @@
 """launch/local.sh and scripts/same_bits.sh with real ranks; with stand-ins: tests/unit/test_*_script*.py."""
 
 import os
+import platform
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ from runs import records
 
 ROOT = Path(__file__).parents[2]
 LOCAL = str(ROOT / "launch" / "local.sh")
+MPIRUN = str(ROOT / "launch" / "mpirun.sh")
 SMALL = ("--data", "synthetic", "--hidden", "16", "--quiet")
 
 
@@ -23,6 +25,18 @@ def test_local_trains_on_as_many_ranks_as_asked(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert summary(tmp_path / "run")["complete"]
     assert summary(tmp_path / "run")["world_size"] == 3
+
+
+@pytest.mark.parametrize("command", [[LOCAL, *SMALL, "--steps", "1"], [MPIRUN, "-n", "1", "true"]])
+def test_what_killed_mpiruns_have_left_stops_no_launcher(command: list[str], tmp_path: Path) -> None:
+    """Folders named by their process numbers, in which an mpirun with such a number does not start."""
+    newest = int(Path("/proc/loadavg").read_text().split()[-1])
+    for number in range(newest, newest + 5000):
+        (tmp_path / f"ompi.{number}").mkdir()
+        (tmp_path / f"ompi.{number}" / f"pmix.{platform.node()}.tool").touch()
+    environment = os.environ | {"TMPDIR": str(tmp_path), "RUN": str(tmp_path / "run")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_local_passes_exit_code_2_on(tmp_path: Path) -> None:
