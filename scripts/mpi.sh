@@ -37,7 +37,8 @@ choose_mpirun() {
 
 # exec_mpirun ARGUMENTS: becomes mpirun. One that was killed leaves a folder, in which none with its process number can start.
 exec_mpirun() {
-    rm -rf -- "${TMPDIR:-/tmp}/ompi.${BASHPID:-none}"
+    local left=${TMPDIR:-/tmp}/ompi.${BASHPID:-none}
+    [[ ! -e $left ]] || rm -rf -- "$left"
     exec "${MPIRUN[@]}" "$@"
 }
 
