@@ -2,10 +2,24 @@
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
-from ddpgd.comm.transport import Array, PointToPoint, T, Transport
-from ddpgd.comm.whereabouts import COLLECTIVE, COLLECTIVES, COUNTS, ENTERED, GROUP, IDS, NUM_GROUPS, PEER, RECEIVE, SEND
+from ddpgd.comm.transport import Array, PointToPoint, Transport
+from ddpgd.comm.whereabouts import (
+    COLLECTIVE,
+    COLLECTIVES,
+    COUNTS,
+    GROUP,
+    IDS,
+    MESSAGES,
+    NONE,
+    NUM_GROUPS,
+    PEER,
+    RECEIVE,
+    SEND,
+)
+
+Work = TypeVar("Work", bound=Callable[..., Any])
 
 
 class Counted:
@@ -36,32 +50,22 @@ class Counted:
         self._count = COUNTS + self._place
         if self._place < NUM_GROUPS:
             here[IDS + self._place] = self._group
+        # Made once: what they cost is a part of every step.
+        self.all_to_all = self._counted("all-to-all", transport.all_to_all)
+        self.all_gather = self._counted("all-gather", transport.all_gather)
+        self.all_reduce = self._counted("all-reduce", transport.all_reduce)
+        self.all_gather_objects = self._counted("agreement", transport.all_gather_objects)
+        self.barrier = self._counted("barrier", transport.barrier)
 
     @property
     def bytes_sent(self) -> int:
         return self._transport.bytes_sent
-
-    def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:
-        self._counted("all-to-all", self._transport.all_to_all)(sends, receives)
 
     def all_to_all_init(
         self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]
     ) -> Callable[[], None]:
         work = self._counted("all-to-all set-up", self._transport.all_to_all_init)(sends, receives)
         return self._counted("all-to-all", work)
-
-    def all_gather(self, parts: Sequence[Sequence[Array]]) -> None:
-        self._counted("all-gather", self._transport.all_gather)(parts)
-
-    def all_reduce(self, buffer: Array) -> None:
-        self._counted("all-reduce", self._transport.all_reduce)(buffer)
-
-    def all_gather_objects(self, value: T) -> list[T]:
-        gathered: list[T] = self._counted("agreement", self._transport.all_gather_objects)(value)
-        return gathered
-
-    def barrier(self) -> None:
-        self._counted("barrier", self._transport.barrier)()
 
     def connect(self, peers: Sequence[int]) -> None:
         assert isinstance(self._transport, PointToPoint)
@@ -95,30 +99,29 @@ class Counted:
     def abort(self, exit_code: int) -> None:
         self._transport.abort(exit_code)
 
-    def _counted(self, collective: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        here, number = self._here, COLLECTIVES.index(collective)
+    def _counted(self, collective: str, work: Work) -> Work:
+        if self.world_size == 1:
+            return work  # in which nobody waits
+        here, kind, place, count = self._here, COLLECTIVES.index(collective), self._place, self._count
 
         def counted(*arguments: Any) -> Any:
-            self._enter(number)
+            here[GROUP] = place
+            here[count] += 1
+            here[COLLECTIVE] = kind
             result = work(*arguments)
-            here[ENTERED] += 1
+            here[COLLECTIVE] = NONE
             return result
 
-        return counted
-
-    def _enter(self, collective: int) -> None:
-        here = self._here
-        here[COLLECTIVE], here[GROUP] = collective, self._place
-        here[self._count] += 1
-        here[ENTERED] += 1
+        return cast(Work, counted)
 
     def _message(self, kind: int, peer: int, wait: Callable[[], object]) -> Callable[[], object]:
         here, member = self._here, self._members[peer]
 
         def counted() -> None:
-            here[COLLECTIVE], here[PEER] = kind, member
-            here[ENTERED] += 1
+            here[PEER] = member
+            here[MESSAGES] += 1
+            here[COLLECTIVE] = kind
             wait()
-            here[ENTERED] += 1
+            here[COLLECTIVE] = NONE
 
         return counted

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ACTIVITY, STEP, MICRO_BATCH, COMPUTED, ENTERED, COLLECTIVE, PEER, SAVED, GROUP = range(9)
-"""Words. MICRO_BATCH: the one that is computed; COMPUTED: how many were; ENTERED: collectives entered plus collectives left,
-odd inside of one; COLLECTIVE: which kind, and PEER: the other rank of a message; SAVED: pieces of checkpoints written; GROUP:
-the group of the last collective, as its place from 0 in the words that follow."""
+ACTIVITY, STEP, MICRO_BATCH, COMPUTED, COLLECTIVE, PEER, MESSAGES, SAVED, GROUP = range(9)
+"""Words. MICRO_BATCH: the one that is computed; COMPUTED: how many were; COLLECTIVE: the kind that the rank is in, as its
+place from 1 in COLLECTIVES, or NONE; PEER: the other rank of a message; MESSAGES: how many were waited for; SAVED: pieces of
+checkpoints written; GROUP: the group of the last collective, as its place from 0 in the words that follow."""
 NUM_GROUPS = 16
 """So many groups of a rank are told apart; collectives of more count as one, that of place NUM_GROUPS."""
 IDS = GROUP + 1
@@ -22,6 +22,7 @@ IDS = GROUP + 1
 COUNTS = IDS + NUM_GROUPS + 1
 """The first of the words that count the collectives entered in each group."""
 NUM_WORDS = COUNTS + NUM_GROUPS + 1
+NONE = 0
 
 UNKNOWN = -1
 SETUP, LOADING, RECORD, EVALUATION, CHECKPOINT, INPUT, GRADIENTS, EXCHANGE, UPDATE, DONE = range(10)
@@ -32,7 +33,7 @@ ACTIVITIES = (
 )
 
 COLLECTIVES = (
-    *("all-to-all", "all-to-all set-up", "all-gather", "all-reduce", "agreement", "barrier", "connection", "split"),
+    *("", "all-to-all", "all-to-all set-up", "all-gather", "all-reduce", "agreement", "barrier", "connection", "split"),
     *("message to", "message from"),
 )
 """Names of the values of COLLECTIVE; of a message, before its peer."""

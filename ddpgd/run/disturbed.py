@@ -2,13 +2,12 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
-from ddpgd.comm.counted import Counted
+from ddpgd.comm.counted import Counted, Work
 from ddpgd.comm.transport import Array, Transport
-from ddpgd.comm.whereabouts import COLLECTIVES
 from ddpgd.kernels.ops import Ops
 from ddpgd.params import Layout
 from ddpgd.run.inject import Faults, flip_bit
@@ -51,10 +50,6 @@ class Disturbed(Counted):
 
     faults: Faults
 
-    def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:
-        super().all_to_all(sends, receives)
-        self._damage(receives)
-
     def all_to_all_init(
         self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]
     ) -> Callable[[], None]:
@@ -90,17 +85,24 @@ class Disturbed(Counted):
         made.faults = self.faults
         return made
 
-    def _counted(self, collective: str, work: Callable[..., Any]) -> Callable[..., Any]:
+    def _counted(self, collective: str, work: Work) -> Work:
         counted = super()._counted(collective, work)
+        waits = super()._counted(collective, _wait_for_ever)
 
         def disturbed(*arguments: Any) -> Any:
             faults = self.faults
             if faults.is_cut:
-                self._enter(COLLECTIVES.index(collective))
-                threading.Event().wait()
+                waits(*arguments)
             if faults.skips and self.world_size > 1:
                 faults.skips -= 1
                 return None
-            return counted(*arguments)
+            result = counted(*arguments)
+            if work == self._transport.all_to_all:
+                self._damage(arguments[1])
+            return result
 
-        return disturbed
+        return cast(Work, disturbed)
+
+
+def _wait_for_ever(*_: Any) -> None:
+    threading.Event().wait()

@@ -109,4 +109,4 @@ def _rows(listed: Any) -> list[Row]:
 
 def _has_names(row: Row) -> bool:
     """Returns whether there are names for what a row says by number."""
-    return -1 <= row.activity < len(ACTIVITIES) and -1 <= row.collective < len(COLLECTIVES)
+    return -1 <= row.activity < len(ACTIVITIES) and 0 <= row.collective < len(COLLECTIVES)

@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 from ddpgd.comm.launcher import node
 from ddpgd.comm.shared_memory import share_memory
 from ddpgd.comm.transport import Transport
-from ddpgd.comm.whereabouts import ACTIVITY, COLLECTIVE, COUNTS, ENTERED, GROUP, IDS, MICRO_BATCH, NUM_WORDS, PEER, STEP
+from ddpgd.comm.whereabouts import (
+    ACTIVITY,
+    COLLECTIVE,
+    COUNTS,
+    GROUP,
+    IDS,
+    MESSAGES,
+    MICRO_BATCH,
+    NUM_WORDS,
+    PEER,
+    STEP,
+)
 from ddpgd.watch import process
 from ddpgd.watch.rows import Row
 
@@ -81,9 +92,9 @@ class Board:
             activity=words[ACTIVITY],
             step=words[STEP],
             micro_batch=words[MICRO_BATCH],
-            collective=words[COLLECTIVE] if words[ENTERED] % 2 else -1,
+            collective=words[COLLECTIVE],
             peer=words[PEER],
-            entered=(words[ENTERED] + 1) // 2,
+            entered=words[MESSAGES] + sum(words[COUNTS:]),
             group=str(words[IDS + words[GROUP]]),
             groups={str(group): count for group, count in zip(words[IDS:COUNTS], words[COUNTS:], strict=True) if group},
             still_s=still_s,

@@ -5,7 +5,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpgd.comm.whereabouts import ACTIVITY, ENTERED, EXCHANGE, GRADIENTS, INPUT, LOADING, SETUP, STEP, UPDATE
+from ddpgd.comm.whereabouts import ACTIVITY, COLLECTIVE, EXCHANGE, GRADIENTS, INPUT, LOADING, SETUP, STEP, UPDATE
 from ddpgd.watch import process
 from ddpgd.watch.board import Board
 
@@ -66,7 +66,7 @@ class Movement:
     def _note_work(self, own: np.void) -> None:
         """Counts what this rank reads, writes and computes where it may be long without a word."""
         words = own["words"]
-        if words[ENTERED] % 2:
+        if words[COLLECTIVE]:
             return
         if self._first_step < 0 and words[ACTIVITY] not in (SETUP, LOADING):
             self._first_step = int(words[STEP])

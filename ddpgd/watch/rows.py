@@ -11,6 +11,7 @@ from ddpgd.comm.whereabouts import (
     EVALUATION,
     GRADIENTS,
     LOADING,
+    NONE,
     RECEIVE,
     RECORD,
     SEND,
@@ -29,9 +30,9 @@ class Row(NamedTuple):
         activity: One of `whereabouts.ACTIVITIES`, by number.
         step: Steps that are done; the one it works on is the next.
         micro_batch: The last one it began.
-        collective: Which kind it is in, by number, -1: in none.
+        collective: Which kind it is in, by number; NONE: in none.
         peer: The other rank of a message.
-        entered: Collectives that it has entered so far.
+        entered: Collectives that it has entered so far, and messages that it has waited for.
         still_s: Seconds for which nothing of this has changed.
         state: What its process does, where its watchdog does not run or it is known otherwise; "" where nothing is wrong.
         source: The last line of this package that it executes, as "comm/exchange.py:57"; "" where that is not known.
@@ -45,7 +46,7 @@ class Row(NamedTuple):
     activity: int = UNKNOWN
     step: int = 0
     micro_batch: int = 0
-    collective: int = -1
+    collective: int = NONE
     peer: int = 0
     entered: int = 0
     still_s: float = 0.0
@@ -57,7 +58,7 @@ class Row(NamedTuple):
     @property
     def waits(self) -> bool:
         """True in a collective, or in a message: it goes on when others come."""
-        return self.collective >= 0
+        return self.collective != NONE
 
     def waits_for(self, other: "Row") -> bool:
         """Returns whether it is in a message of `other`, or in a collective that `other` takes part in and has not entered."""

@@ -26,6 +26,8 @@ from ddpgd.watch.verdict import verdict
 
 TIMEOUT_S = 30.0
 """Default of --hang-timeout."""
+LOOK_S = 0.25
+"""Seconds between two looks, and less where the time-out is short."""
 _STEPS = 10
 """A run is given so many of its own steps, where these take longer than the time-out."""
 _ANSWER_S = 1.0
@@ -114,7 +116,7 @@ class Watchdog:
         self._pause = pause
         self._end = end or self._abort
         self._note = note
-        self._look_s = min(0.25, self._patience_s / 8)
+        self._look_s = min(LOOK_S, self._patience_s / 8)
         self._movement = Movement(board, self._patience_s)
         self._next_line = self._patience_s
         self._asked = self._question = 0

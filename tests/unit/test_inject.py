@@ -11,7 +11,7 @@ import pytest
 
 from ddpgd.comm.transport import Alone
 from ddpgd.comm.transports import threads
-from ddpgd.comm.whereabouts import ENTERED, NUM_WORDS
+from ddpgd.comm.whereabouts import COLLECTIVE, COUNTS, NUM_WORDS
 from ddpgd.errors import InputError
 from ddpgd.run.disturbed import Disturbed
 from ddpgd.run.inject import KINDS, Fault, Faults, Injected, parse
@@ -86,10 +86,10 @@ def test_a_skipped_collective_is_neither_called_nor_counted() -> None:
     def work(transport: Disturbed, faults: Faults) -> None:
         if transport.rank == 1:
             transport.duplicate().barrier()  # left out: the others do not come
-            assert transport._here[ENTERED] == 0
+            assert transport._here[COUNTS] == 0
             assert faults.skips == 0
         transport.barrier()
-        assert transport._here[ENTERED] == 2
+        assert transport._here[COUNTS] == 1
 
     of_three_ranks(work, "skip-collective@1:0")
 
@@ -114,11 +114,11 @@ def test_a_rank_whose_link_is_cut_waits_in_a_collective() -> None:
         if transport.rank == 2:
             cut.append(transport)
             threading.Thread(target=transport.barrier, daemon=True).start()
-            while not transport._here[ENTERED]:
+            while not transport._here[COLLECTIVE]:
                 time.sleep(0.01)
 
     of_three_ranks(work, "drop-link@2:0")
-    assert cut[0]._here[ENTERED] == 1
+    assert cut[0]._here[COUNTS] == 1
 
 
 def test_kinds_are_documented() -> None:

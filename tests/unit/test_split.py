@@ -10,7 +10,7 @@ from ddpgd.comm.transport import Alone, Transport
 from ddpgd.comm.transports import threads
 from ddpgd.comm.transports.staged import Staged
 from ddpgd.comm.transports.threads import Threads
-from ddpgd.comm.whereabouts import COUNTS, ENTERED, GROUP, IDS, NUM_GROUPS, NUM_WORDS
+from ddpgd.comm.whereabouts import COLLECTIVE, COUNTS, GROUP, IDS, NONE, NUM_GROUPS, NUM_WORDS
 from ddpgd.kernels.reference.backend import Reference
 from split_laws import COLORINGS, check_split
 
@@ -40,9 +40,15 @@ def test_the_collectives_of_groups_are_counted_with_those_of_the_whole() -> None
         group.barrier()
         group.duplicate().barrier()
         whole.barrier()
-        return int(words[ENTERED])
+        return int(words[COUNTS:].sum())
 
-    assert threads.run(3, work) == [10, 10, 10]
+    assert threads.run(4, work) == [5, 5, 5, 5]
+
+
+def test_a_collective_of_one_rank_alone_is_not_counted() -> None:
+    words = np.zeros(NUM_WORDS, np.int64)
+    Counted(Alone(), memoryview(words)).barrier()
+    assert words[COUNTS:].sum() == 0
 
 
 def test_a_rank_that_waits_in_its_group_is_counted_inside_of_a_collective() -> None:
@@ -54,9 +60,10 @@ def test_a_rank_that_waits_in_its_group_is_counted_inside_of_a_collective() -> N
         if world.rank == 0:
             waits.wait(60)
         else:
-            threading.Timer(0.05, lambda: words[ENTERED] % 2 == 1 and waits.set()).start()
+            threading.Timer(0.05, lambda: words[COLLECTIVE] != NONE and waits.set()).start()
         group.barrier()
-        assert words[ENTERED] == 6
+        assert words[COLLECTIVE] == NONE
+        assert words[COUNTS:].sum() == 3
 
     threads.run(2, work)
     assert waits.is_set()

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ddpgd.comm.transports import threads
+from ddpgd.comm.transports.threads import Threads
 from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import CONTROL_WORDS, TAIL_WORDS, Control, Tail
@@ -116,6 +118,40 @@ def test_whole_steps_in_float64(rule: Rule, weight_decay: float, activation: str
             largest = max(largest, float(np.abs(view - tensor.detach().numpy()).max()))
     report(largest)
     assert 0 <= largest <= 1e-10
+
+
+@over_optimizers
+def test_two_hundred_steps_of_one_and_three_ranks_in_float64(rule: Rule, weight_decay: float) -> None:
+    """Ranks compute micro-batches of 17, 17 and 16 samples, whose sums all of them add in the same order."""
+    rows = [slice(start, start + 17) for start in range(0, NUM_ROWS, 17)]
+
+    def trained(world: Threads) -> Array:
+        model, params, _ = network("tanh", "cross-entropy", np.float64)
+        parts, tails = np.zeros((len(rows), model.layout.size)), np.zeros((1, TAIL_WORDS))
+        state = [np.zeros(model.layout.size) for _ in rule.state]
+        for number in range(1, 201):
+            x, labels = batch(number, np.float64)
+            for micro_batch in range(world.rank, len(rows), world.world_size):
+                num_rows = model.set_inputs(x[rows[micro_batch]], labels[rows[micro_batch]])
+                grads = parts[micro_batch : micro_batch + 1]
+                model.gradient(params, params, num_rows, NUM_ROWS, control(0, 0, 0), grads, tails)
+            world.all_gather([list(parts[rank :: world.world_size]) for rank in range(world.world_size)])
+            update64(rule, params, parts[0] + parts[1] + parts[2], state, weight_decay, number)
+        return params
+
+    (alone,), three = threads.run(1, trained), threads.run(3, trained)
+    assert all((params == alone).all() for params in three)
+    _, _, tensors = network("tanh", "cross-entropy", np.float64)
+    theirs = torch_optimizer(rule, tensors, weight_decay)
+    for number in range(1, 201):
+        x, labels = batch(number, np.float64)
+        theirs.zero_grad()
+        (torch_loss_sum(tensors, torch.tensor(x), torch.tensor(labels), "tanh", "cross-entropy") / NUM_ROWS).backward()
+        theirs.step()
+    wanted = np.concatenate([tensor.detach().numpy().ravel() for tensor in tensors])
+    error = float(np.linalg.norm(alone - wanted) / np.linalg.norm(wanted))
+    report(error)
+    assert error <= 1e-6
 
 
 @over_networks

@@ -14,7 +14,7 @@ from ddpgd.comm import whereabouts
 from ddpgd.comm.counted import Counted
 from ddpgd.comm.transport import Alone, gathering
 from ddpgd.comm.transports import threads
-from ddpgd.comm.whereabouts import ACTIVITY, DONE, ENTERED, GRADIENTS, NUM_WORDS, STEP
+from ddpgd.comm.whereabouts import ACTIVITY, COLLECTIVE, COUNTS, DONE, GRADIENTS, NUM_WORDS, STEP
 from ddpgd.errors import InputError
 from ddpgd.training.stopping import StopRequest
 from ddpgd.watch import command, process
@@ -73,7 +73,8 @@ class Ranks:
 
     def pass_by(self, seconds: int, entered: tuple[int, ...], silent: tuple[int, ...] = (), step: int = 56) -> None:
         """Lets time pass, until the run ends, with the ranks in these phases; watchdogs of `silent` do not run."""
-        self.shown["words"][:, ENTERED] = entered
+        words = self.shown["words"]
+        words[:, COUNTS], words[:, COLLECTIVE] = np.add(entered, 1) // 2, np.mod(entered, 2)
         self.shown["words"][:, STEP] = step
         for _ in range(seconds):
             self.now += 1
@@ -266,7 +267,7 @@ def test_its_thread_and_its_files_end_with_the_run(tmp_path: Path) -> None:
     def rank(world: threads.Threads) -> None:
         with watching(world, StopRequest(), 5.0, tmp_path) as watched:
             watched.barrier()
-            assert whereabouts.here()[ENTERED] > 0
+            assert whereabouts.here()[COUNTS] > 0
             assert (tmp_path / "hang" / "ranks.json").exists()
 
     threads.run(3, rank)
@@ -361,7 +362,7 @@ def test_rows_that_say_what_has_no_name_are_left_out(damage: dict[str, Any], tmp
 
 
 def test_a_group_that_a_row_waits_in_and_does_not_list_is_no_traceback() -> None:
-    rows = [Row(0, "a", 1, collective=0, group="1"), Row(1, "a", 2, collective=0, group="2", groups={"1": 5, "2": 1})]
+    rows = [Row(0, "a", 1, collective=1, group="1"), Row(1, "a", 2, collective=1, group="2", groups={"1": 5, "2": 1})]
     assert "no message arrives" in verdict(rows, alike=False)
 
 
