@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import tomli_w
 
+from ddpgd.comm.transport import Transport
 from ddpgd.config.continuation import PER_LAUNCH
 from ddpgd.config.schema import Config, flag, from_table, to_table
 from ddpgd.config.toml_file import read_toml
@@ -20,6 +21,7 @@ from ddpgd.errors import DdpgdError, InputError, shown
 from ddpgd.run import checkpoint, ending
 from ddpgd.run.atomic import remove_temporaries, write_atomically
 from ddpgd.run.checkpoint import Checkpoint
+from ddpgd.run.failures import as_one_line
 from ddpgd.run.lock import RunLock, remove_leftovers
 from ddpgd.run.records import read_records
 
@@ -108,13 +110,23 @@ class RunFolder:
         self.has_begun = True
 
     @contextmanager
-    def noting_the_end(self) -> Iterator[None]:
-        """Notes, of a run that has begun, the `DdpgdError` that passes: whichever rank that is a thread met it first."""
+    def noting_the_end(self, world: Transport, goes_on: bool) -> Iterator[None]:
+        """Notes the error that ends a run.
+
+        A `DdpgdError`, which all ranks raise alike, is noted by rank 0 once the run has begun, whichever thread met
+        it first where ranks are threads; any other error by the rank that fails alone, unless others go on without it.
+        """
         try:
             yield
         except DdpgdError as error:
             if self.has_begun:
                 ending.note(self.path, error.exit_code, str(error))
+            raise
+        except Exception as error:
+            if not goes_on and (self.has_begun or world.rank > 0):
+                told = as_one_line(error) or DdpgdError(f"{type(error).__name__}: {error}")
+                who = f"rank {world.rank} failed: " if world.world_size > 1 else ""
+                ending.note(self.path, told.exit_code, f"{who}{told}")
             raise
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import under_mpirun
 
+from ddpgd.run.ending import read_ending
+
 CRASH = [sys.executable, str(Path(__file__).with_name("crash.py"))]
 TRAIN = ["train", "--data", "synthetic", "--hidden", "16", "--steps", "100000", "--quiet"]
 
@@ -21,6 +23,7 @@ def test_an_exception_on_one_rank_ends_the_job(tmp_path: Path, rank: int) -> Non
     assert "RuntimeError: planted fault" in done.stderr
     assert f"on rank {rank}, after 5 steps" in done.stderr
     assert not (tmp_path / "run" / "summary.json").exists()
+    assert read_ending(tmp_path / "run") == (1, f"rank {rank} failed: RuntimeError: planted fault")
 
 
 def test_an_exception_in_a_thread_ends_the_process(tmp_path: Path) -> None:
@@ -29,3 +32,4 @@ def test_an_exception_in_a_thread_ends_the_process(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("Traceback (most recent call last)") == 1
     assert "on rank 2, after 5 steps" in done.stderr
+    assert read_ending(tmp_path / "run") == (1, "RuntimeError: planted fault")
