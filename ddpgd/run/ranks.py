@@ -71,12 +71,11 @@ def run_on_ranks(
         rank_of = partial(Run, config, pace, saved, data, folder, machine, stop)
 
         def work(own: Transport) -> Record:
-            alike = config.pipeline == 1 and config.tensor in (1, world_size)
             faults = Faults(all_faults, own.rank)
             if survival:
                 faults = survival.faults = survival.faults or faults
             count = Disturbed.of(faults) if all_faults else Counted
-            with watching(own, stop, config.hang_timeout, folder.path, alike, count, note) as watched:
+            with watching(own, stop, config.hang_timeout, folder.path, count, note) as watched:
                 return rank_of(watched, faults, survival).execute(show)
 
         held.enter_context(folder.noting_the_end(world, goes_on=survival is not None))

@@ -23,7 +23,7 @@ class Answers:
     def __init__(self, run: Path) -> None:
         self.folder = run / "hang"
 
-    def open(self, ranks: Sequence[Row], alike: bool) -> None:
+    def open(self, ranks: Sequence[Row]) -> None:
         """Makes the folder anew, with the ranks of the run.
 
         Raises:
@@ -32,7 +32,7 @@ class Answers:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.close(keep_stacks=False)
         self.folder.mkdir(exist_ok=True)
-        _write(self.folder / "ranks.json", {"ranks": ranks, "alike": alike})
+        _write(self.folder / "ranks.json", {"ranks": ranks})
 
     def close(self, keep_stacks: bool) -> None:
         """Removes what there is but, perhaps, stacks."""
@@ -42,11 +42,9 @@ class Answers:
                     file.unlink()
             self.folder.rmdir()
 
-    def ranks(self) -> tuple[list[Row], bool] | None:
-        """Returns the ranks of the run, and whether all enter the same collectives; None: the run is not watched from here."""
-        table = _read(self.folder / "ranks.json")
-        rows = _rows(table.get("ranks"))
-        return (rows, bool(table.get("alike"))) if rows else None
+    def ranks(self) -> list[Row]:
+        """Returns the ranks of the run; none: it is not watched from here."""
+        return _rows(_read(self.folder / "ranks.json").get("ranks"))
 
     def question(self) -> int:
         """Returns the number of the last question; 0: there was none."""

@@ -36,12 +36,11 @@ def lines(parsed: Mapping[str, Any], patience_s: float = _PATIENCE_S) -> list[st
     """
     run = Path(parsed["run"])
     answers = Answers(run)
-    listed = answers.ranks()
-    if listed is None:
+    ranks = answers.ranks()
+    if not ranks:
         raise InputError(
             f"{run}: no run is under way there, or it has not begun; name the folder of one, see ddpgd runs"
         )
-    ranks, alike = listed
     try:
         number = answers.ask()
     except OSError as error:
@@ -53,7 +52,7 @@ def lines(parsed: Mapping[str, Any], patience_s: float = _PATIENCE_S) -> list[st
         time.sleep(0.05)
     rows = [_seen_from_here(row) for row in with_silent(answers.given(number), ranks)]
     moving = [row for row in rows if not row.state and row.still_s < _MOVES_S]
-    said = "the ranks move" if moving and not any(row.state for row in rows) else verdict(rows, alike)
+    said = "the ranks move" if moving and not any(row.state for row in rows) else verdict(rows)
     return [*table(rows), said, f"stacks of the ranks that answered: {answers.folder}"]
 
 

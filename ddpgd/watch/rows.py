@@ -60,13 +60,27 @@ class Row(NamedTuple):
         """True in a collective, or in a message: it goes on when others come."""
         return self.collective != NONE
 
+    @property
+    def is_in_a_message(self) -> bool:
+        """True in a message: it goes on when its peer comes."""
+        return self.collective in (SEND, RECEIVE)
+
+    @property
+    def entered_in_group(self) -> int:
+        """The number of collectives that it has entered in the group of its last one."""
+        return self.groups.get(self.group, 0)
+
     def waits_for(self, other: "Row") -> bool:
         """Returns whether it is in a message of `other`, or in a collective that `other` takes part in and has not entered."""
-        if self.collective in (SEND, RECEIVE):
+        if self.is_in_a_message:
             return other.rank == self.peer
-        if not self.waits or self.group not in other.groups:
-            return False
-        return other.groups[self.group] < self.groups.get(self.group, 0)
+        return self.waits and self.group in other.groups and other.groups[self.group] < self.entered_in_group
+
+    def waits_in_the_same_as(self, other: "Row") -> bool:
+        """Returns whether both are in the same collective, or are the same rank."""
+        both = self.waits and not (self.is_in_a_message or other.is_in_a_message)
+        here, there = (self.group, self.entered_in_group), (other.group, other.entered_in_group)
+        return self.rank == other.rank or (both and here == there)
 
     def is_further_than(self, other: "Row") -> bool:
         """Returns whether it is in a later part of the run."""
@@ -81,7 +95,7 @@ class Row(NamedTuple):
             return f"the {ACTIVITIES[self.activity]}" if self.activity != LOADING else "the loading of data"
         if self.activity in (EVALUATION, CHECKPOINT, RECORD):
             return f"the {ACTIVITIES[self.activity]} of step {self.step}"
-        if self.waits and self.collective not in (SEND, RECEIVE):
+        if self.waits and not self.is_in_a_message:
             return f"the exchange of step {self.step + 1}"
         return f"the {ACTIVITIES[self.activity]} of step {self.step + 1}"
 
@@ -89,7 +103,7 @@ class Row(NamedTuple):
     def kind(self) -> str:
         """Names the collective that it is in: "all-gather", "message to rank 3"."""
         name = COLLECTIVES[self.collective]
-        return f"{name} rank {self.peer}" if self.collective in (SEND, RECEIVE) else name
+        return f"{name} rank {self.peer}" if self.is_in_a_message else name
 
     @property
     def phase(self) -> str:

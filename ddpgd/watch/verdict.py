@@ -8,13 +8,11 @@ from ddpgd.config.units import enumerated
 from ddpgd.watch.rows import Row
 
 
-def verdict(rows: Sequence[Row], alike: bool, num_ranks: int = 0) -> str:
+def verdict(rows: Sequence[Row], num_ranks: int = 0) -> str:
     """Returns what holds up ranks that do not move.
 
     Args:
         rows: The ranks that are known of.
-        alike: All ranks enter the same collectives, so that their count tells who is behind; not so in a pipeline, or where
-            ranks share layers.
         num_ranks: The number of all ranks, where it may be larger.
     """
     ill = [row for row in rows if row.state]
@@ -29,41 +27,48 @@ def verdict(rows: Sequence[Row], alike: bool, num_ranks: int = 0) -> str:
     if len(rows) < num_ranks:
         wait = "waits" if len(waiting) == 1 else "wait"
         return f"{ranks(waiting)} {wait} in {waiting[0].place} for ranks of other hosts"
-    if not alike:
-        return _of_groups(waiting)
-    counts = [row.entered for row in waiting]
-    if _skipped(waiting) and (odd := _odd(waiting, lambda row: row.place)):
-        return _differ(waiting, odd, lambda row: row.place)
+    for group in dict.fromkeys(row.group for row in waiting if not row.is_in_a_message):
+        if said := _of_group([row for row in waiting if row.group == group and not row.is_in_a_message]):
+            return said
+    return _of_groups(waiting)
+
+
+def _of_group(rows: Sequence[Row]) -> str:
+    """Returns what holds up ranks that wait in collectives of one group, where these differ; empty: they do not."""
+    if _skipped(rows) and (odd := _odd(rows, lambda row: row.place)):
+        return _differ(rows, odd, lambda row: row.place)
     # A rank that has all its messages leaves a collective before others do: it may be ahead, though not by many.
-    is_late = 0 < max(counts) - min(counts) < len(waiting)
-    if (odd := _odd(waiting, lambda row: row.kind)) and not is_late:
-        return _differ(waiting, odd, lambda row: f"{row.kind}, collective {row.entered:,}, of {row.place}")
-    return _no_message([row for row in waiting if row.entered == min(counts)], waiting)
+    counts = [row.entered_in_group for row in rows]
+    is_late = 0 < max(counts) - min(counts) < len(rows)
+    if (odd := _odd(rows, lambda row: row.kind)) and not is_late:
+        return _differ(rows, odd, lambda row: f"{row.kind}, collective {row.entered:,}, of {row.place}")
+    return ""
 
 
 def _of_groups(rows: Sequence[Row]) -> str:
     """Returns what holds up ranks that wait in collectives of several groups: whom others wait for, though it is further."""
     for one in rows:
-        if left_out := [other for other in rows if one.waits_for(other) and other.is_further_than(one)]:
-            return _left_out(left_out, one)
+        if further := [other for other in rows if one.waits_for(other) and other.is_further_than(one)]:
+            inside = [row for row in rows if row.waits_in_the_same_as(one)]
+            if len(further) > len(inside):
+                return _differ([*inside, *further], inside, lambda row: row.place)
+            return _left_out(further, inside)
     last = [row for row in rows if not any(row.waits_for(other) for other in rows)]
     return _no_message(last or rows, rows)
 
 
-def _left_out(odd: Sequence[Row], one: Row) -> str:
-    has, it = ("has", "it") if len(odd) == 1 else ("have", "they")
+def _left_out(odd: Sequence[Row], inside: Sequence[Row]) -> str:
+    one, (has, it, are) = inside[0], ("has", "it", "is") if len(odd) == 1 else ("have", "they", "are")
     return (
-        f"{ranks(odd)} {has} left out {one.kind}, collective {one.entered:,}, of {one.place}, in which {ranks([one])} waits: "
-        f"{it} {'is' if len(odd) == 1 else 'are'} in {odd[0].kind}, collective {odd[0].entered:,}, of {odd[0].place}"
+        f"{ranks(odd)} {has} left out {one.kind}, collective {one.entered:,}, of {one.place}, in which {ranks(inside)} "
+        f"wait{'s' if len(inside) == 1 else ''}: {it} {are} in {odd[0].kind}, collective {odd[0].entered:,}, of {odd[0].place}"
     )
 
 
 def _skipped(rows: Sequence[Row]) -> bool:
     """Returns whether a rank is further in the run than another, and has not entered more collectives."""
     return any(
-        (one.step, one.activity) < (other.step, other.activity) and one.entered >= other.entered
-        for one in rows
-        for other in rows
+        other.is_further_than(one) and one.entered_in_group >= other.entered_in_group for one in rows for other in rows
     )
 
 

@@ -45,7 +45,6 @@ def watching(
     stop: StopRequest,
     timeout_s: float = TIMEOUT_S,
     run: Path | None = None,
-    alike: bool = True,
     count: Callable[[Transport, memoryview], Counted] = Counted,
     note: Callable[[int, str], None] = lambda _code, _reason: None,
 ) -> Iterator[Transport]:
@@ -56,7 +55,6 @@ def watching(
         stop: Whether the run was asked to end.
         timeout_s: Seconds without any movement after which the run ends; 0: it never does.
         run: The folder of the run, for questions of other nodes and for stacks; None: there is none yet.
-        alike: All ranks call the same collectives; else their numbers say nothing of who is behind.
         count: Makes what counts the collectives.
         note: Notes the exit code and the verdict of a run that is ended.
     """
@@ -68,14 +66,14 @@ def watching(
         words[ACTIVITY] = SETUP
         with whereabouts.stored_in(words):
             transport = count(world, words)
-            watchdog = Watchdog(transport, board, stop, timeout_s, _answers(transport, run, alike), alike, note=note)
+            watchdog = Watchdog(transport, board, stop, timeout_s, _answers(transport, run), note=note)
             with watchdog.running():
                 yield transport
                 words[ACTIVITY] = DONE
                 transport.barrier()
 
 
-def _answers(world: Transport, run: Path | None, alike: bool) -> Answers | None:
+def _answers(world: Transport, run: Path | None) -> Answers | None:
     """Returns the folder for questions, where this rank sees it; every rank calls it."""
     if run is None:
         return None
@@ -83,9 +81,9 @@ def _answers(world: Transport, run: Path | None, alike: bool) -> Answers | None:
     answers = Answers(run)
     with suppress(OSError):
         if world.rank == 0:
-            answers.open(ranks, alike)
+            answers.open(ranks)
     world.barrier()
-    return answers if answers.ranks() == (ranks, alike) else None
+    return answers if answers.ranks() == ranks else None
 
 
 class Watchdog:
@@ -98,7 +96,6 @@ class Watchdog:
         stop: StopRequest,
         timeout_s: float = TIMEOUT_S,
         answers: Answers | None = None,
-        alike: bool = True,
         write: Callable[[str], None] | None = None,
         pause: Callable[[float], None] = time.sleep,
         end: Callable[[], None] | None = None,
@@ -111,7 +108,6 @@ class Watchdog:
         self._patience_s = timeout_s / 2 or TIMEOUT_S
         """Without movement for so long, a line says so."""
         self._answers = answers
-        self._alike = alike
         self._write = write or _write
         self._pause = pause
         self._end = end or self._abort
@@ -231,7 +227,7 @@ class Watchdog:
         self._end()
 
     def _verdict(self, rows: list[Row]) -> str:
-        return verdict(rows, self._alike, self._world.world_size)
+        return verdict(rows, self._world.world_size)
 
     def _may_be_elsewhere(self, rows: list[Row]) -> bool:
         """Returns whether all ranks of this node wait, perhaps for those of others."""
@@ -240,7 +236,7 @@ class Watchdog:
     def _everybody(self, answers: Answers, own: list[Row]) -> list[Row]:
         """Returns the ranks of all nodes. Where several ask at the same time, all answer the last question."""
         listed = answers.ranks()
-        if listed is None or len(own) == len(listed[0]):
+        if not listed or len(own) == len(listed):
             return own
         with suppress(OSError):
             self._question = number = answers.ask()
@@ -250,10 +246,10 @@ class Watchdog:
                 if number != answers.question():
                     self._question = number = answers.question()
                     answers.answer(number, own)
-                if len(answers.given(number)) == len(listed[0]):
+                if len(answers.given(number)) == len(listed):
                     break
             own = answers.given(number)
-        return with_silent(own, listed[0])
+        return with_silent(own, listed)
 
     def _abort(self) -> None:
         """Ends all ranks; this process in any case."""

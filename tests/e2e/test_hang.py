@@ -84,7 +84,7 @@ def of(rank: int, host: str = r"\S+") -> str:
             3,
             "skip-collective@1:40",
             (),
-            r"rank 1 is in the \w+ of step \d+, while ranks 0 and 2 are in .*: collectives",
+            r"rank 1 has left out .* of step \d+, in which ranks 0 and 2 wait: it is in .* of the \w+ of step \d+",
         ),
         (2, "drop-link@1:40", (), r"ranks 0 and 1 are in the exchange of step 41, and no message arrives"),
     ],

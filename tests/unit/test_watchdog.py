@@ -42,7 +42,6 @@ class Ranks:
         timeout_s: float = 30.0,
         world_size: int = 3,
         answers: Answers | None = None,
-        alike: bool = True,
     ) -> None:
         self.shown = np.zeros(len(ranks), RANK)
         self.shown["pid"] = -1
@@ -59,7 +58,6 @@ class Ranks:
             self.stop,
             timeout_s,
             answers,
-            alike,
             write=self.said.append,
             pause=self.pause,
             end=self.end,
@@ -198,7 +196,7 @@ class TwoNodes(Ranks):
 
     def __init__(self, run: Path, still_s: float | None) -> None:
         answers = Answers(run)
-        answers.open([Row(0, "a", 1), Row(1, "a", 2), Row(2, "b", 3)], True)
+        answers.open([Row(0, "a", 1), Row(1, "a", 2), Row(2, "b", 3)])
         super().__init__(ranks=(0, 1), answers=answers)
         self.answers = answers
         self.still_s = still_s
@@ -232,7 +230,7 @@ def test_where_the_other_node_moves_the_run_goes_on(tmp_path: Path) -> None:
 
 def test_a_question_is_answered_once_stacks_are_left(tmp_path: Path) -> None:
     answers = Answers(tmp_path)
-    answers.open([Row(0, "a", 1), Row(1, "a", 2), Row(2, "a", 3)], True)
+    answers.open([Row(0, "a", 1), Row(1, "a", 2), Row(2, "a", 3)])
     ranks = Ranks(answers=answers)
     ranks.pass_by(2, (101, 100, 101))
     number = answers.ask()
@@ -322,7 +320,7 @@ def test_ddpgd_hang_asks_a_run_that_is_under_way(tmp_path: Path) -> None:
 
 
 def test_ddpgd_hang_says_which_ranks_do_not_answer(tmp_path: Path) -> None:
-    Answers(tmp_path).open([Row(0, "elsewhere", 1), Row(1, "elsewhere", 2)], True)
+    Answers(tmp_path).open([Row(0, "elsewhere", 1), Row(1, "elsewhere", 2)])
     said = command.lines({"run": str(tmp_path)}, patience_s=0.1)
     assert said[3] == (
         "rank 0 (process 1 on elsewhere) does not answer; rank 1 (process 2 on elsewhere) does not answer"
@@ -341,7 +339,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_answers_of_another_question_do_not_count(tmp_path: Path) -> None:
     answers = Answers(tmp_path)
-    answers.open([Row(0, "a", 1)], True)
+    answers.open([Row(0, "a", 1)])
     number = answers.ask()
     answers.answer(number - 1, [Row(0, "a", 1)])
     assert answers.given(number) == []
@@ -357,13 +355,13 @@ def test_answers_of_another_question_do_not_count(tmp_path: Path) -> None:
 def test_rows_that_say_what_has_no_name_are_left_out(damage: dict[str, Any], tmp_path: Path) -> None:
     answers = Answers(tmp_path)
     whole = Row(1, "a", 2, activity=GRADIENTS, collective=0, group="1", groups={"1": 5})
-    answers.open([whole, whole._replace(rank=2, **damage)], True)
-    assert answers.ranks() == ([whole], True)
+    answers.open([whole, whole._replace(rank=2, **damage)])
+    assert answers.ranks() == [whole]
 
 
 def test_a_group_that_a_row_waits_in_and_does_not_list_is_no_traceback() -> None:
     rows = [Row(0, "a", 1, collective=1, group="1"), Row(1, "a", 2, collective=1, group="2", groups={"1": 5, "2": 1})]
-    assert "no message arrives" in verdict(rows, alike=False)
+    assert "no message arrives" in verdict(rows)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", "[" * 5000, '{"ranks": ' + "[" * 5000, '{"ranks": [[0]]}'])
@@ -372,6 +370,6 @@ def test_files_that_others_have_damaged_are_no_answers(text: str, tmp_path: Path
     answers.folder.mkdir()
     for name in ("ranks.json", "question", "node-0.json"):
         (answers.folder / name).write_text(text)
-    assert answers.ranks() is None
+    assert not answers.ranks()
     assert answers.question() == 0
     assert answers.given(3) == []
