@@ -125,6 +125,10 @@ def plot(
     """
     from ddpgd.run.plots import draw_folders
 
+    if isinstance(runs, str) or not runs:
+        raise InputError(
+            'plot: a list of run folders is wanted; type for example ddpgd.plot(["runs/first"], "plot.png")'
+        )
     draw_folders([Path(run) for run in runs], Path(out), against)
 
 

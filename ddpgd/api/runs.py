@@ -14,7 +14,7 @@ from ddpgd.comm.launcher import Launch, launch
 from ddpgd.comm.transport import Transport
 from ddpgd.config.parsing import coerce
 from ddpgd.config.schema import OPTIONS, Config
-from ddpgd.errors import DdpgdError
+from ddpgd.errors import DdpgdError, InputError, shown
 from ddpgd.run.summary import Evaluation, Summary
 
 
@@ -86,7 +86,11 @@ def evaluate(run: str | os.PathLike[str], data: str | os.PathLike[str] | None = 
 
 
 def _given(config: Config) -> dict[str, Any]:
-    """Returns the fields that differ from their defaults, coerced."""
+    """Returns the fields that differ from their defaults, coerced. InputError: it is none, or a value is wrong."""
+    if not isinstance(config, Config):
+        raise InputError(
+            f"train: {shown(repr(config))} is no Config; type for example ddpgd.train(ddpgd.Config(steps=100))"
+        )
     values = {field.name: getattr(config, field.name) for field in fields(config)}
     coerced = {
         name: coerce(OPTIONS[name], value, f"Config.{name}") for name, value in values.items() if value is not None

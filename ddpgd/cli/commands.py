@@ -14,7 +14,7 @@ from ddpgd.comm.launcher import Launch
 from ddpgd.comm.transport import Transport
 from ddpgd.config.schema import Config, flag
 from ddpgd.config.toml_file import read_toml
-from ddpgd.config.validation import validate
+from ddpgd.config.validation import check_ranges, validate
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import DdpgdError, InputError
 from ddpgd.run import setup, starting
@@ -37,22 +37,33 @@ def _evaluate(parsed: dict[str, Any], world: Transport, launched: Launch, _stop:
 
 
 def _data(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: StopRequest) -> None:
+    on_root(world, lambda: _check_shown(parsed))
     data = load_data(parsed.get("data"), world, launched, say)
     if world.rank == 0:
         rows, cols = data.image_shape
         print(f"{data.source}: {len(data.train_labels):,} training and {len(data.test_labels):,} test samples,")
         print(f"{rows}x{cols} pixels, whole and consistent; SHA-256 of all {data.sha256}")
+    if "augment" in parsed["given"]:
+        on_root(world, lambda: _show_augmentation(parsed, data))
+    elif "partition" in parsed["given"]:
+        on_root(world, lambda: _show_partition(parsed, data))
+
+
+def _check_shown(parsed: dict[str, Any]) -> None:
+    """Checks what `ddpgd data` is to show, before the data are loaded. InputError: it cannot be shown."""
     given = parsed["given"]
     if "partition" in given and "augment" in given:
         raise InputError("--partition and --augment are shown one at a time; type one of them")
-    if "augment" in given:
-        on_root(world, lambda: _show_augmentation(parsed, data))
-    elif "partition" in given:
-        on_root(world, lambda: _show_partition(parsed, data))
-    elif unused := [name for name in ("clients", "seed", "out") if name in parsed | given]:
+    unused = [name for name in ("clients", "seed", "out") if name in parsed | given]
+    if unused and not {"partition", "augment"} & given.keys():
         raise InputError(f"{flag(unused[0])} is for --partition; type for example --partition shards:2, or drop it")
-    else:
-        validate(Config(**given))
+    if "augment" in given and "out" not in parsed:
+        raise InputError("--augment draws a picture; type for example --out augmented.png")
+    validate(Config(**given | ({"sync": "federated"} if "partition" in given else {})))
+    if "out" in parsed:
+        from ddpgd.run.plots import check_picture
+
+        check_picture(Path(parsed["out"]), "--out")
 
 
 def _show_partition(parsed: dict[str, Any], data: Dataset) -> None:
@@ -69,8 +80,6 @@ def _show_partition(parsed: dict[str, Any], data: Dataset) -> None:
 def _show_augmentation(parsed: dict[str, Any], data: Dataset) -> None:
     from ddpgd.run import augmentation_sheet
 
-    if "out" not in parsed:
-        raise InputError("--augment draws a picture; type for example --out augmented.png")
     augmentation_sheet.draw(Config(**parsed["given"]), data, Path(parsed["out"]))
     print(parsed["out"])
 
@@ -86,6 +95,7 @@ def _doctor(parsed: dict[str, Any], world: Transport, launched: Launch, _stop: S
 
     file = parsed.get("config")
     config = Config(**(on_root(world, lambda: read_toml(file)) if file else {}) | parsed["given"])
+    check_ranges(config)
     shared = config.tensor, config.pipeline
     lines, is_ill = doctor.run(world, launched, parsed["refusal"], file, parsed.get("data"), shared)
     if launched.rank == 0:

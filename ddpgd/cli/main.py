@@ -48,7 +48,7 @@ def _run(arguments: list[str]) -> int:
                 COMMANDS[parsed.pop("command")](parsed, world, launched, stop)
             _flush(may_fail=arguments[:1] == ["train"])
     except failures.FORESEEABLE as failure:
-        return _told(failure, is_mine_to_tell)
+        return _told(failure, losses.is_first(is_mine_to_tell))
     return 0
 
 

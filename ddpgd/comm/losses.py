@@ -6,14 +6,20 @@ import sys
 from contextlib import suppress
 
 _noted = False
+_is_first = False
 
 
-def note() -> None:
-    """Notes that ranks have died; the process will leave without an end of MPI."""
-    global _noted
+def note(is_first: bool) -> None:
+    """Notes that ranks have died, and whether this one `is_first` of those left; it will leave without an end of MPI."""
+    global _noted, _is_first
     if not _noted:
-        _noted = True
         atexit.register(_leave_at_exit)
+    _noted, _is_first = True, is_first
+
+
+def is_first(was: bool) -> bool:
+    """Returns whether this rank is the first of those that are left; `was`: whether it was the first of all."""
+    return _is_first if _noted else was
 
 
 def leave_if_any(exit_code: int) -> None:

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from argparse import ArgumentParser
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from ddpgd.lab.scalar import draw
 from ddpgd.lab.verdict import Progress
 from ddpgd.optim.rules import RULES
 from ddpgd.optim.schedules import SCHEDULES
-from ddpgd.run.atomic import check_replaceable, write_text
+from ddpgd.run.atomic import write_text
 from ddpgd.run.build_parts import learning_rates, plateau
+from ddpgd.run.output_files import OutputFile, check_files
+from ddpgd.run.plots import picture_file
 
 WORK_OPTIONS = (
     *("optimizer", "lr", "steps", "momentum", "weight_decay", "clip_norm", "clip_value", "schedule"),
@@ -35,6 +37,7 @@ WORK_OPTIONS = (
 DEFAULTS: dict[str, Any] = {"optimizer": "sgd", "schedule": "constant", "weight_decay": 0.0, "steps": 50}
 """Their defaults, where they differ."""
 
+_COLUMNS = ("step", "loss", "gradient_norm")
 _SHOWN = 10
 _MOST_STEPS = 100_000
 
@@ -77,6 +80,7 @@ def lines(given: Mapping[str, Any], flags: Mapping[str, Any], transport: Transpo
     batch = _batch(flags, function)
     if flags.get("tolerance", 0.0) < 0 or not math.isfinite(flags.get("tolerance", 0.0)):
         raise InputError(f"--tolerance {flags['tolerance']}: must be at least 0")
+    on_root(transport, lambda: check_files([_FILES[name](Path(flags[name])) for name in _FILES if name in flags]))
     found = _descend(function, config, flags, batch, transport)
     on_root(transport, lambda: _write(function, found, flags))
     return list(
@@ -193,11 +197,20 @@ def _seen(flags: Mapping[str, Any]) -> list[str]:
     return [f"mistake: {MISTAKES[flags['mistake']]}"] if "mistake" in flags else []
 
 
+_FILES: dict[str, Callable[[Path], OutputFile]] = {
+    "graph": lambda file: OutputFile("--graph", file, "the graph of a descent", 'font-size="13">', (".svg",)),
+    "csv": lambda file: OutputFile("--csv", file, "the CSV of a descent", ",".join(_COLUMNS)),
+    "out": lambda file: picture_file(file, "--out"),
+    "animate": lambda file: picture.animation_file(file, "--animate"),
+}
+"""What is written, by the flag that names the file."""
+
+
 def _write(function: Function, found: Descent, flags: Mapping[str, Any]) -> None:
     if "graph" in flags:
-        _to_file(flags["graph"], "graph", "the graph of a descent", 'font-size="13">', _graph(function, found))
+        write_text(Path(flags["graph"]), "--graph", _graph(function, found))
     if "csv" in flags:
-        _to_file(flags["csv"], "csv", "the CSV of a descent", "step,loss,gradient_norm", _as_csv(function, found.path))
+        write_text(Path(flags["csv"]), "--csv", _as_csv(function, found.path))
     if "out" in flags:
         picture.draw(function, found, Path(flags["out"]))
     if "animate" in flags:
@@ -217,11 +230,6 @@ def _graph(function: Function, found: Descent) -> str:
 def _as_csv(function: Function, steps: Sequence[Progress]) -> str:
     text = io.StringIO()
     rows = csv.writer(text)
-    rows.writerow(["step", "loss", "gradient_norm", *(param.name for param in function.params)])
+    rows.writerow([*_COLUMNS, *(param.name for param in function.params)])
     rows.writerows([number, one.loss, one.norm, *one.point.tolist()] for number, one in enumerate(steps))
     return text.getvalue()
-
-
-def _to_file(file: str, name: str, kind: str, sign: str, text: str) -> None:
-    check_replaceable(Path(file), f"--{name}", kind, sign)
-    write_text(Path(file), f"--{name}", text)

@@ -12,7 +12,7 @@ from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import CONTROL_WORDS, Control
 from ddpgd.lab.derivatives import Vector, gradient, hessian, newton_step
 from ddpgd.lab.functions import Function
-from ddpgd.lab.verdict import Progress, has_diverged, is_finite, verdict
+from ddpgd.lab.verdict import OF_METHODS, OF_RATES, Progress, has_diverged, is_finite, verdict
 from ddpgd.optim import rules
 from ddpgd.optim.schedules import Plateau, Schedule
 
@@ -117,7 +117,8 @@ def descend(
             if len(samples) < function.num_samples:
                 _, grads = gradient(function, point, transport, samples)
             point = step(number, path[-1], grads)
-    return Descent(path, verdict(function, path, transport))
+    remedy = OF_RATES if isinstance(step, Method) else OF_METHODS
+    return Descent(path, verdict(function, path, transport, remedy))
 
 
 def newton(function: Function, transport: Transport) -> Step:
@@ -145,7 +146,7 @@ def lbfgs(function: Function, num_steps: int, tolerance: float, transport: Trans
     )  # fmt: skip
     found = [(point, *gradient(function, point, transport)) for point in points]
     path = [Progress(point, loss, float(np.linalg.norm(grads))) for point, loss, grads in found]
-    return Descent(path, verdict(function, path, transport))
+    return Descent(path, verdict(function, path, transport, OF_METHODS))
 
 
 def _batch(number: int, batch: int, num_samples: int, seed: int) -> list[int]:

@@ -29,10 +29,11 @@ from ddpgd.errors import InputError
 from ddpgd.lab.config_file import read_known
 from ddpgd.optim.schedules import SCHEDULES
 from ddpgd.run import build, build_network
-from ddpgd.run.atomic import check_replaceable, write_text
+from ddpgd.run.atomic import write_text
 from ddpgd.run.device import Machine, agree
 from ddpgd.run.loading import load_data
-from ddpgd.run.plots import check_picture, pyplot, save_figure
+from ddpgd.run.output_files import OutputFile, check_files
+from ddpgd.run.plots import picture_file, pyplot, save_figure
 from ddpgd.run.stderr import say
 
 _GROUPS = ("data", "network", "batch", "augmentation", "machine")
@@ -129,11 +130,8 @@ def run(given: Mapping[str, Any], flags: Mapping[str, Any], world: Transport, la
 
 def _prepared(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the options of --config. InputError: it is wrong, or a file of the flags cannot be written."""
-    if csv := flags.get("csv"):
-        check_replaceable(Path(csv), "--csv", "the CSV of a range test", _CSV_HEAD)
-    if out := flags.get("out"):
-        pyplot()
-        check_picture(Path(out), "--out")
+    files = [OutputFile("--csv", Path(flags["csv"]), "the CSV of a range test", _CSV_HEAD)] if "csv" in flags else []
+    check_files([*files, *([picture_file(Path(flags["out"]), "--out")] if "out" in flags else [])])
     return read_known(flags["config"], "lr-find", WORK_OPTIONS, _REFUSED) if "config" in flags else {}
 
 

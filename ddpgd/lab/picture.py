@@ -12,7 +12,7 @@ from ddpgd.lab.derivatives import mean_loss
 from ddpgd.lab.descent import Descent
 from ddpgd.lab.functions import Function
 from ddpgd.lab.verdict import Progress
-from ddpgd.run.atomic import check_replaceable
+from ddpgd.run.output_files import OutputFile
 from ddpgd.run.plots import COLOURS, pyplot, save_figure
 
 _NUM_POINTS = 61
@@ -27,14 +27,17 @@ def draw(function: Function, found: Descent, file: Path) -> None:
     save_figure(figure, file, "--out")
 
 
+def animation_file(file: Path, flag: str) -> OutputFile:
+    """Returns an animation to be written. Raises InputError if matplotlib is not installed."""
+    pyplot()
+    return OutputFile(flag, file, "a GIF", "GIF8", (".gif",))
+
+
 def animate(function: Function, found: Descent, file: Path) -> None:
     """Draws a descent as it grows, as GIF. Raises InputError if matplotlib is missing, or the file cannot be written."""
     figure, path_line, loss_line = _figure(function, found.path)
     from matplotlib.animation import FuncAnimation, PillowWriter
 
-    if file.suffix.lower() != ".gif":
-        raise InputError(f"--animate: {file.name!r} is no GIF; name a file as descent.gif")
-    check_replaceable(file, "--animate", "a GIF", "GIF8")
     whole = [line.get_data() for line in (path_line, loss_line) if line]
     last = len(found.path)
     ends = sorted({*range(1, last + 1, max(1, -(-last // _MOST_FRAMES))), last})

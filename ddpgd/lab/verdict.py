@@ -27,11 +27,24 @@ class Progress(NamedTuple):
     norm: float
 
 
-def verdict(function: Function, path: Sequence[Progress], transport: Transport) -> str:
-    """Returns a sentence on how a descent went."""
+class Remedy(NamedTuple):
+    """Words for what to type against steps that are too long, or too short."""
+
+    long: str
+    short: str
+
+
+OF_RATES = Remedy("a smaller --lr", "a larger --lr, or more --steps")
+OF_METHODS = Remedy("another --from", "another --from, or more --steps")
+"""Of methods that find their steps themselves."""
+
+
+def verdict(function: Function, path: Sequence[Progress], transport: Transport, remedy: Remedy) -> str:
+    """Returns a sentence on how a descent went, and what to type."""
     first, last, steps = path[0], path[-1], len(path) - 1
     if has_diverged(path):
-        return f"diverged: after {plural(steps, 'step')} the loss is {last.loss:.3g}; a smaller --lr or another --from may help"
+        may_help = " or ".join(dict.fromkeys((remedy.long, "another --from")))
+        return f"diverged: after {plural(steps, 'step')} the loss is {last.loss:.3g}; {may_help} may help"
     curvature = hessian(function, last.point, transport)
     to_go = newton_step(curvature, gradient(function, last.point, transport)[1])
     reach = max(1.0, float(np.linalg.norm(last.point - to_go)))
@@ -41,13 +54,13 @@ def verdict(function: Function, path: Sequence[Progress], transport: Transport) 
     if np.isfinite(to_go).all() and (not far or far[-1] < steps):
         return f"settled after {plural(max(far, default=-1) + 1, 'step')} {_kind(curvature)}"
     if last.loss > first.loss:
-        return f"climbs: the loss went from {first.loss:.3g} to {last.loss:.3g}; type a smaller --lr"
+        return f"climbs: the loss went from {first.loss:.3g} to {last.loss:.3g}; type {remedy.long}"
     if np.linalg.norm(to_go) <= _NEAR * reach and _kind(curvature) == _SADDLE:
         return f"lingers {_SADDLE}; type more --steps"
     turns = [float((one.point - two.point) @ (two.point - three.point)) < 0 for one, two, three in _triples(path)]
     if len(turns) > 1 and np.mean(turns[len(turns) // 2 :]) > _OFTEN:
-        return f"jumps from side to side: {_share(path)}; type a smaller --lr"
-    return f"creeps: after {plural(steps, 'step')} {_share(path)}; type a larger --lr, or more --steps"
+        return f"jumps from side to side: {_share(path)}; type {remedy.long}"
+    return f"creeps: after {plural(steps, 'step')} {_share(path)}; type {remedy.short}"
 
 
 def is_finite(one: Progress) -> bool:

@@ -143,6 +143,8 @@ def _place(words: Words, others: Words, header: Header, phase: str = "") -> str:
         if row is not None and column is not None:
             return _element(row * ROW_ELEMENTS + 2 * column, int(change[units[0]]), header)
     names = [name for name, start, _ in header.tensors if any(first <= start < end for first, end in spans)]
+    if not names:
+        return "elements that add up to the same, or one of the files is damaged"
     return f"elements of {', '.join(names[:4])}{', ...' * (len(names) > 4)}"
 
 

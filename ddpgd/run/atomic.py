@@ -16,6 +16,8 @@ _TEMPORARY = re.compile(
 )
 _HEAD_BYTES = 2000
 """Bytes at the beginning of a file in which the sign of its kind stands."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of the errors of what has no room for a file."""
 
 
 def write_atomically(path: Path, pieces: Iterable[bytes | memoryview], num_bytes: int = 0) -> None:
@@ -30,6 +32,7 @@ def write_atomically(path: Path, pieces: Iterable[bytes | memoryview], num_bytes
         OSError: it cannot be written; the error names `path` and the size.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    size = f" (it has {bytes_text(num_bytes)})" if num_bytes else ""
     try:
         with temporary.open("wb") as file:
             for piece in pieces:
@@ -38,7 +41,7 @@ def write_atomically(path: Path, pieces: Iterable[bytes | memoryview], num_bytes
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        reason = f"{error.strerror or error}{f' (it has {bytes_text(num_bytes)})' if num_bytes else ''}"
+        reason = f"{error.strerror or error}{size if error.errno in FULL else ''}"
         raise OSError(error.errno, reason, str(path)) from error
     finally:
         with contextlib.suppress(OSError):

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from ddpgd.config.units import bytes_text
 from ddpgd.errors import Cancelled, DdpgdError, MachineError, OutOfMemory
+from ddpgd.run.atomic import FULL
 
 FORESEEABLE = (DdpgdError, OSError, MemoryError, KeyboardInterrupt)
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def as_one_line(error: BaseException) -> DdpgdError | None:
@@ -53,7 +52,7 @@ def _detail(error: BaseException) -> str:
 def _of_os_error(error: OSError) -> str:
     where = error.filename if isinstance(error.filename, str) else _place(error)
     reason = error.strerror or str(error) or type(error).__name__
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return f"{where}: {reason}{_free(where)}; free some space there, or name a folder on another disk"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where}: {reason}; change its permissions, or name another place"

@@ -34,13 +34,14 @@ class Injected(Exception):
     """The failure that `--inject raise` asks for."""
 
 
-def parse(text: str | None, world_size: int | None, sums_gradients: bool = True) -> list[Fault]:
+def parse(text: str | None, world_size: int | None, sums_gradients: bool = True, num_processes: int = 2) -> list[Fault]:
     """Returns the faults that a text such as "hang@1:40,die@0:100" names, in order of their steps.
 
     Args:
         text: The text; None: no faults.
         world_size: Number of ranks; None: it was larger once.
         sums_gradients: Whether ranks sum gradients in each step.
+        num_processes: Number of processes that ranks are in.
 
     Raises:
         InputError: It names none, or a kind or a rank that there is not.
@@ -58,6 +59,10 @@ def parse(text: str | None, world_size: int | None, sums_gradients: bool = True)
     if not sums_gradients and (odd := [one.kind for one in faults if one.kind in _OF_GRADIENTS]):
         raise InputError(
             f"--inject {shown(text)}: {odd[0]} is for steps whose gradients are summed; type --sync every-step"
+        )
+    if num_processes == 1 and any(one.kind == "hang" for one in faults):
+        raise InputError(
+            f"--inject {shown(text)}: hang stops the process, and there is no other that could see it; type sleep"
         )
     if any(one.kind == "disk-full" and one.rank for one in faults):
         raise InputError(f"--inject {shown(text)}: rank 0 alone writes checkpoints; type disk-full@0:STEP")

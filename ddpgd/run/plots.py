@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpgd.errors import InputError
-from ddpgd.run.atomic import check_replaceable
+from ddpgd.run.output_files import OutputFile, check_files
 from ddpgd.run.records import read_records
 from ddpgd.training.counters import Record
 
@@ -141,9 +141,18 @@ def _line(axes: Any, number: int, label: str, points: list[tuple[float, float]])
     return min(values, default=1.0)
 
 
+def picture_file(path: Path, flag: str) -> OutputFile:
+    """Returns a picture to be written. Raises InputError if matplotlib is not installed."""
+    pyplot()
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    suffixes = (".png", ".svg", *(f".{name}" for name in FigureCanvasBase.get_supported_filetypes()))
+    return OutputFile(flag, path, "a picture of ddpgd", "Matplotlib", suffixes)
+
+
 def check_picture(path: Path, flag: str) -> None:
     """Raises InputError if a picture cannot be written there, or a file is there that is none of matplotlib's."""
-    check_replaceable(path, flag, "a picture of ddpgd", "Matplotlib")
+    check_files([picture_file(path, flag)])
 
 
 def save_figure(figure: Any, path: Path, flag: str) -> None:

@@ -53,7 +53,8 @@ def run_on_ranks(
     validate(config)
     config = resolve(config, build_network.grid_shape(config, world_size).data, len(data.train_labels))
     validate(config)
-    all_faults = inject.parse(config.inject, world_size if survived is None else None, config.sync == "every-step")
+    num_ranks, num_processes = (world_size, world.world_size) if survived is None else (None, 2)
+    all_faults = inject.parse(config.inject, num_ranks, config.sync == "every-step", num_processes)
     saved = survived or (resumed and resumed[1])
     counters = Counters(**saved.counters) if saved else Counters()
     if resumed:

@@ -1,6 +1,7 @@
 """The files of the flight recorder: RUN/record, one of each rank and start, of a header and rows of the same length."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -81,8 +82,10 @@ class RecordingFile:
 
     def write(self, words: bytes) -> None:
         """Appends what is one row. OSError, with the file's name: it cannot be written."""
+        left = memoryview(words)
         try:
-            os.write(self._number, words)
+            while left:
+                left = left[os.write(self._number, left) :]
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
@@ -156,6 +159,7 @@ def read(run: Path) -> dict[int, list[tuple[Recording, int]]]:
     steps: dict[int, list[tuple[Recording, int]]] = {}
     for start in sorted(starts):
         ranks = sorted(starts[start], key=lambda one: one.header.rank)
+        _check_ranks(folder, start, ranks)
         for step in [step for step in steps if step > start]:
             del steps[step]
         # A step counts where all its ranks have recorded it.
@@ -166,6 +170,29 @@ def read(run: Path) -> dict[int, list[tuple[Recording, int]]]:
     return steps
 
 
+def _check_ranks(folder: Path, start: int, ranks: list[Recording]) -> None:
+    """InputError: files of ranks are missing, or of other starts."""
+    there, wanted = {one.header.rank for one in ranks}, math.prod(ranks[0].header.shape)
+    if missing := sorted(set(range(wanted)) - there):
+        name = f"from-{start}-rank-{missing[0]}.words"
+        raise InputError(
+            f"{folder / name} is missing: {wanted} ranks have recorded; copy the folders of all machines into one"
+        )
+    if len(there) > wanted or len({tuple(one.header.shape) for one in ranks}) > 1:
+        raise InputError(f"{folder}: holds files of several runs with one start, {start}; record the run again")
+
+
+def _check_rows(header: Header, rows: NDArray[np.uint64]) -> None:
+    """ValueError: sums of units, of rows and of columns do not agree."""
+    num_units = len(header.unit_starts)
+    vectors = rows[:, 2:].reshape(len(rows), len(_VECTORS), num_units + NUM_WEIGHED)
+    total = vectors[:, :, :num_units].sum(axis=2, dtype=np.uint64)
+    for upper in (num_units, num_units + 4):
+        weighed = (vectors[:, :, upper] << np.uint64(32)) + vectors[:, :, upper + 1]
+        if (bad := np.flatnonzero((weighed != total).any(axis=1))).size:
+            raise ValueError(f"row {bad[0] + 1} is damaged")
+
+
 def _read(path: Path) -> Recording:
     try:
         with path.open("rb") as file:
@@ -173,6 +200,7 @@ def _read(path: Path) -> Recording:
             header = _header(strict_json.parse(first.decode()))
             length = (os.fstat(file.fileno()).st_size - len(first)) // (8 * header.num_words) * header.num_words
             rows = np.fromfile(file, np.uint64, length).reshape(-1, header.num_words)
+            _check_rows(header, rows)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, TypeError) as error:

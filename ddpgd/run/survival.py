@@ -7,9 +7,11 @@ import numpy as np
 
 from ddpgd.comm.transport import Array, Transport
 from ddpgd.config.units import enumerated
+from ddpgd.errors import ReplicasDiffer
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.inject import Faults
 from ddpgd.run.stderr import say
+from ddpgd.training.replicas import differences, told
 
 
 class Survival:
@@ -51,22 +53,31 @@ class Survival:
         """Returns the last step that is complete on any rank; every rank of `world` calls it. None: no run has begun.
 
         On ranks other than 0, without its arrays.
+
+        Raises:
+            ReplicasDiffer: Ranks that have it differ, so that memory or a message was damaged.
         """
         own = self._kept or (self._copy() if self._copy else None)
-        state = None if own is None else (replace(own, arrays={}), _shapes(own))
-        told = world.all_gather_objects((self._rank, state))
-        before, self._ranks = self._ranks, [rank for rank, _ in told]
+        state = None if own is None else (replace(own, arrays={}), _shapes(own), _checksums(own))
+        everybody = world.all_gather_objects((self._rank, state))
+        before, self._ranks = self._ranks, [rank for rank, _ in everybody]
         lost = [rank for rank in before if rank not in self._ranks]
         self.lost += lost
-        steps = [state[0].counters["step"] if state else -1 for _, state in told]
+        steps = [state[0].counters["step"] if state else -1 for _, state in everybody]
         step = max(steps)
-        source = steps.index(step)
         if lost and world.rank == 0:
-            say(_told(lost, self._ranks, step))
-        chosen, first = told[source][1], told[0][1]
-        if chosen is None:
+            say(_who_died(lost, self._ranks, step))
+        has_it = {rank: state[2] for (rank, state), at in zip(everybody, steps, strict=True) if state and at == step}
+        if not has_it:
             return None
-        saved, shapes = chosen
+        heals = any(state[0].config.get("heal") for _, state in everybody if state)
+        right, healed = _right_one(has_it, step, heals)
+        if healed and world.rank == 0:
+            say(healed)
+        source = self._ranks.index(right)
+        chosen, first = everybody[source][1], everybody[0][1]
+        assert chosen is not None, "it has it"
+        saved, shapes, _ = chosen
         arrays = _moved(world, source, own.arrays if own else {}, shapes)
         # What rank 0 has told of, it need not tell again.
         facts = saved.facts if first is None else dict(saved.facts) | {"diagnosis": first[0].facts["diagnosis"]}
@@ -75,6 +86,29 @@ class Survival:
 
 def _shapes(saved: Checkpoint) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in saved.arrays.items()}
+
+
+def _checksums(saved: Checkpoint) -> dict[str, int]:
+    """Returns the sum of each array's 32-bit words."""
+    arrays = {name: np.ascontiguousarray(array).view(np.uint32) for name, array in saved.arrays.items()}
+    return {name: int(array.sum(dtype=np.uint64)) for name, array in arrays.items()}
+
+
+def _right_one(checksums: dict[int, dict[str, int]], step: int, heals: bool) -> tuple[int, str]:
+    """Returns a rank whose arrays are those of all that have the step, or of most; and then, in one line, who had others.
+
+    Raises:
+        ReplicasDiffer: They differ, and nothing is to be healed, or no more than half of them agree.
+    """
+    ranks = list(checksums)
+    found = differences([[(name, "", {"": one}) for name, one in checksums[rank].items()] for rank in ranks])
+    if not found:
+        return ranks[0], ""
+    line = f"step {step}, from which ranks go on: {told(found[0], ranks)}, so memory or a message was damaged"
+    right = [rank for rank in ranks if rank not in {ranks[one.rank] for one in found}]
+    if not (heals and right and all(one.source is not None for one in found)):
+        raise ReplicasDiffer(f"{line}; go on from the last checkpoint with --resume")
+    return right[0], f"{line}; it has got what the others hold"
 
 
 def _moved(
@@ -95,7 +129,7 @@ def _moved(
     return found
 
 
-def _told(lost: list[int], left: list[int], step: int) -> str:
+def _who_died(lost: list[int], left: list[int], step: int) -> str:
     who = f"rank {lost[0]} is dead" if len(lost) == 1 else f"ranks {enumerated(list(map(str, lost)))} are dead"
     rest = f"rank {left[0]} goes" if len(left) == 1 else f"{len(left)} ranks go"
     return f"{who}: {rest} on from step {max(step, 0)}"

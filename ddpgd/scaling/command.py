@@ -103,6 +103,9 @@ def run(parsed: Mapping[str, Any], arguments: list[str]) -> None:
     measurement = Measurement(Path(parsed["out"]), asked, shlex.join(["ddpgd", *arguments]))
     try:
         measurement.run()
+    except InputError:
+        measurement.discard()
+        raise
     except RunFailed as failure:
         *before, last = str(failure).splitlines()
         print("\n".join(before), file=sys.stderr)
@@ -110,4 +113,5 @@ def run(parsed: Mapping[str, Any], arguments: list[str]) -> None:
     except KeyboardInterrupt:
         raise Interrupted("scaling: interrupted; the same command continues") from None
     finally:
-        print("\n".join(measurement.report()), flush=True)
+        for line in measurement.report():
+            print(line, flush=True)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ class Measurement:
         self.cases = cases(
             asked.modes, asked.ranks, asked.wires, asked.accumulate, asked.local_steps, asked.micro_batch, asked.layouts
         )
+        self._is_new = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -140,6 +142,12 @@ class Measurement:
         new = self._file.with_suffix(".new")
         new.write_text(json.dumps(self.found, indent=1) + "\n", encoding="utf-8")
         new.replace(self._file)
+
+    def discard(self) -> None:
+        """Removes a folder that was made, and holds nothing yet."""
+        if self._is_new:
+            with suppress(OSError):
+                self._folder.rmdir()
 
     def report(self) -> list[str]:
         """Writes CSV, pictures and page of what was measured so far; returns the sentences of the conclusion."""

@@ -19,6 +19,8 @@ ACHIEVED = 0.8
 STATED = Costs(0.0, 0.0, add_s=2e-11, coding=Coding(2e-11, 2e-11), jitter=0.02)
 """What is not stated of a machine: elements of 12 bytes at 600 GB/s, and steps that differ by 2 %."""
 
+_MOST_RANKS = 2**20
+
 INSIDE = Link(5e-6, 100e9)
 """Between the GPUs of a node, where nothing is said."""
 
@@ -57,7 +59,10 @@ def text(flags: Mapping[str, Any], name: str) -> str:
 
 def ranks(flags: Mapping[str, Any]) -> list[int]:
     """Returns the numbers of ranks that are asked for, ascending."""
-    return sorted({parse_count(part, "ranks") for part in text(flags, "ranks").split(",")})
+    found = sorted({parse_count(part, "ranks") for part in text(flags, "ranks").split(",")})
+    if found[-1] > _MOST_RANKS:
+        raise InputError(f"--ranks {found[-1]}: must be at most {_MOST_RANKS:,}")
+    return found
 
 
 def costs(flags: Mapping[str, Any], fitted: Fit | None, config: Config) -> Costs:

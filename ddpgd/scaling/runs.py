@@ -102,7 +102,8 @@ def _train(case: Case, where: Place, flags: list[str]) -> list[tuple[list[Record
         done = run_for(where.command(case.num_ranks, command), None)
         if done.returncode == 2:
             lines = done.stderr.splitlines()
-            raise InputError(next((line for line in lines if line.startswith("ddpgd: ")), done.stderr))
+            told = next((line for line in lines if line.startswith("ddpgd: ")), done.stderr)
+            raise InputError(told.removeprefix("ddpgd: "))
         if done.returncode:
             raise RunFailed(f"{last_lines(done)}\n{case.name}: exit code {done.returncode}")
         try:

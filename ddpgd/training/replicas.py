@@ -112,16 +112,10 @@ class Replicas:
         return {f"{tensor.name} {tensor.start}": one for tensor, one in zip(tensors, sums, strict=True)}
 
     def _line(self, differing: list[Difference]) -> str:
-        first = differing[0]
-        if first.source is not None:
-            others = f"rank{'s' * (len(first.others) > 1)} {enumerated(list(map(str, first.others)))}"
-            who = f"of rank {first.rank} differ from those of {others}"
-        else:  # of two, nobody knows which one is right
-            who = f"differ on ranks {enumerated(list(map(str, sorted([first.rank, *first.others]))))}"
+        first = told(differing[0], range(self._transport.world_size))
         return (
-            f"step {self._state.counters.step}: {first.name} {who}"
-            f"{f', first in {first.tensor}' if first.tensor else ''}; all were equal at step {self._equal_at}, so memory or a "
-            "message was damaged"
+            f"step {self._state.counters.step}: {first}; all were equal at step {self._equal_at}, so memory or a message was "
+            "damaged"
         )
 
     def _heal(self, copy: Copy, differing: list[Difference]) -> None:
@@ -165,6 +159,16 @@ def differences(everybody: Sequence[Sequence[tuple[str, Hashable, Checksums]]]) 
                 tensor = next(tensor for tensor, one in usual if sums.get(tensor) != one)
                 found.append(Difference(rank, name, tensor.partition(" ")[0], source, agreeing))
     return found
+
+
+def told(one: Difference, ranks: Sequence[int]) -> str:
+    """Words a difference, as in "params of rank 2 differ from those of ranks 0 and 1". `ranks`: their numbers."""
+    others = [str(ranks[other]) for other in one.others]
+    if one.source is not None:
+        who = f"of rank {ranks[one.rank]} differ from those of rank{'s' * (len(others) > 1)} {enumerated(others)}"
+    else:  # of two, nobody knows which one is right
+        who = f"differ on ranks {enumerated(sorted([str(ranks[one.rank]), *others], key=int))}"
+    return f"{one.name} {who}{f', first in {one.tensor}' if one.tensor else ''}"
 
 
 def _hashable(places: tuple[slice, ...]) -> tuple[tuple[int, int], ...]:

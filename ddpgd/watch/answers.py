@@ -66,6 +66,10 @@ class Answers:
         tables = [_read(file) for file in self.folder.glob("node-*.json")]
         return [row for table in tables if table.get("number") == number for row in _rows(table.get("rows"))]
 
+    def has_stacks(self) -> bool:
+        """Returns whether any rank has left its stacks."""
+        return any(self.folder.glob("rank-*.txt"))
+
     def stacks(self, rank: int) -> Path:
         """Returns the file for a rank's stacks."""
         return self.folder / f"rank-{rank}.txt"

@@ -221,7 +221,7 @@ class Watchdog:
         self._note(HANG_CODE, told)
         if self._stop:
             self._write(f"{self._stop.reason}, and no checkpoint can be written: the run ends without one")
-        if self._answers:
+        if self._answers and self._answers.has_stacks():
             self._write(f"the run ends; the ranks' stacks are in {self._answers.folder}")
         self._ended.set()
         self._end()

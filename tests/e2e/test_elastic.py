@@ -1,6 +1,7 @@
 """Runs that go on without ranks that are killed: the same bits, exit code 0, no process left; and the end of what cannot."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,19 @@ def test_a_run_goes_on_to_the_same_bits(
     assert sorted(found["lost_ranks"]) == sorted(victims)
     lines = [line.removeprefix("ddpgd: ") for line in said.splitlines() if " dead: " in line]
     assert told is None or lines == told
+
+
+def test_damage_is_not_handed_on_by_a_recovery(tmp_path: Path, undisturbed: Path) -> None:
+    """The ranks that are left compare what they go on from; the first of them tells, though rank 0 is dead."""
+    for num_ranks, more, code in ((3, (), 4), (4, (), 4), (3, ("--heal",), 4), (4, ("--heal",), 0)):
+        run = tmp_path / f"{num_ranks}{more}"
+        process = elastic(num_ranks, run, "--inject", "flip@1:5,die@0:10", "--check-every", "30", *more)
+        _, said = process.communicate()
+        assert process.returncode == code, said
+        who = "differ on ranks 1 and 2" if num_ranks == 3 else "of rank 1 differ from those of ranks 2 and 3"
+        assert re.search(f"ddpgd: step 10, from which ranks go on: .* {who}, so memory", said), said
+        if code == 0:
+            assert summary(run)["params_sha256"] == summary(undisturbed)["params_sha256"]
 
 
 def test_a_request_to_stop_is_kept(tmp_path: Path, undisturbed: Path) -> None:

@@ -150,6 +150,11 @@ def test_parts_have_the_checksums_of_the_whole_but_for_columns() -> None:
     assert (sum(parts) == checksums(vector, 0, starts, len(vector)))[:-4].all()
 
 
+def _with_other_word(content: bytes, number: int) -> bytes:
+    place = content.index(b"\n") + 1 + 8 * number
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
 DAMAGES: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda _content: b"", "not a recording of ddpgd"),
     (lambda content: content[:40], "not a recording of ddpgd"),
@@ -157,6 +162,7 @@ DAMAGES: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda content: content.replace(b'"size"', b'"sizes"'), "not a recording of ddpgd"),
     (lambda content: content.replace(b'"unit_starts": [0', b'"unit_starts": [9999999'), "its units do not follow"),
     (lambda content: content.partition(b"\n")[0] + b"\n", "holds no step"),
+    (lambda content: _with_other_word(content, 2), "row 1 is damaged"),
 ]
 
 
@@ -167,6 +173,14 @@ def test_a_damaged_recording_is_refused(damage: Callable[[bytes], bytes], told: 
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(InputError, match=told):
         said(tmp_path / "run")
+
+
+def test_a_recording_without_a_rank_is_refused(tmp_path: Path) -> None:
+    train(tmp_path / "run", 3, **GIVEN)
+    (tmp_path / "run" / "record" / "from-0-rank-1.words").unlink()
+    for runs in (("run",), ("run", "run")):
+        with pytest.raises(InputError, match=r"from-0-rank-1\.words is missing: 3 ranks have recorded"):
+            said(*(tmp_path / run for run in runs))
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_the_functions_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         ("parabola --steps 1000000", "--steps 1000000: must be at most 100000"),
         ("parabola --csv /nowhere/x.csv", "--csv /nowhere/x.csv: there is no folder /nowhere"),
         ("parabola --out /nowhere/x.png", "--out /nowhere/x.png: there is no folder /nowhere"),
-        ("parabola --animate x.png", "'x.png' is no GIF"),
+        ("parabola --animate x.png", "is no name of a GIF"),
         ("parabola --animate /nowhere/x.gif", "--animate /nowhere/x.gif: there is no folder /nowhere"),
     ],
 )

@@ -84,7 +84,6 @@ class Elastic:
                     raise failure
                 return ended[0]
             self._past.append((world, failure, self._comm))
-            losses.note()
             self._leave_the_dead(failure)
 
     def _revoke(self, world: MpiHost | None) -> None:
@@ -103,5 +102,6 @@ class Elastic:
     def _leave_the_dead(self, failure: Exception | None) -> None:
         before = self._comm.Get_size()
         self._comm = self._comm.Shrink()
+        losses.note(is_first=self._comm.Get_rank() == 0)
         if self._comm.Get_size() == before and failure is not None:
             raise failure
