@@ -1,6 +1,7 @@
 """The commands' arguments: flags, most of them generated from the fields of the configuration, and their values."""
 
 import argparse
+import re
 from collections.abc import Collection, Container, Iterable, Mapping
 from importlib import import_module
 from typing import Any, NoReturn
@@ -35,7 +36,9 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; `{self.prog} --help` shows how")
+        flag = re.fullmatch(r"argument (--[a-z-]+): expected one argument", message)
+        hint = f"; a value that begins with - is typed as {flag[1]}=-1" if flag else ""
+        raise InputError(f"{message}{hint}; `{self.prog} --help` shows how")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002
         raise _Shown
@@ -54,7 +57,8 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     if unknown:
         known = [name for action in commands[parsed.command]._actions for name in action.option_strings]
         name = unknown[0].partition("=")[0]
-        near = did_you_mean(name, known)
+        is_no_flag = re.match(r"-[^-]", name)
+        near = did_you_mean(name, known) or ("; type -- before it if it is no flag" if is_no_flag else "")
         raise InputError(
             f"{name}: ddpgd {parsed.command} has no such argument{near}; `ddpgd {parsed.command} --help` lists the flags"
         )

@@ -45,7 +45,7 @@ def find(place: Path, say: Say) -> tuple[Path, Checkpoint]:
             say(f"passed over: {error}")
     if not paths:
         raise NoCheckpointError(
-            f"{place}: holds no checkpoint to go on from; start there without --resume, or name another"
+            f"{place}: holds no checkpoint; name another place, or train there first, without --resume"
         )
     raise NoCheckpointError(
         f"{place}: holds no undamaged checkpoint; name another place, or move it aside and start anew"

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from ddpgd.comm.transport import Array, Transport
 from ddpgd.config.units import enumerated
 from ddpgd.errors import ReplicasDiffer
+from ddpgd.run import ending
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.inject import Faults
 from ddpgd.run.stderr import say
@@ -71,7 +73,12 @@ class Survival:
         if not has_it:
             return None
         heals = any(state[0].config.get("heal") for _, state in everybody if state)
-        right, healed = _right_one(has_it, step, heals)
+        try:
+            right, healed = _right_one(has_it, step, heals)
+        except ReplicasDiffer as error:
+            if own and world.rank == 0:
+                ending.note(Path(own.config["run_dir"]), error.exit_code, str(error))
+            raise
         if healed and world.rank == 0:
             say(healed)
         source = self._ranks.index(right)

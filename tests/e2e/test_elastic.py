@@ -11,6 +11,7 @@ from conftest import DDPGD, PYTHON, run_ddpgd, under_mpirun
 from processes import ranks_of
 
 from ddpgd.comm.launcher import node
+from ddpgd.run.ending import read_ending
 from runs import records
 
 TRAIN = ("train", "--data", "synthetic", "--hidden", "16", "--quiet", "--steps", "60", "--checkpoint-every", "15")
@@ -76,7 +77,11 @@ def test_damage_is_not_handed_on_by_a_recovery(tmp_path: Path, undisturbed: Path
         assert process.returncode == code, said
         who = "differ on ranks 1 and 2" if num_ranks == 3 else "of rank 1 differ from those of ranks 2 and 3"
         assert re.search(f"ddpgd: step 10, from which ranks go on: .* {who}, so memory", said), said
-        if code == 0:
+        if code:
+            ending = read_ending(run)
+            assert ending
+            assert ending.exit_code == code
+        else:
             assert summary(run)["params_sha256"] == summary(undisturbed)["params_sha256"]
 
 

@@ -140,7 +140,7 @@ def test_a_file_of_another_kind_is_told_apart(tmp_path: Path) -> None:
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such checkpoint"):
         checkpoint_search.find(tmp_path / "none", refuse_to_talk)
-    with pytest.raises(InputError, match="no checkpoint to go on from"):
+    with pytest.raises(InputError, match="holds no checkpoint"):
         checkpoint_search.find(tmp_path, refuse_to_talk)
     with pytest.raises(InputError, match="cannot read"):
         checkpoint.load(tmp_path / "none")
