@@ -223,12 +223,9 @@ def _is_recorded(trial: Trial, told: Told, folder: Path) -> list[str]:
     else:
         phase = "sum"
     wanted = f"differ first at step {trial.step + 1}: the {phase}"
-    if (
-        trial.layout == "tensor"
-        and trial.kind == "flip-message"
-        and trials.weights(folder) == trials.weights(folder / "right")
-    ):
-        wanted = "equal in all"  # all units behind it were off for that sample
+    is_unseen = trials.weights(folder) == trials.weights(folder / "right")
+    if trial.layout == "tensor" and trial.kind == "flip-message" and is_unseen:
+        wanted += "|equal in all"  # all units behind it were off for that sample
     faults = _says("" if trial.kind == "flip-gradient" else "has a bit flipped", 0, told)
     return faults if re.search(wanted, found) else [*faults, f"bisect: {found}"]
 
