@@ -173,8 +173,9 @@ def read(run: Path) -> dict[int, list[tuple[Recording, int]]]:
 def _check_ranks(folder: Path, start: int, ranks: list[Recording]) -> None:
     """InputError: files of ranks are missing, or of other starts."""
     there, wanted = {one.header.rank for one in ranks}, math.prod(ranks[0].header.shape)
-    if missing := sorted(set(range(wanted)) - there):
-        name = f"from-{start}-rank-{missing[0]}.words"
+    missing = next((rank for rank in range(min(wanted, len(there) + 1)) if rank not in there), None)
+    if missing is not None:
+        name = f"from-{start}-rank-{missing}.words"
         raise InputError(
             f"{folder / name} is missing: {wanted} ranks have recorded; copy the folders of all machines into one"
         )

@@ -163,6 +163,7 @@ DAMAGES: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda content: content.replace(b'"unit_starts": [0', b'"unit_starts": [9999999'), "its units do not follow"),
     (lambda content: content.partition(b"\n")[0] + b"\n", "holds no step"),
     (lambda content: _with_other_word(content, 2), "row 1 is damaged"),
+    (lambda content: content.replace(b'"shape": [1', b'"shape": [1000000000000'), "rank-1.words is missing"),
 ]
 
 
