@@ -1,6 +1,7 @@
 """Groups that are split off: over threads, staged, counted, and alone."""
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -130,3 +131,29 @@ def test_a_rank_that_fails_frees_all_that_wait_in_groups(failing: int, where: st
     with pytest.raises(Odd):
         threads.run(4, work)
     assert not came_through
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        (lambda world: world.barrier(), "rank 0 in agreement, rank 1 in barrier, rank 2 in agreement"),
+        (lambda world: world.all_gather([[np.zeros(2)]] * 3), "rank 1 in all-gather"),
+    ],
+)
+def test_threads_that_meet_in_different_collectives_are_told(others: Callable[[Threads], None], told: str) -> None:
+    def work(world: Threads) -> None:
+        if world.rank == 1:
+            others(world)
+        else:
+            world.all_gather_objects(world.rank)
+
+    with pytest.raises(threads.CollectivesDiffer, match=told):
+        threads.run(3, work)
+
+
+def test_threads_with_other_arrays_are_told() -> None:
+    def work(world: Threads) -> None:
+        world.all_gather([[np.zeros(2 + (rank == world.rank == 1))] for rank in range(3)])
+
+    with pytest.raises(threads.CollectivesDiffer, match="wants other arrays from rank 1 than it has"):
+        threads.run(3, work)

@@ -79,8 +79,8 @@ def mortal(world: Threads, deaths: Deaths) -> Threads:
     number = world.rank
 
     class Mortal(Threads):
-        def barrier(self) -> None:
-            deaths.meet(number, super().barrier)
+        def _pass_gate(self) -> None:
+            deaths.meet(number, super()._pass_gate)
 
     world.__class__ = Mortal
     return world

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ddpgd.comm.transport import Array, T
+from ddpgd.errors import HANG_CODE, DdpgdError
 
 LOOK_S = 0.05
 """Seconds after which a rank that waits for a message looks whether the others have failed."""
@@ -18,8 +19,14 @@ class PeerFailed(Exception):
     """Another rank failed while this one waited for it; that rank tells why."""
 
 
+class CollectivesDiffer(DdpgdError):
+    """Ranks have met in different collectives; over MPI they would wait for ever."""
+
+    exit_code = HANG_CODE
+
+
 class Meeting(NamedTuple):
-    """A group's `board`, with a place for each rank, and the `gate` that nobody passes before all have come to it.
+    """A group: its `board`, with the collective and the arrays of each rank; the `gate` that nobody passes before all came.
 
     `mail`: what each rank has sent to each, and that has not taken it yet.
     """
@@ -54,13 +61,11 @@ class Threads:
         self._family = family
 
     def all_to_all(self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]) -> None:
-        self._board[self.rank] = sends
-        self.barrier()
+        posted = self._post("all-to-all", sends)
         for peer, arrays in enumerate(receives):
-            for source, target in zip(self._board[peer][self.rank], arrays, strict=True):
-                np.copyto(target, source)
+            self._copy(peer, posted[peer][self.rank], arrays)
         self.bytes_sent += sum(array.nbytes for arrays in sends for array in arrays)
-        self.barrier()
+        self._pass_gate()
 
     def all_to_all_init(
         self, sends: Sequence[Sequence[Array]], receives: Sequence[Sequence[Array]]
@@ -68,31 +73,48 @@ class Threads:
         return partial(self.all_to_all, sends, receives)
 
     def all_gather(self, parts: Sequence[Sequence[Array]]) -> None:
-        self._board[self.rank] = parts[self.rank]
-        self.barrier()
+        posted = self._post("all-gather", parts[self.rank])
         for peer, arrays in enumerate(parts):
             if peer != self.rank:
-                for source, target in zip(self._board[peer], arrays, strict=True):
-                    np.copyto(target, source)
+                self._copy(peer, posted[peer], arrays)
         self.bytes_sent += sum(array.nbytes for array in parts[self.rank]) * (self.world_size - 1)
-        self.barrier()
+        self._pass_gate()
 
     def all_reduce(self, buffer: Array) -> None:
-        self._board[self.rank] = buffer
-        self.barrier()
-        total = np.add.reduce(self._board, axis=0, dtype=buffer.dtype)
-        self.barrier()
+        total = np.add.reduce(self._post("all-reduce", buffer), axis=0, dtype=buffer.dtype)
+        self._pass_gate()
         np.copyto(buffer, total)
         self.bytes_sent += 2 * buffer.nbytes * (self.world_size - 1) // self.world_size
 
     def all_gather_objects(self, value: T) -> list[T]:
-        self._board[self.rank] = value
-        self.barrier()
-        values = list(self._board)
-        self.barrier()
+        values = self._post("agreement", value)
+        self._pass_gate()
         return values
 
     def barrier(self) -> None:
+        self._post("barrier", None)
+        self._pass_gate()
+
+    def _post(self, collective: str, content: Any) -> list[Any]:
+        """Shows what this rank brings to a collective; returns what all bring, which stay as they are until the next gate."""
+        self._board[self.rank] = collective, content
+        self._pass_gate()
+        names = [name for name, _ in self._board]
+        if len(set(names)) > 1:
+            where = ", ".join(f"rank {rank} in {name}" for rank, name in enumerate(names))
+            raise CollectivesDiffer(f"ranks have met in different collectives: {where}")
+        return [content for _, content in self._board]
+
+    def _copy(self, peer: int, sources: Sequence[Array], targets: Sequence[Array]) -> None:
+        """Copies what a peer has posted."""
+        if [array.size for array in sources] != [array.size for array in targets]:
+            raise CollectivesDiffer(
+                f"rank {self.rank} wants other arrays from rank {peer} than it has: collectives differ"
+            )
+        for source, target in zip(sources, targets, strict=True):
+            np.copyto(target, source)
+
+    def _pass_gate(self) -> None:
         try:
             self._meeting.gate.wait()
         except threading.BrokenBarrierError:
