@@ -38,7 +38,7 @@ choose_mpirun() {
 # exec_mpirun ARGUMENTS: becomes mpirun. One that was killed leaves a folder, in which none with its process number can start.
 exec_mpirun() {
     local left=${TMPDIR:-/tmp}/ompi.${BASHPID:-none}
-    [[ ! -e $left ]] || rm -rf -- "$left"
+    [[ ! -O $left ]] || rm -rf -- "$left" || true
     exec "${MPIRUN[@]}" "$@"
 }
 

@@ -125,7 +125,7 @@ def plot(
     """
     from ddpgd.run.plots import draw_folders
 
-    if isinstance(runs, str) or not runs:
+    if isinstance(runs, str | os.PathLike) or not (runs := list(runs)):
         raise InputError(
             'plot: a list of run folders is wanted; type for example ddpgd.plot(["runs/first"], "plot.png")'
         )

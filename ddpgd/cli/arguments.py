@@ -57,8 +57,9 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     if unknown:
         known = [name for action in commands[parsed.command]._actions for name in action.option_strings]
         name = unknown[0].partition("=")[0]
-        is_no_flag = re.match(r"-[^-]", name)
-        near = did_you_mean(name, known) or ("; type -- before it if it is no flag" if is_no_flag else "")
+        takes_words = any(not action.option_strings for action in commands[parsed.command]._actions)
+        is_word = takes_words and re.match(r"-[^-]", name)
+        near = "; type -- before it if it is no flag" if is_word else did_you_mean(name, known)
         raise InputError(
             f"{name}: ddpgd {parsed.command} has no such argument{near}; `ddpgd {parsed.command} --help` lists the flags"
         )

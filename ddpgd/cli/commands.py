@@ -54,9 +54,13 @@ def _check_shown(parsed: dict[str, Any]) -> None:
     given = parsed["given"]
     if "partition" in given and "augment" in given:
         raise InputError("--partition and --augment are shown one at a time; type one of them")
-    unused = [name for name in ("clients", "seed", "out") if name in parsed | given]
+    if "clients" in given and "partition" not in given:
+        raise InputError("--clients is for --partition; type for example --partition shards:2, or drop it")
+    unused = [name for name in ("seed", "out") if name in parsed | given]
     if unused and not {"partition", "augment"} & given.keys():
-        raise InputError(f"{flag(unused[0])} is for --partition; type for example --partition shards:2, or drop it")
+        raise InputError(
+            f"{flag(unused[0])} is for --partition or --augment; type for example --partition shards:2, or drop it"
+        )
     if "augment" in given and "out" not in parsed:
         raise InputError("--augment draws a picture; type for example --out augmented.png")
     validate(Config(**given | ({"sync": "federated"} if "partition" in given else {})))

@@ -23,7 +23,7 @@ Work = TypeVar("Work", bound=Callable[..., Any])
 
 
 class Counted:
-    """A `Transport` that counts the collectives that this rank enters and leaves, together and in each group."""
+    """A `Transport` that counts the collectives that this rank enters, in each group of several ranks."""
 
     def __init__(
         self, transport: Transport, here: memoryview, members: Sequence[int] = (), groups: list[int] | None = None

@@ -54,8 +54,7 @@ class Transport(Protocol):
     def split(self, color: int) -> Self:
         """Returns the group of the ranks that give the same `color`, in rank order, which counts its own bytes.
 
-        Every rank calls it, and belongs to one group. Where a group calls fewer collectives than another, its ranks look late
-        to a watchdog that counts them.
+        Every rank calls it, and belongs to one group.
 
         Args:
             color: At least 0.

@@ -29,7 +29,7 @@ def write_atomically(path: Path, pieces: Iterable[bytes | memoryview], num_bytes
         num_bytes: The size of a large file, for the message when it cannot be written.
 
     Raises:
-        OSError: it cannot be written; the error names `path` and the size.
+        OSError: it cannot be written; the error names `path`, and the size where there is no room for it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     size = f" (it has {bytes_text(num_bytes)})" if num_bytes else ""

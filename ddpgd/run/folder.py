@@ -35,7 +35,7 @@ class RunFolder:
     Attributes:
         resumed: The checkpoint in it from which the run goes on.
         best: The best checkpoint of a run elsewhere that goes on here, and its step.
-        has_begun: True once `begin` has made it this run's: on rank 0, or on all ranks that are threads.
+        has_begun: True once `begin` has made it this run's, as all its ranks note.
     """
 
     path: Path
@@ -107,26 +107,27 @@ class RunFolder:
             checkpoint.adopt_best(*self.best, self.checkpoints)
         for end in ("summary.json", ending.NAME):
             (self.path / end).unlink(missing_ok=True)
-        self.has_begun = True
 
     @contextmanager
-    def noting_the_end(self, world: Transport, goes_on: bool) -> Iterator[None]:
+    def noting_the_end(self, world: Transport, survived: tuple[type[Exception], ...] = ()) -> Iterator[None]:
         """Notes the error that ends a run.
 
         A `DdpgdError`, which all ranks raise alike, is noted by rank 0 once the run has begun, whichever thread met
-        it first where ranks are threads; any other error by the rank that fails alone, unless others go on without it.
+        it first where ranks are threads; any other error by the rank that fails alone, unless it is one that a run survived.
         """
         try:
             yield
+        except survived:
+            raise
         except DdpgdError as error:
-            if self.has_begun:
+            if self.has_begun and world.rank == 0:
                 ending.note(self.path, error.exit_code, str(error))
             raise
         except Exception as error:
-            if not goes_on and (self.has_begun or world.rank > 0):
+            if self.has_begun:
                 told = as_one_line(error) or DdpgdError(f"{type(error).__name__}: {error}")
                 who = f"rank {world.rank} failed: " if world.world_size > 1 else ""
-                ending.note(self.path, told.exit_code, f"{who}{told}")
+                ending.note(self.path, told.exit_code, f"{who}{str(told) or 'what reads its output has ended'}")
             raise
 
 

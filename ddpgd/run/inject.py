@@ -60,6 +60,10 @@ def parse(text: str | None, world_size: int | None, sums_gradients: bool = True,
         raise InputError(
             f"--inject {shown(text)}: {odd[0]} is for steps whose gradients are summed; type --sync every-step"
         )
+    if world_size == 1 and any(one.kind == "drop-link" for one in faults):
+        raise InputError(
+            f"--inject {shown(text)}: one rank has no link to drop; start more, as in --transport threads --ranks 2"
+        )
     if num_processes == 1 and any(one.kind == "hang" for one in faults):
         raise InputError(
             f"--inject {shown(text)}: hang stops the process, and there is no other that could see it; type sleep"

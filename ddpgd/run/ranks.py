@@ -79,7 +79,7 @@ def run_on_ranks(
             with watching(own, stop, config.hang_timeout, folder.path, count, note) as watched:
                 return rank_of(watched, faults, survival).execute(show)
 
-        held.enter_context(folder.noting_the_end(world, goes_on=survival is not None))
+        held.enter_context(folder.noting_the_end(world, survival.survives if survival else ()))
         if config.transport == "threads":
             return threads.run(world_size, work)[0] | run_dir
         return work(transport) | run_dir

@@ -159,6 +159,8 @@ def read(run: Path) -> dict[int, list[tuple[Recording, int]]]:
     steps: dict[int, list[tuple[Recording, int]]] = {}
     for start in sorted(starts):
         ranks = sorted(starts[start], key=lambda one: one.header.rank)
+        if not any(len(one.rows) for one in ranks):
+            continue  # it ended before its first step
         _check_ranks(folder, start, ranks)
         for step in [step for step in steps if step > start]:
             del steps[step]

@@ -108,10 +108,11 @@ class Run:
         recording = recorded(
             self._folder.path, self._step, self._ops, self._transport, self._grid.shape, self._config.record
         )
+        on_root(self._transport, lambda: self._folder.begin(self._config))
+        self._folder.has_begun = True
         if self._transport.rank > 0:
             with recording:
                 return self._run(Giver(self._whole_params))
-        self._folder.begin(self._config)
         with ExitStack() as stack:
             stack.enter_context(recording)
             stack.enter_context(closing(self._snapshots))

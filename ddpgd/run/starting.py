@@ -58,8 +58,9 @@ def start_run(
     start = _Start(given, launch, stop, load)
     if not given.get("elastic") or world.world_size == 1:
         return start.on(world)
-    start.survival = Survival(world.rank, world.world_size)
-    return elastic_ranks(world, launch.world_size).run(start.on)
+    ranks = elastic_ranks(world, launch.world_size)
+    start.survival = Survival(world.rank, world.world_size, ranks.survived)
+    return ranks.run(start.on)
 
 
 class _Start:

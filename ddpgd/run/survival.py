@@ -13,7 +13,7 @@ from ddpgd.run import ending
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.inject import Faults
 from ddpgd.run.stderr import say
-from ddpgd.training.replicas import differences, told
+from ddpgd.training.replicas import differences, refusal, told
 
 
 class Survival:
@@ -26,9 +26,11 @@ class Survival:
     Args:
         rank: As the launcher numbers it: a rank's number changes when others die.
         world_size: Number of ranks that were launched.
+        survives: Errors of this rank that tell that others have died.
     """
 
-    def __init__(self, rank: int, world_size: int) -> None:
+    def __init__(self, rank: int, world_size: int, survives: tuple[type[Exception], ...] = (Exception,)) -> None:
+        self.survives = survives
         self._rank = rank
         self._ranks = list(range(world_size))
         self._copy: Callable[[], Checkpoint] | None = None
@@ -113,8 +115,9 @@ def _right_one(checksums: dict[int, dict[str, int]], step: int, heals: bool) -> 
         return ranks[0], ""
     line = f"step {step}, from which ranks go on: {told(found[0], ranks)}, so memory or a message was damaged"
     right = [rank for rank in ranks if rank not in {ranks[one.rank] for one in found}]
-    if not (heals and right and all(one.source is not None for one in found)):
-        raise ReplicasDiffer(f"{line}; go on from the last checkpoint with --resume")
+    is_curable = bool(right) and all(one.source is not None for one in found)
+    if not (heals and is_curable):
+        raise refusal(line, is_curable)
     return right[0], f"{line}; it has got what the others hold"
 
 

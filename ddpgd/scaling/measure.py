@@ -65,12 +65,12 @@ class Measurement:
         self.cases = cases(
             asked.modes, asked.ranks, asked.wires, asked.accumulate, asked.local_steps, asked.micro_batch, asked.layouts
         )
+        self.place = place(asked.hosts, folder.resolve())
         self._is_new = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--out: {folder} cannot be a folder ({error.strerror}); name another") from None
-        self.place = place(asked.hosts, folder.resolve())
         self.found: Found = {
             "settings": asdict(asked) | {"hosts": str(asked.hosts) if asked.hosts else None},
             "place": self.place.name,

@@ -87,8 +87,7 @@ class Replicas:
         line = self._line(differing)
         is_curable = all(one.source is not None for one in differing)
         if not (self._heals and is_curable):
-            cure = "; --heal takes what most ranks hold" if is_curable else ""
-            raise ReplicasDiffer(f"{line}; go on from the last checkpoint with --resume{cure}")
+            raise refusal(line, is_curable)
         for copy in copies:
             self._heal(copy, [one for one in differing if one.name == copy.name])
         return f"{line}; it has got what the others hold"
@@ -159,6 +158,12 @@ def differences(everybody: Sequence[Sequence[tuple[str, Hashable, Checksums]]]) 
                 tensor = next(tensor for tensor, one in usual if sums.get(tensor) != one)
                 found.append(Difference(rank, name, tensor.partition(" ")[0], source, agreeing))
     return found
+
+
+def refusal(line: str, is_curable: bool) -> ReplicasDiffer:
+    """Returns the end of a run whose ranks differ, as `line` says; `is_curable`: more than half of them agree."""
+    cure = "; --heal takes what most ranks hold" if is_curable else ""
+    return ReplicasDiffer(f"{line}; go on from the last checkpoint with --resume{cure}")
 
 
 def told(one: Difference, ranks: Sequence[int]) -> str:

@@ -68,7 +68,9 @@ class Answers:
 
     def has_stacks(self) -> bool:
         """Returns whether any rank has left its stacks."""
-        return any(self.folder.glob("rank-*.txt"))
+        with suppress(OSError):
+            return any(self.folder.glob("rank-*.txt"))
+        return False
 
     def stacks(self, rank: int) -> Path:
         """Returns the file for a rank's stacks."""

@@ -27,21 +27,22 @@ def verdict(rows: Sequence[Row], num_ranks: int = 0) -> str:
     if len(rows) < num_ranks:
         wait = "waits" if len(waiting) == 1 else "wait"
         return f"{ranks(waiting)} {wait} in {waiting[0].place} for ranks of other hosts"
-    for group in dict.fromkeys(row.group for row in waiting if not row.is_in_a_message):
-        if said := _of_group([row for row in waiting if row.group == group and not row.is_in_a_message]):
+    grouped = [row for row in waiting if row.group in row.groups and not row.is_in_a_message]
+    for group in dict.fromkeys(row.group for row in grouped):
+        if said := _of_group([row for row in grouped if row.group == group]):
             return said
     return _of_groups(waiting)
 
 
 def _of_group(rows: Sequence[Row]) -> str:
     """Returns what holds up ranks that wait in collectives of one group, where these differ; empty: they do not."""
-    if _skipped(rows) and (odd := _odd(rows, lambda row: row.place)):
-        return _differ(rows, odd, lambda row: row.place)
+    if _skipped(rows) and (odd := _odd(rows, _place)):
+        return _differ(rows, odd, _place)
     # A rank that has all its messages leaves a collective before others do: it may be ahead, though not by many.
     counts = [row.entered_in_group for row in rows]
     is_late = 0 < max(counts) - min(counts) < len(rows)
     if (odd := _odd(rows, lambda row: row.kind)) and not is_late:
-        return _differ(rows, odd, lambda row: f"{row.kind}, collective {row.entered:,}, of {row.place}")
+        return _differ(rows, odd, _collective)
     return ""
 
 
@@ -51,18 +52,27 @@ def _of_groups(rows: Sequence[Row]) -> str:
         if further := [other for other in rows if one.waits_for(other) and other.is_further_than(one)]:
             inside = [row for row in rows if row.waits_in_the_same_as(one)]
             if len(further) > len(inside):
-                return _differ([*inside, *further], inside, lambda row: row.place)
+                are_apart = {row.place for row in inside}.isdisjoint(row.place for row in further)
+                return _differ([*inside, *further], inside, _place if are_apart else _collective)
             return _left_out(further, inside)
     last = [row for row in rows if not any(row.waits_for(other) for other in rows)]
     return _no_message(last or rows, rows)
 
 
 def _left_out(odd: Sequence[Row], inside: Sequence[Row]) -> str:
-    one, (has, it, are) = inside[0], ("has", "it", "is") if len(odd) == 1 else ("have", "they", "are")
+    has, it, are = ("has", "it", "is") if len(odd) == 1 else ("have", "they", "are")
     return (
-        f"{ranks(odd)} {has} left out {one.kind}, collective {one.entered:,}, of {one.place}, in which {ranks(inside)} "
-        f"wait{'s' if len(inside) == 1 else ''}: {it} {are} in {odd[0].kind}, collective {odd[0].entered:,}, of {odd[0].place}"
+        f"{ranks(odd)} {has} left out {_collective(inside[0])}, in which {ranks(inside)} "
+        f"wait{'s' if len(inside) == 1 else ''}: {it} {are} in {_collective(odd[0])}"
     )
+
+
+def _place(row: Row) -> str:
+    return row.place
+
+
+def _collective(row: Row) -> str:
+    return f"{row.kind}, collective {row.entered:,}, of {row.place}"
 
 
 def _skipped(rows: Sequence[Row]) -> bool:

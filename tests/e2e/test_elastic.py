@@ -120,6 +120,7 @@ def test_an_error_of_the_program_still_ends_all(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert f"rank 1 of 3 on {node()} failed" in said
     assert "Injected" in said
+    assert read_ending(tmp_path / "run") == (1, "rank 1 failed: Injected: --inject raise asked for this")
 
 
 def test_a_launcher_that_ends_all_is_refused(tmp_path: Path) -> None:

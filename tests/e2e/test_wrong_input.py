@@ -146,6 +146,8 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
     ("a value like a flag", ("descend", "bowl", "--from", "-1,2"), "a value that begins with - is typed as --from=-1"),
     ("graph of another kind", ("descend", "bowl", "--graph", "a.png"), "name a file as name.svg"),
     ("nobody to see it", ("train", *SYNTHETIC, "--inject", "hang@0:1"), "type sleep"),
+    ("no link to drop", ("train", *SYNTHETIC, "--inject", "drop-link@0:1"), "one rank has no link to drop"),
+    ("clients of no partition", ("data", "--augment", "affine", "--clients", "5"), "--clients is for --partition"),
     ("partition among none", ("data", "--partition", "iid", "--clients", "0"), "--clients 0: must be 1 to 2^20"),
     ("data missing", ("data", "--data", "empty"), "empty: no train-images-idx3-ubyte"),
     ("data truncated", ("train", "--data", "truncated"), "train-images-idx3-ubyte"),

@@ -176,6 +176,14 @@ def test_a_damaged_recording_is_refused(damage: Callable[[bytes], bytes], told: 
         said(tmp_path / "run")
 
 
+def test_a_start_without_steps_is_passed_over(tmp_path: Path) -> None:
+    train(tmp_path / "run", 2, **GIVEN)
+    file = tmp_path / "run" / "record" / "from-0-rank-0.words"
+    header = file.read_bytes().partition(b"\n")[0] + b"\n"
+    file.with_name("from-5-rank-0.words").write_bytes(header)
+    assert "equal in all" in said(tmp_path / "run")
+
+
 def test_a_recording_without_a_rank_is_refused(tmp_path: Path) -> None:
     train(tmp_path / "run", 3, **GIVEN)
     (tmp_path / "run" / "record" / "from-0-rank-1.words").unlink()

@@ -66,7 +66,9 @@ def test_a_start_that_failed_leaves_a_folder_to_start_in(
     monkeypatch.undo()
     assert folder.is_free(run)
     assert not run.exists() or module is records
-    with pytest.raises(InputError, match="start there without --resume" if run.exists() else "no such checkpoint"):
+    with pytest.raises(
+        InputError, match="train there first, without --resume" if run.exists() else "no such checkpoint"
+    ):
         train(run, resume="")
     assert train(run)["complete"]
 

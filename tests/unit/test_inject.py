@@ -86,10 +86,10 @@ def test_a_skipped_collective_is_neither_called_nor_counted() -> None:
     def work(transport: Disturbed, faults: Faults) -> None:
         if transport.rank == 1:
             transport.duplicate().barrier()  # left out: the others do not come
-            assert transport._here[COUNTS] == 0
+            assert sum(transport._here[COUNTS:]) == 0
             assert faults.skips == 0
         transport.barrier()
-        assert transport._here[COUNTS] == 1
+        assert sum(transport._here[COUNTS:]) == 1
 
     of_three_ranks(work, "skip-collective@1:0")
 

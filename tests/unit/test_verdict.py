@@ -109,6 +109,21 @@ CASES: list[tuple[str, Sequence[Row], str]] = [
         "rank 1 is in the exchange of step 42, while rank 0 is in the exchange of step 41: collectives differ",
     ),
     (
+        "behind in one group, in the same exchange",
+        [
+            waiting(0, activity=EXCHANGE, group="1", groups={"1": 81, "2": 8}),
+            waiting(1, group="2", groups={"1": 80, "2": 9}),
+            waiting(2, activity=EXCHANGE, group="1", groups={"1": 81, "2": 8}),
+        ],
+        "rank 1 is in all-to-all, collective 81, of the exchange of step 41, while ranks 0 and 2 are in all-to-all, collective "
+        "81, of the exchange of step 41: collectives differ",
+    ),
+    (
+        "of a group that is not known",
+        [waiting(0, group="0", groups={"1": 80}), waiting(1, step=41, group="0", groups={"1": 80})],
+        "ranks 0 and 1 are in the exchange of step 41, and no message arrives: look at the network of a and b",
+    ),
+    (
         "left out a message",
         [waiting(0, RECEIVE, 90, peer=1), waiting(1, ALL_REDUCE, 81, step=42, group="1", groups={"1": 3})],
         "rank 1 has left out message from rank 1, collective 90, of the gradients of step 41, in which rank 0 waits: it is "

@@ -54,7 +54,12 @@ class MpiElastic(MpiHost):
 
 
 class Elastic:
-    """All ranks that the launcher started, and what is left of them."""
+    """All ranks that the launcher started, and what is left of them.
+
+    `survived`: the errors that tell that ranks have died.
+    """
+
+    survived = (MPI.Exception,)
 
     def __init__(self) -> None:
         self._comm: MPI.Comm = MPI.COMM_WORLD.Dup()
@@ -74,9 +79,9 @@ class Elastic:
             try:
                 world = MpiElastic(self._comm)
                 ended.append(attempt(world))
-            except (MPI.Exception, DdpgdError) as error:
+            except (*self.survived, DdpgdError) as error:
                 failure = error
-            is_lost = isinstance(failure, MPI.Exception)
+            is_lost = isinstance(failure, self.survived)
             if is_lost:
                 self._revoke(world)
             if self._all_ended(not is_lost):
@@ -100,6 +105,7 @@ class Elastic:
             return False
 
     def _leave_the_dead(self, failure: Exception | None) -> None:
+        losses.note(is_first=False)
         before = self._comm.Get_size()
         self._comm = self._comm.Shrink()
         losses.note(is_first=self._comm.Get_rank() == 0)

@@ -74,9 +74,8 @@ class Threads:
 
     def all_gather(self, parts: Sequence[Sequence[Array]]) -> None:
         posted = self._post("all-gather", parts[self.rank])
-        for peer, arrays in enumerate(parts):
-            if peer != self.rank:
-                self._copy(peer, posted[peer], arrays)
+        for peer in set(range(self.world_size)) - {self.rank}:
+            self._copy(peer, posted[peer], parts[peer])
         self.bytes_sent += sum(array.nbytes for array in parts[self.rank]) * (self.world_size - 1)
         self._pass_gate()
 
@@ -99,14 +98,12 @@ class Threads:
         """Shows what this rank brings to a collective; returns what all bring, which stay as they are until the next gate."""
         self._board[self.rank] = collective, content
         self._pass_gate()
-        names = [name for name, _ in self._board]
-        if len(set(names)) > 1:
-            where = ", ".join(f"rank {rank} in {name}" for rank, name in enumerate(names))
+        if len({name for name, _ in self._board}) > 1:
+            where = ", ".join(f"rank {rank} in {name}" for rank, (name, _) in enumerate(self._board))
             raise CollectivesDiffer(f"ranks have met in different collectives: {where}")
         return [content for _, content in self._board]
 
     def _copy(self, peer: int, sources: Sequence[Array], targets: Sequence[Array]) -> None:
-        """Copies what a peer has posted."""
         if [array.size for array in sources] != [array.size for array in targets]:
             raise CollectivesDiffer(
                 f"rank {self.rank} wants other arrays from rank {peer} than it has: collectives differ"
