@@ -167,7 +167,7 @@ def test_one_rank_has_no_link() -> None:
         ((*STATED[1:], "--wire", "powersgd"), "which matrices --wire powersgd would send"),
         ((*STATED[1:], "--local-steps", "16"), "--local-steps is for --sync local"),
         ((*STATED[1:], "--plot", "/no/such/folder/a.png"), "--plot /no/such/folder/a.png: there is no folder"),
-        ((*STATED[1:], "--plot", "plan.txt"), "--plot: 'plan.txt' cannot be written"),
+        ((*STATED[1:], "--plot", "plan.txt"), "--plot plan.txt: is no name of a picture of ddpgd"),
         (("--measure", "--seconds", "soon", "--link", "1Gbit"), "--seconds: 'soon' is not a number above 0"),
         (("--measure", "--transport", "threads", "--link", "1Gbit"), "--transport threads"),
     ],
