@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from numpy.typing import DTypeLike, NDArray
 
@@ -22,6 +22,9 @@ class DeviceOps(Protocol):
     @property
     def stream(self) -> Any:
         """The stream of what is asked for now: another one within `aside`. None on a CPU."""
+
+    def another(self) -> Self:
+        """Returns a backend like this one on the same device, for the thread that calls it."""
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """An uninitialised array where the backend computes."""

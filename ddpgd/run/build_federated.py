@@ -14,14 +14,14 @@ from ddpgd.comm.levels import Levels
 from ddpgd.comm.sharding import Replicated
 from ddpgd.comm.transport import Alone
 from ddpgd.config.schema import Config
-from ddpgd.data.batches import Batches
+from ddpgd.data.batches import Batches, Samples
 from ddpgd.data.mnist import Dataset
 from ddpgd.data.partition import divide
 from ddpgd.errors import InputError
 from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.ops import Ops
 from ddpgd.optim import rules
-from ddpgd.optim.rules import RULES, Optimizer
+from ddpgd.optim.rules import RULES
 from ddpgd.optim.schedules import Schedule
 from ddpgd.params import Layout
 from ddpgd.run import build_exchange, build_network, build_parts, build_passes
@@ -31,11 +31,14 @@ from ddpgd.training.evaluate import Evaluate
 from ddpgd.training.federated.clients import Clients, Proximal
 from ddpgd.training.federated.federated import Federated
 from ddpgd.training.federated.figures import ClientFigures
+from ddpgd.training.federated.lanes import Lanes
 from ddpgd.training.federated.privacy import Privacy
 from ddpgd.training.federated.rounds import ClientBatches, Rounds
 from ddpgd.training.federated.sums import MOST_CLIENTS, Clear, Masked
-from ddpgd.training.state import TrainState
 from ddpgd.training.step import Step
+
+_LANES = 8
+"""Clients that a rank trains at once on a GPU, which has room for several kernels of small networks."""
 
 
 def clients_per_round(config: Config) -> int:
@@ -82,18 +85,21 @@ def sync(
 ) -> Federated:
     """Returns rounds of federated averaging on one rank; see `build.sync`."""
     layout, rounds, whole = build_network.layout(config, data.image_shape), _rounds(config, data), batches(config, data)
-    held = build_network.held(config, data.image_shape, grid.shape, lambda _size: False)
-    shares = Replicated(grid.world, layout.size)
-    rule = build_parts.optimizer(backend, config, layout, shares.own)
-    state = build_parts.state(backend, config, initial_params, counters, shares, held, rule)
-    clients, schedule = _clients(backend, config, data, grid, rounds, rule, state, total_steps)
+    schedule = build_parts.learning_rates(config, total_steps)
+    samples = build_passes.samples(backend, grid, data.train_images, data.train_labels)
+    anchor = backend.zeros((layout.size,), np.float32)
+    backend.synchronize()
+    given = config, data, grid, rounds, schedule, initial_params, counters, samples, anchor
+    clients = _clients(backend, *given)
+    state, own = clients.state, math.ceil(rounds.clients_per_round / grid.world.world_size)
+    lanes = Lanes(clients, lambda: _clients(backend.another(), *given), min(own, _LANES) if backend.runs_ahead else 1)
     added = (Masked if config.secure_aggregation else Clear)(backend, rounds, layout.size)
     momentum = dict.fromkeys(RULES[config.server_optimizer].options, config.outer_momentum)
     server = rules.make(config.server_optimizer, backend, layout.size, 0.0, **momentum)
     state.replicated = build_parts.named("outer.", server.state)
     return Federated(
         backend,
-        clients,
+        lanes,
         whole,
         rounds,
         Exchange(grid.world, backend, added.size, reduce=config.reduce, levels=levels),
@@ -114,25 +120,29 @@ def _clients(
     data: Dataset,
     grid: Grid,
     rounds: Rounds,
-    rule: Optimizer,
-    state: TrainState,
-    total_rounds: int,
-) -> tuple[Clients, Schedule]:
-    """Returns the local training of clients, and the learning rates of rounds."""
+    schedule: Schedule,
+    initial_params: NDArray[np.float32],
+    counters: Counters,
+    samples: Samples,
+    anchor: Array,
+) -> Clients:
+    """Returns the local training of clients, with params and an optimizer of its own."""
+    layers = build_network.layers(config, data.image_shape, grid.shape, grid.place, grid.tensor)
+    layout, shares = build_network.layout(config, data.image_shape), Replicated(grid.world, anchor.size)
+    held = build_network.held(config, data.image_shape, grid.shape, lambda _size: False)
+    rule = build_parts.optimizer(backend, config, layout, shares.own)
+    state = build_parts.state(backend, config, initial_params, counters, shares, held, rule)
     batch = config.client_batch if isinstance(config.client_batch, int) else None
     cut = ClientBatches(rounds, batch, config.micro_batch)
-    layers = build_network.layers(config, data.image_shape, grid.shape, grid.place, grid.tensor)
-    size, num_micro_batches = state.params.size, -(-cut.global_batch // cut.micro_batch)
-    join = build_passes.batched_micro_batches(backend, cut.micro_batch, size, num_micro_batches, 1)
-    schedule = build_parts.learning_rates(config, total_rounds)
-    anchor = backend.zeros((size,), np.float32)
+    num_micro_batches = -(-cut.global_batch // cut.micro_batch)
+    join = build_passes.batched_micro_batches(backend, cut.micro_batch, anchor.size, num_micro_batches, 1)
     between = Proximal(backend, state.params, anchor, config.proximal) if config.proximal else NoExchange()
     step = Step(
         backend,
         build_passes.passes(backend, config, data, grid, layers, join, cut.global_batch),
-        build_passes.samples(backend, grid, data.train_images, data.train_labels),
+        samples,
         cut,
-        Exchange(Alone(), backend, size, join=join, compressor=between),
+        Exchange(Alone(), backend, anchor.size, join=join, compressor=between),
         rule,
         lambda step: schedule(cut.round(step)),
         state,
@@ -140,7 +150,7 @@ def _clients(
         augmentation=build_passes.augmentation(config, grid, data.image_shape),
         max_norm=config.max_norm,
     )
-    return Clients(backend, step, cut, rounds, anchor), schedule
+    return Clients(backend, step, cut, rounds, anchor)
 
 
 def _client_figures(

@@ -1,6 +1,8 @@
 """The first promise on the CUDA backend, in emulation: the same bits however a run is cut, captured or resumed."""
 
+import gc
 import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
@@ -9,8 +11,9 @@ from typing import Any
 import pytest
 
 from ddpgd.errors import Interrupted, NonFiniteError
-from ddpgd.run import build_parts, checkpoint_search, report
+from ddpgd.run import build_federated, build_parts, checkpoint_search, report
 from ddpgd.run.records import LAYER_FIGURES
+from ddpgd.training.federated.clients import Clients, Trained
 from ddpgd.training.stopping import StopRequest
 from runs import Record, records, train, train_on_small_digits
 
@@ -63,6 +66,46 @@ def test_the_same_bits_on_any_number_of_ranks(name: str, tmp_path: Path) -> None
         summary = gpu(tmp_path / str(world_size), world_size, **CONFIGURATIONS[name])
         assert summary["params_sha256"] == alone["params_sha256"]
         assert records(tmp_path / str(world_size)) == wanted
+
+
+@pytest.mark.parametrize("given", [{}, {"drop": 0.3, "stragglers": 0.4, "partition": "sizes:lognormal:1.0"}])
+def test_clients_side_by_side_have_the_bits_of_clients_one_by_one(
+    given: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[str, int]] = []
+
+    def train_client(clients: Clients, number: int, position: int) -> Trained:
+        trained.append((threading.current_thread().name, position))
+        return train_alone(clients, number, position)
+
+    train_alone = Clients.train
+    monkeypatch.setattr(Clients, "train", train_client)
+    options = FEDERATED | {"client_fraction": 0.7, "local_epochs": 2, "optimizer": "adam", "proximal": 0.1} | given
+    sums, lanes = [], []
+    for number, world_size in [(1, 1), (3, 1), (8, 1), (3, 2)]:
+        monkeypatch.setattr(build_federated, "_LANES", number)
+        sums.append(gpu(tmp_path / f"{number} on {world_size}", world_size, **options)["params_sha256"])
+        lanes.append({name for name, _ in trained})
+        trained.clear()
+    assert len(set(sums)) == 1
+    one, three, most, of_two = map(len, lanes)
+    assert (one, three, of_two) == (1, 3, 2 + 2)
+    assert most > 3
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name.startswith("lane"):
+            thread.join(60)  # which ends with what it belongs to
+            assert not thread.is_alive()
+
+
+def test_a_client_that_diverges_is_named_in_any_lane(tmp_path: Path) -> None:
+    options = FEDERATED | {"client_fraction": 0.7, "optimizer": "sgd", "lr": 1e30}
+    told = []
+    for world_size in (1, 2):
+        with pytest.raises(NonFiniteError, match=r"client \d+, micro-batch") as caught:
+            gpu(tmp_path / str(world_size), world_size, **options)
+        told.append(str(caught.value))
+    assert told[0] == told[1]
 
 
 LAYOUTS = [(1, 1, 3, "off"), (2, 1, 2, "on"), (4, 1, 4, "off"), (2, 1, 4, "on"), (3, 1, 3, "off")]

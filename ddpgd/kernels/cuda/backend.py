@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Self
 
 import cupy
 import numpy as np
@@ -34,6 +35,7 @@ class Cuda(CudaDevice):
 
     def __init__(self, device: int, precision: str, replay: str = "graph") -> None:
         """`replay`: a value of `REPLAYS`."""
+        self._made_of = device, precision, replay
         cupy.cuda.Device(device).use()
         self.vector_dtype = np.dtype(np.float32)
         self.activation_dtype = np.dtype(VALUE_DTYPES[precision])
@@ -49,6 +51,9 @@ class Cuda(CudaDevice):
         self._fuser = Fuser(self._launch, self._dense, self._sums)
         self._orthogonal = Orthogonal(self._launch, self.squared_norms)
         self.recorded: list[Call] | None = None
+
+    def another(self) -> Self:
+        return type(self)(*self._made_of)
 
     @contextmanager
     def fused(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from typing import Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -36,6 +37,9 @@ class Reference(Host):
         self._nothing = nullcontext()
         self._updates = Updates()
         self._masks = Masks()
+
+    def another(self) -> Self:
+        return type(self)(self.vector_dtype)
 
     def fused(self) -> AbstractContextManager[None]:
         return self._nothing

@@ -16,8 +16,15 @@ from ddpgd.training.step import Step
 
 
 class Trained(NamedTuple):
-    """The result of a client: the sum of its losses, and the place of a gradient that is not finite; empty: all are."""
+    """The result of a client.
 
+    Attributes:
+        params: Its params, (n,), until another client is trained there.
+        loss_sum: The sum of its losses.
+        not_finite: The place of a gradient that is not finite; empty: all are.
+    """
+
+    params: Array
     loss_sum: float
     not_finite: str
 
@@ -63,6 +70,7 @@ class Clients:
     def begin_round(self) -> None:
         """Keeps the global params."""
         self._copy(self.state.params, self.anchor)
+        self._ops.synchronize()
 
     def restore(self) -> None:
         """Puts the global params back, and the optimizer to its beginning."""
@@ -74,7 +82,7 @@ class Clients:
             vector.fill(0)
 
     def train(self, number: int, position: int) -> Trained:
-        """Trains the client at a position of round `number`; its params are then in `state`."""
+        """Trains the client at a position of round `number`."""
         self.restore()
         first = self._batches.first_epoch(number, position)
         losses: list[float] = []
@@ -84,15 +92,16 @@ class Clients:
             while at < end:
                 result = self.step.run(at, end - at, False, False)
                 if result.halted:
-                    return Trained(0.0, self._name(number, position, at + result.num_steps - 1))
+                    return Trained(self.state.params, 0.0, self._name(number, position, at + result.num_steps - 1))
                 losses += result.loss_sums
                 at += result.num_steps
-        return Trained(math.fsum(losses), "")
+        self._ops.synchronize()
+        return Trained(self.state.params, math.fsum(losses), "")
 
-    def change(self, out: Array) -> None:
-        """Puts the client's change, global minus own params, with the sign of a gradient, into `out` (n,)."""
+    def change(self, params: Array, out: Array) -> None:
+        """Puts a client's change, global minus its own `params`, with the sign of a gradient, into `out` (n,)."""
         self._copy(self.anchor, out)
-        self._ops.wire.accumulate(self.state.params, -1.0, None, 0.0, out)
+        self._ops.wire.accumulate(params, -1.0, None, 0.0, out)
 
     def _name(self, number: int, position: int, step: int) -> str:
         client = self._rounds.tasks(number)[position].client

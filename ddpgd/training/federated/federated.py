@@ -20,7 +20,8 @@ from ddpgd.kernels.words import CONTROL_WORDS, Control, Tail
 from ddpgd.optim.rules import Optimizer
 from ddpgd.optim.schedules import Schedule
 from ddpgd.training.counters import Record
-from ddpgd.training.federated.clients import Clients
+from ddpgd.training.federated.clients import Trained
+from ddpgd.training.federated.lanes import Lanes
 from ddpgd.training.federated.privacy import Privacy
 from ddpgd.training.federated.rounds import Rounds
 from ddpgd.training.federated.sums import Sum
@@ -36,7 +37,7 @@ class Federated:
     def __init__(
         self,
         ops: Ops,
-        clients: Clients,
+        lanes: Lanes,
         batches: Batches,
         rounds: Rounds,
         exchange: Exchange,
@@ -52,7 +53,7 @@ class Federated:
         """
         Args:
             ops: Where the rank computes.
-            clients: Local training.
+            lanes: Local training of clients.
             batches: Of which samples are clients, and steps rounds.
             rounds: The clients of each round.
             exchange: Of clients' rows, over all ranks.
@@ -65,12 +66,13 @@ class Federated:
             schedule: Round -> rates of clients.
             equal_weights: True: clients count alike; False: as many times as they have samples.
         """
+        self._lanes = lanes
+        self._clients = clients = lanes.first
         self.state = clients.state
         self.passes = clients.step.passes
         self.batches = batches
         self.exchange = exchange
         self._ops = ops
-        self._clients = clients
         self._rounds = rounds
         self._sum = sum
         self._codec = codec
@@ -138,19 +140,20 @@ class Federated:
         self._clients.begin_round()
         self._not_finite = ""
         self.exchange.round = number
-        for group in self.exchange.groups(self._rounds.clients_per_round):
-            (position,) = group.micro_batches
+        groups, tasks = self.exchange.groups(self._rounds.clients_per_round), self._rounds.tasks(number)
+        own = [group.micro_batches.start for group in groups]
+        trained = self._lanes.train(number, [position for position in own if tasks[position].arrives])
+        for group, position in zip(groups, own, strict=True):
             grads, tail = group.rows.grads[0], group.rows.tails[0]
             grads.fill(0)
             tail.fill(0)
-            if self._rounds.tasks(number)[position].arrives:
-                self._train_client(number, position, grads, tail)
+            if tasks[position].arrives:
+                self._add(number, position, next(trained), grads, tail)
             self.exchange.fold(group)
 
-    def _train_client(self, number: int, position: int, grads: Array, tail: Array) -> None:
-        trained = self._clients.train(number, position)
+    def _add(self, number: int, position: int, trained: Trained, grads: Array, tail: Array) -> None:
         self._not_finite = self._not_finite or trained.not_finite
-        self._clients.change(self._change)
+        self._clients.change(trained.params, self._change)
         self._send(number, self._rounds.tasks(number)[position].client)
         square = self._squared_norm(self._change)
         share, factor = self._share(number, position), self._privacy.factor(math.sqrt(square))
