@@ -53,7 +53,14 @@ class _Frame:
         return self.bottom - (self.bottom - _TOP) * share
 
 
-def line_chart(title: str, x_title: str, series: Sequence[Series], is_log: bool = False, marks: bool = False) -> str:
+def line_chart(
+    title: str,
+    x_title: str,
+    series: Sequence[Series],
+    is_log: bool = False,
+    marks: bool = False,
+    most: float = math.inf,
+) -> str:
     """Returns a figure with a caption; the empty string where no series has a point.
 
     Args:
@@ -62,6 +69,7 @@ def line_chart(title: str, x_title: str, series: Sequence[Series], is_log: bool 
         series: Lines, of which the first is drawn on top.
         is_log: The vertical axis is logarithmic where all values are above 0.
         marks: Draw points alone, without lines between them.
+        most: The largest value that there can be; the vertical axis ends there.
     """
     shown = [one for one in series if one.points]
     if not shown:
@@ -72,7 +80,8 @@ def line_chart(title: str, x_title: str, series: Sequence[Series], is_log: bool 
     right = WIDTH - 16 - (_LETTER * widest + 18 if named else 0)
     across, values = zip(*(point for one in shown for point in one.points), strict=True)
     is_log = is_log and min(values) > 0
-    frame = _Frame(right, height - _BOTTOM, _range((0.0, *across), 0.0), _range(values, 0.04, is_log), is_log)
+    low, high = _range(values, 0.04, is_log)
+    frame = _Frame(right, height - _BOTTOM, _range((0.0, *across), 0.0), (low, min(high, most)), is_log)
     parts = [*_axes(frame, x_title), *(_line(frame, one, marks) for one in reversed(shown))]
     parts += _names(frame, shown) if named else []
     words = escape(f"{title}. {'; '.join(map(_in_words, shown))}")

@@ -1,5 +1,6 @@
 """Charts of the records of runs: one run's figures side by side, or each figure of several runs in one chart."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,12 +10,13 @@ from ddpgd.training.counters import Record
 
 
 class Panel(NamedTuple):
-    """A chart: its title, the fields of records that it shows by their names, their factor, and its scale."""
+    """A chart: its title, the fields of records that it shows by their names, their factor, its scale, where it ends."""
 
     title: str
     fields: Mapping[str, str]
     factor: float = 1.0
     is_log: bool = False
+    most: float = math.inf
 
 
 RESULTS = (
@@ -23,7 +25,7 @@ RESULTS = (
         {"training": "train_loss_mean", "validation": "validation_loss_mean", "test": "test_loss_mean"},
         is_log=True,
     ),
-    Panel("accuracy, %", {"validation": "validation_accuracy", "test": "test_accuracy"}, 100.0),
+    Panel("accuracy, %", {"validation": "validation_accuracy", "test": "test_accuracy"}, 100.0, most=100.0),
 )
 PANELS = (
     *RESULTS,
@@ -31,7 +33,7 @@ PANELS = (
     Panel("norm of the mean gradient", {"": "grad_norm"}, is_log=True),
     Panel("gradient noise scale, samples", {"": "noise_scale"}, is_log=True),
     Panel("throughput, samples/s", {"": "samples_per_s"}),
-    Panel("accuracy of the worst tenth of clients, %", {"": "client_accuracy_worst_decile"}, 100.0),
+    Panel("accuracy of the worst tenth of clients, %", {"": "client_accuracy_worst_decile"}, 100.0, most=100.0),
     Panel("distance of clients or ranks from their mean, over its move", {"": "drift"}),
 )
 
@@ -49,7 +51,7 @@ def of_run(records: Sequence[Record], against: str, x_title: str) -> list[str]:
             points = _points(records, field, panel.factor, against)
             name = f"{kind} {points[-1][1]:.4g}" if kind and points else kind
             lines.append(Series(name, points, max(0, KINDS.index(kind) - 1)))
-        figures.append(line_chart(_sentence(panel.title), x_title, lines, panel.is_log))
+        figures.append(line_chart(_sentence(panel.title), x_title, lines, panel.is_log, most=panel.most))
     return list(filter(None, figures))
 
 
@@ -62,7 +64,8 @@ def of_runs(runs: Mapping[str, Sequence[Record]], against: str, panels: Sequence
                 Series(name, _points(records, field, panel.factor, against), number)
                 for number, (name, records) in enumerate(runs.items())
             ]
-            figures.append(line_chart(_sentence(f"{kind} {panel.title}".strip()), against, lines, panel.is_log))
+            title = _sentence(f"{kind} {panel.title}".strip())
+            figures.append(line_chart(title, against, lines, panel.is_log, most=panel.most))
     return list(filter(None, figures))
 
 

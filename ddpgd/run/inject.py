@@ -73,6 +73,16 @@ def parse(text: str | None, world_size: int | None, sums_gradients: bool = True,
     return sorted(faults, key=lambda fault: fault.step)
 
 
+def check_reached(faults: Sequence[Fault], total_steps: int) -> None:
+    """Raises InputError if a run of `total_steps` ends before one of the faults."""
+    late = next((one for one in faults if one.step >= total_steps), None)
+    if late:
+        raise InputError(
+            f"--inject {late.kind}@{late.rank}:{late.step}: the run ends after step {total_steps}; "
+            f"type {late.kind}@{late.rank}:{total_steps - 1} or less, or a larger --steps"
+        )
+
+
 class Faults:
     """The faults of one rank.
 

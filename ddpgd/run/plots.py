@@ -15,6 +15,9 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 """Colours that colour-blind readers can tell apart: Wong, "Points of view: color blindness", 2011."""
 
 STYLES = ("-", "--", ":", "-.")
+_PERCENT = 100.0
+"""The factor of shares, whose axes end at 100 %."""
+
 PANELS = (
     ("train_loss_mean", "training loss, mean since the last record", 1.0),
     ("lr", "learning rate", 1.0),
@@ -24,16 +27,16 @@ PANELS = (
 """Fields of records: name, title, factor."""
 
 EVALUATION_PANELS = {
-    "test": (("test_loss_mean", "test loss, mean", 1.0), ("test_accuracy", "test accuracy, %", 100.0)),
+    "test": (("test_loss_mean", "test loss, mean", 1.0), ("test_accuracy", "test accuracy, %", _PERCENT)),
     "validation": (
         ("validation_loss_mean", "validation loss, mean", 1.0),
-        ("validation_accuracy", "validation accuracy, %", 100.0),
+        ("validation_accuracy", "validation accuracy, %", _PERCENT),
     ),
 }
 """Those of evaluations, by the samples that they are on."""
 
 CLIENT_PANELS = (
-    ("client_accuracy_worst_decile", "accuracy of the worst tenth of clients, %", 100.0),
+    ("client_accuracy_worst_decile", "accuracy of the worst tenth of clients, %", _PERCENT),
     ("drift", "distance of clients or ranks from their mean, over its move", 1.0),
 )
 """Those of federated runs, which have the first of these fields."""
@@ -89,6 +92,8 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path, against: str) ->
         axes.grid(visible=True, alpha=0.3)
         if name in LOGARITHMIC and min(drawn) > 0:
             axes.set_yscale("log")
+        if factor == _PERCENT:
+            axes.set_ylim(top=min(axes.get_ylim()[1], 100.0))
     for axes, name in zip(grid.flat[len(panels) :], of_layers, strict=True):
         _draw_layers(axes, name, next(iter(runs.values())), axis)
     for axes in grid[-1]:

@@ -146,6 +146,11 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
     ("a value like a flag", ("descend", "bowl", "--from", "-1,2"), "a value that begins with - is typed as --from=-1"),
     ("graph of another kind", ("descend", "bowl", "--graph", "a.png"), "name a file as name.svg"),
     ("nobody to see it", ("train", *SYNTHETIC, "--inject", "hang@0:1"), "type sleep"),
+    (
+        "a fault after the end",
+        ("train", *SYNTHETIC, "--steps", "10", "--inject", "slow@0:3,raise@0:10"),
+        "type raise@0:9 or less",
+    ),
     ("no link to drop", ("train", *SYNTHETIC, "--inject", "drop-link@0:1"), "one rank has no link to drop"),
     ("clients of no partition", ("data", "--augment", "affine", "--clients", "5"), "--clients is for --partition"),
     ("partition among none", ("data", "--partition", "iid", "--clients", "0"), "--clients 0: must be 1 to 2^20"),

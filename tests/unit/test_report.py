@@ -23,7 +23,7 @@ from ddpgd.config.toml_file import read_toml
 from ddpgd.data import synthetic
 from ddpgd.errors import Interrupted, NonFiniteError
 from ddpgd.results import options, predictions, scales
-from ddpgd.results.chart import Series, line_chart
+from ddpgd.results.chart import HEIGHT, Series, line_chart
 from ddpgd.results.curves import layer_figures, of_layers
 from ddpgd.results.scales import log_ticks, number_text, ticks
 from ddpgd.run import checkpoint_search
@@ -360,3 +360,15 @@ def test_one_point_and_none() -> None:
     for is_log in (False, True):
         Page(line_chart("t", "step", [Series("a", [(1.0, 2.0)])], is_log))
         Page(line_chart("t <b>", "step & so", [Series("a < b", [(1.0, 0.0), (2.0, 0.0)])], is_log))
+
+
+@pytest.mark.parametrize("values", [[97.5], [99.0, 100.0], [12.0, 98.0]])
+def test_no_accuracy_is_above_100_percent(values: list[float]) -> None:
+    points = [(float(step), value) for step, value in enumerate(values)]
+    figure = line_chart("accuracy, %", "step", [Series("a", points)], most=100.0)
+    scale = [float(text) for text in re.findall(r'text-anchor="end">([\d.]+)<', figure)]
+    assert len(scale) > 0
+    assert max(scale) <= 100
+    heights = [float(y) for y in re.findall(r'cy="([\d.-]+)"', figure)]
+    assert len(heights) == len(values)
+    assert all(0 <= y <= HEIGHT for y in heights)

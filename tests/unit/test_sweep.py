@@ -260,7 +260,7 @@ def test_a_run_that_cannot_go_on_is_a_row_and_its_files_stay(
 def test_a_damaged_base_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sweep.json").write_text(text, encoding="latin-1")
-    with pytest.raises(InputError, match="name another folder"):
+    with pytest.raises(InputError, match=r"sweep\.json is damaged; name another folder"):
         swept(plan_of(BASE + "[sweep]\nlr = [0.1]\n", tmp_path), tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["sweep.json"]
 

@@ -43,7 +43,7 @@ def begin(plan: Plan, out: Path, held: ExitStack) -> list[str]:
                 raise InputError(f"--out {out}: is there already, and no sweep; name another folder")
             out.mkdir(parents=True, exist_ok=True)
         else:
-            _check_same(base, strict_json.parse(path.read_text(encoding="utf-8")), out)
+            _check_same(base, _parsed(path), out)
         lock = RunLock(out, "--out")
         lock.acquire(say)
         held.push(partial(_end, out, lock, is_new))
@@ -52,8 +52,8 @@ def begin(plan: Plan, out: Path, held: ExitStack) -> list[str]:
         (out / "runs").mkdir(exist_ok=True)
         if is_new:
             write_atomically(path, [f"{json.dumps(base, indent=2)}\n".encode()])
-    except (OSError, ValueError) as error:
-        raise InputError(f"--out {out}: {getattr(error, 'strerror', None) or error}; name another folder") from None
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror or error}; name another folder") from None
     _tell_others(plan, out)
     return [name for name in plan.runs if not _is_finished(out / "runs" / name)]
 
@@ -87,6 +87,14 @@ def _check_same(base: Mapping[str, Any], before: Any, out: Path) -> None:
     for name in (name for name in lasting if base.get(name) != before.get(name)):
         was, now = (option_text(table.get(name)) for table in (before, base))
         raise InputError(f"--out {out}: holds a sweep with {name} = {was}, not {now}; name another folder")
+
+
+def _parsed(path: Path) -> Any:
+    """Returns the value of a JSON file; None: it holds none. OSError: it cannot be read."""
+    try:
+        return strict_json.parse(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
 
 
 def _is_finished(folder: Path) -> bool:
