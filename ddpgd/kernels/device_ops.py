@@ -19,6 +19,9 @@ class DeviceOps(Protocol):
     runs_ahead: bool
     """True if steps may run before the host looks, where no transport needs it."""
 
+    num_lanes: int
+    """So many backends of a rank may work at once, each in a thread of its own; see `another`."""
+
     @property
     def stream(self) -> Any:
         """The stream of what is asked for now: another one within `aside`. None on a CPU."""

@@ -26,9 +26,12 @@ class Dot(NamedTuple):
     name: str
 
 
-def dot_chart(title: str, dots: Sequence[Dot]) -> str:
-    """Returns the SVG element, without a title; `title` is for those who do not see it. Dots: at least one."""
-    low, high = _range([dot.result for dot in dots])
+def dot_chart(title: str, dots: Sequence[Dot], most: float = math.inf) -> str:
+    """Returns the SVG element, without a title; `title` is for those who do not see it.
+
+    Dots: at least one. `most`: the largest result that there can be.
+    """
+    low, high = _range([dot.result for dot in dots], most)
     bottom = HEIGHT - _BOTTOM
 
     def down(result: float) -> float:
@@ -72,12 +75,12 @@ STYLE = """
 EXPLANATION = "A point is a run; lines join the best of each value. Hollow points on the axis lie below it."
 
 
-def _range(results: Sequence[float]) -> tuple[float, float]:
-    """Returns the range of the axis: all results, but for those far below the better half."""
+def _range(results: Sequence[float], most: float) -> tuple[float, float]:
+    """Returns the range of the axis, up to `most`: all results, but for those far below the better half."""
     best, worst = max(results), min(results)
     low = max(worst, best - _SHOWN * (best - statistics.median(results)))
     margin = 0.06 * (best - low) or abs(best) * 0.1 or 1.0
-    return low - margin, best + margin
+    return low - margin, min(best + margin, most)
 
 
 def _order(value: float | str) -> tuple[bool, float, str]:

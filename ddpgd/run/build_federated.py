@@ -37,9 +37,6 @@ from ddpgd.training.federated.rounds import ClientBatches, Rounds
 from ddpgd.training.federated.sums import MOST_CLIENTS, Clear, Masked
 from ddpgd.training.step import Step
 
-_LANES = 8
-"""Clients that a rank trains at once on a GPU, which has room for several kernels of small networks."""
-
 
 def clients_per_round(config: Config) -> int:
     """Returns the number of clients that train in a round."""
@@ -90,9 +87,9 @@ def sync(
     anchor = backend.zeros((layout.size,), np.float32)
     backend.synchronize()
     given = config, data, grid, rounds, schedule, initial_params, counters, samples, anchor
-    clients = _clients(backend, *given)
+    clients = _clients(backend, *given, evaluates=True)
     state, own = clients.state, math.ceil(rounds.clients_per_round / grid.world.world_size)
-    lanes = Lanes(clients, lambda: _clients(backend.another(), *given), min(own, _LANES) if backend.runs_ahead else 1)
+    lanes = Lanes(clients, lambda: _clients(backend.another(), *given), min(own, backend.num_lanes))
     added = (Masked if config.secure_aggregation else Clear)(backend, rounds, layout.size)
     momentum = dict.fromkeys(RULES[config.server_optimizer].options, config.outer_momentum)
     server = rules.make(config.server_optimizer, backend, layout.size, 0.0, **momentum)
@@ -125,8 +122,9 @@ def _clients(
     counters: Counters,
     samples: Samples,
     anchor: Array,
+    evaluates: bool = False,
 ) -> Clients:
-    """Returns the local training of clients, with params and an optimizer of its own."""
+    """Returns the local training of clients, with params and an optimizer of its own; in the first lane, evaluations too."""
     layers = build_network.layers(config, data.image_shape, grid.shape, grid.place, grid.tensor)
     layout, shares = build_network.layout(config, data.image_shape), Replicated(grid.world, anchor.size)
     held = build_network.held(config, data.image_shape, grid.shape, lambda _size: False)
@@ -139,7 +137,7 @@ def _clients(
     between = Proximal(backend, state.params, anchor, config.proximal) if config.proximal else NoExchange()
     step = Step(
         backend,
-        build_passes.passes(backend, config, data, grid, layers, join, cut.global_batch),
+        build_passes.passes(backend, config, data, grid, layers, join, cut.global_batch, evaluates),
         samples,
         cut,
         Exchange(Alone(), backend, anchor.size, join=join, compressor=between),

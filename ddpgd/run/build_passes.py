@@ -30,14 +30,18 @@ from ddpgd.training.units import UnitProbe
 
 
 def passes(
-    backend: Ops, config: Config, data: Dataset, grid: Grid, layers: Sequence[Layer], join: int, most_samples: int
+    backend: Ops,
+    config: Config,
+    data: Dataset,
+    grid: Grid,
+    layers: Sequence[Layer],
+    join: int,
+    most_samples: int,
+    evaluates: bool = True,
 ) -> Passes:
     """The passes of a rank, with room for what it trains or tests at once; `most_samples`: those of the largest step."""
-    evaluated = max(len(data.test_labels), len(data.validation_labels))
-    batched = _batched_evaluations(backend, evaluated, grid.shape.data) * evaluate.EVALUATE_ROWS
-    evaluated_rows = min(batched, max(evaluate.EVALUATE_ROWS, evaluated))
     train_rows = min(join * config.micro_batch, most_samples)
-    rows = max(train_rows, evaluated_rows)
+    rows = max(train_rows, _evaluated_rows(backend, data, grid)) if evaluates else train_rows
     loss_options = [getattr(config, name) for name in LOSSES[config.loss].options]
     network = Network(backend, layers, config.loss, rows, grid.place.pipeline == 0, loss_options)
     if grid.shape.pipeline == 1:
@@ -50,6 +54,12 @@ def passes(
     shards = build_network.shards_of(config, grid.shape, grid.place)
     columns = partial(_own_columns, shards)
     return Pipeline(backend, network, grid.pipeline, config.pipeline_schedule, columns)
+
+
+def _evaluated_rows(backend: Ops, data: Dataset, grid: Grid) -> int:
+    evaluated = max(len(data.test_labels), len(data.validation_labels))
+    batched = _batched_evaluations(backend, evaluated, grid.shape.data) * evaluate.EVALUATE_ROWS
+    return min(batched, max(evaluate.EVALUATE_ROWS, evaluated))
 
 
 def _own_columns(shards: Shards, width: int) -> slice:

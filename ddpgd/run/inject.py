@@ -78,8 +78,8 @@ def check_reached(faults: Sequence[Fault], total_steps: int) -> None:
     late = next((one for one in faults if one.step >= total_steps), None)
     if late:
         raise InputError(
-            f"--inject {late.kind}@{late.rank}:{late.step}: the run ends after step {total_steps}; "
-            f"type {late.kind}@{late.rank}:{total_steps - 1} or less, or a larger --steps"
+            f"--inject {late.kind}@{late.rank}:{late.step}: the run ends after step {total_steps}; type a smaller STEP, "
+            "or let the run be longer"
         )
 
 

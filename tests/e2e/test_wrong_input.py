@@ -149,7 +149,7 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
     (
         "a fault after the end",
         ("train", *SYNTHETIC, "--steps", "10", "--inject", "slow@0:3,raise@0:10"),
-        "type raise@0:9 or less",
+        "the run ends after step 10; type a smaller STEP",
     ),
     ("no link to drop", ("train", *SYNTHETIC, "--inject", "drop-link@0:1"), "one rank has no link to drop"),
     ("clients of no partition", ("data", "--augment", "affine", "--clients", "5"), "--clients is for --partition"),

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from ddpgd.comm import whereabouts
+from ddpgd.comm.whereabouts import COMPUTED
 from ddpgd.errors import Interrupted, NonFiniteError
-from ddpgd.run import build_federated, build_parts, checkpoint_search, report
+from ddpgd.run import build_parts, checkpoint_search, report
 from ddpgd.run.records import LAYER_FIGURES
 from ddpgd.training.federated.clients import Clients, Trained
 from ddpgd.training.stopping import StopRequest
@@ -68,29 +70,39 @@ def test_the_same_bits_on_any_number_of_ranks(name: str, tmp_path: Path) -> None
         assert records(tmp_path / str(world_size)) == wanted
 
 
+@pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("given", [{}, {"drop": 0.3, "stragglers": 0.4, "partition": "sizes:lognormal:1.0"}])
 def test_clients_side_by_side_have_the_bits_of_clients_one_by_one(
-    given: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: Record, lazy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained: list[tuple[str, int]] = []
+    threads, places = set[str](), set[int]()
 
     def train_client(clients: Clients, number: int, position: int) -> Trained:
-        trained.append((threading.current_thread().name, position))
-        return train_alone(clients, number, position)
+        here = whereabouts.here()
+        before = here[COMPUTED]
+        trained = train_alone(clients, number, position)
+        assert here[COMPUTED] > before, "to the watchdog the rank seems to stand still"
+        threads.add(threading.current_thread().name)
+        places.add(id(here))
+        return trained
 
     train_alone = Clients.train
     monkeypatch.setattr(Clients, "train", train_client)
     options = FEDERATED | {"client_fraction": 0.7, "local_epochs": 2, "optimizer": "adam", "proximal": 0.1} | given
     sums, lanes = [], []
     for number, world_size in [(1, 1), (3, 1), (8, 1), (3, 2)]:
-        monkeypatch.setattr(build_federated, "_LANES", number)
-        sums.append(gpu(tmp_path / f"{number} on {world_size}", world_size, **options)["params_sha256"])
-        lanes.append({name for name, _ in trained})
-        trained.clear()
+        with fake_cupy.install(lazy=lazy):
+            monkeypatch.setattr("ddpgd.kernels.cuda.memory.NUM_LANES", number)
+            sums.append(gpu(tmp_path / f"{number} on {world_size}", world_size, **options)["params_sha256"])
+        lanes.append(len(threads))
+        assert len(places) == world_size
+        threads.clear()
+        places.clear()
     assert len(set(sums)) == 1
-    one, three, most, of_two = map(len, lanes)
-    assert (one, three, of_two) == (1, 3, 2 + 2)
-    assert most > 3
+    assert lanes[0] == 1
+    assert lanes[1] == 3
+    assert lanes[2] > 3
+    assert lanes[3] == 2 + 2
     gc.collect()
     for thread in threading.enumerate():
         if thread.name.startswith("lane"):

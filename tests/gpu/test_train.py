@@ -69,3 +69,18 @@ def test_resumed_is_as_never_stopped(tmp_path: Path, runs: Runs, network: str, p
     checkpoint = whole / "checkpoints" / f"step-{CHECKPOINT:08}.safetensors"
     run(train_command(tmp_path / "resumed", resume=str(checkpoint), backend="cupy"))
     assert summary(tmp_path / "resumed")["params_sha256"] == summary(whole)["params_sha256"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_clients_side_by_side_train_as_one_by_one(tmp_path: Path, precision: str) -> None:
+    options = {"data": "synthetic", "hidden": "200,200", "backend": "cupy", "precision": precision}
+    options |= {"sync": "federated", "clients": "20", "client_fraction": "0.4", "local_epochs": "2", "rounds": "6"}
+    ways = {
+        "eight side by side": {},
+        "two side by side": {"transport": "threads", "ranks": "4"},
+        "one by one": {"replay": "persistent"},
+    }
+    for way, given in ways.items():
+        run(train_command(tmp_path / way, **options, **given))
+    hashes = {way: summary(tmp_path / way)["params_sha256"] for way in ways}
+    assert len(set(hashes.values())) == 1, hashes

@@ -1,5 +1,6 @@
 """Pictures of runs: what they are made of, in both formats, and what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,10 @@ def test_one_run_has_panels_of_its_layers(tmp_path: Path, monkeypatch: pytest.Mo
     drawn.clear()
     plots.draw_runs({"one": [record], "other": [record]}, tmp_path / "two.png", "step")
     assert len(drawn) == 6
+
+
+def test_no_axis_of_accuracies_goes_beyond_100_percent(tmp_path: Path) -> None:
+    records: list[Record] = [{"step": 10, "test_accuracy": 0.99, "lr": 1e-3}]
+    plots.draw_runs({"a": records}, tmp_path / "a.svg", "step")
+    numbers = [float(text) for text in re.findall(r"<!-- ([\d.]+) -->", (tmp_path / "a.svg").read_text())]
+    assert 90 < max(numbers) <= 100

@@ -22,11 +22,13 @@ from ddpgd.config.schema import Config, from_table, resolve
 from ddpgd.config.toml_file import read_toml
 from ddpgd.data import synthetic
 from ddpgd.errors import Interrupted, NonFiniteError
-from ddpgd.results import options, predictions, scales
-from ddpgd.results.chart import HEIGHT, Series, line_chart
+from ddpgd.results import curves, options, predictions, scales
+from ddpgd.results.chart import Series, line_chart
 from ddpgd.results.curves import layer_figures, of_layers
+from ddpgd.results.dots import Dot, dot_chart
 from ddpgd.results.scales import log_ticks, number_text, ticks
 from ddpgd.run import checkpoint_search
+from ddpgd.training.counters import Record
 from ddpgd.training.stopping import StopRequest
 from html_pages import Page, page
 from runs import digits, stopping_at, train, write_small_digits
@@ -362,13 +364,15 @@ def test_one_point_and_none() -> None:
         Page(line_chart("t <b>", "step & so", [Series("a < b", [(1.0, 0.0), (2.0, 0.0)])], is_log))
 
 
-@pytest.mark.parametrize("values", [[97.5], [99.0, 100.0], [12.0, 98.0]])
-def test_no_accuracy_is_above_100_percent(values: list[float]) -> None:
-    points = [(float(step), value) for step, value in enumerate(values)]
-    figure = line_chart("accuracy, %", "step", [Series("a", points)], most=100.0)
-    scale = [float(text) for text in re.findall(r'text-anchor="end">([\d.]+)<', figure)]
-    assert len(scale) > 0
-    assert max(scale) <= 100
-    heights = [float(y) for y in re.findall(r'cy="([\d.-]+)"', figure)]
-    assert len(heights) == len(values)
-    assert all(0 <= y <= HEIGHT for y in heights)
+@pytest.mark.parametrize("accuracies", [[0.975], [1.0, 1.0], [0.5, 1.0]])
+def test_no_axis_of_accuracies_goes_beyond_100_percent(accuracies: list[float]) -> None:
+    records: list[Record] = [{"step": step, "test_accuracy": value} for step, value in enumerate(accuracies)]
+    results = [100 * accuracy for accuracy in accuracies]
+    dots = [Dot(float(number), result, "run") for number, result in enumerate(results)]
+    figures = [*curves.of_run(records, "step", "step"), *curves.of_runs({"a": records}, "step")]
+    figures += [dot_chart("accuracy, %", dots, most=100.0)]
+    assert len(figures) == 3
+    for figure in figures:
+        scale = [float(text) for text in re.findall(r'text-anchor="end">([\d.]+)<', figure)]
+        assert len(scale) > 1
+        assert max(scale) <= 100

@@ -12,6 +12,9 @@ from ddpgd.kernels.cuda.launcher import GraphLoop, Launcher
 from ddpgd.kernels.cuda.persistent import Persistent
 from ddpgd.kernels.device_ops import Array
 
+NUM_LANES = 8
+"""Backends whose kernels, those of small networks, share a GPU."""
+
 
 class CudaDevice:
     """`DeviceOps` on a stream of a GPU, with a second one beside it, for the thread that made it."""
@@ -22,6 +25,8 @@ class CudaDevice:
         """`persistent`: loops of ops alone run as one kernel where that can be."""
         self._launch = launch
         self._persistent = Persistent(launch) if persistent else None
+        # A persistent kernel takes the whole device.
+        self.num_lanes = 1 if persistent else NUM_LANES
 
     @property
     def stream(self) -> Any:

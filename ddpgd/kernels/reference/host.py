@@ -14,6 +14,7 @@ class Host:
 
     device = "CPU"
     runs_ahead = False
+    num_lanes = 1
     stream = None
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:

@@ -48,7 +48,7 @@ def _panels(outcome: Outcome) -> dict[str, str]:
         points = [Dot(_value(runs[name][option]), 100 * result, name) for name, (_, result) in done.items()]
         if len({point.value for point in points}) > 1:
             title = f"{kind} accuracy, %, over {flag(option)}"
-            panels[title] = dot_chart(title, points)
+            panels[title] = dot_chart(title, points, most=100.0)
     return panels
 
 

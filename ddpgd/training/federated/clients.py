@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ddpgd.comm import whereabouts
 from ddpgd.comm.compressor import NoExchange
+from ddpgd.comm.whereabouts import COMPUTED
 from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.ops import Ops
 from ddpgd.kernels.words import CONTROL_WORDS, Control, Tail
@@ -52,7 +54,7 @@ class Proximal(NoExchange):
 
 
 class Clients:
-    """Trains clients one after the other in `state`, whose params are the global ones before and after a round."""
+    """Trains clients one after the other in `state`."""
 
     def __init__(self, ops: Ops, step: Step, batches: ClientBatches, rounds: Rounds, anchor: Array) -> None:
         """`step`: a step of a client, through an exchange that sends nothing. `anchor`: for the global params, (n,)."""
@@ -64,11 +66,14 @@ class Clients:
         self._rounds = rounds
         self._stay = rules.make("sgd", ops, anchor.size, 0.0)
         self._zeros = ops.zeros(anchor.shape, np.float32)
+        self._here = whereabouts.here()
+        self.ends = False
+        """True where the result of `train` is not wanted any more."""
         self._start = np.zeros(CONTROL_WORDS)
         self._start[[Control.APPLY, Control.LOSS_SCALE, Control.LR_FACTOR]] = 1
 
     def begin_round(self) -> None:
-        """Keeps the global params."""
+        """Keeps the global params, which are those of `state`, for all lanes."""
         self._copy(self.state.params, self.anchor)
         self._ops.synchronize()
 
@@ -89,8 +94,9 @@ class Clients:
         for epoch in range(first, first + self._rounds.tasks(number)[position].num_passes):
             at = epoch * self._batches.steps_per_epoch
             end = at + self._batches.num_steps(epoch)
-            while at < end:
+            while at < end and not self.ends:
                 result = self.step.run(at, end - at, False, False)
+                self._here[COMPUTED] += 1
                 if result.halted:
                     return Trained(self.state.params, 0.0, self._name(number, position, at + result.num_steps - 1))
                 losses += result.loss_sums

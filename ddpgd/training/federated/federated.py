@@ -7,6 +7,7 @@ data", 2017; with other update rules on the server: Reddi et al., "Adaptive fede
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import numpy as np
 
@@ -142,14 +143,15 @@ class Federated:
         self.exchange.round = number
         groups, tasks = self.exchange.groups(self._rounds.clients_per_round), self._rounds.tasks(number)
         own = [group.micro_batches.start for group in groups]
-        trained = self._lanes.train(number, [position for position in own if tasks[position].arrives])
-        for group, position in zip(groups, own, strict=True):
-            grads, tail = group.rows.grads[0], group.rows.tails[0]
-            grads.fill(0)
-            tail.fill(0)
-            if tasks[position].arrives:
-                self._add(number, position, next(trained), grads, tail)
-            self.exchange.fold(group)
+        arriving = [position for position in own if tasks[position].arrives]
+        with closing(self._lanes.train(number, arriving)) as trained:
+            for group, position in zip(groups, own, strict=True):
+                grads, tail = group.rows.grads[0], group.rows.tails[0]
+                grads.fill(0)
+                tail.fill(0)
+                if tasks[position].arrives:
+                    self._add(number, position, next(trained), grads, tail)
+                self.exchange.fold(group)
 
     def _add(self, number: int, position: int, trained: Trained, grads: Array, tail: Array) -> None:
         self._not_finite = self._not_finite or trained.not_finite
