@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from ddpgd.results.scales import HIGHEST_POWER, LOWEST_POWER, log_ticks, number_text, ticks
 from ddpgd.run.page import NUM_COLOURS
-
-Point = tuple[float, float]
+from ddpgd.run.panels import Point
 
 WIDTH, HEIGHT = 560, 290
 _LEFT, _TOP, _BOTTOM = 58, 10, 42

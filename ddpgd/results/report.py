@@ -12,7 +12,7 @@ from ddpgd.results.pages import comparison, run_page
 from ddpgd.results.result import read_result
 from ddpgd.run.atomic import check_replaceable, write_text
 from ddpgd.run.page import MARK
-from ddpgd.run.plots import AXES
+from ddpgd.run.panels import AXES
 
 WORK_OPTIONS = ()
 """Options of the configuration that are flags of `report`."""

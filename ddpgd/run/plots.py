@@ -1,13 +1,12 @@
 """Plots of runs, as PNG or SVG."""
 
-import math
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ddpgd.errors import InputError
 from ddpgd.run.output_files import OutputFile, check_files
+from ddpgd.run.panels import AXES, LAYERS, PANELS, Panel, Point, points_of, points_of_layers
 from ddpgd.run.records import read_records
 from ddpgd.training.counters import Record
 
@@ -15,46 +14,9 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 """Colours that colour-blind readers can tell apart: Wong, "Points of view: color blindness", 2011."""
 
 STYLES = ("-", "--", ":", "-.")
-_PERCENT = 100.0
-"""The factor of shares, whose axes end at 100 %."""
-
-PANELS = (
-    ("train_loss_mean", "training loss, mean since the last record", 1.0),
-    ("lr", "learning rate", 1.0),
-    ("grad_norm", "norm of the mean gradient", 1.0),
-    ("samples_per_s", "samples/s", 1.0),
-)
-"""Fields of records: name, title, factor."""
-
-EVALUATION_PANELS = {
-    "test": (("test_loss_mean", "test loss, mean", 1.0), ("test_accuracy", "test accuracy, %", _PERCENT)),
-    "validation": (
-        ("validation_loss_mean", "validation loss, mean", 1.0),
-        ("validation_accuracy", "validation accuracy, %", _PERCENT),
-    ),
-}
-"""Those of evaluations, by the samples that they are on."""
-
-CLIENT_PANELS = (
-    ("client_accuracy_worst_decile", "accuracy of the worst tenth of clients, %", _PERCENT),
-    ("drift", "distance of clients or ranks from their mean, over its move", 1.0),
-)
-"""Those of federated runs, which have the first of these fields."""
-
-LAYER_PANELS = {
-    "layer_grad_norms": "norm of the mean gradient, by layer",
-    "layer_update_ratios": "norm of the update over that of the params, by layer",
-    "layer_dead_shares": "dead units, %, by hidden layer",
-    "layer_saturated_shares": "saturated units, %, by hidden layer",
-    "layer_param_norms": "norm of the params, by layer",
-}
-"""Fields of records with a number for each layer, and their titles; drawn where there is one run."""
-
-AXES = {"step": "step", "samples": "samples", "seconds": "train_s"}
-"""Fields of records by the names of horizontal axes: steps, which may be rounds, samples computed, seconds of training."""
-
-LOGARITHMIC = ("train_loss_mean", "test_loss_mean", "validation_loss_mean", "grad_norm")
 DPI = 120
+_FEW = 30
+"""Points of a line that is drawn with a mark at each: fewer."""
 
 
 def draw_folders(folders: Sequence[Path], path: Path, against: str = "step") -> None:
@@ -74,76 +36,57 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path, against: str) ->
 
     InputError: matplotlib is missing, or the file cannot be written.
     """
-    plt, axis = pyplot(), AXES[against]
-    names = {name for records in runs.values() for one in records for name in one}
-    kinds = [kind for kind, pair in EVALUATION_PANELS.items() if pair[0][0] in names] or ["test"]
-    panels = PANELS[:1] + tuple(chain.from_iterable(EVALUATION_PANELS[kind] for kind in kinds)) + PANELS[1:]
-    panels += CLIENT_PANELS * (CLIENT_PANELS[0][0] in names)
-    of_layers = [name for name in LAYER_PANELS if name in names and len(runs) == 1]
-    of_layers = of_layers[: len(of_layers) // 2 * 2]
-    num_rows = (len(panels) + len(of_layers)) // 2
-    figure, grid = plt.subplots(num_rows, 2, figsize=(12, 3.7 * num_rows), sharex=True, layout="constrained")
-    for axes, (name, title, factor) in zip(grid.flat, panels, strict=False):
-        drawn = [
-            _line(axes, number, label, [(one[axis], factor * one[name]) for one in comparable(records, name, axis)])
-            for number, (label, records) in enumerate(runs.items())
-        ]
-        axes.set_title(title, fontsize=11)
-        axes.grid(visible=True, alpha=0.3)
-        if name in LOGARITHMIC and min(drawn) > 0:
-            axes.set_yscale("log")
-        if factor == _PERCENT:
-            axes.set_ylim(top=min(axes.get_ylim()[1], 100.0))
-    for axes, name in zip(grid.flat[len(panels) :], of_layers, strict=True):
-        _draw_layers(axes, name, next(iter(runs.values())), axis)
-    for axes in grid[-1]:
-        axes.set_xlabel(against)
+    charts = [
+        (
+            f"{kind} {panel.title}".strip(),
+            panel,
+            [points_of(records, field, panel, against) for records in runs.values()],
+        )
+        for panel in PANELS
+        for kind, field in panel.fields.items()
+    ]
+    shown = [chart for chart in charts if any(chart[2])] or charts[:1]
+    layers = _layers(next(iter(runs.values())), against) if len(runs) == 1 else []
+    count = len(shown) + len(layers)
+    num_rows = (count + 1) // 2
+    size = 12, 3.7 * num_rows
+    figure, grid = pyplot().subplots(num_rows, 2, figsize=size, squeeze=False, sharex=True, layout="constrained")
+    for axes, (title, panel, lines) in zip(grid.flat, shown, strict=False):
+        _draw(axes, title, panel, dict(zip(runs, lines, strict=True)), against)
     handles, labels = grid.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
+    for axes, (panel, named) in zip(grid.flat[len(shown) : count], layers, strict=True):
+        _draw(axes, panel.title, panel, named, against)
+        axes.legend(fontsize=8, ncols=2, framealpha=0.6)
+    for axes in grid.flat[count:]:
+        axes.remove()
     save_figure(figure, path, "--out")
 
 
-def _draw_layers(axes: Any, name: str, records: Sequence[Record], axis: str) -> None:
-    """Draws a line for each layer, logarithmic but for shares, which are in percent."""
-    is_share, found = name.endswith("_shares"), [one for one in records if one.get(name)]
-    for number in range(len(found[0][name]) if found else 0):
-        values = [(one[axis], one[name][number]) for one in found if is_drawable(one.get(axis), one[name][number])]
-        points = [(at, 100 * value if is_share else value) for at, value in values if is_share or value > 0]
-        _line(axes, number, f"layer {number + 1}", points)
-    axes.set_title(LAYER_PANELS[name], fontsize=11)
-    axes.grid(visible=True, alpha=0.3)
-    axes.legend(fontsize=8, ncols=2, framealpha=0.6)
-    if not is_share:
-        axes.set_yscale("log")
-
-
-def is_drawable(*values: float | None) -> bool:
-    """Returns whether all values are there and finite."""
-    return all(value is not None and math.isfinite(value) for value in values)
-
-
-def comparable(records: Sequence[Record], name: str, axis: str = "step") -> list[Record]:
-    """Returns the records with a value of `name` at a place on `axis`, both finite, that can be compared with the others.
-
-    The gradient of a short last batch has a larger norm, which looks like instability; the first step includes start-up.
-    """
-    full = max((one.get("step_samples", 0) for one in records), default=0)
+def _layers(records: Sequence[Record], against: str) -> list[tuple[Panel, dict[str, list[Point]]]]:
+    """Returns the panels of layers that a run has figures for, with the points of each layer by its name."""
+    found = [(panel, points_of_layers(records, field, panel, against)) for field, panel in LAYERS.items()]
     return [
-        one
-        for one in records
-        if is_drawable(one.get(name), one.get(axis))
-        and not (name == "grad_norm" and one.get("step_samples", full) < full)
-        and not (name == "samples_per_s" and one["step"] == 1)
+        (panel, {f"layer {number + 1}": points for number, points in layers.items()})
+        for panel, layers in found
+        if layers
     ]
 
 
-def _line(axes: Any, number: int, label: str, points: list[tuple[float, float]]) -> float:
-    """Draws the line of a run; returns its lowest value."""
-    steps, values = zip(*points, strict=True) if points else ((), ())
-    style, mark = STYLES[number // len(COLOURS) % len(STYLES)], "o" if len(points) < 30 else None
-    colour = COLOURS[number % len(COLOURS)]
-    axes.plot(steps, values, style, color=colour, marker=mark, markersize=3.5, linewidth=1.5, label=label)
-    return min(values, default=1.0)
+def _draw(axes: Any, title: str, panel: Panel, lines: Mapping[str, Sequence[Point]], against: str) -> None:
+    """Draws lines by their names."""
+    for number, (label, points) in enumerate(lines.items()):
+        places, values = zip(*points, strict=True) if points else ((), ())
+        style, mark = STYLES[number // len(COLOURS) % len(STYLES)], "o" if len(points) < _FEW else None
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(places, values, style, color=colour, marker=mark, markersize=3.5, linewidth=1.5, label=label)
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel(against)
+    axes.tick_params(labelbottom=True)
+    axes.grid(visible=True, alpha=0.3)
+    if panel.is_log and min((value for points in lines.values() for _, value in points), default=1.0) > 0:
+        axes.set_yscale("log")
+    axes.set_ylim(top=min(axes.get_ylim()[1], panel.most))
 
 
 def picture_file(path: Path, flag: str) -> OutputFile:

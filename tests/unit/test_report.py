@@ -24,10 +24,11 @@ from ddpgd.data import synthetic
 from ddpgd.errors import Interrupted, NonFiniteError
 from ddpgd.results import curves, options, predictions, scales
 from ddpgd.results.chart import Series, line_chart
-from ddpgd.results.curves import layer_figures, of_layers
+from ddpgd.results.curves import of_layers
 from ddpgd.results.dots import Dot, dot_chart
 from ddpgd.results.scales import log_ticks, number_text, ticks
 from ddpgd.run import checkpoint_search
+from ddpgd.run.panels import LAYERS, points_of_layers
 from ddpgd.training.counters import Record
 from ddpgd.training.stopping import StopRequest
 from html_pages import Page, page
@@ -87,7 +88,7 @@ def test_the_page_of_a_run_has_every_section(runs: Path, capsys: pytest.CaptureF
         "Gradient noise scale, samples",
         "Throughput, samples/s",
     ]
-    assert "Gradient norms, by layer" in titles
+    assert "Norm of the mean gradient, by layer" in titles
     assert (runs / "one" / "report.html").exists()
 
 
@@ -281,12 +282,14 @@ def test_options_that_are_defaults_are_not_shown() -> None:
 
 def test_layers_are_drawn_whatever_their_figures_are_called() -> None:
     records: list[dict[str, Any]] = [
-        {"step": step, "layer_new_norms": [1.0, None, 3.0 * step], "layer_hashes": {"a": "b"}, "lr": 0.1}
+        {"step": step, "layer_param_norms": [1.0, None, 3.0 * step], "layer_hashes": {"a": "b"}, "lr": 0.1}
         for step in (1, 2)
     ]
-    assert layer_figures(records, "step") == {"layer_new_norms": {0: [(1, 1.0), (2, 1.0)], 2: [(1, 3.0), (2, 6.0)]}}
+    panel = LAYERS["layer_param_norms"]
+    found = points_of_layers(records, "layer_param_norms", panel, "step")
+    assert found == {0: [(1, 1.0), (2, 1.0)], 2: [(1, 3.0), (2, 6.0)]}
     (figure,) = of_layers(records, ["dense1", "dense2"], "step")
-    assert "New norms, by layer" in figure
+    assert "Norm of the params, by layer" in figure
     assert "dense1" in figure
     assert "layer 3" in figure
 

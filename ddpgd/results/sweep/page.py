@@ -17,6 +17,7 @@ from ddpgd.results.row import Row
 from ddpgd.results.sweep.outcome import Outcome, files
 from ddpgd.run.atomic import write_atomically
 from ddpgd.run.page import light_variables, table
+from ddpgd.run.panels import RESULTS
 from ddpgd.run.records import read_records
 from ddpgd.training.counters import Record
 
@@ -84,7 +85,7 @@ def _page(outcome: Outcome, panels: Mapping[str, str], world_size: int) -> str:
     figures = [f"<figure><figcaption>{escape(title)}</figcaption>{svg}</figure>" for title, svg in panels.items()]
     heads = outcome.heads
     words = [*range(len(swept)), len(heads) - 1]
-    lines = curves.of_runs(_records(outcome), "step", curves.RESULTS)
+    lines = curves.of_runs(_records(outcome), "step", RESULTS)
     parts = {
         "Best run": [
             f"<p>{escape(best)}: {_accuracies(outcome.rows[best])}.</p>",
