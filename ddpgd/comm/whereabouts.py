@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 ACTIVITY, STEP, MICRO_BATCH, COMPUTED, COLLECTIVE, PEER, MESSAGES, SAVED, GROUP = range(9)
-"""Words. MICRO_BATCH: the one that is computed; COMPUTED: how many were; COLLECTIVE: the kind that the rank is in, as its
+"""Words. MICRO_BATCH: the one that is computed; COMPUTED: grows with each; COLLECTIVE: the kind that the rank is in, as its
 place from 1 in COLLECTIVES, or NONE; PEER: the other rank of a message; MESSAGES: how many were waited for; SAVED: pieces of
 checkpoints written; GROUP: the group of the last collective, as its place from 0 in the words that follow."""
 NUM_GROUPS = 16
