@@ -10,7 +10,8 @@ from ddpgd.config.parsing import path
 from ddpgd.errors import InputError
 from ddpgd.results.pages import comparison, run_page
 from ddpgd.results.result import read_result
-from ddpgd.run.atomic import check_replaceable, write_text
+from ddpgd.run.atomic import write_text
+from ddpgd.run.output_files import OutputFile, check_files
 from ddpgd.run.page import MARK
 from ddpgd.run.panels import AXES
 
@@ -39,7 +40,7 @@ def lines(parsed: Mapping[str, Any]) -> list[str]:
         raise InputError("--data is for the page of one run, which shows its mistakes; drop it, or name one run")
     out = Path(parsed.get("out") or (folders[0] / "report.html" if is_alone else "report.html"))
     results = [read_result(folder, with_checkpoint=is_alone) for folder in folders]
-    check_replaceable(out, "--out", "a page of ddpgd", MARK)
+    check_files([OutputFile("--out", out, "a page of ddpgd", MARK, (".html", ".htm"))])
     against = parsed["against"]
     page = run_page(results[0], parsed.get("data"), against) if is_alone else comparison(results, against)
     write_text(out, "--out", page)

@@ -200,8 +200,9 @@ def pace(config: Config, data: Dataset, steps_done: int) -> Intervals:
             f"--warmup {config.warmup}: the run has {total_steps} steps; type --warmup {total_steps - 1} or less"
         )
     if total_steps < steps_done:
+        unit = "rounds" if config.rounds else "steps"
         raise InputError(
-            f"a run of {total_steps} steps: the checkpoint has done {steps_done} already; type --steps {steps_done} or more"
+            f"a run of {total_steps} {unit}: the checkpoint has done {steps_done} already; type --{unit} {steps_done} or more"
         )
     return Intervals(
         total_steps=total_steps,
@@ -212,6 +213,13 @@ def pace(config: Config, data: Dataset, steps_done: int) -> Intervals:
         criteria=Criteria(config.until_accuracy, config.patience, config.until_grad_norm, config.until_loss_fall),
         plateau=build_parts.plateau(config),
     )
+
+
+def last_start(config: Config, total_steps: int) -> int:
+    """Returns how many steps are done where the last step, or round of local steps, of a run begins."""
+    if config.sync != "local" or total_steps <= config.local_after:
+        return total_steps - 1
+    return total_steps - 1 - (total_steps - 1 - config.local_after) % config.local_steps
 
 
 def _order(seed: int, num_samples: int, epoch: int) -> NDArray[np.int64]:

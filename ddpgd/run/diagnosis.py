@@ -90,9 +90,9 @@ def _zero_weights(seen: Seen) -> str:
 
 
 def _exploding_weights(seen: Seen) -> str:
-    is_unknown = (
-        seen.last["train_loss_mean"] is None and "loss_scale" in seen.last
-    )  # float16 overflowed, and may do so once
+    # float16 overflowed, and may do so once; or no client's update arrived.
+    has_none = "loss_scale" in seen.last or seen.last.get("step_samples") == 0
+    is_unknown = seen.last["train_loss_mean"] is None and has_none
     if seen.last["step"] > 1 or is_unknown or seen.loss < LARGE_FIRST_LOSS:
         return ""
     return (

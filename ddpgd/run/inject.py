@@ -60,9 +60,10 @@ def parse(text: str | None, world_size: int | None, sums_gradients: bool = True,
         raise InputError(
             f"--inject {shown(text)}: {odd[0]} is for steps whose gradients are summed; type --sync every-step"
         )
-    if world_size == 1 and any(one.kind == "drop-link" for one in faults):
+    if world_size == 1 and (odd := [one.kind for one in faults if one.kind in _OF_SEVERAL]):
         raise InputError(
-            f"--inject {shown(text)}: one rank has no link to drop; start more, as in --transport threads --ranks 2"
+            f"--inject {shown(text)}: {odd[0]} is for ranks that exchange something; start more, as in --transport threads "
+            "--ranks 2"
         )
     if num_processes == 1 and any(one.kind == "hang" for one in faults):
         raise InputError(
@@ -73,13 +74,13 @@ def parse(text: str | None, world_size: int | None, sums_gradients: bool = True,
     return sorted(faults, key=lambda fault: fault.step)
 
 
-def check_reached(faults: Sequence[Fault], total_steps: int) -> None:
-    """Raises InputError if a run of `total_steps` ends before one of the faults."""
-    late = next((one for one in faults if one.step >= total_steps), None)
+def check_reached(faults: Sequence[Fault], last: int) -> None:
+    """Raises InputError for a fault after step `last`, the last after which ranks can be disturbed."""
+    late = next((one for one in faults if one.step > last), None)
     if late:
         raise InputError(
-            f"--inject {late.kind}@{late.rank}:{late.step}: the run ends after step {total_steps}; type a smaller STEP, "
-            "or let the run be longer"
+            f"--inject {late.kind}@{late.rank}:{late.step}: the last STEP of this run at which something can happen is "
+            f"{last}; type a smaller one, or let the run be longer"
         )
 
 
@@ -222,4 +223,6 @@ times as long for each step from there on; an error is raised; a bit of the para
 that is received, is flipped; the next gradient gets a NaN; the disk is full; the next collective is left out; no message comes
 any more."""
 
+_OF_SEVERAL = ("drop-link", "flip-message", "skip-collective")
+"""Faults of what ranks exchange."""
 _OF_GRADIENTS = ("flip-gradient", "nan")

@@ -8,6 +8,8 @@ from ddpgd.training.counters import Record
 
 Point = tuple[float, float]
 
+_TOO_LARGE = 1e100
+
 AXES = {"step": "step", "samples": "samples", "seconds": "train_s"}
 """Fields of records by the names of horizontal axes: steps, which may be rounds, samples computed, seconds of training."""
 
@@ -74,7 +76,7 @@ def points_of_layers(records: Sequence[Record], field: str, panel: Panel, agains
 
 
 def comparable(records: Sequence[Record], name: str, axis: str = "step") -> list[Record]:
-    """Returns the records with a value of `name` at a place on `axis`, both finite, that can be compared with the others.
+    """Returns the records with a value of `name` at a place on `axis`, which can be drawn and compared with the others.
 
     The gradient of a short last batch has a larger norm, which looks like instability; the first step includes start-up.
     """
@@ -89,5 +91,5 @@ def comparable(records: Sequence[Record], name: str, axis: str = "step") -> list
 
 
 def _is_drawable(*values: float | None) -> bool:
-    """Returns whether all values are there and finite."""
-    return all(value is not None and math.isfinite(value) for value in values)
+    """Returns whether all values are there, and of a size that can be drawn."""
+    return all(value is not None and abs(value) < _TOO_LARGE for value in values)

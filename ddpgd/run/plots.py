@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddpgd.config.units import enumerated
 from ddpgd.errors import InputError
 from ddpgd.run.output_files import OutputFile, check_files
 from ddpgd.run.panels import AXES, LAYERS, PANELS, Panel, Point, points_of, points_of_layers
@@ -34,7 +35,7 @@ def draw_folders(folders: Sequence[Path], path: Path, against: str = "step") -> 
 def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path, against: str) -> None:
     """Draws records of runs, by title, over each other.
 
-    InputError: matplotlib is missing, or the file cannot be written.
+    InputError: there is nothing to draw, matplotlib is missing, or the file cannot be written.
     """
     charts = [
         (
@@ -45,7 +46,9 @@ def draw_runs(runs: Mapping[str, Sequence[Record]], path: Path, against: str) ->
         for panel in PANELS
         for kind, field in panel.fields.items()
     ]
-    shown = [chart for chart in charts if any(chart[2])] or charts[:1]
+    shown = [chart for chart in charts if any(chart[2])]
+    if not shown:
+        raise InputError(f"{enumerated(list(runs))}: no records to draw; name runs that have made a step")
     layers = _layers(next(iter(runs.values())), against) if len(runs) == 1 else []
     count = len(shown) + len(layers)
     num_rows = (count + 1) // 2

@@ -61,7 +61,7 @@ def run_on_ranks(
         check_same_data(*resumed, data)
         check_same_batch(from_table(resumed[1].config), config)
     pace = build.pace(config, data, counters.step)
-    inject.check_reached(all_faults, pace.total_steps)
+    inject.check_reached(all_faults, build.last_start(config, pace.total_steps))
     with ExitStack() as held, threadpool_limits(1, user_api="blas"):
         open_folder = RunFolder.open if survived is None else RunFolder.take_over
         folder = on_root(world, lambda: open_folder(config, resumed, held, say))

@@ -149,9 +149,20 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
     (
         "a fault after the end",
         ("train", *SYNTHETIC, "--steps", "10", "--inject", "slow@0:3,raise@0:10"),
-        "the run ends after step 10; type a smaller STEP",
+        "the last STEP of this run at which something can happen is 9; type a smaller one",
     ),
-    ("no link to drop", ("train", *SYNTHETIC, "--inject", "drop-link@0:1"), "one rank has no link to drop"),
+    (
+        "no link to drop",
+        ("train", *SYNTHETIC, "--inject", "drop-link@0:1"),
+        "drop-link is for ranks that exchange something",
+    ),
+    (
+        "a fault within the last local steps",
+        ("train", *SYNTHETIC, "--sync", "local", "--local-steps", "4", "--steps", "10", "--inject", "raise@0:9"),
+        "the last STEP of this run at which something can happen is 8",
+    ),
+    ("a message of none", ("train", *SYNTHETIC, "--inject", "flip-message@0:1"), "--transport threads --ranks 2"),
+    ("a page as a picture", ("report", "run", "--out", "page.png"), "name a file as name.html"),
     ("clients of no partition", ("data", "--augment", "affine", "--clients", "5"), "--clients is for --partition"),
     ("partition among none", ("data", "--partition", "iid", "--clients", "0"), "--clients 0: must be 1 to 2^20"),
     ("data missing", ("data", "--data", "empty"), "empty: no train-images-idx3-ubyte"),

@@ -196,6 +196,7 @@ def test_nothing_happens_where_no_update_arrives(tmp_path: Path) -> None:
     hashes = {record["params_hash"] for record in records(tmp_path)}
     assert len(hashes) == 1
     assert summary["samples"] == summary["skipped_updates"] == 0
+    assert not [line for line in summary["warnings"] if "first step" in line]
 
 
 def test_probabilities_of_what_is_lost_and_late() -> None:
@@ -217,6 +218,8 @@ def test_a_client_whose_gradient_is_not_finite_is_named(tmp_path: Path) -> None:
     for world_size in (1, 3):
         with pytest.raises(NonFiniteError, match=r"not finite in rank \d, client \d+, micro-batch \d+ \(training"):
             federated(tmp_path / str(world_size), world_size, lr=1e30, optimizer="sgd")
+    with pytest.raises(NonFiniteError, match=r"not finite in rank 0, client \d+; lower"):  # that of the proximal term
+        federated(tmp_path / "pulled", proximal=1e30)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ddpgd.cli.main import main
+from ddpgd.errors import InputError
 from ddpgd.run import panels, plots
 from ddpgd.run.records import read_records
 from ddpgd.training.counters import Record
@@ -127,9 +128,22 @@ def test_one_run_has_panels_of_its_layers(tmp_path: Path, monkeypatch: pytest.Mo
     assert drawn == [2]
 
 
-def test_a_run_without_figures_is_drawn_empty(tmp_path: Path) -> None:
-    plots.draw_runs({"one": []}, tmp_path / "one.png", "step")
-    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+def test_runs_without_figures_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^one and two: no records to draw; name runs"):
+        plots.draw_runs({"one": [], "two": [{"step": 1}]}, tmp_path / "one.png", "step")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 1e101, float("inf"), float("nan"), None])
+@pytest.mark.filterwarnings("error")
+def test_values_too_large_to_draw_are_left_out(value: float | None, tmp_path: Path) -> None:
+    fields = {field: 0.5 for panel in panels.PANELS for field in panel.fields.values()}
+    records: list[Record] = [
+        {"step": 1, **fields, "layer_grad_norms": [1.0, value]},
+        {"step": 2, **dict.fromkeys(fields, value), "layer_grad_norms": [value, value]},
+    ]
+    plots.draw_runs({"one": records}, tmp_path / "one.png", "step")
+    assert (tmp_path / "one.png").stat().st_size > 20_000
 
 
 def test_no_axis_of_accuracies_goes_beyond_100_percent(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ class Clients:
 
     def _name(self, number: int, position: int, step: int) -> str:
         client = self._rounds.tasks(number)[position].client
-        return f"client {client}, {self.step.non_finite(step)}"
+        return ", ".join(filter(None, (f"client {client}", self.step.non_finite(step))))
 
     def _copy(self, source: Array, target: Array) -> None:
         target.fill(0)
