@@ -12,7 +12,9 @@ import pytest
 from ddpgd.comm.transport import Alone
 from ddpgd.comm.transports import threads
 from ddpgd.comm.whereabouts import COLLECTIVE, COUNTS, NUM_WORDS
+from ddpgd.config.schema import Config
 from ddpgd.errors import InputError
+from ddpgd.run import build
 from ddpgd.run.disturbed import Disturbed
 from ddpgd.run.inject import KINDS, Fault, Faults, Injected, parse
 from runs import train
@@ -124,3 +126,12 @@ def test_a_rank_whose_link_is_cut_waits_in_a_collective() -> None:
 def test_kinds_are_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "failures.md").read_text()
     assert all(f"| `{kind}` |" in page for kind in KINDS)
+
+
+@pytest.mark.parametrize("local_after", [0, 3, 11, 12, 50])
+@pytest.mark.parametrize("local_steps", [1, 4, 20])
+def test_the_last_step_at_which_a_fault_strikes(local_after: int, local_steps: int) -> None:
+    config = Config(sync="local", local_steps=local_steps, local_after=local_after)
+    starts = [step for step in range(12) if step < local_after or (step - local_after) % local_steps == 0]
+    assert build.last_start(config, 12) == starts[-1]
+    assert build.last_start(Config(), 12) == 11
