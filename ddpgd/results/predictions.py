@@ -88,8 +88,8 @@ def find_data(saved: Checkpoint, given: str | None) -> tuple[Dataset | None, str
 
 def first_layer(saved: Checkpoint, most: int) -> list[tuple[int, NDArray[np.float32]]]:
     """Returns the units of the first layer with the largest weights: their numbers, and float32 (rows, cols) each."""
-    shape = tuple(saved.facts["image_shape"])
-    layout = build_network.layout(from_table(saved.config), shape)
+    config, image_shape = from_table(saved.config), saved.facts["image_shape"]
+    shape, layout = build_network.input_shape(config, image_shape), build_network.layout(config, image_shape)
     tensors = layout.whole_tensors(resharding.params(Alone(), layout, saved.arrays))
     weights = next(tensor for tensor in tensors.values() if tensor.ndim == 2)
     norms = np.linalg.norm(weights.astype(np.float64), axis=0)

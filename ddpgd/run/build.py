@@ -122,7 +122,7 @@ def _steps(
         Step,
         backend,
         build_passes.passes(backend, config, data, grid, own_layers, join, cut.samples(0)),
-        build_passes.samples(backend, grid, data.train_images, data.train_labels),
+        build_passes.samples(backend, config, grid, data.train_images, data.train_labels, data.image_shape),
         cut,
         optimizer=rule,
         schedule=build_parts.learning_rates(config, total_steps),

@@ -83,7 +83,7 @@ def sync(
     """Returns rounds of federated averaging on one rank; see `build.sync`."""
     layout, rounds, whole = build_network.layout(config, data.image_shape), _rounds(config, data), batches(config, data)
     schedule = build_parts.learning_rates(config, total_steps)
-    samples = build_passes.samples(backend, grid, data.train_images, data.train_labels)
+    samples = build_passes.samples(backend, config, grid, data.train_images, data.train_labels, data.image_shape)
     anchor = backend.zeros((layout.size,), np.float32)
     backend.synchronize()
     given = config, data, grid, rounds, schedule, initial_params, counters, samples, anchor

@@ -10,6 +10,7 @@ from ddpgd.comm.windows import segments
 from ddpgd.config.schema import Config
 from ddpgd.config.units import plural
 from ddpgd.data.idx import NUM_CLASSES
+from ddpgd.data.pooling import pooled_shape
 from ddpgd.errors import InputError
 from ddpgd.kernels.dropout import Dropout
 from ddpgd.kernels.newton_schulz import multiplications
@@ -26,9 +27,14 @@ ONE, FIRST = Shape(1, 1, 1), Shape(0, 0, 0)
 """The grid of one rank, and its place."""
 
 
+def input_shape(config: Config, image_shape: tuple[int, int]) -> tuple[int, int]:
+    """The rows and columns of pixels that the network sees of an image. InputError: it cannot be pooled so."""
+    return pooled_shape(image_shape, config.input_pool)
+
+
 def sizes(config: Config, image_shape: tuple[int, int]) -> tuple[int, ...]:
     """The widths of all layers, inputs and classes included."""
-    rows, cols = image_shape
+    rows, cols = input_shape(config, image_shape)
     return (rows * cols, *config.hidden, NUM_CLASSES)
 
 

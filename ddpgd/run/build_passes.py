@@ -14,6 +14,7 @@ from ddpgd.data import augmentations
 from ddpgd.data.augmentations import AUGMENTATIONS
 from ddpgd.data.batches import Samples
 from ddpgd.data.mnist import Dataset
+from ddpgd.data.pooling import pooled
 from ddpgd.errors import InputError
 from ddpgd.kernels.augmentation import Augmentation
 from ddpgd.kernels.ops import Ops
@@ -66,10 +67,17 @@ def _own_columns(shards: Shards, width: int) -> slice:
     return shards.columns_of_ranks(width)[shards.rank]
 
 
-def samples(backend: Ops, grid: Grid, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Samples:
-    """The samples where the rank computes; without their pixels, in stages of a pipeline that do not read them."""
-    num_pixels = images.shape[1] if grid.place.pipeline == 0 else 0
-    return Samples(backend.from_host(images[:, :num_pixels]), backend.from_host(labels))
+def samples(
+    backend: Ops,
+    config: Config,
+    grid: Grid,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    image_shape: tuple[int, int],
+) -> Samples:
+    """The samples as inputs, where the rank computes; without pixels, in stages of a pipeline that do not read them."""
+    inputs = images[:, :0] if grid.place.pipeline else pooled(images, image_shape, config.input_pool)
+    return Samples(backend.from_host(inputs), backend.from_host(labels))
 
 
 def augmentation(config: Config, grid: Grid, image_shape: tuple[int, int]) -> Augmentation | None:
@@ -77,19 +85,23 @@ def augmentation(config: Config, grid: Grid, image_shape: tuple[int, int]) -> Au
     if grid.place.pipeline:
         return None
     numbers = {name: getattr(config, name) for name in AUGMENTATIONS[config.augment].options}
-    return augmentations.make(config.augment, config.seed, image_shape, **numbers)
+    shape = build_network.input_shape(config, image_shape)
+    return augmentations.make(config.augment, config.seed, shape, **numbers)
 
 
 def evaluation(
     backend: Ops,
+    config: Config,
     grid: Grid,
     step: Sync,
+    image_shape: tuple[int, int],
     images: NDArray[np.uint8],
     labels: NDArray[np.uint8],
     probe: UnitProbe | None = None,
 ) -> Evaluate:
     """Evaluation on samples that are not trained on, in the buffers of `step`'s network."""
-    join, own = _batched_evaluations(backend, len(labels), grid.shape.data), samples(backend, grid, images, labels)
+    join = _batched_evaluations(backend, len(labels), grid.shape.data)
+    own = samples(backend, config, grid, images, labels, image_shape)
     return Evaluate(backend, step.passes, own, grid.data, join, grid.pipeline, probe=probe)
 
 

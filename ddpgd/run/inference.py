@@ -10,6 +10,7 @@ from ddpgd.comm.transport import Alone, Transport
 from ddpgd.config.schema import from_table
 from ddpgd.data.batches import Samples
 from ddpgd.data.mnist import Dataset
+from ddpgd.data.pooling import pooled
 from ddpgd.errors import InputError
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import CURSOR_WORDS
@@ -33,19 +34,21 @@ def evaluate(saved: Checkpoint, data: Dataset, world: Transport) -> tuple[float,
         )
     with threadpool_limits(1, user_api="blas"), np.errstate(all="ignore"):
         backend = Reference()
-        network = model(backend, from_table(saved.config), saved.facts["image_shape"], EVALUATE_ROWS)
+        config = from_table(saved.config)
+        network = model(backend, config, data.image_shape, EVALUATE_ROWS)
         params = resharding.params(world, network.layout, saved.arrays)
-        passes, samples = WholeNetwork(backend, network), Samples(data.test_images, data.test_labels)
+        inputs = pooled(data.test_images, data.image_shape, config.input_pool)
+        passes, samples = WholeNetwork(backend, network), Samples(inputs, data.test_labels)
         return Evaluate(backend, passes, samples, world)(params, params)
 
 
 def probabilities(saved: Checkpoint, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Returns class probabilities, float64 (num_images, C), for `images`, uint8 (num_images, K)."""
-    num_rows = len(images)
-    network = model(Reference(), from_table(saved.config), saved.facts["image_shape"], num_rows)
+    num_rows, config, shape = len(images), from_table(saved.config), saved.facts["image_shape"]
+    network = model(Reference(), config, shape, num_rows)
     params = resharding.params(Alone(), network.layout, saved.arrays)
     no_labels, cursor = np.zeros(num_rows, np.uint8), np.zeros(CURSOR_WORDS, np.int64)
-    network.load(images, no_labels, np.arange(num_rows), cursor, 0, num_rows)
+    network.load(pooled(images, shape, config.input_pool), no_labels, np.arange(num_rows), cursor, 0, num_rows)
     logits = network.forward(params, params, num_rows, num_rows).astype(np.float64)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))

@@ -163,7 +163,9 @@ class Run:
         )
 
     def _evaluations(self) -> Evaluations:
-        data, evaluation = self._data, partial(build_passes.evaluation, self._ops, self._grid, self._step)
+        data = self._data
+        given = self._ops, self._config, self._grid, self._step, data.image_shape
+        evaluation = partial(build_passes.evaluation, *given)
         has_validation, probe = len(data.validation_labels) > 0, self._layer_figures.probe
         return Evaluations(
             self._step,

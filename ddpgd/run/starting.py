@@ -22,7 +22,7 @@ from ddpgd.data.holdout import hold_out
 from ddpgd.data.mnist import Dataset
 from ddpgd.errors import InputError
 from ddpgd.optim.schedules import PLATEAU
-from ddpgd.run import checkpoint_search, tensorboard
+from ddpgd.run import build_network, checkpoint_search, tensorboard
 from ddpgd.run.checkpoint import Checkpoint
 from ddpgd.run.device import agree, elastic_ranks
 from ddpgd.run.folder import check_keeps_later
@@ -104,6 +104,7 @@ class _Start:
         if self.survival is None or not all(world.all_gather_objects(self._data is not None)):
             is_silent = config.quiet or self._launch.local_rank > 0
             whole = self._load(config.data, world, self._launch, _silent if is_silent else say)
+            build_network.input_shape(config, whole.image_shape)
             self._data = hold_out(whole, config.validation)
         assert self._data is not None, "every rank has it, or has loaded it"
         return self._data

@@ -15,7 +15,7 @@ from ddpgd.comm.wires import WIRES
 from ddpgd.config.exchange import form
 from ddpgd.config.option import ALL
 from ddpgd.config.parsing import path
-from ddpgd.config.schema import Config, global_batch
+from ddpgd.config.schema import Config, flag, global_batch
 from ddpgd.config.units import (
     parse_count,
 )
@@ -35,10 +35,10 @@ from ddpgd.scaling.plot_plan import draw_predictions
 IMAGE_SHAPE = (28, 28)
 """Of MNIST."""
 
-WORK_OPTIONS = ("hidden", "global_batch", "micro_batch", "accumulate", "optimizer", "wire", "topk_density", "powersgd_rank",
-                "reduce", "exchange", "sync", "local_steps", "shard_optimizer", "shards", "pipeline_schedule", "backend",
-                "precision", "share_gpu", "transport", "clients", "client_fraction", "local_epochs", "client_batch",
-                "partition", "stragglers")  # fmt: skip
+WORK_OPTIONS = ("hidden", "input_pool", "global_batch", "micro_batch", "accumulate", "optimizer", "wire", "topk_density",
+                "powersgd_rank", "reduce", "exchange", "sync", "local_steps", "shard_optimizer", "shards",
+                "pipeline_schedule", "backend", "precision", "share_gpu", "transport", "clients", "client_fraction",
+                "local_epochs", "client_batch", "partition", "stragglers")  # fmt: skip
 """Options of `train` that `plan` has as well."""
 
 
@@ -214,8 +214,9 @@ def _sizes(config: Config, given: Mapping[str, Any], flags: Mapping[str, Any]) -
         raise InputError(
             "--parameters: the time of that network's computing is missing; type --compute-time 120ms with it"
         )
-    if "hidden" in given:
-        raise InputError("--hidden and --parameters both name a network; type one of them")
+    for name in ("hidden", "input_pool"):
+        if name in given:
+            raise InputError(f"{flag(name)} and --parameters both name a network; type one of them")
     if WIRES[config.wire].needs_shapes:
         raise InputError(f"--parameters does not say which matrices --wire {config.wire} would send; type another wire")
     return size, narrow

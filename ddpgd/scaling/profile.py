@@ -38,7 +38,7 @@ NUM_SAMPLES = 60_000
 
 WORK_OPTIONS = ("hidden", "activation", "loss", "global_batch", "micro_batch", "accumulate", "optimizer", "lr", "momentum",
                 "weight_decay", "clip_norm", "clip_value", "max_norm", "label_smoothing", "dropout", "input_dropout",
-                *AUGMENT_OPTIONS)  # fmt: skip
+                "input_pool", *AUGMENT_OPTIONS)  # fmt: skip
 """Options of `train` that `profile` has as well."""
 
 _PRODUCTS = {

@@ -43,6 +43,12 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
     ("smoothing of errors", ("train", "--loss", "mse", "--label-smoothing", "0.1"), "is for --loss cross-entropy"),
     ("everything dropped", ("train", "--dropout", "1"), "--dropout 1.0: must be at least 0 and below 1"),
     ("negative dropout", ("train", "--input-dropout=-0.1"), "--input-dropout -0.1: must be at least 0"),
+    ("no pixels", ("train", "--input-pool", "0"), "--input-pool 0: must be at least 1"),
+    (
+        "squares that do not fit",
+        ("train", "--data", "synthetic", "--input-pool", "3"),
+        "28x28 pixels cannot be cut into such squares; sides that fit are 1, 2, 4, 7, 14, 28",
+    ),
     ("nothing to drop", ("train", "--hidden", "0", "--dropout", "0.5"), "--dropout has no effect: --hidden 0"),
     ("negative norm", ("train", "--max-norm=-1"), "--max-norm -1.0: must be at least 0"),
     ("negative decay", ("train", "--weight-decay=-1"), "--weight-decay -1.0: must be at least 0"),

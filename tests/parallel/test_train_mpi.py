@@ -46,6 +46,7 @@ CONFIGURATIONS: dict[str, Record] = {
     "elements clipped": {"clip_value": 0.01, "optimizer": "adam", "lr": 0.01},
     "elastic": {"augment": "elastic", "elastic_alpha": 20.0},
     "regularised": {"label_smoothing": 0.1, "dropout": 0.3, "input_dropout": 0.2, "max_norm": 0.5},
+    "pooled": {"input_pool": 2, "augment": "affine"},
     "federated": {
         "sync": "federated",
         "global_batch": None,

@@ -41,6 +41,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "tanh, shards of one column": {"activation": "tanh", "hidden": (4, 4)},
     "sigmoid, mean squared error": {"activation": "sigmoid", "loss": "mse"},
     "regularised": {"dropout": 0.3, "input_dropout": 0.2, "label_smoothing": 0.1, "max_norm": 0.5},
+    "pooled": {"input_pool": 2, "augment": "affine"},
     "one micro-batch, so that some replicas have none": {"global_batch": 14, "micro_batch": 7},
     "a micro-batch of one row": {"global_batch": 9, "micro_batch": 4},
 }
