@@ -37,6 +37,7 @@ NAMES = {
     "captured-16": "ddpgd, 16 micro-batches",
     "persistent": "ddpgd, persistent kernel",
     "uncaptured": "ddpgd, no graph",
+    "apart": "ddpgd, without cublasLt",
     "torch-eager": "PyTorch eager",
     "torch-graph": "PyTorch, CUDA graph",
     "compiled": "PyTorch compiled, reduce-overhead",
@@ -45,7 +46,7 @@ NAMES = {
 }
 OTHERS = ("torch-eager", "torch-graph", "compiled", "compiled-graph", "jax")
 LIBRARIES = {
-    "ddpgd": ("captured", "persistent", "uncaptured", "captured-4", "captured-16"),
+    "ddpgd": ("captured", "persistent", "uncaptured", "apart", "captured-4", "captured-16"),
     "torch": ("torch-eager", "torch-graph"),
     "compiled": ("compiled",),
     "autotuned": ("compiled-graph",),

@@ -1,6 +1,7 @@
 """ddpgd as a contestant: `Step`, from the parts that a run has."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Literal, cast
 
 import cupy
@@ -93,6 +94,8 @@ class Ours:
         self._stream = cupy.cuda.get_current_stream()
         if name == "uncaptured":
             cast(Any, ops).capture_loop = uncaptured
+        if name == "apart":
+            self._use_no_epilogues(case)
         self._rows = case.rows
         self._step = make_step(ops, config, images, labels)
         self._at = 0
@@ -107,6 +110,14 @@ class Ours:
         self.run(1)
         if cast(Any, self.ops).num_launches == launched:
             raise RuntimeError("not a small network, which graphs run")
+
+    def _use_no_epilogues(self, case: Case) -> None:
+        """Leaves bias and relu to own kernels. RuntimeError: cublasLt computes nothing of such a step."""
+        dense = cast(Any, self.ops)._dense
+        large = any(dense.uses_library(case.rows, *widths) for widths in pairwise(case.sizes))
+        if not large or dense._blas._lt is None:
+            raise RuntimeError("no product is large enough for cublasLt, or it does not open")
+        dense._blas._lt = None
 
     def run(self, steps: int) -> None:
         self._stream.use()  # a contestant made later took its place: launches go where the thread's current stream is

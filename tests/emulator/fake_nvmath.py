@@ -1,11 +1,11 @@
-"""A `nvmath.bindings.cublas` over the emulator's memory: `gemm_ex` by its column-major definition, in NumPy."""
+"""`nvmath.bindings.cublas` and `cublasLt` over the emulator's memory: products by their column-major definitions, in NumPy."""
 
 import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,24 @@ GemmAlgo = IntEnum("GemmAlgo", {"DEFAULT": -1})
 DTYPES = {0: ("float32", np.float32), 2: ("float16", np.float16), 14: ("bfloat16", np.uint16)}
 
 
+Epilogue = IntEnum("Epilogue", {"BIAS": 4, "RELU_BIAS": 6})
+ReductionScheme = IntEnum("ReductionScheme", {"NONE": 0, "INPLACE": 1, "COMPUTE_TYPE": 2})
+OPERATION = {"EPILOGUE": np.uint32, "BIAS_POINTER": np.int64, "BIAS_DATA_TYPE": np.int32}
+PREFERENCE = {
+    "MAX_WORKSPACE_BYTES": np.uint64,
+    "REDUCTION_SCHEME_MASK": np.uint32,
+    **{f"MIN_ALIGNMENT_{letter}_BYTES": np.uint32 for letter in "ABCD"},
+}
+MatmulDescAttribute = IntEnum("MatmulDescAttribute", list(OPERATION))
+MatmulPreferenceAttribute = IntEnum("MatmulPreferenceAttribute", list(PREFERENCE))
+
+
 class cuBLASError(Exception):  # noqa: N801  nvmath's name
     """The error that the bindings raise."""
+
+
+class cuBLASLtError(Exception):  # noqa: N801  nvmath's name
+    """The error that the bindings of cublasLt raise."""
 
 
 class Library:
@@ -34,6 +50,7 @@ class Library:
         self.version = version
         self.stream = 0
         self.calls: list[tuple[str, int]] = []
+        self.lt: LtLibrary
 
     def create(self) -> int:
         return 7
@@ -80,6 +97,118 @@ class Library:
         self.calls.append((name, int(value)))
 
 
+class MatmulHeuristicResult:
+    """The bytes of one algorithm."""
+
+    def __init__(self, size: int) -> None:
+        assert size == 1
+        self._words = np.zeros(8, np.uint64)
+        self.ptr = int(self._words.ctypes.data)
+
+
+class LtLibrary:
+    """cublasLt: descriptors are numbers of `made`. `refused`: numbers of columns that no algorithm computes with an epilogue.
+
+    `asked`: the preferences of each algorithm that was asked for.
+    """
+
+    cuBLASLtError = cuBLASLtError  # noqa: N815
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self.made: list[dict[str, int]] = [{}]
+        self.refused: set[int] = set()
+        self.asked: list[dict[str, int]] = []
+
+    def create(self) -> int:
+        return 8
+
+    def matmul_desc_create(self, compute_type: int, scale_type: int) -> int:
+        assert scale_type == 0
+        return self._make(compute=compute_type)
+
+    def matrix_layout_create(self, data_type: int, rows: int, cols: int, pitch: int) -> int:
+        return self._make(type=data_type, rows=rows, cols=cols, pitch=pitch)
+
+    def matmul_preference_create(self) -> int:
+        return self._make()
+
+    def get_matmul_desc_attribute_dtype(self, name: int) -> Any:
+        return OPERATION[MatmulDescAttribute(name).name]
+
+    def get_matmul_preference_attribute_dtype(self, name: int) -> Any:
+        return PREFERENCE[MatmulPreferenceAttribute(name).name]
+
+    def matmul_desc_set_attribute(self, number: int, name: int, pointer: int, size: int) -> None:
+        self._set(number, MatmulDescAttribute(name).name, OPERATION, pointer, size)
+
+    def matmul_preference_set_attribute(self, number: int, name: int, pointer: int, size: int) -> None:
+        self._set(number, MatmulPreferenceAttribute(name).name, PREFERENCE, pointer, size)
+
+    def matmul_algo_get_heuristic(
+        self,
+        handle: int,
+        operation: int,
+        a: int,
+        b: int,
+        c: int,
+        d: int,
+        preference: int,
+        most: int,
+        algo: int,
+        count: int,
+    ) -> None:
+        assert (handle, most) == (8, 1)
+        self._check(operation, a, b, c, d)
+        self.asked.append(self.made[preference])
+        if self.made[d]["rows"] in self.refused:
+            raise cuBLASLtError("not supported")
+        ctypes.c_int64.from_address(algo).value = operation
+        ctypes.c_int32.from_address(count).value = 1
+
+    def matmul(self, handle: int, operation: int, *arguments: int) -> None:
+        """D = epilogue(alpha A B + beta C + bias), column-major, when the stream comes to it."""
+        assert handle == 8
+        alpha, a, a_layout, b, b_layout, beta, c, c_layout, d, d_layout, algorithm, workspace, _, stream = arguments
+        assert ctypes.c_int64.from_address(algorithm).value == operation, "an algorithm of another product"
+        assert workspace % 256 == 0
+        assert [ctypes.c_float.from_address(pointer).value for pointer in (alpha, beta)] == [1, 0]
+        assert (c, c_layout) == (d, d_layout)
+        self._check(operation, a_layout, b_layout, c_layout, d_layout)
+        told, out = dict(self.made[operation]), self.made[d_layout]
+        self._library.calls.append(("matmul", told["compute"]))
+
+        def work() -> None:
+            left, right = (
+                matrix(address, one["type"], one["rows"], one["cols"], one["pitch"], told["compute"])
+                for address, one in ((a, self.made[a_layout]), (b, self.made[b_layout]))
+            )
+            bias = columns(told["BIAS_POINTER"], np.float32, out["rows"], 1, out["rows"])
+            sums = (left @ right).astype(np.float32) + bias
+            values = np.maximum(sums, 0) if told["EPILOGUE"] == Epilogue.RELU_BIAS else sums
+            precision, dtype = DTYPES[out["type"]]
+            into = columns(d, dtype, out["rows"], out["cols"], out["pitch"])
+            into[...] = values if dtype is np.float32 else dense_cases.store(values, precision)
+
+        fake_device.Stream.by_ptr[stream].enqueue(work)
+
+    def _make(self, **told: int) -> int:
+        self.made.append(told)
+        return len(self.made) - 1
+
+    def _set(self, number: int, name: str, dtypes: dict[str, Any], pointer: int, size: int) -> None:
+        dtype = np.dtype(dtypes[name])
+        assert size == dtype.itemsize
+        self.made[number][name] = int(np.frombuffer((ctypes.c_uint8 * size).from_address(pointer), dtype)[0])
+
+    def _check(self, operation: int, a: int, b: int, c: int, d: int) -> None:
+        left, right, out = (self.made[number] for number in (a, b, d))
+        assert c == d
+        assert (left["rows"], left["cols"], right["cols"]) == (out["rows"], right["rows"], out["cols"])
+        assert self.made[operation]["BIAS_DATA_TYPE"] == 0
+        assert self.made[operation]["EPILOGUE"] in list(Epilogue)
+
+
 def columns(address: int, dtype: Any, num_rows: int, num_columns: int, pitch: int) -> NDArray[Any]:
     """Device memory as a column-major matrix."""
     assert pitch >= num_rows
@@ -98,16 +227,24 @@ def matrix(address: int, data_type: int, num_rows: int, num_columns: int, pitch:
 
 
 @contextmanager
-def install(version: int = 130002) -> Iterator[Library]:
-    """Makes `import nvmath.bindings.cublas` find it; `version` as cuBLAS counts, 130002 for 13.0.2."""
+def install(version: int = 130002, has_lt: bool = True) -> Iterator[Library]:
+    """Makes `import nvmath.bindings.cublas` find it; `version` as cuBLAS counts, 130002 for 13.0.2. `has_lt`: cublasLt, too."""
     library = Library(version)
-    enums = SimpleNamespace(
-        Operation=Operation, Math=Math, AtomicsMode=AtomicsMode, ComputeType=ComputeType, GemmAlgo=GemmAlgo
-    )
-    made = {name: ModuleType(name) for name in ("nvmath", "nvmath.bindings", "nvmath.bindings.cublas")}
-    names = ("create", "get_version", "set_stream", "set_workspace", "set_math_mode", "set_atomics_mode", "gemm_ex")
-    vars(made["nvmath.bindings.cublas"]).update(vars(enums) | {name: getattr(library, name) for name in names})
-    made["nvmath"].__path__ = made["nvmath.bindings"].__path__ = []  # type: ignore[attr-defined]
+    library.lt = LtLibrary(library)
+    faces = {
+        "nvmath.bindings.cublas": (library, (Operation, Math, AtomicsMode, ComputeType, GemmAlgo)),
+        "nvmath.bindings.cublasLt": (
+            library.lt,
+            (Epilogue, ReductionScheme, MatmulDescAttribute, MatmulPreferenceAttribute, MatmulHeuristicResult),
+        ),
+    }
+    made: dict[str, Any] = {name: ModuleType(name) for name in ("nvmath", "nvmath.bindings", *faces)}
+    for name, (face, types) in faces.items():
+        public = {each: getattr(face, each) for each in dir(face) if not each.startswith("_")}
+        vars(made[name]).update({one.__name__: one for one in types} | public)
+    made["nvmath"].__path__ = made["nvmath.bindings"].__path__ = []
+    if not has_lt:
+        made["nvmath.bindings.cublasLt"] = None
     hidden = {name: sys.modules.get(name) for name in made}
     sys.modules.update(made)
     try:

@@ -108,7 +108,7 @@ def test_a_process_that_ends_costs_its_own_contestants_alone(tmp_path: Path) -> 
     found = measure(Case((784, 16, 10), 64, "float32"), workers, repetitions=2, make_s=10)
     assert {key: row["error"] for key, row in found["contestants"].items()} == {
         "captured": "its process ended with code 1",
-        **dict.fromkeys(("persistent", "uncaptured", "captured-4", "captured-16"), "its process ended"),
+        **dict.fromkeys(("persistent", "uncaptured", "apart", "captured-4", "captured-16"), "its process ended"),
         "jax": "its process ended with code 1",
     }
 

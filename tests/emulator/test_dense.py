@@ -154,9 +154,12 @@ def test_shared_memory_fits_every_device_of_the_precision(
 class TestBlas:
     """The library's products behind the same face."""
 
-    @pytest.fixture
-    def library(self, modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_nvmath.Library]:
-        with fake_nvmath.install() as library:
+    @pytest.fixture(params=[True, False], ids=["cublasLt", "cuBLAS alone"])
+    def library(
+        self, request: pytest.FixtureRequest, modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[fake_nvmath.Library]:
+        with fake_nvmath.install(has_lt=request.param) as library:
+            library.has_lt = request.param
             monkeypatch.setattr(modules.cuda_dense, "BLAS_FROM", 0)
             yield library
 
@@ -176,9 +179,12 @@ class TestBlas:
         got = run(modules.cupy, dense, case, given)
         found = errors(case, precision, given, got)
         assert max(found.values()) < 1, found
-        assert [name for name, _ in library.calls].count("gemm") == 9, "one a product and micro-batch"
+        products = [(name, value) for name, value in library.calls if name in ("gemm", "matmul")]
+        assert len(products) == 9, "one a product and micro-batch"
+        fused = 3 if library.has_lt and activation in ("relu", "identity") else 0
+        assert [name for name, _ in products].count("matmul") == fused
         compute = fake_nvmath.ComputeType.COMPUTE_32F_FAST_TF32 if precision == "tf32" else 68
-        assert {value for name, value in library.calls if name == "gemm"} == {compute}
+        assert {value for _, value in products} == {compute}
         own = run(modules.cupy, dense_of(precision), case, given)
         assert got.dbias.tobytes() == own.dbias.tobytes()
 
@@ -200,9 +206,39 @@ class TestBlas:
         replay = launch.capture(lambda: dense.forward(x, weight, bias, "relu", 20, out))
         out.fill(0)
         replay()
+        launched = launch.num_launches
         dense.forward(x, weight, bias, "relu", 20, again)
+        assert launch.num_launches - launched == (2 if library.has_lt else 4), "and one for each bias and relu"
         assert out.get().tobytes() == again.get().tobytes()
         assert library.stream == launch.stream.ptr
+
+    def test_has_the_same_bits_where_no_kernel_has_the_epilogue(
+        self, modules: SimpleNamespace, library: fake_nvmath.Library
+    ) -> None:
+        """Another micro-batch of a call may have one: the last, which has another shape."""
+        case = Case(33, 20, 24, 16)
+        given = data(case, "float16")
+        results = []
+        for refused in (set(), {16}):
+            library.lt.refused = refused
+            dense = modules.cuda_dense.Dense(modules.cuda_launch.Launcher("float16"), "float16")
+            results.append(run(modules.cupy, dense, case, given))
+        assert results[0].out.tobytes() == results[1].out.tobytes()
+
+    def test_algorithms_are_asked_for_once_and_whatever_the_addresses(
+        self, modules: SimpleNamespace, library: fake_nvmath.Library
+    ) -> None:
+        case = Case(70, 33, 20, 36)
+        dense = modules.cuda_dense.Dense(modules.cuda_launch.Launcher("float16"), "float16")
+        for seed in (0, 1):
+            run(modules.cupy, dense, case, data(case, "float16", seed))
+        if not library.has_lt:
+            assert library.lt.asked == []
+            return
+        assert len(library.lt.asked) == 2, "33 rows, and the last 4"
+        for asked in library.lt.asked:
+            assert asked["REDUCTION_SCHEME_MASK"] == fake_nvmath.ReductionScheme.COMPUTE_TYPE
+            assert [asked[f"MIN_ALIGNMENT_{letter}_BYTES"] for letter in "ABCD"] == [8, 8, 8, 8]
 
     def test_small_products_stay_with_own_kernels(
         self, modules: SimpleNamespace, library: fake_nvmath.Library, monkeypatch: pytest.MonkeyPatch
@@ -212,4 +248,4 @@ class TestBlas:
         for num_rows in (20, 2000):
             case = Case(num_rows, 20, 8, 16)
             run(modules.cupy, dense, case, data(case, "float32"))
-        assert "gemm" not in dict(library.calls)
+        assert not {"gemm", "matmul"} & dict(library.calls).keys()

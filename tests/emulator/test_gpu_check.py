@@ -95,7 +95,7 @@ def test_all_parts_pass_from_carried_wheels_without_an_index(container: Containe
             assert tests["skipped"] == SKIPPED.get(part, {}), found  # type: ignore[index]
     assert "without jax: left out" in done.stdout
     facts = json.loads((container.folder / "out" / "facts" / "facts.json").read_text())
-    assert facts["matrix"]["float32"]["by"]["ddpgd"]["products"] == "cuBLAS 13.0.2"
+    assert facts["matrix"]["float32"]["by"]["ddpgd"]["products"] == "cuBLAS 13.0.2 and cublasLt"
     assert json.loads((container.folder / "out" / "bench" / "gpu.json").read_text())["cases"]
 
 

@@ -107,9 +107,12 @@ def test_nccl_that_is_not_installed_is_told_in_one_line(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("versions", "told"),
     [
-        ("130002,130002,0", "rank 2 on {} computes products by own kernels and rank 0 by cuBLAS 13.0.2"),
-        ("0,130002,130002", "rank 1 on {} computes products by cuBLAS 13.0.2 and rank 0 by own kernels"),
-        ("130002,120905,130002", "rank 1 on {} computes products by cuBLAS 12.9.5 and rank 0 by cuBLAS 13.0.2"),
+        ("130002,130002,0", "rank 2 on {} computes products by own kernels and rank 0 by cuBLAS 13.0.2 and cublasLt"),
+        ("0,130002,130002", "rank 1 on {} computes products by cuBLAS 13.0.2 and cublasLt and rank 0 by own kernels"),
+        (
+            "130002,120905,130002",
+            "rank 1 on {} computes products by cuBLAS 12.9.5 and cublasLt and rank 0 by cuBLAS 13.0.2",
+        ),
     ],
 )
 def test_ranks_with_other_libraries_of_products_do_not_start(
@@ -127,7 +130,10 @@ def test_ranks_with_other_libraries_of_products_do_not_start(
 def test_the_library_of_products_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPGD_EMULATOR_CUBLAS", "130002")
     assert launch(2, tmp_path / "run", "--backend", "cupy", devices="2").returncode == 0
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["hardware"].split(", ")[3] == "cuBLAS 13.0.2"
+    assert (
+        json.loads((tmp_path / "run" / "summary.json").read_text())["hardware"].split(", ")[3]
+        == "cuBLAS 13.0.2 and cublasLt"
+    )
 
 
 @pytest.mark.parametrize(

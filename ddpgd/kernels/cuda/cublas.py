@@ -7,24 +7,13 @@ from typing import Any
 import cupy
 import numpy as np
 
+from ddpgd.kernels.cuda.cublas_lt import DATA_TYPES, FLOAT32, IDENTITY, address, open_lt
 from ddpgd.kernels.cuda.launcher import Launcher, by_fours
 from ddpgd.kernels.device_ops import Array
 
 FILE = "dense_epilogue.cu"
 BLOCK = (256,)
 WORKSPACE_BYTES = 32 << 20
-
-IDENTITY = 3
-"""The number of that activation, as in `activation.cuh`."""
-
-# cudaDataType
-FLOAT32 = 0
-DATA_TYPES = {"float32": FLOAT32, "tf32": FLOAT32, "float16": 2, "bfloat16": 14}
-
-
-def address(array: Any) -> int:
-    """The address of a device array."""
-    return int(array.data.ptr)
 
 
 def open_blas(launch: Launcher, precision: str) -> "Blas | None":
@@ -46,7 +35,8 @@ def open_blas(launch: Launcher, precision: str) -> "Blas | None":
 class Blas:
     """The dense ops by a library; `Dense` has checked what it is given.
 
-    cuBLAS is column-major: it computes the transpose of a row-major product, from its factors in reverse.
+    cuBLAS is column-major: it computes the transpose of a row-major product, from its factors in reverse. Where cublasLt has a
+    kernel with bias and activation, a forward product is one launch.
     """
 
     def __init__(self, launch: Launcher, precision: str, library: Any, handle: int) -> None:
@@ -71,15 +61,21 @@ class Blas:
         self._one = np.ones(1, np.float32)
         self._zero = np.zeros(1, np.float32)
         self._scratches: dict[tuple[int, ...], Array] = {}
+        self._lt = open_lt(launch, precision, self._compute_type, self._workspace)
+        if self._lt:
+            self.name += " and cublasLt"
 
     def forward(self, x: Array, weight: Array, bias: Array, activation: int, micro_batch: int, out: Array) -> None:
         num_rows, num_outputs = out.shape
-        sums = self._sums(out)
         for first in range(0, num_rows, micro_batch):
             rows = slice(first, first + micro_batch)
-            self._multiply(x[rows], False, weight, False, sums[rows])
-        sizes = np.int64(out.size), np.int32(num_outputs)
-        self._start("activate_sums", *by_fours(out), sums, bias, out, *sizes, np.int32(activation))
+            inputs, outputs = x[rows], out[rows]
+            if self._lt and self._lt.forward(inputs, weight, bias, activation, outputs):
+                continue
+            sums = self._sums(out)[rows]
+            self._multiply(inputs, False, weight, False, sums)
+            sizes = np.int64(outputs.size), np.int32(num_outputs)
+            self._start("activate_sums", *by_fours(outputs), sums, bias, outputs, *sizes, np.int32(activation))
 
     def backward_params(self, x: Array, dout: Array, micro_batch: int, dweight: Array, dbias: Array) -> None:
         num_rows, num_outputs = dout.shape

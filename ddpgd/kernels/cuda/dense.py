@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ddpgd.kernels.cuda.cublas import Blas, address, open_blas
+from ddpgd.kernels.cuda.cublas import Blas, open_blas
+from ddpgd.kernels.cuda.cublas_lt import address
 from ddpgd.kernels.cuda.launcher import NUM_SMS, Launcher, count_of
 from ddpgd.kernels.device_ops import Array
 
