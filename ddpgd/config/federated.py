@@ -62,7 +62,8 @@ class FederatedOptions:
 def client_lr(config: Any) -> float:
     """Returns the default learning rate of clients; smaller with momentum, with which steps of small batches diverge."""
     rule = RULES[config.optimizer]
-    return rule.lr * (1 - config.momentum) if "momentum" in rule.options else rule.lr
+    factor = 1 - config.momentum if "momentum" in rule.options else 1
+    return float(f"{rule.lr * factor:.12g}")  # 0.01, not 0.009999999999999998
 
 
 FEDERATED_OPTIONS = tuple(FederatedOptions.__dataclass_fields__)

@@ -117,7 +117,7 @@ class Counters:
         |G|^2 = (B |g_B|^2 - b |g_b|^2) / (B - b), S = (|g_b|^2 - |g_B|^2) / (1/b - 1/B), b the mean micro-batch, B the
         global batch. McCandlish, Kaplan, Amodei et al., "An empirical model of large-batch training", 2018.
         """
-        if num_micro_batches < 2 or not math.isfinite(mean_norm):
+        if num_micro_batches < 2 or not math.isfinite(mean_norm) or not math.isfinite(squared_norm_sum):
             return
         small = samples / num_micro_batches
         small_square = squared_norm_sum / num_micro_batches / small**2
@@ -130,7 +130,7 @@ class Counters:
     @property
     def noise_scale(self) -> float | None:
         """The batch, in samples, beyond which a larger one saves few steps; None while it cannot be told."""
-        return self.noise_sum / self.signal_sum if self.signal_sum > 0 else None
+        return finite_or_none(self.noise_sum / self.signal_sum) if self.signal_sum > 0 else None
 
 
 def _merit(accuracy: float, loss_mean: float | None) -> tuple[float, float]:

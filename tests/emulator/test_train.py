@@ -3,11 +3,13 @@
 import gc
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ddpgd.comm import whereabouts
@@ -52,6 +54,35 @@ def on_the_fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     train_on_small_digits(monkeypatch.setattr)
     with fake_cupy.install():
         yield
+
+
+def test_threads_compile_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second finds in CuPy's cache what the first has compiled."""
+    import cupy
+
+    from ddpgd.kernels.cuda.launcher import Launcher
+
+    now, most, get_function = [], [], cupy.RawModule.get_function
+
+    def slow(module: Any, name: str) -> Any:
+        now.append(name)
+        time.sleep(0.05)
+        most.append(len(now))
+        now.pop()
+        return get_function(module, name)
+
+    def copy() -> None:
+        launch = Launcher("float32")
+        vector = launch.zeros((4,), np.float32)
+        launch("reduce.cu", "add", (1,), (256,), vector, vector, vector, np.int64(4))
+
+    monkeypatch.setattr(cupy.RawModule, "get_function", slow)
+    threads = [threading.Thread(target=copy) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4
 
 
 def gpu(folder: Path, world_size: int = 1, **given: Any) -> Record:

@@ -116,6 +116,13 @@ def test_the_noise_scale_by_hand() -> None:
     assert (counters.signal_sum, counters.noise_sum) == (pytest.approx(1.9), pytest.approx(60.8))
 
 
+def test_norms_that_overflow_leave_the_noise_scale_as_it_is() -> None:
+    counters = Counters()
+    counters.see_noise(math.inf, 2, 1.0, 8)
+    assert (counters.signal_sum, counters.noise_sum) == (0.0, 0.0)
+    assert Counters(noise_sum=math.nan, signal_sum=1.0).noise_scale is None
+
+
 def test_the_noise_scale_of_drawn_gradients_is_near_that_of_their_law() -> None:
     """Per-sample gradients G + noise: the scale is the noise's variance over |G|^2."""
     rng, counters = np.random.default_rng(0), Counters()

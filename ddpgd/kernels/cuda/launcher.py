@@ -4,6 +4,7 @@ Kernels are compiled at first use, launches checked, and rehearsed before they a
 """
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -26,6 +27,8 @@ NUM_SMS = 132
 GRAPH_REPEATS = 8
 """Repeats of the same work in one CUDA graph."""
 Work = Callable[[], None]
+COMPILING = threading.Lock()
+"""Held while kernels are compiled: launchers of other threads then find in CuPy's cache what they want as well."""
 
 
 class Launch(NamedTuple):
@@ -173,7 +176,8 @@ class Launcher:
                     enable_cooperative_groups=cooperative,
                 )
                 self._modules[file, cooperative, options] = module
-            function = module.get_function(kernel)
+            with COMPILING:
+                function = module.get_function(kernel)
             if shared_bytes > 48 * 1024:
                 function.max_dynamic_shared_size_bytes = shared_bytes
             self._kernels[key] = function
