@@ -87,8 +87,10 @@ class Library:
             left = matrix(a, a_type, *((k, m) if turn_a else (m, k)), lda, compute)
             right = matrix(b, b_type, *((n, k) if turn_b else (k, n)), ldb, compute)
             product = factors[0] * (left.T if turn_a else left) @ (right.T if turn_b else right)
-            out = columns(c, DTYPES[c_type][1], m, n, ldc)
-            out[...] = product if factors[1] == 0 else product + factors[1] * out
+            assert factors[1] == 0
+            precision, dtype = DTYPES[c_type]
+            out = columns(c, dtype, m, n, ldc)
+            out[...] = product if dtype is np.float32 else dense_cases.store(product.astype(np.float32), precision)
 
         fake_device.Stream.by_ptr[self.stream].enqueue(work)
 
@@ -109,7 +111,7 @@ class MatmulHeuristicResult:
 class LtLibrary:
     """cublasLt: descriptors are numbers of `made`. `refused`: numbers of columns that no algorithm computes with an epilogue.
 
-    `asked`: the preferences of each algorithm that was asked for.
+    `hides_nan`: its relu makes 0 of NaN. `asked`: the preferences of each algorithm that was asked for.
     """
 
     cuBLASLtError = cuBLASLtError  # noqa: N815
@@ -118,6 +120,7 @@ class LtLibrary:
         self._library = library
         self.made: list[dict[str, int]] = [{}]
         self.refused: set[int] = set()
+        self.hides_nan = False
         self.asked: list[dict[str, int]] = []
 
     def create(self) -> int:
@@ -185,7 +188,8 @@ class LtLibrary:
             )
             bias = columns(told["BIAS_POINTER"], np.float32, out["rows"], 1, out["rows"])
             sums = (left @ right).astype(np.float32) + bias
-            values = np.maximum(sums, 0) if told["EPILOGUE"] == Epilogue.RELU_BIAS else sums
+            relu = np.fmax if self.hides_nan else np.maximum
+            values = relu(sums, 0) if told["EPILOGUE"] == Epilogue.RELU_BIAS else sums
             precision, dtype = DTYPES[out["type"]]
             into = columns(d, dtype, out["rows"], out["cols"], out["pitch"])
             into[...] = values if dtype is np.float32 else dense_cases.store(values, precision)

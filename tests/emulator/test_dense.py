@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ddpgd.kernels.cuda import sources
-from emulator import fake_nvmath
+from emulator import dense_cases, fake_nvmath
 from emulator.dense_cases import Case, Data, Results, compile_ahead, data, device, errors, run, sliced_sum, uneven
 
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
@@ -176,6 +176,8 @@ class TestBlas:
         case = Case(70, 33, 19, 37, activation)
         given = data(case, precision)
         dense = modules.cuda_dense.Dense(modules.cuda_launch.Launcher(precision), precision)
+        run(modules.cupy, dense, case, given)  # asks for algorithms, and tries them
+        library.calls.clear()
         got = run(modules.cupy, dense, case, given)
         found = errors(case, precision, given, got)
         assert max(found.values()) < 1, found
@@ -219,11 +221,27 @@ class TestBlas:
         case = Case(33, 20, 24, 16)
         given = data(case, "float16")
         results = []
-        for refused in (set(), {16}):
-            library.lt.refused = refused
+        for refused, hides_nan in ((set(), False), ({16}, False), (set(), True)):
+            library.lt.refused, library.lt.hides_nan = refused, hides_nan
             dense = modules.cuda_dense.Dense(modules.cuda_launch.Launcher("float16"), "float16")
             results.append(run(modules.cupy, dense, case, given))
-        assert results[0].out.tobytes() == results[1].out.tobytes()
+        assert results[0].out.tobytes() == results[1].out.tobytes() == results[2].out.tobytes()
+
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize("hides_nan", [False, True])
+    def test_a_nan_stays_one_whatever_the_library_does(
+        self, precision: str, hides_nan: bool, modules: SimpleNamespace, library: fake_nvmath.Library
+    ) -> None:
+        library.lt.hides_nan = hides_nan
+        case = Case(40, 20, 16, 24)
+        given = data(case, precision)
+        given.x[3, 5] = 0x7FC0 if precision == "bfloat16" else np.nan
+        got = run(
+            modules.cupy, modules.cuda_dense.Dense(modules.cuda_launch.Launcher(precision), precision), case, given
+        )
+        out = dense_cases.load(got.out, precision)
+        assert np.isnan(out[3]).all()
+        assert np.isfinite(np.delete(out, 3, axis=0)).all()
 
     def test_algorithms_are_asked_for_once_and_whatever_the_addresses(
         self, modules: SimpleNamespace, library: fake_nvmath.Library

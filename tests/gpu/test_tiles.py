@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ddpgd.kernels.cuda.sources import PRECISIONS
-from emulator.dense_cases import Case, Data, Results, data, errors, run, to_tf32, uneven
+from emulator.dense_cases import Case, Data, Results, data, errors, load, run, to_tf32, uneven
 
 TILES = {"float32": ((16, 8), (16, 16), (32, 32), (64, 64), (128, 128))}
 HALF_TILES = TILES["float32"][1:]
@@ -128,6 +128,15 @@ class TestCublas:
         self, precision: str, case: Case, compute: Callable[[str, Case, Data], Results]
     ) -> None:
         check_joined(compute, precision, case)
+
+    @over_precisions
+    def test_cublas_keeps_nan(self, precision: str, compute: Callable[[str, Case, Data], Results]) -> None:
+        case = Case(64, 32, 48, 40, "relu")
+        given = representable(data(case, precision), precision)
+        given.x[3, 5] = 0x7FC0 if precision == "bfloat16" else np.nan
+        out = load(compute(precision, case, given).out, precision)
+        assert np.isnan(out[3]).all()
+        assert np.isfinite(np.delete(out, 3, axis=0)).all()
 
     @over_precisions
     def test_cublas_in_a_graph_has_the_bits_of_a_call(self, precision: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from ddpgd.kernels.cuda.cublas_lt import DATA_TYPES, FLOAT32, IDENTITY, address, open_lt
+from ddpgd.kernels.cuda.cublas_lt import DATA_TYPES, FLOAT32, IDENTITY, RELU, address, open_lt
 from ddpgd.kernels.cuda.launcher import Launcher, by_fours
 from ddpgd.kernels.device_ops import Array
 
@@ -36,11 +36,12 @@ class Blas:
     """The dense ops by a library; `Dense` has checked what it is given.
 
     cuBLAS is column-major: it computes the transpose of a row-major product, from its factors in reverse. Where cublasLt has a
-    kernel with bias and activation, a forward product is one launch.
+    kernel with bias, and with relu, a forward product ends in them.
     """
 
     def __init__(self, launch: Launcher, precision: str, library: Any, handle: int) -> None:
         self._launch = launch
+        self._precision = precision
         self._start = partial(launch, FILE, precision=precision)
         number = int(library.get_version(handle))
         self.name = f"cuBLAS {number // 10000}.{number // 100 % 100}.{number % 100}"
@@ -70,7 +71,10 @@ class Blas:
         for first in range(0, num_rows, micro_batch):
             rows = slice(first, first + micro_batch)
             inputs, outputs = x[rows], out[rows]
-            if self._lt and self._lt.forward(inputs, weight, bias, activation, outputs):
+            left = self._lt.forward(inputs, weight, bias, activation, outputs) if self._lt else None
+            if left == RELU:
+                self._start("relu", *by_fours(outputs), outputs, np.int64(outputs.size))
+            if left is not None:
                 continue
             sums = self._sums(out)[rows]
             self._multiply(inputs, False, weight, False, sums)
@@ -89,11 +93,15 @@ class Blas:
     def backward_input(
         self, dout: Array, weight: Array, x: Array, activation: int, micro_batch: int, dx: Array
     ) -> None:
-        sums = self._sums(dx)
+        # Where float32 does not overflow, bfloat16 does not either, so the library may round what relu's slope keeps.
+        rounds = self._precision == "bfloat16" and activation == RELU
+        sums = dx if rounds else self._sums(dx)
         for first in range(0, x.shape[0], micro_batch):
             rows = slice(first, first + micro_batch)
             self._multiply(dout[rows], False, weight, True, sums[rows])
-        if activation != IDENTITY:
+        if rounds:
+            self._start("keep_where_active", *by_fours(dx), x, dx, np.int64(dx.size))
+        elif activation != IDENTITY:
             self._start("multiply_slope", *by_fours(dx), sums, x, dx, np.int64(dx.size), np.int32(activation))
 
     def _multiply(self, left: Array, turn_left: bool, right: Array, turn_right: bool, out: Array) -> None:
@@ -104,7 +112,8 @@ class Blas:
             *(out.shape[1], out.shape[0], left.shape[0] if turn_left else left.shape[1], self._one.ctypes.data),
             *(address(right), self._data_type, right.shape[1]),
             *(address(left), self._data_type, left.shape[1], self._zero.ctypes.data),
-            *(address(out), FLOAT32, out.shape[1], self._compute_type, int(self._library.GemmAlgo.DEFAULT)),
+            *(address(out), FLOAT32 if out.dtype == np.float32 else self._data_type, out.shape[1]),
+            *(self._compute_type, int(self._library.GemmAlgo.DEFAULT)),
         )
         # In a rehearsal too: the library loads its kernels at the first call of a shape, which a capture forbids.
         self._library.gemm_ex(*arguments)

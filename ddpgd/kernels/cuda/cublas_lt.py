@@ -11,8 +11,8 @@ from ddpgd.kernels.device_ops import Array
 
 RELU, IDENTITY = 0, 3
 """The numbers of activations, as in `activation.cuh`."""
-EPILOGUES = {RELU: "RELU_BIAS", IDENTITY: "BIAS"}
-"""What cublasLt calls an activation after a bias; it has none for others."""
+EPILOGUES = {RELU: (("RELU_BIAS", IDENTITY), ("BIAS", RELU)), IDENTITY: (("BIAS", IDENTITY),)}
+"""Of an activation, the best first: what cublasLt calls it after a bias, and the activation that is then left."""
 ALIGNMENT = 16
 """Bytes; `Dense` sees to that of matrices."""
 
@@ -40,11 +40,15 @@ def open_lt(launch: Launcher, precision: str, compute_type: int, workspace: Arra
 
 
 class Plan(NamedTuple):
-    """A product as cublasLt wants it told: descriptors of the operation and of weight, x and out, and the algorithm."""
+    """A product as cublasLt wants it told: descriptors of the operation and of weight, x and out, and the algorithm.
+
+    `left`: the activation that it leaves to others.
+    """
 
     operation: int
     matrices: tuple[int, ...]
     found: Any
+    left: int
 
 
 class BlasLt:
@@ -67,16 +71,26 @@ class BlasLt:
         self._zero = np.zeros(1, np.float32)
         self._plans: dict[tuple[Any, ...], Plan | None] = {}
 
-    def forward(self, x: Array, weight: Array, bias: Array, activation: int, out: Array) -> bool:
-        """Fills out (B, N) from x (B, K), weight (K, N) and bias (N,), and returns True; or False: there is no such kernel."""
+    def forward(self, x: Array, weight: Array, bias: Array, activation: int, out: Array) -> int | None:
+        """Fills out (B, N) from x (B, K), weight (K, N) and bias (N,).
+
+        Returns:
+            The activation that is left to do, identity for none; None where there is no such kernel, and nothing is done.
+        """
         if activation not in EPILOGUES or address(bias) % ALIGNMENT:
-            return False
+            return None
         key = *x.shape, weight.shape[1], activation
         if key not in self._plans:
-            self._plans[key] = self._plan(x, weight, bias, EPILOGUES[activation], out)
+            made = (self._plan(x, weight, bias, *epilogue, out) for epilogue in EPILOGUES[activation])
+            self._plans[key] = next(filter(None, made), None)
         plan = self._plans[key]
         if plan is None:
-            return False
+            return None
+        self._multiply(plan, x, weight, bias, out)
+        self._launch.num_launches += 1
+        return plan.left
+
+    def _multiply(self, plan: Plan, x: Array, weight: Array, bias: Array, out: Array) -> None:
         self._set_bias(plan.operation, bias)
         of_weight, of_x, of_out = plan.matrices
         factors, place = (address(weight), of_weight, address(x), of_x), (address(out), of_out)
@@ -84,10 +98,8 @@ class BlasLt:
         one, zero = self._one.ctypes.data, self._zero.ctypes.data
         where = *workspace, self._launch.stream.ptr
         self._library.matmul(self._handle, plan.operation, one, *factors, zero, *place, *place, algorithm, *where)
-        self._launch.num_launches += 1
-        return True
 
-    def _plan(self, x: Array, weight: Array, bias: Array, epilogue: str, out: Array) -> Plan | None:
+    def _plan(self, x: Array, weight: Array, bias: Array, epilogue: str, left: int, out: Array) -> Plan | None:
         """Returns the plan of a product, column-major: the transpose of `out` from its factors in reverse; or None."""
         library, of_operation = self._library, self._library.MatmulDescAttribute
         operation = library.matmul_desc_create(self._compute_type, FLOAT32)
@@ -106,7 +118,16 @@ class BlasLt:
             library.matmul_algo_get_heuristic(self._handle, operation, *told)
         except library.cuBLASLtError:
             return None
-        return Plan(operation, matrices, found) if count[0] else None
+        plan = Plan(operation, matrices, found, left)
+        return plan if count[0] and self._keeps_nan(plan, x, weight, out) else None
+
+    def _keeps_nan(self, plan: Plan, x: Array, weight: Array, out: Array) -> bool:
+        """Returns whether a NaN comes out as one, which a relu may make 0; `out` is overwritten."""
+        nans = self._launch.from_host(np.full(out.shape[1], np.nan, np.float32))
+        self._multiply(plan, x, weight, nans, out)
+        self._launch.stream.synchronize()
+        row = out[0].get()
+        return bool(((row & 0x7FFF) > 0x7F80).all() if row.dtype == np.uint16 else np.isnan(row).all())
 
     def _preference(self, weight: Array, x: Array, out: Array) -> int:
         """Returns what is asked of an algorithm: sums in one order alone, and rows that begin where these may."""
