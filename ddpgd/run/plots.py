@@ -83,12 +83,14 @@ def _draw(axes: Any, title: str, panel: Panel, lines: Mapping[str, Sequence[Poin
         style, mark = STYLES[number // len(COLOURS) % len(STYLES)], "o" if len(points) < _FEW else None
         colour = COLOURS[number % len(COLOURS)]
         axes.plot(places, values, style, color=colour, marker=mark, markersize=3.5, linewidth=1.5, label=label)
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title, fontsize=11, pad=14)  # above the power of ten of the axis
     axes.set_xlabel(against)
     axes.tick_params(labelbottom=True)
     axes.grid(visible=True, alpha=0.3)
     if panel.is_log and min((value for points in lines.values() for _, value in points), default=1.0) > 0:
         axes.set_yscale("log")
+    else:
+        axes.ticklabel_format(axis="y", useOffset=False)
     axes.set_ylim(top=min(axes.get_ylim()[1], panel.most))
 
 

@@ -60,13 +60,14 @@ class BlasLt:
     def __init__(
         self, launch: Launcher, precision: str, compute_type: int, workspace: Array, library: Any, handle: int
     ) -> None:
-        """`compute_type`: of cuBLAS. `workspace`: on the device; shared with calls on the same stream."""
+        """`compute_type`: of cuBLAS. `workspace`: on the device, shared with cuBLAS on the launcher's first stream."""
         self._launch = launch
         self._library = library
         self._handle = handle
         self._compute_type = compute_type
         self._data_type = DATA_TYPES[precision]
         self._workspace = workspace
+        self._stream = launch.stream.ptr
         self._one = np.ones(1, np.float32)
         self._zero = np.zeros(1, np.float32)
         self._plans: dict[tuple[Any, ...], Plan | None] = {}
@@ -96,7 +97,7 @@ class BlasLt:
         factors, place = (address(weight), of_weight, address(x), of_x), (address(out), of_out)
         algorithm, workspace = plan.found.ptr, (address(self._workspace), self._workspace.nbytes)
         one, zero = self._one.ctypes.data, self._zero.ctypes.data
-        where = *workspace, self._launch.stream.ptr
+        where = *workspace, self._stream
         self._library.matmul(self._handle, plan.operation, one, *factors, zero, *place, *place, algorithm, *where)
 
     def _plan(self, x: Array, weight: Array, bias: Array, epilogue: str, left: int, out: Array) -> Plan | None:
