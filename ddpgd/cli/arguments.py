@@ -65,6 +65,7 @@ def parse(arguments: list[str]) -> dict[str, Any]:
         )
     values = {name: value for name, value in vars(parsed).items() if value is not None}
     if parsed.command == "scaling":
+        parse(["train", *parsed.flags])  # of runs that it starts later
         return values | {"arguments": arguments}
     options = _options(parsed.command)
     if not options:

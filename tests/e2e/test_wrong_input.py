@@ -27,6 +27,7 @@ TABLE: list[tuple[str, tuple[str, ...], str]] = [
     ("flag almost right", ("train", "--hiden", "5"), "did you mean --hidden?"),
     ("unknown command", ("trian",), "'trian'"),
     ("no command", (), "type a command"),
+    ("flag of runs that are measured", ("scaling", "--out", "new", "--", "--hiden", "4"), "--hiden: ddpgd train has no such"),
     ("stray word", ("train", "fast"), "fast: ddpgd train has no such argument"),
     ("flag without its value", ("train", "--lr"), "--lr"),
     ("not a number", ("train", "--lr", "quick"), "--lr: 'quick' is not a finite number"),
