@@ -19,6 +19,7 @@ from ddpgd.comm.transport import Alone
 from ddpgd.config.schema import from_table
 from ddpgd.data import mnist
 from ddpgd.data.holdout import hold_out
+from ddpgd.data.pooling import pooled
 from ddpgd.errors import InputError
 from ddpgd.kernels.reference.backend import Reference
 from ddpgd.kernels.words import CONTROL_WORDS, CURSOR_WORDS, TAIL_WORDS, Control, Tail
@@ -45,9 +46,11 @@ class TrainingLoss:
 
     def __init__(self, saved: Checkpoint, data: mnist.Dataset) -> None:
         config = from_table(saved.config)
-        plain = type(config)(hidden=config.hidden, activation=config.activation, loss=config.loss, shards=config.shards)
+        kept = ("hidden", "activation", "loss", "shards", "input_pool")
+        plain = type(config)(**{name: getattr(config, name) for name in kept})
         own = hold_out(data, config.validation)
-        self._images, self._labels = own.train_images[:NUM_SAMPLES], own.train_labels[:NUM_SAMPLES]
+        self._images = pooled(own.train_images[:NUM_SAMPLES], data.image_shape, config.input_pool)
+        self._labels = own.train_labels[:NUM_SAMPLES]
         self._network: Network = build_network.model(Reference(), plain, data.image_shape, _ROWS)
         self.params: Vector = resharding.params(Alone(), self._network.layout, saved.arrays).astype(np.float64)
 

@@ -18,7 +18,7 @@ from ddpgd.run.report import VERSION
 _OPTIONS: dict[str, Collection[str]] = {
     "train": OPTIONS,
     "doctor": ("tensor", "pipeline"),
-    "data": (*AUGMENT_OPTIONS, "partition", "clients", "seed"),
+    "data": (*AUGMENT_OPTIONS, "input_pool", "partition", "clients", "seed"),
 }
 """The commands that have options of the configuration, and which."""
 

@@ -56,6 +56,8 @@ def _check_shown(parsed: dict[str, Any]) -> None:
         raise InputError("--partition and --augment are shown one at a time; type one of them")
     if "clients" in given and "partition" not in given:
         raise InputError("--clients is for --partition; type for example --partition shards:2, or drop it")
+    if "input_pool" in given and "augment" not in given:
+        raise InputError("--input-pool is for --augment; type for example --augment affine, or drop it")
     unused = [name for name in ("seed", "out") if name in parsed | given]
     if unused and not {"partition", "augment"} & given.keys():
         raise InputError(

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from ddpgd.config.option import ALL, IntOrAll, fixed_option, option
 from ddpgd.data.augmentations import AUGMENTATIONS
+from ddpgd.data.pooling import MOST_POOLED
 from ddpgd.kernels.dropout import DRAWS
 from ddpgd.model.layers import ACTIVATIONS
 from ddpgd.model.network import LOSSES
@@ -30,7 +31,7 @@ class NetworkOptions:
     dropout: float = fixed_option(
         0.0, "network", "in training, probability of leaving out each hidden unit for a sample, as in 0.5", float
     )
-    input_dropout: float = fixed_option(0.0, "network", "the same of each pixel, as in 0.2", float)
+    input_dropout: float = fixed_option(0.0, "network", "the same of each input, as in 0.2", float)
     input_pool: int = fixed_option(
         1,
         "network",
@@ -84,7 +85,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "accumulate": (1, 2**20, "1 to 2^20"),
     "label_smoothing": (0, 1 - 1e-9, "at least 0 and below 1, as in 0.1"),
     **dict.fromkeys(("dropout", "input_dropout"), (0, 1 - 2**-16, "at least 0 and below 1, as in 0.5")),
-    "input_pool": (1, 2**31, "at least 1"),
+    "input_pool": (1, MOST_POOLED, "1 to 256"),
     "shift": (0, 1000, "0 to 1000 pixels"),
     "rotate": (0, 180, "0 to 180 degrees"),
     "scale": (0, 0.9, "0 to 0.9, as in 0.1 for 0.9 to 1.1"),

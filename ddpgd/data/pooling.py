@@ -1,9 +1,18 @@
 """Pooling of images: the means of squares of pixels, for networks with fewer inputs than an image has pixels."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ddpgd.errors import InputError
+
+MOST_POOLED = 256
+"""Side of the largest squares."""
+_SMALL = 16
+"""That of the largest whose sums fit into 16 bits."""
+_AT_ONCE = 1024
+"""Images whose sums fit into the cache."""
 
 
 def pooled_shape(image_shape: tuple[int, int], pool: int) -> tuple[int, int]:
@@ -45,9 +54,19 @@ def pooled(images: NDArray[np.uint8], image_shape: tuple[int, int], pool: int) -
     rows, cols = pooled_shape(image_shape, pool)
     if pool == 1:
         return images
-    squares = images.reshape(len(images), rows, pool, cols, pool)
-    sums = np.full((len(images), rows, cols), pool * pool // 2, np.uint32)
-    for row in range(pool):
-        for col in range(pool):
-            sums += squares[:, :, row, :, col]
-    return (sums // (pool * pool)).astype(np.uint8).reshape(len(images), rows * cols)
+    dtype = np.uint16 if pool <= _SMALL else np.uint32
+    means = np.empty((len(images), rows * cols), np.uint8)
+    for first in range(0, len(images), _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        lines = _added(images[part].reshape(-1, pool, cols * pool).astype(dtype))
+        sums = _added(lines.reshape(-1, pool)) + dtype(pool * pool // 2)
+        means[part] = (sums // dtype(pool * pool)).reshape(-1, rows * cols)
+    return means
+
+
+def _added(parts: NDArray[Any]) -> NDArray[Any]:
+    """Returns the sum over axis 1, which is short: faster than `np.add.reduce`."""
+    total = parts[:, 0].copy()
+    for number in range(1, parts.shape[1]):
+        total += parts[:, number]
+    return total

@@ -23,7 +23,7 @@ from ddpgd.run import build_network
 Vector = NDArray[Any]
 """float64."""
 
-WORK_OPTIONS = ("hidden", "activation", "init", "loss", "seed")
+WORK_OPTIONS = ("hidden", "activation", "init", "loss", "input_pool", "seed")
 """Options of `train` that `gradcheck` has as well."""
 _REFUSED = ("label_smoothing", "dropout", "input_dropout")
 """Options of the same loss that it has not."""

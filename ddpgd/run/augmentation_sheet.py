@@ -11,9 +11,11 @@ from ddpgd.config.validation import validate
 from ddpgd.data import augmentations
 from ddpgd.data.augmentations import AUGMENTATIONS
 from ddpgd.data.mnist import Dataset
+from ddpgd.data.pooling import pooled
 from ddpgd.errors import InputError
 from ddpgd.kernels.reference.augment import augment
 from ddpgd.kernels.reference.scratch import Scratch
+from ddpgd.run.build_network import input_shape
 from ddpgd.run.plots import pyplot, save_figure
 
 NUM_SAMPLES, NUM_EPOCHS = 10, 8
@@ -29,7 +31,7 @@ def draw(config: Config, data: Dataset, path: Path) -> None:
     images = variants(config, data)
     plt = pyplot()
     num_samples, num_columns = images.shape[:2]
-    rows, cols = data.image_shape
+    rows, cols = input_shape(config, data.image_shape)
     size = num_columns, 0.5 + num_samples * rows / cols
     figure, grid = plt.subplots(num_samples, num_columns, figsize=size, layout="constrained", squeeze=False)
     for axes, image in zip(grid.flat, images.reshape(-1, rows, cols), strict=True):
@@ -47,13 +49,14 @@ def draw(config: Config, data: Dataset, path: Path) -> None:
 def variants(config: Config, data: Dataset) -> NDArray[np.float32]:
     """Returns the first samples as they are and in each of the first epochs, float32 (samples, 1 + epochs, K), 0 to 255."""
     options = _values(config)
-    augmentation = augmentations.make(config.augment, config.seed, data.image_shape, **options)
+    shape = input_shape(config, data.image_shape)
+    augmentation = augmentations.make(config.augment, config.seed, shape, **options)
     if augmentation is None:
         raise InputError("--augment none changes nothing; type --augment affine, or --augment elastic")
-    samples = np.arange(min(NUM_SAMPLES, len(data.train_labels)))
-    found = [data.train_images[samples].astype(np.float32)]
-    scratch = Scratch()
-    found += [augment(scratch, data.train_images, samples, epoch, augmentation).copy() for epoch in range(NUM_EPOCHS)]
+    inputs = pooled(data.train_images[:NUM_SAMPLES], data.image_shape, config.input_pool)
+    samples, scratch = np.arange(len(inputs)), Scratch()
+    found = [inputs.astype(np.float32)]
+    found += [augment(scratch, inputs, samples, epoch, augmentation).copy() for epoch in range(NUM_EPOCHS)]
     return np.stack(found, axis=1)
 
 

@@ -1,6 +1,7 @@
 """`nvmath.bindings.cublas` and `cublasLt` over the emulator's memory: products by their column-major definitions, in NumPy."""
 
 import ctypes
+import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ DTYPES = {0: ("float32", np.float32), 2: ("float16", np.float16), 14: ("bfloat16
 
 Epilogue = IntEnum("Epilogue", {"BIAS": 4, "RELU_BIAS": 6})
 ReductionScheme = IntEnum("ReductionScheme", {"NONE": 0, "INPLACE": 1, "COMPUTE_TYPE": 2})
-OPERATION = {"EPILOGUE": np.uint32, "BIAS_POINTER": np.int64, "BIAS_DATA_TYPE": np.int32}
+OPERATION = {"EPILOGUE": np.uint32, "BIAS_POINTER": np.int64}
 PREFERENCE = {
     "MAX_WORKSPACE_BYTES": np.uint64,
     "REDUCTION_SCHEME_MASK": np.uint32,
@@ -102,6 +103,8 @@ class Library:
 class MatmulHeuristicResult:
     """The bytes of one algorithm."""
 
+    state = 0
+
     def __init__(self, size: int) -> None:
         assert size == 1
         self._words = np.zeros(8, np.uint64)
@@ -109,8 +112,9 @@ class MatmulHeuristicResult:
 
 
 class LtLibrary:
-    """cublasLt: descriptors are numbers of `made`. `refused`: numbers of columns that no algorithm computes with an epilogue.
+    """cublasLt: descriptors are numbers of `made`, until they are destroyed.
 
+    `refused`: numbers of samples for which there is no algorithm; `failing`: for which there is one that does not run.
     `hides_nan`: its relu makes 0 of NaN. `asked`: the preferences of each algorithm that was asked for.
     """
 
@@ -118,8 +122,10 @@ class LtLibrary:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self.made: list[dict[str, int]] = [{}]
+        self.made: dict[int, dict[str, int]] = {}
         self.refused: set[int] = set()
+        self.failing: set[int] = set()
+        self._numbers = itertools.count(1)
         self.hides_nan = False
         self.asked: list[dict[str, int]] = []
 
@@ -135,6 +141,11 @@ class LtLibrary:
 
     def matmul_preference_create(self) -> int:
         return self._make()
+
+    def matmul_desc_destroy(self, number: int) -> None:
+        del self.made[number]
+
+    matrix_layout_destroy = matmul_preference_destroy = matmul_desc_destroy
 
     def get_matmul_desc_attribute_dtype(self, name: int) -> Any:
         return OPERATION[MatmulDescAttribute(name).name]
@@ -164,7 +175,7 @@ class LtLibrary:
         assert (handle, most) == (8, 1)
         self._check(operation, a, b, c, d)
         self.asked.append(self.made[preference])
-        if self.made[d]["rows"] in self.refused:
+        if self.made[d]["cols"] in self.refused:
             raise cuBLASLtError("not supported")
         ctypes.c_int64.from_address(algo).value = operation
         ctypes.c_int32.from_address(count).value = 1
@@ -179,12 +190,15 @@ class LtLibrary:
         assert (c, c_layout) == (d, d_layout)
         self._check(operation, a_layout, b_layout, c_layout, d_layout)
         told, out = dict(self.made[operation]), self.made[d_layout]
+        if out["cols"] in self.failing:
+            raise cuBLASLtError("not supported")
+        layouts = self.made[a_layout], self.made[b_layout]
         self._library.calls.append(("matmul", told["compute"]))
 
         def work() -> None:
             left, right = (
                 matrix(address, one["type"], one["rows"], one["cols"], one["pitch"], told["compute"])
-                for address, one in ((a, self.made[a_layout]), (b, self.made[b_layout]))
+                for address, one in zip((a, b), layouts, strict=True)
             )
             bias = columns(told["BIAS_POINTER"], np.float32, out["rows"], 1, out["rows"])
             sums = (left @ right).astype(np.float32) + bias
@@ -197,8 +211,9 @@ class LtLibrary:
         fake_device.Stream.by_ptr[stream].enqueue(work)
 
     def _make(self, **told: int) -> int:
-        self.made.append(told)
-        return len(self.made) - 1
+        number = next(self._numbers)
+        self.made[number] = told
+        return number
 
     def _set(self, number: int, name: str, dtypes: dict[str, Any], pointer: int, size: int) -> None:
         dtype = np.dtype(dtypes[name])
@@ -209,7 +224,7 @@ class LtLibrary:
         left, right, out = (self.made[number] for number in (a, b, d))
         assert c == d
         assert (left["rows"], left["cols"], right["cols"]) == (out["rows"], right["rows"], out["cols"])
-        assert self.made[operation]["BIAS_DATA_TYPE"] == 0
+        assert out["type"] == 0, "a bias has the type of the results"
         assert self.made[operation]["EPILOGUE"] in list(Epilogue)
 
 

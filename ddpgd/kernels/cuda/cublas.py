@@ -36,7 +36,7 @@ class Blas:
     """The dense ops by a library; `Dense` has checked what it is given.
 
     cuBLAS is column-major: it computes the transpose of a row-major product, from its factors in reverse. Where cublasLt has a
-    kernel with bias, and with relu, a forward product ends in them.
+    kernel with bias and activation, a forward product is one launch.
     """
 
     def __init__(self, launch: Launcher, precision: str, library: Any, handle: int) -> None:
@@ -67,19 +67,19 @@ class Blas:
             self.name += " and cublasLt"
 
     def forward(self, x: Array, weight: Array, bias: Array, activation: int, micro_batch: int, out: Array) -> None:
-        num_rows, num_outputs = out.shape
-        for first in range(0, num_rows, micro_batch):
-            rows = slice(first, first + micro_batch)
-            inputs, outputs = x[rows], out[rows]
-            left = self._lt.forward(inputs, weight, bias, activation, outputs) if self._lt else None
-            if left == RELU:
-                self._start("relu", *by_fours(outputs), outputs, np.int64(outputs.size))
-            if left is not None:
-                continue
-            sums = self._sums(out)[rows]
-            self._multiply(inputs, False, weight, False, sums)
-            sizes = np.int64(outputs.size), np.int32(num_outputs)
-            self._start("activate_sums", *by_fours(outputs), sums, bias, outputs, *sizes, np.int32(activation))
+        parts = [slice(first, min(first + micro_batch, len(x))) for first in range(0, len(x), micro_batch)]
+        lt = self._lt.forward if self._lt else _no_product
+        apart = [rows for rows in parts if not lt(x[rows], weight, bias, activation, out[rows])]
+        if not apart:
+            return
+        sums = self._sums(out)
+        for rows in apart:
+            self._multiply(x[rows], False, weight, False, sums[rows])
+        # All, all but the last, or the last alone, which has another shape where it is shorter.
+        rows = slice(apart[0].start, apart[-1].stop)
+        sums, outputs = sums[rows], out[rows]
+        sizes = np.int64(outputs.size), np.int32(out.shape[1])
+        self._start("activate_sums", *by_fours(outputs), sums, bias, outputs, *sizes, np.int32(activation))
 
     def backward_params(self, x: Array, dout: Array, micro_batch: int, dweight: Array, dbias: Array) -> None:
         num_rows, num_outputs = dout.shape
@@ -93,7 +93,7 @@ class Blas:
     def backward_input(
         self, dout: Array, weight: Array, x: Array, activation: int, micro_batch: int, dx: Array
     ) -> None:
-        # Where float32 does not overflow, bfloat16 does not either, so the library may round what relu's slope keeps.
+        # bfloat16 ends where float32 does, so the library may round what relu's slope makes 0; float16 could overflow.
         rounds = self._precision == "bfloat16" and activation == RELU
         sums = dx if rounds else self._sums(dx)
         for first in range(0, x.shape[0], micro_batch):
@@ -126,3 +126,8 @@ class Blas:
         if out.shape not in self._scratches:
             self._scratches[out.shape] = cupy.empty(out.shape, np.float32)
         return self._scratches[out.shape]
+
+
+def _no_product(*_: Any) -> bool:
+    """Stands in for `BlasLt.forward`."""
+    return False

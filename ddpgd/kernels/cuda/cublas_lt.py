@@ -11,10 +11,10 @@ from ddpgd.kernels.device_ops import Array
 
 RELU, IDENTITY = 0, 3
 """The numbers of activations, as in `activation.cuh`."""
-EPILOGUES = {RELU: (("RELU_BIAS", IDENTITY), ("BIAS", RELU)), IDENTITY: (("BIAS", IDENTITY),)}
-"""Of an activation, the best first: what cublasLt calls it after a bias, and the activation that is then left."""
+EPILOGUES = {RELU: "RELU_BIAS", IDENTITY: "BIAS"}
+"""The names that cublasLt has for a bias and an activation after it."""
 ALIGNMENT = 16
-"""Bytes; `Dense` sees to that of matrices."""
+"""Bytes, of a bias; `Dense` sees that matrices have it."""
 
 # cudaDataType
 FLOAT32 = 0
@@ -40,19 +40,15 @@ def open_lt(launch: Launcher, precision: str, compute_type: int, workspace: Arra
 
 
 class Plan(NamedTuple):
-    """A product as cublasLt wants it told: descriptors of the operation and of weight, x and out, and the algorithm.
-
-    `left`: the activation that it leaves to others.
-    """
+    """Descriptors of an operation and of its matrices weight, x and out, and what was found for them: an algorithm."""
 
     operation: int
     matrices: tuple[int, ...]
     found: Any
-    left: int
 
 
 class BlasLt:
-    """out = activation(x weight + bias) in one launch, for `Blas.forward`, which has checked what it is given.
+    """out = activation(x weight + bias) in float32 in one launch, for `Blas.forward`, which has checked what it is given.
 
     An algorithm is asked for once for each shape, and depends on nothing else: neither on addresses nor on other calls.
     """
@@ -70,29 +66,27 @@ class BlasLt:
         self._stream = launch.stream.ptr
         self._one = np.ones(1, np.float32)
         self._zero = np.zeros(1, np.float32)
-        self._plans: dict[tuple[Any, ...], Plan | None] = {}
+        self._plans: dict[tuple[int, ...], Plan | None] = {}
 
-    def forward(self, x: Array, weight: Array, bias: Array, activation: int, out: Array) -> int | None:
-        """Fills out (B, N) from x (B, K), weight (K, N) and bias (N,).
+    def forward(self, x: Array, weight: Array, bias: Array, activation: int, out: Array) -> bool:
+        """Fills out (B, N) from x (B, K), weight (K, N) and bias (N,), and returns True; or False: there is no such kernel.
 
-        Returns:
-            The activation that is left to do, identity for none; None where there is no such kernel, and nothing is done.
+        Of 16 bits there is none: the bias would have to be rounded too.
         """
-        if activation not in EPILOGUES or address(bias) % ALIGNMENT:
-            return None
+        if activation not in EPILOGUES or out.dtype != np.float32 or address(bias) % ALIGNMENT:
+            return False
         key = *x.shape, weight.shape[1], activation
         if key not in self._plans:
-            made = (self._plan(x, weight, bias, *epilogue, out) for epilogue in EPILOGUES[activation])
-            self._plans[key] = next(filter(None, made), None)
+            self._plans[key] = self._plan(x, weight, EPILOGUES[activation], out)
         plan = self._plans[key]
         if plan is None:
-            return None
+            return False
         self._multiply(plan, x, weight, bias, out)
         self._launch.num_launches += 1
-        return plan.left
+        return True
 
     def _multiply(self, plan: Plan, x: Array, weight: Array, bias: Array, out: Array) -> None:
-        self._set_bias(plan.operation, bias)
+        self._set(plan.operation, self._library.MatmulDescAttribute.BIAS_POINTER, address(bias))
         of_weight, of_x, of_out = plan.matrices
         factors, place = (address(weight), of_weight, address(x), of_x), (address(out), of_out)
         algorithm, workspace = plan.found.ptr, (address(self._workspace), self._workspace.nbytes)
@@ -100,35 +94,42 @@ class BlasLt:
         where = *workspace, self._stream
         self._library.matmul(self._handle, plan.operation, one, *factors, zero, *place, *place, algorithm, *where)
 
-    def _plan(self, x: Array, weight: Array, bias: Array, epilogue: str, left: int, out: Array) -> Plan | None:
-        """Returns the plan of a product, column-major: the transpose of `out` from its factors in reverse; or None."""
+    def _plan(self, x: Array, weight: Array, epilogue: str, out: Array) -> Plan | None:
+        """Returns the plan of a product, column-major: the transpose of `out` from its factors in reverse; or None.
+
+        `out` is overwritten.
+        """
         library, of_operation = self._library, self._library.MatmulDescAttribute
         operation = library.matmul_desc_create(self._compute_type, FLOAT32)
         self._set(operation, of_operation.EPILOGUE, int(library.Epilogue[epilogue]))
-        self._set(operation, of_operation.BIAS_DATA_TYPE, FLOAT32)
-        self._set_bias(operation, bias)
-        out_type = FLOAT32 if out.dtype == np.float32 else self._data_type
-        types = self._data_type, self._data_type, out_type
+        self._set(operation, of_operation.BIAS_POINTER, ALIGNMENT)  # an address that is aligned as all are, and no more
+        types = self._data_type, self._data_type, FLOAT32
         matrices = tuple(
             library.matrix_layout_create(data_type, array.shape[1], array.shape[0], array.shape[1])
             for data_type, array in zip(types, (weight, x, out), strict=True)
         )
-        found, count = library.MatmulHeuristicResult(1), np.zeros(1, np.int32)
-        told = *matrices, matrices[-1], self._preference(weight, x, out), 1, found.ptr, count.ctypes.data
+        plan, preference = Plan(operation, matrices, library.MatmulHeuristicResult(1)), self._preference(weight, x, out)
+        count = np.zeros(1, np.int32)
+        told = *matrices, matrices[-1], preference, 1, plan.found.ptr, count.ctypes.data
         try:
             library.matmul_algo_get_heuristic(self._handle, operation, *told)
+            if count[0] and int(plan.found.state) == 0 and self._keeps_nan(plan, x, weight, out):
+                return plan
         except library.cuBLASLtError:
-            return None
-        plan = Plan(operation, matrices, found, left)
-        return plan if count[0] and self._keeps_nan(plan, x, weight, out) else None
+            pass  # no algorithm, or none that runs
+        finally:
+            library.matmul_preference_destroy(preference)
+        library.matmul_desc_destroy(operation)
+        for matrix in matrices:
+            library.matrix_layout_destroy(matrix)
+        return None
 
     def _keeps_nan(self, plan: Plan, x: Array, weight: Array, out: Array) -> bool:
-        """Returns whether a NaN comes out as one, which a relu may make 0; `out` is overwritten."""
+        """Returns whether a NaN comes out as one: max(x, 0) may make 0 of it, and hide it from the loss."""
         nans = self._launch.from_host(np.full(out.shape[1], np.nan, np.float32))
         self._multiply(plan, x, weight, nans, out)
         self._launch.stream.synchronize()
-        row = out[0].get()
-        return bool(((row & 0x7FFF) > 0x7F80).all() if row.dtype == np.uint16 else np.isnan(row).all())
+        return bool(np.isnan(out[0].get()).all())
 
     def _preference(self, weight: Array, x: Array, out: Array) -> int:
         """Returns what is asked of an algorithm: sums in one order alone, and rows that begin where these may."""
@@ -144,9 +145,6 @@ class BlasLt:
             words = np.array([value], library.get_matmul_preference_attribute_dtype(name))
             library.matmul_preference_set_attribute(preference, int(name), words.ctypes.data, words.nbytes)
         return preference
-
-    def _set_bias(self, operation: int, bias: Array) -> None:
-        self._set(operation, self._library.MatmulDescAttribute.BIAS_POINTER, address(bias))
 
     def _set(self, operation: int, name: Any, value: int) -> None:
         words = np.array([value], self._library.get_matmul_desc_attribute_dtype(name))

@@ -28,16 +28,6 @@ extern "C" __global__ void __launch_bounds__(256) activate_sums(const float* sum
     }
 }
 
-// out = relu(out), which has been rounded. Four elements a thread.
-extern "C" __global__ void __launch_bounds__(256) relu(Value* out, long long size) {
-    const long long first = 4 * (static_cast<long long>(blockIdx.x) * NUM_THREADS + threadIdx.x);
-    if (first >= size) return;
-    Pack<Value, 4> values = load<4>(out, first, size);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) values.at[j] = to_value(activate(to_float(values.at[j]), RELU));
-    store<4>(values, out, first, size);
-}
-
 // dx = sums * slope(x); dx may be sums. Four elements a thread.
 extern "C" __global__ void __launch_bounds__(256) multiply_slope(const float* sums, const Value* x, Value* dx, long long size,
                                                                  int activation) {
