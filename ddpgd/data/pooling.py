@@ -59,8 +59,8 @@ def pooled(images: NDArray[np.uint8], image_shape: tuple[int, int], pool: int) -
     for first in range(0, len(images), _AT_ONCE):
         part = slice(first, first + _AT_ONCE)
         lines = _added(images[part].reshape(-1, pool, cols * pool).astype(dtype))
-        sums = _added(lines.reshape(-1, pool)) + dtype(pool * pool // 2)
-        means[part] = (sums // dtype(pool * pool)).reshape(-1, rows * cols)
+        sums = _added(lines.reshape(-1, pool)) + pool * pool // 2
+        means[part] = (sums // (pool * pool)).reshape(-1, rows * cols)
     return means
 
 
