@@ -135,6 +135,27 @@ def test_an_update_in_parts_has_the_bits_of_a_whole_one(
         np.testing.assert_array_equal(bits(got), bits(wanted))
 
 
+@over_rules
+def test_state_that_no_gradient_feeds_is_never_subnormal(name: str) -> None:
+    """It would stay so for ever, and processors take tens of times as long with it."""
+    rule, numbers, size = RULES[name], Reference(), 64 * 64
+    params, grads = np.ones((64, 64), np.float32), np.ones((64, 64), np.float32)
+    state = [np.zeros_like(params) for _ in rule.state]
+    hyper = rules.values(rule, {option: OPTIONS[option].default for option in rule.options})
+    smallest = np.finfo(np.float32).tiny
+    for number in range(1, 1600):
+        given = control(0.001, 1.0, number)
+        if rule.companion:
+            numbers.update_matrix(params, grads, state[0], given, 0.0, hyper[0], params)
+        else:
+            flat = [array.reshape(size) for array in (params, grads, *state)]
+            numbers.update(name, flat[0], flat[1], flat[2:], given, 0.0, hyper, flat[0])
+        assert all(((vector == 0) | (np.abs(vector) >= smallest)).all() for vector in state), number
+        grads[:] = 0
+    if name in ("momentum", "nesterov", "adam", "adamw", "muon"):
+        assert not state[0].any()
+
+
 def test_views_of_vectors_that_are_gone_are_never_used() -> None:
     """Vectors come and go, as in a loop over networks with one backend; new ones may lie where old ones did."""
     ops = Reference()

@@ -14,9 +14,27 @@ PART = 1 << 17
 """Elements of each vector that are updated at once, 512 KiB in float32. With fewer, the calls take longer than the
 arithmetic; with more, every pass over a vector reads it from memory."""
 
+CLEARED_EVERY = 128
+"""Updates from one `clear` to the next."""
+
+NOTHING = 1e-30
+"""The size below which an element of state is cleared. Such a one moves no param; and 0.9^128 of it is no subnormal number of
+float32 yet, with which processors take tens of times as long."""
+
 MOST_KEPT = 64
 """Sets of vectors whose views are kept: a run has one, or three with local steps; where a rule works on matrices, as many
 for each span between them."""
+
+
+def clear(vector: Array, number: float, work: Array) -> None:
+    """Makes 0 of elements of state that are next to nothing, once in `CLEARED_EVERY` updates; `number`: that of this one.
+
+    Where no gradient comes, as for pixels that are hardly ever set, state shrinks to subnormal numbers and stays there, since
+    0.9 of the smallest is rounded up again. `work`, of the same shape, is undefined afterwards.
+    """
+    if number % CLEARED_EVERY == 0:
+        np.abs(vector, out=work)
+        np.copyto(vector, 0.0, where=work < NOTHING)
 
 
 class Words(NamedTuple):
@@ -184,6 +202,8 @@ class Updates:
         formula = FORMULAS[rule]
         for part in self._parts([params, grads, *state]):
             np.subtract(part.params, formula(part, words, *hyper), out=part.params)
+            for vector in part.state:
+                clear(vector, words.number, part.work)
 
     def _parts(self, vectors: list[Array]) -> list[Part]:
         def cut() -> list[Part]:
