@@ -9,7 +9,7 @@ from ddpgd.kernels.device_ops import Array
 from ddpgd.kernels.newton_schulz import COEFFICIENTS, EPSILON, ITERATIONS, factor
 from ddpgd.kernels.reference.decision import squared_norm
 from ddpgd.kernels.reference.scratch import Scratch
-from ddpgd.kernels.reference.updates import clear
+from ddpgd.kernels.reference.updates import CLEARED_EVERY, clear
 from ddpgd.kernels.words import BLOCK, Control
 
 
@@ -27,7 +27,8 @@ def update_matrix(
     np.add(exp_avg, work, out=exp_avg)
     np.multiply(exp_avg, beta, out=direction)
     np.add(direction, work, out=direction)
-    clear(exp_avg, control[Control.UPDATE], work)
+    if control[Control.UPDATE] % CLEARED_EVERY == 0:
+        clear(exp_avg, work)
     np.divide(direction, math.sqrt(squared_norm(scratch, padded)) + EPSILON, out=direction)
     change, spare = _orthogonalised(scratch, direction, work)
     np.multiply(change, lr * factor(params.shape), out=change)

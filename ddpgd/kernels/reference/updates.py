@@ -26,15 +26,14 @@ MOST_KEPT = 64
 for each span between them."""
 
 
-def clear(vector: Array, number: float, work: Array) -> None:
-    """Makes 0 of elements of state that are next to nothing, once in `CLEARED_EVERY` updates; `number`: that of this one.
+def clear(vector: Array, work: Array) -> None:
+    """Makes 0 of elements of state that are next to nothing.
 
     Where no gradient comes, as for pixels that are hardly ever set, state shrinks to subnormal numbers and stays there, since
     0.9 of the smallest is rounded up again. `work`, of the same shape, is undefined afterwards.
     """
-    if number % CLEARED_EVERY == 0:
-        np.abs(vector, out=work)
-        np.copyto(vector, 0.0, where=work < NOTHING)
+    np.abs(vector, out=work)
+    np.copyto(vector, 0.0, where=work < NOTHING)
 
 
 class Words(NamedTuple):
@@ -202,8 +201,8 @@ class Updates:
         formula = FORMULAS[rule]
         for part in self._parts([params, grads, *state]):
             np.subtract(part.params, formula(part, words, *hyper), out=part.params)
-            for vector in part.state:
-                clear(vector, words.number, part.work)
+            for vector in part.state if words.number % CLEARED_EVERY == 0 else ():
+                clear(vector, part.work)
 
     def _parts(self, vectors: list[Array]) -> list[Part]:
         def cut() -> list[Part]:
