@@ -3,6 +3,7 @@
 import numpy as np
 
 from ddpgd.kernels.codec_ops import Array
+from ddpgd.kernels.reference.updates import clear
 
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 
@@ -16,6 +17,7 @@ def accumulate(values: Array, factor: float, velocity: Array | None, momentum: f
         velocity *= np.float32(momentum)
         velocity += scaled
         residual += velocity
+        clear(velocity, scaled)
 
 
 def select(residual: Array, velocity: Array | None, indices: Array, values: Array) -> None:
