@@ -96,15 +96,14 @@ def colour(number: int) -> str:
 
 
 def _range(values: Sequence[float], margin: float, is_log: bool = False) -> tuple[float, float]:
-    """Returns a range that shows all values, with a share of it as margin on both sides."""
+    """Returns a range that shows all values, with a share of it as margin on both sides, but none below 0 that has no value."""
     low, high = min(values), max(values)
     if is_log:
         least, greatest = math.log10(low), math.log10(high)
         wider = margin * max(greatest - least, 0.02) if high > low else 0.18
         return 10 ** max(least - wider, LOWEST_POWER), 10 ** min(greatest + wider, HIGHEST_POWER)
-    if high == low:
-        return low - (abs(low) * 0.1 or 1), high + (abs(high) * 0.1 or 1)
-    return low - margin * (high - low), high + margin * (high - low)
+    wider = margin * (high - low) if high > low else abs(high) * 0.1 or 1
+    return low - wider if low < 0 else max(0.0, low - wider), high + wider
 
 
 def _axes(frame: _Frame, x_title: str) -> list[str]:

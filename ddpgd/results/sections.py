@@ -15,6 +15,7 @@ from ddpgd.results.result import Result
 from ddpgd.run import build_network
 from ddpgd.run.page import table
 from ddpgd.run.progress import decimals
+from ddpgd.training.timing import RECENT
 
 NUM_MISTAKES, NUM_UNITS = 24, 48
 
@@ -73,8 +74,8 @@ def step_shares(result: Result) -> list[str]:
     return [
         f'<div class="bar" aria-hidden="true">{bar}</div><ul class="keys">{keys}</ul>',
         f"<p>A step takes {time_text((summary['step_us_median'] or 0) / 1e6)} (median){sent}. Shares are means over "
-        f"{plural(summary['world_size'], 'rank')} and the last 1,000 steps; <em>wait</em> is the time in the "
-        "exchange until the slowest rank arrives.</p>",
+        f"{plural(summary['world_size'], 'rank')} and up to {min(RECENT, summary['steps']):,} steps, the last; "
+        "<em>wait</em> is the time in the exchange until the slowest rank arrives.</p>",
     ]
 
 

@@ -66,5 +66,6 @@ def _values(config: Config) -> dict[str, Any]:
 
 def _numbers(config: Config) -> str:
     """Returns the options as they are typed."""
-    typed = [f"{flag(name)} {value:g}" for name, value in _values(config).items()]
+    values = _values(config) | ({"input_pool": config.input_pool} if config.input_pool > 1 else {})
+    typed = [f"{flag(name)} {value:g}" for name, value in values.items()]
     return " ".join([f"--augment {config.augment}", *typed])

@@ -87,10 +87,12 @@ def _draw(axes: Any, title: str, panel: Panel, lines: Mapping[str, Sequence[Poin
     axes.set_xlabel(against)
     axes.tick_params(labelbottom=True)
     axes.grid(visible=True, alpha=0.3)
-    if panel.is_log and min((value for points in lines.values() for _, value in points), default=1.0) > 0:
+    least = min((value for points in lines.values() for _, value in points), default=1.0)
+    if panel.is_log and least > 0:
         axes.set_yscale("log")
     else:
         axes.ticklabel_format(axis="y", useOffset=False)
+        axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]) if least >= 0 else None)
     axes.set_ylim(top=min(axes.get_ylim()[1], panel.most))
 
 
